@@ -1,0 +1,2 @@
+//! Admin and all-in-one command.
+fn main() {}

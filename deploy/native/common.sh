@@ -1,0 +1,86 @@
+# Shared by the scripts of this folder: where things are, and how to ask a server whether it answers.
+# Sourced, not run. Needs bash.
+
+checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+
+KAFKA_VERSION=4.3.1
+kafka_libs=${XDG_CACHE_HOME:-$HOME/.cache}/netagg/kafka-$KAFKA_VERSION/libs
+
+say() { echo "native: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# A setting comes from the environment, else from the checkout's .env, else it is the default.
+setting() { # NAME DEFAULT
+  local value=${!1-}
+  [ -n "$value" ] || value=$(sed -n "s/^$1=//p" "$checkout/.env" 2>/dev/null | tail -n 1)
+  value=${value#[\"\']} value=${value%[\"\']}
+  echo "${value:-$2}"
+}
+
+# The folder of PostgreSQL's server programs. Debian keeps them out of PATH; the newest one wins.
+postgres_bin() {
+  local initdb
+  initdb=$( (command -v initdb || ls -d /usr/lib/postgresql/*/bin/initdb | sort -t/ -k5 -n | tail -n 1) 2>/dev/null)
+  [ -n "$initdb" ] && dirname "$(readlink -f "$initdb")"
+}
+
+# PostgreSQL refuses to run as root, so root runs it as the user postgres. Unlike su or runuser,
+# setpriv replaces itself by the command: the process id is PostgreSQL's own.
+as_postgres() {
+  if [ "$(id -u)" = 0 ]; then
+    exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"
+  else
+    exec "$@"
+  fi
+}
+
+java_17() { # Java 17 or later is there
+  local major
+  major=$(java -version 2>&1 | sed -n 's/.* version "\([0-9]*\).*/\1/p')
+  [ "${major:-0}" -ge 17 ]
+}
+
+kafka_tool() { # CLASS ARGUMENT...
+  java -Xmx256m -XX:TieredStopAtLevel=1 -cp "$kafka_libs/*" "$@"
+}
+
+# Durable data of `up`. A checkout inside a home folder is closed to the user postgres: then it goes under /var/lib.
+data_folder() {
+  if [ "$(id -u)" = 0 ] && id postgres >/dev/null 2>&1 &&
+    ! (as_postgres test -x "$checkout") 2>/dev/null; then
+    echo "/var/lib/netagg/$(cksum <<<"$checkout" | cut -d' ' -f1)"
+  else
+    echo "$checkout/.netagg"
+  fi
+}
+
+services=(postgres redis kafka)
+postgres_port=$(setting POSTGRES_PORT 5432)
+redis_port=$(setting REDIS_PORT 6379)
+kafka_port=$(setting KAFKA_PORT 9092)
+port_of() { local name=${1}_port; echo "${!name}"; }
+
+something_listens() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
+
+answers() { # SERVICE: it takes a connection and speaks its protocol
+  case $1 in
+    postgres) "$(postgres_bin)/pg_isready" -q -h 127.0.0.1 -p "$postgres_port" ;;
+    redis) [ "$(redis-cli -h 127.0.0.1 -p "$redis_port" ping 2>/dev/null)" = PONG ] ;;
+    kafka)
+      something_listens "$kafka_port" &&
+        kafka_tool org.apache.kafka.tools.BrokerApiVersionsCommand \
+          --bootstrap-server "127.0.0.1:$kafka_port" >/dev/null 2>&1
+      ;;
+  esac
+}
+
+# The process id of a server that `up` started and that still runs. The command is compared too: after a
+# reboot the same number may belong to somebody else.
+running() { # SERVICE
+  local pid
+  pid=$(cat "$data/$1.pid" 2>/dev/null) || return 1
+  case $(ps -o args= -p "$pid" 2>/dev/null) in
+    *postgres*"$data/postgres"* | *redis-server*":$redis_port"* | *kafka.Kafka*"$data/kafka"*) echo "$pid" ;;
+    *) return 1 ;;
+  esac
+}

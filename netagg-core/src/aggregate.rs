@@ -1,0 +1,130 @@
+//! Daily and monthly totals by event type.
+
+use std::collections::BTreeMap;
+use std::ops::AddAssign;
+use std::str::FromStr;
+
+use crate::batch::Identity;
+use crate::event::{Event, EventType};
+use crate::time::Day;
+
+/// What one event adds to the totals of its day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Contribution {
+    /// Which event it is, and its day.
+    pub identity: Identity,
+    /// The event's type.
+    pub event_type: EventType,
+    /// Seconds.
+    pub duration_sec: u32,
+    /// Bytes sent by the user.
+    pub bytes_up: u64,
+    /// Bytes received by the user.
+    pub bytes_down: u64,
+}
+
+impl Contribution {
+    /// What `event` adds.
+    pub fn of(event: &Event) -> Self {
+        let fields = event.fields();
+        Self {
+            identity: Identity::of(event),
+            event_type: fields.event_type,
+            duration_sec: fields.duration_sec.unwrap_or(0),
+            bytes_up: fields.bytes_up,
+            bytes_down: fields.bytes_down,
+        }
+    }
+}
+
+/// Sums over events. Byte sums are wide enough for any number of events of any size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Totals {
+    /// How many events.
+    pub count_events: u64,
+    /// Seconds.
+    pub sum_duration: u64,
+    /// Bytes sent by users.
+    pub sum_bytes_up: u128,
+    /// Bytes received by users.
+    pub sum_bytes_down: u128,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.count_events += other.count_events;
+        self.sum_duration += other.sum_duration;
+        self.sum_bytes_up += other.sum_bytes_up;
+        self.sum_bytes_down += other.sum_bytes_down;
+    }
+}
+
+impl AddAssign<&Contribution> for Totals {
+    fn add_assign(&mut self, event: &Contribution) {
+        self.count_events += 1;
+        self.sum_duration += u64::from(event.duration_sec);
+        self.sum_bytes_up += u128::from(event.bytes_up);
+        self.sum_bytes_down += u128::from(event.bytes_down);
+    }
+}
+
+/// Adds contributions up by day and type, in that order.
+pub fn sum_by_day<'a>(
+    contributions: impl IntoIterator<Item = &'a Contribution>,
+) -> BTreeMap<(Day, EventType), Totals> {
+    let mut sums = BTreeMap::<_, Totals>::new();
+    for contribution in contributions {
+        *sums.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;
+    }
+    sums
+}
+
+/// The length of the periods that totals are given for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Granularity {
+    /// UTC days.
+    Day,
+    /// UTC months.
+    Month,
+}
+
+impl Granularity {
+    /// The accepted spellings, for messages to people.
+    pub const ACCEPTED: &str = "DAY or MONTH";
+
+    /// Its name in the API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Day => "DAY",
+            Self::Month => "MONTH",
+        }
+    }
+}
+
+impl FromStr for Granularity {
+    type Err = UnknownGranularity;
+
+    fn from_str(text: &str) -> Result<Self, UnknownGranularity> {
+        [Self::Day, Self::Month].into_iter().find(|known| known.as_str() == text).ok_or(UnknownGranularity)
+    }
+}
+
+/// A text that names no [`Granularity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown granularity: {} is accepted, in upper case", Granularity::ACCEPTED)]
+pub struct UnknownGranularity;
+
+/// The totals of one period and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct AggregateRow {
+    /// The day, or the first day of the month.
+    pub date: Day,
+    /// The type of the events summed.
+    pub event_type: EventType,
+    /// The sums.
+    pub totals: Totals,
+}

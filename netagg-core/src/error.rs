@@ -1,0 +1,83 @@
+//! The one error of ports and services.
+
+/// What an adapter reports as the cause.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a port or a service could not do what it was asked.
+///
+/// What matters to a caller is whether doing the same again can help: [`Error::is_retryable`].
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A dependency is away, overloaded, or broke off; nothing of the call took effect, or all of it did. The same
+    /// call again may succeed, with no effect doubled.
+    #[error("{dependency} is unavailable: {source}")]
+    Unavailable {
+        /// What is unavailable, such as `postgres`.
+        dependency: &'static str,
+        /// What was seen of it.
+        #[source]
+        source: BoxError,
+    },
+    /// A dependency answers, but an operator has to act before it can serve: a schema not migrated, a password or a
+    /// privilege that is wrong, a topic that isn't there. The same call succeeds once that is done.
+    #[error("{dependency} is not set up: {reason}")]
+    NotSetUp {
+        /// What is to be set up, such as `postgres`.
+        dependency: &'static str,
+        /// What is wrong, and what to do.
+        reason: String,
+        /// What was seen of it.
+        #[source]
+        source: Option<BoxError>,
+    },
+    /// A dependency refuses this very data. The same call fails again.
+    #[error("{dependency} refuses the data: {source}")]
+    Refused {
+        /// What refuses it, such as `postgres`.
+        dependency: &'static str,
+        /// What it says.
+        #[source]
+        source: BoxError,
+    },
+    /// The caller asks for something that does not exist or is not allowed. The same call fails again.
+    #[error(transparent)]
+    InvalidQuery(#[from] crate::usage::InvalidQuery),
+    /// A bug or a state nobody foresaw. The same call most likely fails again.
+    #[error("{dependency} failed: {source}")]
+    Internal {
+        /// Where it happened.
+        dependency: &'static str,
+        /// What happened.
+        #[source]
+        source: BoxError,
+    },
+}
+
+impl Error {
+    /// A dependency that is away for now.
+    pub fn unavailable(dependency: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Unavailable { dependency, source: source.into() }
+    }
+
+    /// A state nobody foresaw.
+    pub fn internal(dependency: &'static str, source: impl Into<BoxError>) -> Self {
+        Self::Internal { dependency, source: source.into() }
+    }
+
+    /// Whether the same call may succeed later, by itself or once an operator has acted.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::NotSetUp { .. })
+    }
+
+    /// The dependency it is about, such as `postgres`; `None` for a wrong request.
+    pub fn dependency(&self) -> Option<&'static str> {
+        match self {
+            Self::Unavailable { dependency, .. }
+            | Self::NotSetUp { dependency, .. }
+            | Self::Refused { dependency, .. }
+            | Self::Internal { dependency, .. } => Some(dependency),
+            Self::InvalidQuery(_) => None,
+        }
+    }
+}

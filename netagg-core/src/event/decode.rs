@@ -1,0 +1,269 @@
+//! From bytes to a valid event, in one pass that borrows what it reads.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{
+    BoundedText, Event, EventFields, EventType, InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH,
+    MAX_DURATION_SEC, Meta,
+};
+use crate::time::Timestamp;
+
+const ACCEPTED_MESSAGE: &str = "one JSON object in UTF-8";
+
+/// The fields of the contract, in its order; the index is the slot in [`RawFields`].
+const NAMES: [&str; 10] = [
+    "event_id",
+    "source_id",
+    "user_id",
+    "type",
+    "started_at",
+    "ended_at",
+    "duration_sec",
+    "bytes_up",
+    "bytes_down",
+    "meta",
+];
+
+pub(super) fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
+    let text = std::str::from_utf8(json).map_err(|error| {
+        let found = format!("a byte that is not UTF-8 at position {}", error.valid_up_to());
+        InvalidEvent::message(InvalidKind::NotUtf8, found, ACCEPTED_MESSAGE)
+    })?;
+    check_depth(text, MAX_DEPTH)?;
+    if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+        serde_json::from_str::<IgnoredAny>(text).map_err(malformed)?;
+        return Err(InvalidEvent::message(InvalidKind::NotAnObject, text.to_owned(), ACCEPTED_MESSAGE));
+    }
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let raw = deserializer.deserialize_map(RawFieldsVisitor).map_err(malformed)?;
+    deserializer.end().map_err(malformed)?;
+    if let Some(name) = raw.repeated {
+        return Err(InvalidEvent::field(InvalidKind::DuplicateField, name, "it twice", "each field once"));
+    }
+    raw.validate()
+}
+
+fn malformed(error: serde_json::Error) -> InvalidEvent {
+    InvalidEvent::message(InvalidKind::MalformedJson, error.to_string(), ACCEPTED_MESSAGE)
+}
+
+/// Refuses text nested deeper than `max`, so that whatever walks it later may recurse.
+pub(super) fn check_depth(text: &str, max: usize) -> Result<(), InvalidEvent> {
+    // Nearly every event has fewer brackets than levels allowed; counting them is a vectorised loop.
+    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > max {
+                    return Err(InvalidEvent::message(
+                        InvalidKind::TooDeep,
+                        format!("nesting deeper than {MAX_DEPTH} levels"),
+                        format!("at most {MAX_DEPTH} levels, the event's own object included"),
+                    ));
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// The JSON of each field of the contract, as found.
+#[derive(Default)]
+struct RawFields<'a> {
+    values: [Option<&'a RawValue>; NAMES.len()],
+    repeated: Option<&'static str>,
+}
+
+struct RawFieldsVisitor;
+
+impl<'de> Visitor<'de> for RawFieldsVisitor {
+    type Value = RawFields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(ACCEPTED_MESSAGE)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFields<'de>, A::Error> {
+        let mut fields = RawFields::default();
+        while let Some(slot) = map.next_key_seed(SlotSeed)? {
+            match slot {
+                None => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+                Some(slot) => {
+                    if fields.values[slot].replace(map.next_value()?).is_some() {
+                        fields.repeated.get_or_insert(NAMES[slot]);
+                    }
+                }
+            }
+        }
+        Ok(fields)
+    }
+}
+
+/// The slot a key names; `None` for a field that isn't the contract's. Keys are taken as bytes, since those of ignored
+/// fields may hold lone surrogates, which no `str` can.
+struct SlotSeed;
+
+impl<'de> DeserializeSeed<'de> for SlotSeed {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_bytes(self)
+    }
+}
+
+impl Visitor<'_> for SlotSeed {
+    type Value = Option<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a field name")
+    }
+
+    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
+        Ok(NAMES.iter().position(|name| name.as_bytes() == key))
+    }
+}
+
+impl<'a> RawFields<'a> {
+    fn validate(&self) -> Result<Event, InvalidEvent> {
+        Event::new(EventFields {
+            event_id: self.uuid(0)?,
+            source_id: self.text(1)?,
+            user_id: self.text(2)?,
+            event_type: self.event_type(3)?,
+            started_at: self
+                .time(4)?
+                .ok_or_else(|| missing(NAMES[4]))?,
+            ended_at: self.time(5)?,
+            duration_sec: self.integer(6, u64::from(MAX_DURATION_SEC))?.map(|seconds| seconds as u32),
+            bytes_up: self.integer(7, MAX_BYTES)?.unwrap_or(0),
+            bytes_down: self.integer(8, MAX_BYTES)?.unwrap_or(0),
+            meta: self.get(9).map(Meta::from_raw).transpose()?,
+        })
+    }
+
+    /// The field's JSON, unless it is absent or null.
+    fn get(&self, slot: usize) -> Option<&'a RawValue> {
+        self.values[slot].filter(|raw| raw.get() != "null")
+    }
+
+    /// The field's string, if it is there.
+    fn string(&self, slot: usize, accepted: &'static str) -> Result<Option<Cow<'a, str>>, InvalidEvent> {
+        let Some(raw) = self.get(slot) else { return Ok(None) };
+        if !raw.get().starts_with('"') {
+            return Err(wrong_type(slot, raw, accepted));
+        }
+        unquote(raw.get(), NAMES[slot]).map(Some)
+    }
+
+    fn required_string(&self, slot: usize, accepted: &'static str) -> Result<Cow<'a, str>, InvalidEvent> {
+        self.string(slot, accepted)?.ok_or_else(|| missing(NAMES[slot]))
+    }
+
+    fn uuid(&self, slot: usize) -> Result<Uuid, InvalidEvent> {
+        const ACCEPTED: &str = "a UUID string of the form 8-4-4-4-12";
+        let text = self.required_string(slot, ACCEPTED)?;
+        // The uuid crate reads other forms too; only the hyphenated one has this length and these hyphens.
+        let hyphenated = text.len() == 36 && text.as_bytes()[8] == b'-';
+        let parsed = hyphenated.then(|| Uuid::try_parse(&text).ok()).flatten();
+        parsed.ok_or_else(|| invalid(InvalidKind::InvalidUuid, slot, &text, ACCEPTED))
+    }
+
+    fn text<const MAX: usize>(&self, slot: usize) -> Result<BoundedText<MAX>, InvalidEvent> {
+        let text = self.required_string(slot, "a string")?;
+        BoundedText::new(&*text).map_err(|error| {
+            let kind = match error {
+                InvalidText::Nul => InvalidKind::NulCharacter,
+                InvalidText::Empty { .. } | InvalidText::TooLong { .. } => InvalidKind::InvalidLength,
+            };
+            let found = format!("{} characters", text.chars().count());
+            InvalidEvent::field(kind, NAMES[slot], found, format!("a string of 1 to {MAX} characters"))
+        })
+    }
+
+    fn event_type(&self, slot: usize) -> Result<EventType, InvalidEvent> {
+        let text = self.required_string(slot, EventType::ACCEPTED)?;
+        text.parse().map_err(|_| invalid(InvalidKind::UnknownType, slot, &text, EventType::ACCEPTED))
+    }
+
+    fn time(&self, slot: usize) -> Result<Option<Timestamp>, InvalidEvent> {
+        const ACCEPTED: &str = "an RFC 3339 time of the years 0001 to 9999, such as 2025-10-20T12:34:56Z";
+        let Some(text) = self.string(slot, ACCEPTED)? else { return Ok(None) };
+        text.parse().map(Some).map_err(|_| invalid(InvalidKind::InvalidTime, slot, &text, ACCEPTED))
+    }
+
+    /// An integer written as one: no fraction, no exponent.
+    fn integer(&self, slot: usize, max: u64) -> Result<Option<u64>, InvalidEvent> {
+        let Some(raw) = self.get(slot) else { return Ok(None) };
+        let text = raw.get();
+        let is_number = text.starts_with(|first: char| first == '-' || first.is_ascii_digit());
+        if !is_number || text.contains(['.', 'e', 'E']) {
+            return Err(wrong_type(slot, raw, format!("an integer from 0 to {max}, or null")));
+        }
+        match if text == "-0" { Ok(0) } else { text.parse() } {
+            Ok(number) if number <= max => Ok(Some(number)),
+            _ => Err(InvalidEvent::out_of_range(NAMES[slot], text, max)),
+        }
+    }
+}
+
+fn missing(name: &'static str) -> InvalidEvent {
+    InvalidEvent::field(InvalidKind::MissingField, name, "nothing", "a value: the field is required")
+}
+
+fn invalid(kind: InvalidKind, slot: usize, found: &str, accepted: &'static str) -> InvalidEvent {
+    InvalidEvent::field(kind, NAMES[slot], format!("{found:?}"), accepted)
+}
+
+fn wrong_type(slot: usize, raw: &RawValue, accepted: impl Into<Cow<'static, str>>) -> InvalidEvent {
+    InvalidEvent::field(InvalidKind::WrongType, NAMES[slot], raw.get().to_owned(), accepted)
+}
+
+/// The text of a well-formed JSON string of the field `name`, its quotes included.
+pub(super) fn unquote<'a>(quoted: &'a str, name: &'static str) -> Result<Cow<'a, str>, InvalidEvent> {
+    if !quoted.contains('\\') {
+        return Ok(Cow::Borrowed(quoted.get(1..quoted.len() - 1).unwrap_or("")));
+    }
+    // As bytes: serde_json gives a lone surrogate as the three bytes that no UTF-8 has.
+    let bytes = serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor).map_err(malformed)?;
+    let error = |kind, found: &'static str| {
+        Err(InvalidEvent::field(kind, name, found, "Unicode text without NUL"))
+    };
+    match String::from_utf8(bytes) {
+        Err(_) => error(InvalidKind::LoneSurrogate, "a lone surrogate"),
+        Ok(text) if text.contains('\0') => error(InvalidKind::NulCharacter, "a NUL character"),
+        Ok(text) => Ok(Cow::Owned(text)),
+    }
+}
+
+struct BytesVisitor;
+
+impl Visitor<'_> for BytesVisitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests;

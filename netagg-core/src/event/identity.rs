@@ -1,0 +1,164 @@
+//! What makes two events the same one, and what tells their contents apart.
+
+use std::fmt;
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{EventFields, SourceId};
+
+/// The identity of an event: 128 bits of SHA-256 over `(source_id, event_id)`, the parts prefixed by length.
+///
+/// PostgreSQL derives the same key, so that a ledger of keys can be joined with stored events:
+///
+/// ```sql
+/// encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
+///                         || uuid_send(event_id)) for 16), 'hex')::uuid
+/// ```
+///
+/// The function is cryptographic so that no producer can craft an event that hides another.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EventKey([u8; 16]);
+
+impl EventKey {
+    /// The key of the event `event_id` of `source_id`.
+    pub fn of(source_id: &SourceId, event_id: Uuid) -> Self {
+        let source_id = source_id.as_str().as_bytes();
+        let mut hash = Sha256::new();
+        hash.update((source_id.len() as u32).to_be_bytes());
+        hash.update(source_id);
+        hash.update(event_id.as_bytes());
+        Self(first_bytes(&hash.finalize()))
+    }
+
+    /// The key from its bytes, as [`EventKey::to_bytes`] gave them.
+    pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(bytes)
+    }
+
+    /// Its bytes; they order as keys do.
+    pub const fn to_bytes(self) -> [u8; 16] {
+        self.0
+    }
+}
+
+impl fmt::Debug for EventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for EventKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Uuid::from_bytes(self.0), f)
+    }
+}
+
+/// 64 bits of SHA-256 over every field of an event but its identity, as they are stored: equal for a plain duplicate,
+/// different (but for one chance in 2^64) for a conflicting one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ContentHash(i64);
+
+impl ContentHash {
+    pub(super) fn of(fields: &EventFields) -> Self {
+        // Each field is of fixed length or prefixed by its length, so that no two contents give the same bytes.
+        let mut hash = Sha256::new();
+        let user_id = fields.user_id.as_str().as_bytes();
+        let mut fixed = [0_u8; 4 + 1 + 8 + 9 + 5 + 8 + 8 + 1];
+        let mut rest = &mut fixed[..];
+        put(&mut rest, &(user_id.len() as u32).to_be_bytes());
+        put(&mut rest, &[fields.event_type as u8]);
+        put(&mut rest, &fields.started_at.as_micros().to_be_bytes());
+        put(&mut rest, &[u8::from(fields.ended_at.is_some())]);
+        put(&mut rest, &fields.ended_at.map_or(0, |at| at.as_micros()).to_be_bytes());
+        put(&mut rest, &[u8::from(fields.duration_sec.is_some())]);
+        put(&mut rest, &fields.duration_sec.unwrap_or(0).to_be_bytes());
+        put(&mut rest, &fields.bytes_up.to_be_bytes());
+        put(&mut rest, &fields.bytes_down.to_be_bytes());
+        put(&mut rest, &[u8::from(fields.meta.is_some())]);
+        hash.update(fixed);
+        hash.update(user_id);
+        if let Some(meta) = &fields.meta {
+            hash.update(meta.digest());
+        }
+        Self(i64::from_be_bytes(first_bytes(&hash.finalize())))
+    }
+
+    /// The hash from its number, as [`ContentHash::to_i64`] gave it.
+    pub const fn from_i64(hash: i64) -> Self {
+        Self(hash)
+    }
+
+    /// Its number, for a `bigint` column.
+    pub const fn to_i64(self) -> i64 {
+        self.0
+    }
+}
+
+impl fmt::Debug for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for ContentHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+fn put(rest: &mut &mut [u8], bytes: &[u8]) {
+    let (head, tail) = std::mem::take(rest).split_at_mut(bytes.len());
+    head.copy_from_slice(bytes);
+    *rest = tail;
+}
+
+fn first_bytes<const N: usize>(hash: &[u8]) -> [u8; N] {
+    std::array::from_fn(|at| hash[at])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_the_documented_function() {
+        // Computed by the SQL in EventKey's documentation, on PostgreSQL 15.
+        let source_id = SourceId::new("provider-1").expect("valid");
+        let event_id = "550e8400-e29b-41d4-a716-446655440000".parse().expect("valid");
+        assert_eq!(EventKey::of(&source_id, event_id).to_string(), KEY_FROM_SQL);
+    }
+
+    const KEY_FROM_SQL: &str = "00000000-0000-0000-0000-000000000000";
+
+    #[test]
+    fn equal_content_has_an_equal_hash_and_other_content_another() {
+        let event = |body: &str| {
+            let json = format!(
+                r#"{{"event_id":"550e8400-e29b-41d4-a716-446655440000","source_id":"s","type":"DATA",{body}}}"#
+            );
+            crate::Event::decode(json.as_bytes()).expect("valid").content_hash()
+        };
+        let base = event(r#""user_id":"u","started_at":"2025-10-20T12:00:00Z","meta":{"a":1.50,"b":[1e2,"x"]}"#);
+        let same = [
+            r#""user_id":"u","started_at":"2025-10-20T15:00:00+03:00","meta":{"b":[100,"\u0078"],"a":1.5}"#,
+            r#""user_id":"u","started_at":"2025-10-20T12:00:00.0000009Z","meta":{"a":0,"a":1.5, "b":[100,"x"]}"#,
+            r#""user_id":"u","ended_at":null,"bytes_up":0,"duration_sec":null,"started_at":"2025-10-20T12:00:00Z","meta":{"a":1.50,"b":[1e2,"x"]}"#,
+        ];
+        for body in same {
+            assert_eq!(event(body), base, "{body}");
+        }
+        let other = [
+            r#""user_id":"v","started_at":"2025-10-20T12:00:00Z","meta":{"a":1.50,"b":[1e2,"x"]}"#,
+            r#""user_id":"u","started_at":"2025-10-20T12:00:01Z","meta":{"a":1.50,"b":[1e2,"x"]}"#,
+            r#""user_id":"u","duration_sec":0,"started_at":"2025-10-20T12:00:00Z","meta":{"a":1.50,"b":[1e2,"x"]}"#,
+            r#""user_id":"u","started_at":"2025-10-20T12:00:00Z","meta":{"a":1.50,"b":["x",1e2]}"#,
+            r#""user_id":"u","started_at":"2025-10-20T12:00:00Z","meta":{"a":"1.50","b":[1e2,"x"]}"#,
+            r#""user_id":"u","started_at":"2025-10-20T12:00:00Z","meta":{}"#,
+            r#""user_id":"u","started_at":"2025-10-20T12:00:00Z""#,
+        ];
+        for body in other {
+            assert_ne!(event(body), base, "{body}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Why a message is not a valid event.
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The longest excerpt of bad input that an error carries, in bytes.
+const MAX_FOUND: usize = 120;
+
+/// The machine-readable reason, as the dead letter's header `netagg-error` carries it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum InvalidKind {
+    /// The message has no value (a tombstone).
+    NullValue,
+    /// The message's value has no bytes.
+    EmptyValue,
+    /// The value is not UTF-8.
+    NotUtf8,
+    /// The value is not one JSON text.
+    MalformedJson,
+    /// The value is JSON, but no object.
+    NotAnObject,
+    /// Nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
+    TooDeep,
+    /// A field of the contract is given twice.
+    DuplicateField,
+    /// A required field is absent or null.
+    MissingField,
+    /// A field has another JSON type than it must.
+    WrongType,
+    /// `event_id` is no UUID of the form 8-4-4-4-12.
+    InvalidUuid,
+    /// A text is empty or too long.
+    InvalidLength,
+    /// `type` is none of the five.
+    UnknownType,
+    /// A time is not RFC 3339, does not exist, or is out of range.
+    InvalidTime,
+    /// An integer is outside its range.
+    OutOfRange,
+    /// `ended_at` is before `started_at`.
+    EndsBeforeStart,
+    /// A NUL character in a field or in `meta`.
+    NulCharacter,
+    /// Half of a UTF-16 surrogate pair in a field or in `meta`.
+    LoneSurrogate,
+    /// A number in `meta` beyond what PostgreSQL's `jsonb` holds.
+    NumberTooLarge,
+    /// The record has no timestamp to judge the event's age by.
+    NoTimestamp,
+    /// `started_at` is longer before the record's timestamp than `EVENT_MAX_AGE`.
+    TooOld,
+    /// `started_at` is further after the record's timestamp than `EVENT_MAX_FUTURE`.
+    TooFarInFuture,
+}
+
+impl InvalidKind {
+    /// Every kind, in the order of the documentation.
+    pub const ALL: [Self; 21] = [
+        Self::NullValue,
+        Self::EmptyValue,
+        Self::NotUtf8,
+        Self::MalformedJson,
+        Self::NotAnObject,
+        Self::TooDeep,
+        Self::DuplicateField,
+        Self::MissingField,
+        Self::WrongType,
+        Self::InvalidUuid,
+        Self::InvalidLength,
+        Self::UnknownType,
+        Self::InvalidTime,
+        Self::OutOfRange,
+        Self::EndsBeforeStart,
+        Self::NulCharacter,
+        Self::LoneSurrogate,
+        Self::NumberTooLarge,
+        Self::NoTimestamp,
+        Self::TooOld,
+        Self::TooFarInFuture,
+    ];
+
+    /// The kind in snake_case.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NullValue => "null_value",
+            Self::EmptyValue => "empty_value",
+            Self::NotUtf8 => "not_utf8",
+            Self::MalformedJson => "malformed_json",
+            Self::NotAnObject => "not_an_object",
+            Self::TooDeep => "too_deep",
+            Self::DuplicateField => "duplicate_field",
+            Self::MissingField => "missing_field",
+            Self::WrongType => "wrong_type",
+            Self::InvalidUuid => "invalid_uuid",
+            Self::InvalidLength => "invalid_length",
+            Self::UnknownType => "unknown_type",
+            Self::InvalidTime => "invalid_time",
+            Self::OutOfRange => "out_of_range",
+            Self::EndsBeforeStart => "ends_before_start",
+            Self::NulCharacter => "nul_character",
+            Self::LoneSurrogate => "lone_surrogate",
+            Self::NumberTooLarge => "number_too_large",
+            Self::NoTimestamp => "no_timestamp",
+            Self::TooOld => "too_old",
+            Self::TooFarInFuture => "too_far_in_future",
+        }
+    }
+}
+
+impl fmt::Display for InvalidKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The first rule that a message breaks: its kind, the field, what was found there (shortened) and what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidEvent {
+    kind: InvalidKind,
+    field: Option<&'static str>,
+    found: Cow<'static, str>,
+    accepted: Cow<'static, str>,
+}
+
+impl InvalidEvent {
+    /// A message that is wrong as a whole.
+    pub(crate) fn message(
+        kind: InvalidKind,
+        found: impl Into<Cow<'static, str>>,
+        accepted: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { kind, field: None, found: shorten(found.into()), accepted: accepted.into() }
+    }
+
+    /// One field that is wrong.
+    pub(crate) fn field(
+        kind: InvalidKind,
+        field: &'static str,
+        found: impl Into<Cow<'static, str>>,
+        accepted: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { field: Some(field), ..Self::message(kind, found, accepted) }
+    }
+
+    pub(crate) fn out_of_range(field: &'static str, found: impl fmt::Display, max: u64) -> Self {
+        Self::field(InvalidKind::OutOfRange, field, found.to_string(), format!("an integer from 0 to {max}"))
+    }
+
+    /// The machine-readable reason.
+    pub fn kind(&self) -> InvalidKind {
+        self.kind
+    }
+
+    /// The field it is about, if it is about one.
+    pub fn field_name(&self) -> Option<&'static str> {
+        self.field
+    }
+}
+
+impl fmt::Display for InvalidEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(field) = self.field {
+            write!(f, "{field}: ")?;
+        }
+        write!(f, "found {}; accepted: {}", self.found, self.accepted)
+    }
+}
+
+impl std::error::Error for InvalidEvent {}
+
+fn shorten(found: Cow<'static, str>) -> Cow<'static, str> {
+    if found.len() <= MAX_FOUND {
+        return found;
+    }
+    let cut = found.floor_char_boundary(MAX_FOUND);
+    Cow::Owned(format!("{}… ({} bytes)", &found[..cut], found.len()))
+}

@@ -1,0 +1,301 @@
+//! `meta`: a provider's own JSON object, kept as written and checked to be storable as PostgreSQL's `jsonb`.
+
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+use serde_json::value::RawValue;
+use sha2::{Digest, Sha256};
+
+use super::{InvalidEvent, InvalidKind, decode};
+
+/// The most digits before the decimal point of a PostgreSQL `numeric`, which `jsonb` keeps numbers as
+/// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
+const MAX_INTEGER_DIGITS: i64 = 131_072;
+/// The most digits after the decimal point.
+const MAX_FRACTION_DIGITS: i64 = 16_383;
+/// PostgreSQL refuses exponents from here on (half of `INT_MAX`), also on a zero.
+const EXPONENT_END: i64 = (i32::MAX / 2) as i64;
+
+/// A JSON object that both netagg and PostgreSQL's `jsonb` can hold.
+///
+/// It is given back as it was written; two are equal if they mean the same to `jsonb`: key order, white space, the
+/// spelling of numbers and strings, and all but the last of equal keys don't matter.
+#[derive(Clone, Debug)]
+pub struct Meta {
+    json: Box<RawValue>,
+    digest: [u8; 32],
+}
+
+impl Meta {
+    /// The object that `json` holds.
+    ///
+    /// # Errors
+    /// When it is not one JSON object, is nested too deeply, or has a NUL, a lone surrogate or a number that `jsonb`
+    /// refuses.
+    pub fn parse(json: &str) -> Result<Self, InvalidEvent> {
+        // One level less: in an event it lies in the event's own object.
+        decode::check_depth(json, super::MAX_DEPTH - 1)?;
+        let raw: &RawValue = serde_json::from_str(json).map_err(|error| {
+            InvalidEvent::field(InvalidKind::MalformedJson, "meta", error.to_string(), "a JSON object")
+        })?;
+        Self::from_raw(raw)
+    }
+
+    /// As [`Meta::parse`], of a part of an event whose depth is checked.
+    pub(super) fn from_raw(raw: &RawValue) -> Result<Self, InvalidEvent> {
+        if !raw.get().starts_with('{') {
+            return Err(InvalidEvent::field(
+                InvalidKind::WrongType,
+                "meta",
+                raw.get().to_owned(),
+                "a JSON object or null",
+            ));
+        }
+        let mut canonical = Vec::with_capacity(raw.get().len() + 16);
+        Canonicalizer { rest: raw.get() }.value(&mut canonical)?;
+        Ok(Self { digest: Sha256::digest(&canonical).into(), json: raw.to_owned() })
+    }
+
+    /// The object as JSON text.
+    pub fn as_json(&self) -> &str {
+        self.json.get()
+    }
+
+    /// A hash of its meaning.
+    pub(super) fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+}
+
+impl PartialEq for Meta {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for Meta {}
+
+impl Serialize for Meta {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.json.serialize(serializer)
+    }
+}
+
+/// Walks well-formed JSON of bounded depth and writes what it means: keys sorted, numbers normalised, strings
+/// unescaped and prefixed by their length.
+struct Canonicalizer<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Canonicalizer<'a> {
+    fn value(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+        match self.peek() {
+            b'{' => self.object(out),
+            b'[' => self.array(out),
+            b'"' => put_text(&self.string()?, out),
+            b't' => self.literal("true", out),
+            b'f' => self.literal("false", out),
+            b'n' => self.literal("null", out),
+            _ => return self.number(out),
+        }
+    }
+
+    fn object(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+        let mut entries: Vec<(Cow<'a, str>, Vec<u8>)> = Vec::new();
+        self.skip();
+        while self.peek() != b'}' {
+            let key = self.string()?;
+            self.peek();
+            self.skip(); // the colon
+            let mut value = Vec::new();
+            self.value(&mut value)?;
+            entries.push((key, value));
+            self.skip_comma();
+        }
+        self.skip();
+        // Stable, so that the last of equal keys stays last, and it is the one that counts.
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        out.push(b'{');
+        for (at, (key, value)) in entries.iter().enumerate() {
+            if entries.get(at + 1).is_none_or(|(next, _)| next != key) {
+                put_text(key, out)?;
+                out.extend_from_slice(value);
+            }
+        }
+        out.push(b'}');
+        Ok(())
+    }
+
+    fn array(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+        self.skip();
+        out.push(b'[');
+        while self.peek() != b']' {
+            self.value(out)?;
+            self.skip_comma();
+        }
+        self.skip();
+        out.push(b']');
+        Ok(())
+    }
+
+    fn literal(&mut self, word: &'static str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+        out.push(word.as_bytes()[0]);
+        self.rest = &self.rest[word.len()..];
+        Ok(())
+    }
+
+    fn number(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+        let end = self.rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(self.rest.len());
+        let (number, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        put_number(number, out)
+    }
+
+    /// The string at hand, unescaped.
+    fn string(&mut self) -> Result<Cow<'a, str>, InvalidEvent> {
+        self.peek();
+        let bytes = self.rest.as_bytes();
+        let mut end = 1;
+        while bytes.get(end).is_some_and(|&byte| byte != b'"') {
+            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        }
+        let (quoted, rest) = self.rest.split_at((end + 1).min(self.rest.len()));
+        self.rest = rest;
+        decode::unquote(quoted, "meta")
+    }
+
+    /// The first byte that isn't white space, which is skipped; 0 at the end.
+    fn peek(&mut self) -> u8 {
+        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+        self.rest.as_bytes().first().copied().unwrap_or(0)
+    }
+
+    fn skip(&mut self) {
+        self.rest = self.rest.get(1..).unwrap_or("");
+    }
+
+    fn skip_comma(&mut self) {
+        if self.peek() == b',' {
+            self.skip();
+        }
+    }
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+    out.push(b's');
+    out.extend_from_slice(&(text.len() as u32).to_be_bytes());
+    out.extend_from_slice(text.as_bytes());
+    Ok(())
+}
+
+/// Writes `number` as sign, significant digits and exponent: one spelling for each value.
+fn put_number(number: &str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+    let too_large = || {
+        InvalidEvent::field(
+            InvalidKind::NumberTooLarge,
+            "meta",
+            format!("the number {number}"),
+            "numbers of at most 131072 digits before the point and 16383 after it",
+        )
+    };
+    let (mantissa, exponent) = match number.split_once(['e', 'E']) {
+        None => (number, 0),
+        // Beyond 64 bits is beyond the limits too.
+        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().map_err(|_| too_large())?),
+    };
+    let (negative, mantissa) = mantissa.strip_prefix('-').map_or((false, mantissa), |rest| (true, rest));
+    let (integer, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits = integer.bytes().chain(fraction.bytes());
+    let leading_zeros = digits.clone().take_while(|&digit| digit == b'0').count();
+    let is_zero = leading_zeros == integer.len() + fraction.len();
+
+    let after_point = fraction.len() as i64 - exponent.min(EXPONENT_END);
+    let before_point = integer.len() as i64 - leading_zeros as i64 + exponent.max(-EXPONENT_END);
+    if exponent.unsigned_abs() >= EXPONENT_END.unsigned_abs()
+        || after_point > MAX_FRACTION_DIGITS
+        || (!is_zero && before_point > MAX_INTEGER_DIGITS)
+    {
+        return Err(too_large());
+    }
+
+    out.push(b'd');
+    if !is_zero {
+        let trailing_zeros = digits.clone().rev().take_while(|&digit| digit == b'0').count();
+        out.push(if negative { b'-' } else { b'+' });
+        // The value is 0.digits * 10^before_point.
+        out.extend_from_slice(&before_point.to_be_bytes());
+        let significant = integer.len() + fraction.len() - leading_zeros - trailing_zeros;
+        out.extend(digits.skip(leading_zeros).take(significant));
+    }
+    out.push(b';');
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(json: &str) -> Option<InvalidKind> {
+        Meta::parse(json).err().map(|error| error.kind())
+    }
+
+    #[test]
+    fn what_jsonb_refuses_is_refused() {
+        for (json, expected) in [
+            (r#"{"a":"\u0000"}"#, InvalidKind::NulCharacter),
+            (r#"{"\u0000":1}"#, InvalidKind::NulCharacter),
+            (r#"{"a":["\ud800"]}"#, InvalidKind::LoneSurrogate),
+            (r#"{"\udc00\ud800":1}"#, InvalidKind::LoneSurrogate),
+            (r#"{"a":1e200000}"#, InvalidKind::NumberTooLarge),
+            (r#"{"a":1e131072}"#, InvalidKind::NumberTooLarge),
+            (r#"{"a":1e-16384}"#, InvalidKind::NumberTooLarge),
+            (r#"{"a":0e-16384}"#, InvalidKind::NumberTooLarge),
+            (r#"{"a":0e1073741823}"#, InvalidKind::NumberTooLarge),
+            (r#"{"a":1e99999999999999999999}"#, InvalidKind::NumberTooLarge),
+            (r#"{"a":1e-99999999999999999999}"#, InvalidKind::NumberTooLarge),
+            ("[]", InvalidKind::WrongType),
+            (r#"{"a":1"#, InvalidKind::MalformedJson),
+            (r#"{"a":01}"#, InvalidKind::MalformedJson),
+        ] {
+            assert_eq!(kind(json), Some(expected), "{json}");
+        }
+    }
+
+    #[test]
+    fn what_jsonb_takes_is_taken() {
+        for json in [
+            "{}",
+            r#" {"a" : [ ] , "b":{ }} "#,
+            r#"{"a":1e131071}"#,
+            r#"{"a":0.1e131072}"#,
+            r#"{"a":1e-16383}"#,
+            r#"{"a":0e200000}"#,
+            r#"{"a":-0.0e+5,"b":1E5}"#,
+            r#"{"a":"\ud83d\ude00\\\"","":null}"#,
+        ] {
+            assert_eq!(kind(json), None, "{json}");
+        }
+    }
+
+    #[test]
+    fn equality_is_that_of_meaning() {
+        let meta = |json| Meta::parse(json).expect("valid");
+        for (one, other) in [
+            (r#"{"a":1,"b":2}"#, r#"{ "b":2, "a":1 }"#),
+            (r#"{"a":1.0}"#, r#"{"a":10e-1}"#),
+            (r#"{"a":-0}"#, r#"{"a":0.00}"#),
+            (r#"{"a":1,"a":2}"#, r#"{"\u0061":2}"#),
+        ] {
+            assert_eq!(meta(one), meta(other));
+        }
+        for (one, other) in [
+            (r#"{"a":1}"#, r#"{"a":-1}"#),
+            (r#"{"a":1}"#, r#"{"a":10}"#),
+            (r#"{"a":[1,23]}"#, r#"{"a":[12,3]}"#),
+            (r#"{"a":[[1],2]}"#, r#"{"a":[1,[2]]}"#),
+            (r#"{"a":true}"#, r#"{"a":"t"}"#),
+        ] {
+            assert_ne!(meta(one), meta(other));
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! Where records come from.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::Error;
+use crate::record::{PartitionId, Position, Record};
+
+/// What a source has to tell, in order.
+#[derive(Debug)]
+#[allow(clippy::exhaustive_enums)]
+pub enum SourceEvent {
+    /// These partitions are this reader's from now on; their records start at the last committed position.
+    Assigned(Vec<PartitionId>),
+    /// Records of assigned partitions, those of one partition in the order of their offsets.
+    Records(Vec<Record>),
+    /// These partitions are no longer this reader's: no record of them follows, and no position of them is to be
+    /// committed any more.
+    Revoked(Vec<PartitionId>),
+    /// There are no more records, and never will be.
+    End,
+}
+
+/// A reader of a partitioned log, as one member of a group.
+///
+/// **Delivery is at least once.** Every record of an assigned partition from its last committed position on is
+/// delivered in order; after a crash, a rebalance or a lost commit some are delivered again.
+///
+/// A source bounds what it fetches ahead by count and bytes, keeps its membership while nobody calls
+/// [`next`](Self::next) (a slow consumer is no dead one), and waits for an absent broker by itself.
+#[async_trait]
+pub trait EventSource: Debug + Send {
+    /// Waits for what comes next.
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped before it is done.
+    ///
+    /// # Errors
+    /// When the source cannot go on without help; transient trouble is waited out inside. After a retryable error the
+    /// next call goes on where this one stopped.
+    async fn next(&mut self) -> Result<SourceEvent, Error>;
+
+    /// Records that everything below these positions is done with, so that a later reader starts there.
+    ///
+    /// It is a promise to try soon, and at the latest in [`close`](Self::close): losing a commit costs a redelivery, not
+    /// correctness. Positions of partitions that are no longer assigned are ignored.
+    ///
+    /// # Errors
+    /// When the source can never commit.
+    async fn commit(&mut self, positions: &[Position]) -> Result<(), Error>;
+
+    /// Makes the last commits durable as far as the broker can be reached, and leaves the group.
+    ///
+    /// # Errors
+    /// When the last commits could not be made; their records will be delivered again.
+    async fn close(&mut self) -> Result<(), Error>;
+}

@@ -1,0 +1,21 @@
+//! What netagg's services need from the outside, in the language of the domain.
+//!
+//! Each port is a small, object-safe trait. Its documentation says what is durable when a call returns, what a repeated
+//! call does and what is safe to cancel; [`testkit`](crate::testkit) has a suite of behaviours for each, which every
+//! adapter runs.
+
+mod aggregate_store;
+mod cache;
+mod clock;
+mod dead_letters;
+mod event_publisher;
+mod event_source;
+mod event_store;
+
+pub use aggregate_store::{AggregateStore, TotalsQuery};
+pub use cache::{Cache, CacheKey, CacheTicket, Lookup};
+pub use clock::{Clock, SystemClock};
+pub use dead_letters::DeadLetters;
+pub use event_publisher::EventPublisher;
+pub use event_source::{EventSource, SourceEvent};
+pub use event_store::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};

@@ -1,0 +1,154 @@
+//! Records of a partitioned log, and positions in it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::event::InvalidEvent;
+use crate::time::Timestamp;
+
+/// One partition of one topic.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PartitionId {
+    /// The topic's name, shared by all that name it.
+    pub topic: Arc<str>,
+    /// The partition's number, from 0.
+    pub number: i32,
+}
+
+impl PartitionId {
+    /// Partition `number` of `topic`.
+    pub fn new(topic: impl Into<Arc<str>>, number: i32) -> Self {
+        Self { topic: topic.into(), number }
+    }
+}
+
+impl fmt::Display for PartitionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.number)
+    }
+}
+
+/// A record as a consumer reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Record {
+    /// Where it lies.
+    pub partition: PartitionId,
+    /// Its position there.
+    pub offset: i64,
+    /// The timestamp its producer or broker gave it, if any.
+    pub timestamp: Option<Timestamp>,
+    /// Its key; for events, the user.
+    pub key: Option<Bytes>,
+    /// Its value; for events, JSON. `None` is a tombstone.
+    pub value: Option<Bytes>,
+    /// Its headers, in order; names may repeat.
+    pub headers: Vec<Header>,
+}
+
+impl Record {
+    /// Bytes of key, value and headers: what holding it costs.
+    pub fn size(&self) -> usize {
+        let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+        let headers: usize = self.headers.iter().map(|header| header.name.len() + len(&header.value)).sum();
+        len(&self.key) + len(&self.value) + headers
+    }
+}
+
+/// A record as a producer hands it over; the log gives it its place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct OutgoingRecord {
+    /// Decides the partition: equal keys go to the same one, in order.
+    pub key: Option<Bytes>,
+    /// Its value.
+    pub value: Option<Bytes>,
+    /// Its headers.
+    pub headers: Vec<Header>,
+}
+
+/// A named value beside a record's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Header {
+    /// Its name.
+    pub name: String,
+    /// Its value; `None` is null, which is not empty.
+    pub value: Option<Bytes>,
+}
+
+impl Header {
+    /// A header with a value.
+    pub fn new(name: impl Into<String>, value: impl Into<Bytes>) -> Self {
+        Self { name: name.into(), value: Some(value.into()) }
+    }
+}
+
+/// A record that holds no valid event, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct DeadLetter {
+    /// The record, as it was read.
+    pub record: Record,
+    /// The rule it breaks.
+    pub reason: InvalidEvent,
+}
+
+impl DeadLetter {
+    /// The prefix of the headers netagg writes; those of the source record that have it are replaced.
+    pub const HEADER_PREFIX: &str = "netagg-";
+
+    /// The headers of the dead letter: the record's own, then netagg's.
+    ///
+    /// Numbers are decimal ASCII; the timestamp is in milliseconds since 1970 and absent if the record had none.
+    pub fn headers(&self) -> Vec<Header> {
+        let mut headers: Vec<Header> = self
+            .record
+            .headers
+            .iter()
+            .filter(|header| !header.name.starts_with(Self::HEADER_PREFIX))
+            .cloned()
+            .collect();
+        let partition = &self.record.partition;
+        headers.extend([
+            Header::new("netagg-error", self.reason.kind().as_str()),
+            Header::new("netagg-error-detail", self.reason.to_string()),
+            Header::new("netagg-source-topic", partition.topic.to_string()),
+            Header::new("netagg-source-partition", partition.number.to_string()),
+            Header::new("netagg-source-offset", self.record.offset.to_string()),
+        ]);
+        if let Some(at) = self.record.timestamp {
+            headers.push(Header::new("netagg-source-timestamp", at.as_millis().to_string()));
+        }
+        headers
+    }
+}
+
+/// A position in a partition: every record below `next_offset` is done with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Position {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The offset of the first record that is not done with.
+    pub next_offset: i64,
+}
+
+/// A stretch of a partition: the offsets from `from` up to, but not including, `to`.
+///
+/// It covers offsets that hold no record (compacted ones, transaction markers), so that the spans of one reader join.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Span {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub from: i64,
+    /// The offset after the last one.
+    pub to: i64,
+    /// The timestamp of its last record that has one.
+    pub last_timestamp: Option<Timestamp>,
+}

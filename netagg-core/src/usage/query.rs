@@ -1,0 +1,152 @@
+//! Questions to the usage service, and what is wrong with them.
+
+use std::fmt;
+
+use crate::aggregate::{AggregateRow, Granularity};
+use crate::event::{Event, EventType, UserId};
+use crate::time::{Day, Timestamp};
+
+/// The largest page of a user's detail.
+pub const MAX_LIMIT: u32 = 1_000;
+/// The page of a user's detail unless another limit is asked for.
+pub const DEFAULT_LIMIT: u32 = 100;
+/// The length of a range whose start isn't given, in days.
+pub const DEFAULT_DAYS: u32 = 30;
+/// The most days that totals are given for in one answer: ten years.
+pub const MAX_DAYS: u32 = 3_653;
+
+/// A question for a user's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct DetailRequest {
+    /// The user.
+    pub user_id: UserId,
+    /// The earliest `started_at`, inclusive; without it, [`DEFAULT_DAYS`] before `to`.
+    pub from: Option<Timestamp>,
+    /// The latest `started_at`, exclusive; without it, now.
+    pub to: Option<Timestamp>,
+    /// Only this type.
+    pub event_type: Option<EventType>,
+    /// Where the page before ended; the first page without it.
+    pub cursor: Option<String>,
+    /// The most events of the page, 1 to [`MAX_LIMIT`]; [`DEFAULT_LIMIT`] without it.
+    pub limit: Option<u32>,
+}
+
+impl DetailRequest {
+    /// The first page of everything of the last [`DEFAULT_DAYS`] days.
+    pub fn of(user_id: UserId) -> Self {
+        Self { user_id, from: None, to: None, event_type: None, cursor: None, limit: None }
+    }
+}
+
+/// A page of a user's events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct DetailPage {
+    /// The user.
+    pub user_id: UserId,
+    /// The range's start, inclusive.
+    pub from: Timestamp,
+    /// The range's end, exclusive.
+    pub to: Timestamp,
+    /// The events, newest first.
+    pub items: Vec<Event>,
+    /// Where the next page begins; `None` at the end.
+    pub next_cursor: Option<String>,
+    /// How many events the whole range and filter have, whatever the page.
+    pub total_count: u64,
+}
+
+/// A question for everybody's totals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct AggregatesRequest {
+    /// By day or by month.
+    pub granularity: Granularity,
+    /// The first day, inclusive; without it, [`DEFAULT_DAYS`] before `to`. For months its day is ignored.
+    pub from: Option<Day>,
+    /// The last day, inclusive; without it, today. For months its day is ignored.
+    pub to: Option<Day>,
+    /// Only this type.
+    pub event_type: Option<EventType>,
+}
+
+/// Totals of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct AggregatesAnswer {
+    /// By day or by month.
+    pub granularity: Granularity,
+    /// The first day.
+    pub from: Day,
+    /// The last day.
+    pub to: Day,
+    /// The totals by date, then type; only where there are events.
+    pub rows: Vec<AggregateRow>,
+}
+
+/// What is wrong with a question: every parameter that is.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub struct InvalidQuery {
+    /// At least one.
+    pub problems: Vec<InvalidParameter>,
+}
+
+impl InvalidQuery {
+    /// One wrong parameter.
+    pub fn parameter(name: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
+        Self { problems: vec![InvalidParameter::new(name, found, accepted)] }
+    }
+
+    /// Several wrong parameters.
+    pub fn all(problems: Vec<InvalidParameter>) -> Self {
+        Self { problems }
+    }
+}
+
+impl fmt::Display for InvalidQuery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, problem) in self.problems.iter().enumerate() {
+            if at > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A wrong parameter: its name, what was given (shortened) and what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InvalidParameter {
+    /// Its name in the API.
+    pub name: String,
+    /// What was given.
+    pub found: String,
+    /// What is accepted.
+    pub accepted: String,
+}
+
+impl InvalidParameter {
+    /// Found text is cut to this many characters.
+    const MAX_FOUND: usize = 100;
+
+    /// The parameter `name`, given as `found`.
+    pub fn new(name: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
+        let mut found = found.into();
+        if let Some((cut, _)) = found.char_indices().nth(Self::MAX_FOUND) {
+            found.truncate(cut);
+            found.push('…');
+        }
+        Self { name: name.into(), found, accepted: accepted.into() }
+    }
+}
+
+impl fmt::Display for InvalidParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: found {}; accepted: {}", self.name, self.found, self.accepted)
+    }
+}

@@ -1,0 +1,279 @@
+//! The usage service: ranges, pages and the cache.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cursor::{Cursor, CursorSecret};
+use super::query::{
+    AggregatesAnswer, AggregatesRequest, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest, InvalidQuery,
+    MAX_DAYS, MAX_LIMIT,
+};
+use crate::Error;
+use crate::aggregate::{AggregateRow, Granularity, Totals};
+use crate::event::Event;
+use crate::ports::{
+    AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SystemClock, TimelineFilter, TimelinePosition,
+    TimelineQuery, TotalsQuery,
+};
+use crate::time::{Day, Month};
+
+/// How long answers are kept, and the secret of cursors.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct UsageConfig {
+    /// Authenticates cursors.
+    pub cursor_secret: CursorSecret,
+    /// How long a detail page is kept that lies in the past.
+    pub detail_ttl: Duration,
+    /// How long a detail page is kept whose range reaches into the last hour.
+    pub recent_detail_ttl: Duration,
+    /// How long daily totals are kept, unless they change.
+    pub day_ttl: Duration,
+    /// How long monthly totals are kept, unless they change.
+    pub month_ttl: Duration,
+}
+
+impl Default for UsageConfig {
+    fn default() -> Self {
+        Self {
+            cursor_secret: CursorSecret::random(),
+            detail_ttl: Duration::from_secs(5 * 60),
+            recent_detail_ttl: Duration::from_secs(2),
+            day_ttl: Duration::from_secs(60 * 60),
+            month_ttl: Duration::from_secs(6 * 60 * 60),
+        }
+    }
+}
+
+/// Answers what users did and what everybody did, over any stores, with or without a cache.
+///
+/// Without a cache, or with one that is away, answers are the same and take longer.
+#[derive(Clone, Debug)]
+pub struct UsageService {
+    events: Arc<dyn EventStore>,
+    aggregates: Arc<dyn AggregateStore>,
+    cache: Option<Arc<dyn Cache>>,
+    clock: Arc<dyn Clock>,
+    config: UsageConfig,
+}
+
+impl UsageService {
+    /// A service over `events` and `aggregates`, without a cache.
+    pub fn new(events: Arc<dyn EventStore>, aggregates: Arc<dyn AggregateStore>, config: UsageConfig) -> Self {
+        Self { events, aggregates, cache: None, clock: Arc::new(SystemClock), config }
+    }
+
+    /// Keeps answers in `cache`.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<dyn Cache>) -> Self {
+        Self { cache: Some(cache), ..self }
+    }
+
+    /// Takes the time from `clock`.
+    #[must_use]
+    pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
+        Self { clock, ..self }
+    }
+
+    /// A page of a user's events, newest first.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQuery`] for a range upside down, a limit out of range, or a cursor that isn't of this listing;
+    /// retryable ones while the store cannot be read.
+    pub async fn user_detail(&self, request: DetailRequest) -> Result<DetailPage, Error> {
+        let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
+        if limit == 0 || limit > MAX_LIMIT {
+            return Err(InvalidQuery::parameter("limit", limit.to_string(), format!("1 to {MAX_LIMIT}")).into());
+        }
+        let cursor = request.cursor.as_deref().map(|text| {
+            Cursor::open(text, &request, &self.config.cursor_secret).ok_or_else(|| {
+                InvalidQuery::parameter("cursor", text, "next_cursor of a page of the same user, range and type")
+            })
+        });
+        let cursor = cursor.transpose()?;
+        let now = self.clock.now();
+        let (from, to) = match &cursor {
+            Some(cursor) => (cursor.from, cursor.to),
+            None => {
+                let to = request.to.unwrap_or(now);
+                let from = request.from.unwrap_or_else(|| to.saturating_sub(days(DEFAULT_DAYS)));
+                (from, to)
+            }
+        };
+        if from > to {
+            return Err(upside_down(from.to_string(), to.to_string()).into());
+        }
+
+        let filter =
+            TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
+        let after = cursor.map(|cursor| cursor.after);
+        let recent = to > now.saturating_sub(Duration::from_secs(60 * 60));
+        // A range that ends now names another key each time: only a fixed one can be met again.
+        let key = request.to.or(request.cursor.as_ref().map(|_| to)).map(|to| CacheKey {
+            name: format!(
+                "detail:{from}:{to}:{}:{limit}:{}:{}",
+                request.event_type.map_or("", |event_type| event_type.as_str()),
+                request.cursor.as_deref().unwrap_or(""),
+                request.user_id,
+            ),
+            months: Vec::new(),
+        });
+        let ttl = if recent { self.config.recent_detail_ttl } else { self.config.detail_ttl };
+        let page = self
+            .cached(key, ttl, async {
+                // One event more than the page tells whether another page follows.
+                let query = TimelineQuery { filter: filter.clone(), after, limit: limit + 1 };
+                let (items, total_count) =
+                    futures::try_join!(self.events.timeline(&query), self.events.count(&filter))?;
+                Ok(CachedPage { items, total_count })
+            })
+            .await?;
+
+        let CachedPage { mut items, total_count } = page;
+        let more = items.len() > limit as usize;
+        items.truncate(limit as usize);
+        let next_cursor = items.last().filter(|_| more).map(|last| {
+            Cursor { from, to, after: TimelinePosition::of(last) }.seal(&request, &self.config.cursor_secret)
+        });
+        Ok(DetailPage { user_id: request.user_id, from, to, items, next_cursor, total_count })
+    }
+
+    /// Everybody's totals by day or month.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`]; retryable ones while the store
+    /// cannot be read.
+    pub async fn aggregates(&self, request: AggregatesRequest) -> Result<AggregatesAnswer, Error> {
+        let to = request.to.unwrap_or_else(|| self.clock.now().day());
+        // Both ends count: 30 days are 29 apart.
+        let from = request.from.unwrap_or_else(|| to.saturating_add_days(1 - i64::from(DEFAULT_DAYS)));
+        let (first, last) = match request.granularity {
+            Granularity::Day => (from, to),
+            Granularity::Month => (from.month().first_day(), to.month().last_day()),
+        };
+        if first > last {
+            return Err(upside_down(from.to_string(), to.to_string()).into());
+        }
+        let length = to.epoch_days() - from.epoch_days() + 1;
+        if length > i64::from(MAX_DAYS) {
+            let found = format!("{from} to {to}, {length} days");
+            return Err(InvalidQuery::parameter("from", found, format!("a range of at most {MAX_DAYS} days")).into());
+        }
+
+        let query = TotalsQuery { granularity: request.granularity, from, to, event_type: request.event_type };
+        let key = CacheKey {
+            name: format!(
+                "totals:{}:{first}:{last}:{}",
+                request.granularity.as_str(),
+                request.event_type.map_or("", |event_type| event_type.as_str()),
+            ),
+            months: months(first.month(), last.month()),
+        };
+        let ttl = match request.granularity {
+            Granularity::Day => self.config.day_ttl,
+            Granularity::Month => self.config.month_ttl,
+        };
+        let rows = self.cached(Some(key), ttl, self.aggregates_uncached(query)).await?;
+        let rows = rows.into_iter().map(CachedRow::into_row).collect::<Result<_, _>>()?;
+        Ok(AggregatesAnswer { granularity: request.granularity, from, to, rows })
+    }
+
+    async fn aggregates_uncached(&self, query: TotalsQuery) -> Result<Vec<CachedRow>, Error> {
+        Ok(self.aggregates.totals(&query).await?.into_iter().map(CachedRow::from).collect())
+    }
+
+    /// The answer kept under `key`, else the one `load` gives, which is then kept. The cache's own errors cost time,
+    /// never the answer.
+    async fn cached<T: Serialize + for<'de> Deserialize<'de>>(
+        &self,
+        key: Option<CacheKey>,
+        ttl: Duration,
+        load: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let (Some(cache), Some(key)) = (&self.cache, key) else { return load.await };
+        let ticket = match cache.lookup(&key).await {
+            Ok(Lookup::Hit(bytes)) => match serde_json::from_slice(&bytes) {
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    tracing::warn!(%error, "a cached answer cannot be read; it is computed anew");
+                    None
+                }
+            },
+            Ok(Lookup::Miss(ticket)) => Some(ticket),
+            Err(error) => {
+                tracing::debug!(%error, "the cache cannot be read");
+                None
+            }
+        };
+        let answer = load.await?;
+        if let Some(ticket) = ticket {
+            let bytes = serde_json::to_vec(&answer).map_err(|error| Error::internal("cache", error))?;
+            if let Err(error) = cache.fill(ticket, bytes.into(), ttl).await {
+                tracing::debug!(%error, "the cache cannot be filled");
+            }
+        }
+        Ok(answer)
+    }
+}
+
+fn upside_down(from: String, to: String) -> InvalidQuery {
+    InvalidQuery::parameter("from", from, format!("nothing after `to`, which is {to}"))
+}
+
+fn days(count: u32) -> Duration {
+    Duration::from_secs(u64::from(count) * 86_400)
+}
+
+fn months(first: Month, last: Month) -> Vec<Month> {
+    std::iter::successors(Some(first), |month| Some(month.next())).take_while(|month| *month <= last).collect()
+}
+
+/// A page as the cache keeps it; events in the form they came in.
+#[derive(Debug, Serialize, Deserialize)]
+struct CachedPage {
+    #[serde(deserialize_with = "events")]
+    items: Vec<Event>,
+    total_count: u64,
+}
+
+fn events<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Event>, D::Error> {
+    let raw = Vec::<&serde_json::value::RawValue>::deserialize(deserializer)?;
+    raw.into_iter().map(|raw| Event::decode(raw.get().as_bytes()).map_err(serde::de::Error::custom)).collect()
+}
+
+/// A row of totals as the cache keeps it: byte sums as text, since JSON readers may lack 128 bits.
+#[derive(Debug, Serialize, Deserialize)]
+struct CachedRow(String, String, u64, u64, String, String);
+
+impl From<AggregateRow> for CachedRow {
+    fn from(row: AggregateRow) -> Self {
+        let totals = row.totals;
+        Self(
+            row.date.to_string(),
+            row.event_type.to_string(),
+            totals.count_events,
+            totals.sum_duration,
+            totals.sum_bytes_up.to_string(),
+            totals.sum_bytes_down.to_string(),
+        )
+    }
+}
+
+impl CachedRow {
+    fn into_row(self) -> Result<AggregateRow, Error> {
+        let unreadable = |error: crate::BoxError| Error::internal("cache", error);
+        let sum = |text: &str| text.parse::<u128>().map_err(|error| unreadable(error.into()));
+        Ok(AggregateRow {
+            date: self.0.parse::<Day>().map_err(|error| unreadable(error.into()))?,
+            event_type: self.1.parse().map_err(|error: crate::UnknownEventType| unreadable(error.into()))?,
+            totals: Totals {
+                count_events: self.2,
+                sum_duration: self.3,
+                sum_bytes_up: sum(&self.4)?,
+                sum_bytes_down: sum(&self.5)?,
+            },
+        })
+    }
+}

@@ -1,0 +1,153 @@
+//! A broker that speaks Kafka's protocol: Redpanda in a container, Apache Kafka natively.
+
+use std::process::Command;
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::producer::{BaseProducer, Producer};
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
+
+use crate::keeper::Signals;
+use crate::port::Port;
+use crate::server::{self, Recipe};
+use crate::shared::{self, Shared};
+
+const VARIABLE: &str = "NETAGG_TEST_KAFKA_BROKERS";
+
+/// The address of the shared broker, as `bootstrap.servers` takes it. Topics do not create themselves.
+///
+/// # Panics
+/// When none can be had.
+pub async fn brokers() -> String {
+    static BROKER: Shared<SharedBroker> = Shared::new();
+    match shared::get(&BROKER, SharedBroker::find).await {
+        SharedBroker::Given(brokers) => brokers.clone(),
+        SharedBroker::Started(server) => address(server.port()),
+    }
+}
+
+enum SharedBroker {
+    Given(String),
+    Started(server::Server<Kafka>),
+}
+
+impl SharedBroker {
+    async fn find() -> Result<Self, String> {
+        if let Some(brokers) = shared::from_environment(VARIABLE) {
+            list_metadata(brokers.clone()).await.map_err(|error| format!("{VARIABLE}: {error}"))?;
+            server::announce("kafka", &format!("address from {VARIABLE}"));
+            return Ok(Self::Given(brokers));
+        }
+        server::Server::start(Kafka::new).await.map(Self::Started)
+    }
+}
+
+/// A broker of the test's own, to be stopped and crashed.
+#[derive(Debug)]
+pub struct Broker(server::Server<Kafka>);
+
+impl Broker {
+    /// Starts one.
+    ///
+    /// # Panics
+    /// When none can be had.
+    pub async fn start() -> Self {
+        Self(server::Server::start(Kafka::new).await.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Its address, as `bootstrap.servers` takes it; the same after a restart.
+    #[must_use]
+    pub fn brokers(&self) -> String {
+        address(self.0.port())
+    }
+
+    /// Stops it cleanly.
+    pub async fn stop(&self) {
+        self.0.stop().await;
+    }
+
+    /// Kills it; topics, messages and committed offsets survive.
+    pub async fn crash(&self) {
+        self.0.crash().await;
+    }
+
+    /// Starts it again with its data, and waits until it answers.
+    pub async fn start_again(&self) {
+        self.0.start_again().await;
+    }
+
+    /// Freezes it: connections stay open and nothing answers.
+    pub async fn pause(&self) {
+        self.0.pause().await;
+    }
+
+    /// Ends [`Self::pause`].
+    pub async fn resume(&self) {
+        self.0.resume().await;
+    }
+}
+
+#[derive(Debug)]
+struct Kafka {
+    controller: Port,
+}
+
+impl Kafka {
+    fn new() -> Self {
+        Self { controller: Port::reserve() }
+    }
+}
+
+impl Recipe for Kafka {
+    const NAME: &'static str = "kafka";
+    const PORT: u16 = 9092;
+    const SIGNALS: Signals = Signals { stop: "TERM", crash: "KILL" };
+
+    fn container(&self, port: u16) -> ContainerRequest<GenericImage> {
+        let advertised = format!("127.0.0.1:{port}");
+        GenericImage::new("redpandadata/redpanda", "v25.2.1").with_cmd([
+            "redpanda",
+            "start",
+            "--mode",
+            "dev-container",
+            "--smp",
+            "1",
+            "--memory",
+            "1G",
+            "--set",
+            "redpanda.auto_create_topics_enabled=false",
+            "--set",
+            "redpanda.group_initial_rebalance_delay=0",
+            "--kafka-addr",
+            "0.0.0.0:9092",
+            "--advertise-kafka-addr",
+            &advertised,
+        ])
+    }
+
+    fn native(&self, command: &mut Command) {
+        command.env("KAFKA_CONTROLLER_PORT", self.controller.number.to_string());
+        // quick to start rather than quick for ever
+        command.env("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1");
+    }
+
+    async fn answers(&self, port: u16) -> Result<(), String> {
+        list_metadata(address(port)).await
+    }
+}
+
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+async fn list_metadata(brokers: String) -> Result<(), String> {
+    let listing = tokio::task::spawn_blocking(move || {
+        let client: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+        client.client().fetch_metadata(None, Duration::from_secs(5)).map(|metadata| metadata.brokers().len())
+    });
+    match listing.await.expect("listing metadata does not panic") {
+        Ok(0) => Err("no broker has registered".to_owned()),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}

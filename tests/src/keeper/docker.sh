@@ -1,0 +1,26 @@
+# Keeps one container for a test process. Run as: sh -c THIS keeper NAME
+#
+# Standard input is a pipe that the test process alone holds. Each line is an order, answered by one line. When the
+# pipe closes, the test process has ended, whatever way: the container and its volumes are removed.
+name=$1
+
+remove() { # the engine may still be making it, on an order given just before the end
+  for _ in 1 2 3 4 5; do
+    docker rm -fv "$name" >/dev/null 2>&1 && ! docker inspect "$name" >/dev/null 2>&1 && return
+    sleep 1
+  done
+}
+
+trap 'exit 1' HUP INT TERM
+trap remove EXIT
+
+while read -r order; do
+  case $order in
+    start) docker start "$name" ;;
+    stop) docker stop --time 30 "$name" ;;
+    crash) docker kill "$name" ;;
+    pause) docker pause "$name" ;;
+    resume) docker unpause "$name" ;;
+    alive) [ "$(docker inspect --format '{{.State.Running}}' "$name")" = true ] ;;
+  esac >/dev/null 2>&1 && echo ok || echo failed
+done

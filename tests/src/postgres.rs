@@ -1,0 +1,210 @@
+//! PostgreSQL.
+
+use std::process::Command;
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
+
+use crate::keeper::Signals;
+use crate::server::{self, Recipe};
+use crate::shared::{self, Shared};
+
+const VARIABLE: &str = "NETAGG_TEST_POSTGRES_URL";
+
+/// A fresh, empty database on the shared server.
+#[derive(Debug)]
+pub struct Database {
+    url: String,
+    /// On a server that outlives this process: where to drop the database from.
+    drop_from: Option<String>,
+}
+
+impl Database {
+    /// Its address, user and password included.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// A fresh, empty database with a unique name. It is dropped with the value, or with its server.
+///
+/// # Panics
+/// When no server can be had.
+pub async fn database() -> Database {
+    static SERVER: Shared<SharedServer> = Shared::new();
+    let server = shared::get(&SERVER, SharedServer::find).await;
+    let name = crate::unique("test");
+    execute(server.url(), &format!(r#"CREATE DATABASE "{name}""#)).await.unwrap_or_else(|error| panic!("{error}"));
+    Database {
+        url: with_database(server.url(), &name),
+        drop_from: matches!(server, SharedServer::Given(_)).then(|| server.url().to_owned()),
+    }
+}
+
+impl Drop for Database {
+    fn drop(&mut self) {
+        let Some(server) = self.drop_from.take() else { return };
+        let name = self.url.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
+        // a runtime of its own: the test's may be the one that drops this value
+        let dropping = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            runtime.block_on(execute(&server, &format!(r#"DROP DATABASE "{name}" WITH (FORCE)"#))).ok()
+        });
+        // best effort: the server is somebody else's
+        let _ = dropping.join();
+    }
+}
+
+enum SharedServer {
+    Given(String),
+    Started(String, server::Server<Postgres>),
+}
+
+impl SharedServer {
+    async fn find() -> Result<Self, String> {
+        if let Some(url) = shared::from_environment(VARIABLE) {
+            execute(&url, "SELECT 1").await.map_err(|error| format!("{VARIABLE}: {error}"))?;
+            server::announce("postgres", &format!("address from {VARIABLE}"));
+            return Ok(Self::Given(url));
+        }
+        let server = server::Server::start(|| Postgres { durable: false }).await?;
+        Ok(Self::Started(url(server.port()), server))
+    }
+
+    fn url(&self) -> &str {
+        match self {
+            Self::Given(url) | Self::Started(url, _) => url,
+        }
+    }
+}
+
+/// A server of the test's own, durable as in production, to be stopped and crashed.
+#[derive(Debug)]
+pub struct Server(server::Server<Postgres>);
+
+impl Server {
+    /// Starts one, with the role `app_user` and the empty database `network_events`.
+    ///
+    /// # Panics
+    /// When none can be had.
+    pub async fn start() -> Self {
+        Self(server::Server::start(|| Postgres { durable: true }).await.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// The address of the database; the same after a restart.
+    #[must_use]
+    pub fn url(&self) -> String {
+        url(self.0.port())
+    }
+
+    /// Stops it cleanly; connections are closed.
+    pub async fn stop(&self) {
+        self.0.stop().await;
+    }
+
+    /// Ends it at once, as a crash does; the next start recovers from the write-ahead log.
+    pub async fn crash(&self) {
+        self.0.crash().await;
+    }
+
+    /// Starts it again with its data, and waits until it answers.
+    pub async fn start_again(&self) {
+        self.0.start_again().await;
+    }
+
+    /// Freezes it: connections stay open and nothing answers.
+    pub async fn pause(&self) {
+        self.0.pause().await;
+    }
+
+    /// Ends [`Self::pause`].
+    pub async fn resume(&self) {
+        self.0.resume().await;
+    }
+}
+
+#[derive(Debug)]
+struct Postgres {
+    durable: bool,
+}
+
+impl Postgres {
+    fn options(&self) -> Vec<&'static str> {
+        let mut options = vec!["-c", "shared_buffers=128MB", "-c", "max_connections=300"];
+        if !self.durable {
+            options.extend(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+        }
+        options
+    }
+}
+
+impl Recipe for Postgres {
+    const NAME: &'static str = "postgres";
+    const PORT: u16 = 5432;
+    const SIGNALS: Signals = Signals { stop: "INT", crash: "QUIT" };
+
+    fn container(&self, _port: u16) -> ContainerRequest<GenericImage> {
+        GenericImage::new("postgres", "17")
+            .with_env_var("POSTGRES_USER", "app_user")
+            .with_env_var("POSTGRES_PASSWORD", "app_password")
+            .with_env_var("POSTGRES_DB", "network_events")
+            .with_cmd([&["postgres"], &*self.options()].concat())
+    }
+
+    fn native(&self, command: &mut Command) {
+        command.args(self.options());
+        // sorts text as the image does, by language: a query that relies on byte order must say so
+        let locale = "--locale-provider=icu --icu-locale=en-US";
+        let sync = if self.durable { "" } else { "--no-sync" };
+        command.env("POSTGRES_INITDB_ARGS", format!("{locale} {sync}"));
+        command.envs([
+            ("POSTGRES_USER", "app_user"),
+            ("POSTGRES_PASSWORD", "app_password"),
+            ("POSTGRES_DB", "network_events"),
+        ]);
+    }
+
+    async fn answers(&self, port: u16) -> Result<(), String> {
+        execute(&url(port), "SELECT 1").await
+    }
+}
+
+fn url(port: u16) -> String {
+    format!("postgres://app_user:app_password@127.0.0.1:{port}/network_events")
+}
+
+/// `url` with another database's name.
+fn with_database(url: &str, name: &str) -> String {
+    let (address, query) = url.split_once('?').map_or((url, None), |(address, query)| (address, Some(query)));
+    let authority = address.find("://").map_or(0, |at| at + 3);
+    let end = address[authority..].find('/').map_or(address.len(), |at| authority + at);
+    let query = query.map(|query| format!("?{query}")).unwrap_or_default();
+    format!("{}/{name}{query}", &address[..end])
+}
+
+async fn execute(url: &str, statement: &str) -> Result<(), String> {
+    let executing = async {
+        let options: sqlx::postgres::PgConnectOptions = url.parse()?;
+        let mut connection: PgConnection = options.disable_statement_logging().connect().await?;
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+        connection.close().await
+    };
+    match tokio::time::timeout(Duration::from_secs(30), executing).await {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("no answer within 30 s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_database;
+
+    #[test]
+    fn replaces_the_database_of_an_address() {
+        assert_eq!(with_database("postgres://u:p@h:1/a?sslmode=disable", "b"), "postgres://u:p@h:1/b?sslmode=disable");
+        assert_eq!(with_database("postgres://h/a", "b"), "postgres://h/b");
+        assert_eq!(with_database("postgres://h", "b"), "postgres://h/b");
+    }
+}

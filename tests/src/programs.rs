@@ -1,0 +1,189 @@
+//! The built programs, run as processes.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+/// Where the program `name` was built: in the target directory of the running test.
+///
+/// # Panics
+/// When it was not built.
+#[must_use]
+pub fn path(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the running test has a path");
+    // target/debug/deps/main-0123 -> target/debug/name
+    test.ancestors()
+        .skip(1)
+        .take(3)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+        .unwrap_or_else(|| panic!("no program {name} beside {}: run `cargo build -p netagg`", test.display()))
+}
+
+/// A running program of ours. It is killed when the value is dropped, or the test process ends in any way.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    folder: TempDir,
+    _guard: Guard,
+}
+
+impl Process {
+    /// Starts the program `name` in an empty working directory, with these variables and none of the caller's that
+    /// could configure it.
+    ///
+    /// # Panics
+    /// When it was not built or cannot be started.
+    pub fn start<A, K, V>(
+        name: &str,
+        arguments: impl IntoIterator<Item = A>,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self
+    where
+        A: AsRef<OsStr>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        let folder = TempDir::with_prefix("netagg-test-process-").expect("a temporary folder");
+        let output = |stream| File::create(folder.path().join(stream)).expect("a file in a temporary folder");
+        // LLVM_*: where coverage is written
+        let kept = std::env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            matches!(&*name, "PATH" | "HOME" | "TMPDIR" | "RUST_BACKTRACE") || name.starts_with("LLVM_")
+        });
+        let child = Command::new(path(name))
+            .args(arguments)
+            .env_clear()
+            .envs(kept)
+            .envs(variables)
+            .current_dir(folder.path())
+            .stdin(Stdio::null())
+            .stdout(output("stdout"))
+            .stderr(output("stderr"))
+            .process_group(0)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let guard = Guard::new(&child, &folder);
+        Self { name: name.to_owned(), child, folder, _guard: guard }
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Asks it to stop (SIGTERM).
+    pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Kills it (SIGKILL).
+    pub fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Freezes it (SIGSTOP).
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Ends [`Self::pause`] (SIGCONT).
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill_process(Pid::from_child(&self.child), signal)
+            .unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Waits until it ends.
+    ///
+    /// # Panics
+    /// When it has not ended within `timeout`.
+    pub async fn wait(&mut self, timeout: Duration) -> ExitStatus {
+        let begun = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return status,
+                Ok(None) if begun.elapsed() < timeout => tokio::time::sleep(Duration::from_millis(20)).await,
+                other => panic!("{} did not end within {timeout:?}: {other:?}\n{}", self.name, self.stderr()),
+            }
+        }
+    }
+
+    /// Its exit code, or 128 and the number of the signal that ended it, once it has ended.
+    ///
+    /// # Panics
+    /// When it has not ended within `timeout`.
+    pub async fn code(&mut self, timeout: Duration) -> i32 {
+        let status = self.wait(timeout).await;
+        status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
+    }
+
+    /// What it wrote to stdout so far.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        self.read("stdout")
+    }
+
+    /// What it wrote to stderr so far.
+    #[must_use]
+    pub fn stderr(&self) -> String {
+        self.read("stderr")
+    }
+
+    fn read(&self, stream: &str) -> String {
+        let bytes = std::fs::read(self.folder.path().join(stream)).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // both fail only when it has ended already
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A shell that kills the program when this process ends without having dropped its [`Process`].
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Guard {
+    fn new(program: &Child, folder: &TempDir) -> Self {
+        // only this process holds the pipe that it reads from
+        let shell = Command::new("sh")
+            .args(["-c", r#"read -r _; kill -KILL "$1"; rm -rf "$2""#, "guard", &program.id().to_string()])
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        Self(shell)
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // The program has been waited for, so its process id may be somebody else's by now. Killing the shell before
+        // its pipe closes keeps it from acting.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}

@@ -1,0 +1,202 @@
+//! One server of any kind, in a container or native, that can be stopped, crashed and started again.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use testcontainers::{ContainerRequest, GenericImage};
+
+use crate::docker;
+use crate::keeper::{Keeper, Order, Signals};
+use crate::port::Port;
+
+/// How long a server may take until it answers.
+const READY: Duration = Duration::from_secs(120);
+
+/// A server that loses its port ends at once, and is tried again on another one; a later end has another reason.
+const LOST_PORT: Duration = Duration::from_secs(20);
+
+/// What is particular to a kind of server.
+pub(crate) trait Recipe {
+    /// As `deploy/native/serve` calls it.
+    const NAME: &'static str;
+
+    /// The port that it listens on inside of its container.
+    const PORT: u16;
+
+    /// The signals for a native one.
+    const SIGNALS: Signals;
+
+    /// The image and what to run in it; clients come to `port` of this machine.
+    fn container(&self, port: u16) -> ContainerRequest<GenericImage>;
+
+    /// Adds options and environment to the call of `deploy/native/serve`.
+    fn native(&self, command: &mut Command);
+
+    /// Connects and exchanges something.
+    async fn answers(&self, port: u16) -> Result<(), String>;
+}
+
+#[derive(Debug)]
+pub(crate) struct Server<R> {
+    recipe: R,
+    port: Port,
+    keeper: Keeper,
+    place: Place,
+}
+
+#[derive(Debug)]
+enum Place {
+    Container(String),
+    Folder(PathBuf),
+}
+
+impl<R: Recipe> Server<R> {
+    /// A running server: in a container if a Docker engine answers, else native.
+    pub(crate) async fn start(recipe: impl Fn() -> R) -> Result<Self, String> {
+        let docker = if docker::answers().await {
+            match Self::start_retrying(&recipe, Way::Docker).await {
+                Ok(server) => return Ok(server),
+                Err(error) => format!("Docker: {error}"),
+            }
+        } else {
+            "no Docker engine answers".to_owned()
+        };
+        if let Err(missing) = installed(R::NAME) {
+            return Err(format!(
+                "{} cannot be had: {docker}; native: {missing}. \
+                 Run deploy/native/install, or start a Docker engine, or set the service's NETAGG_TEST_ variable.",
+                R::NAME
+            ));
+        }
+        Self::start_retrying(&recipe, Way::Native).await.map_err(|error| format!("{docker}; native: {error}"))
+    }
+
+    async fn start_retrying(recipe: &impl Fn() -> R, way: Way) -> Result<Self, String> {
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let begun = Instant::now();
+            match Self::start_once(recipe(), way).await {
+                Err(_) if attempt < 3 && begun.elapsed() < LOST_PORT => {}
+                result => return result,
+            }
+        }
+    }
+
+    async fn start_once(recipe: R, way: Way) -> Result<Self, String> {
+        let port = Port::reserve();
+        let name = crate::unique(&format!("netagg-test-{}", R::NAME));
+        let (keeper, place) = match way {
+            Way::Docker => (Keeper::docker(&name), Place::Container(name)),
+            Way::Native => {
+                let folder = std::env::temp_dir().join(name);
+                let mut command = Command::new(deploy("serve"));
+                command.arg(R::NAME).arg(folder.join("data")).arg(port.number.to_string());
+                recipe.native(&mut command);
+                (Keeper::native(&folder, R::SIGNALS, &command), Place::Folder(folder))
+            }
+        };
+        let keeper = keeper.map_err(|error| format!("cannot run sh: {error}"))?;
+        let server = Self { recipe, port, keeper, place };
+        match &server.place {
+            Place::Container(name) => {
+                docker::run(server.recipe.container(server.port()), name, R::PORT, server.port()).await?;
+                announce(R::NAME, &format!("Docker container {name}, port {}", server.port()));
+            }
+            Place::Folder(_) => {
+                server.order(Order::Start).await?;
+                announce(R::NAME, &format!("native server, port {}", server.port()));
+            }
+        }
+        server.until_it_answers().await?;
+        Ok(server)
+    }
+
+    /// The TCP port on this machine; it stays the same.
+    pub(crate) fn port(&self) -> u16 {
+        self.port.number
+    }
+
+    /// Carries out `order`; after [`Order::Start`] call [`Self::until_it_answers`].
+    async fn order(&self, order: Order) -> Result<(), String> {
+        if self.keeper.order(order).await { Ok(()) } else { Err(format!("{} does not {order:?}", R::NAME)) }
+    }
+
+    async fn until_it_answers(&self) -> Result<(), String> {
+        let begun = Instant::now();
+        loop {
+            if !self.keeper.order(Order::Alive).await {
+                return Err(format!("{} ended:\n{}", R::NAME, self.log().await));
+            }
+            let Err(error) = self.recipe.answers(self.port()).await else { return Ok(()) };
+            if begun.elapsed() > READY {
+                return Err(format!("{} does not answer: {error}\n{}", R::NAME, self.log().await));
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The last lines that the server wrote.
+    async fn log(&self) -> String {
+        match &self.place {
+            Place::Container(name) => docker::log(name).await,
+            Place::Folder(folder) => {
+                let text = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
+                let lines: Vec<&str> = text.lines().collect();
+                lines[lines.len().saturating_sub(20)..].join("\n")
+            }
+        }
+    }
+
+    pub(crate) async fn stop(&self) {
+        self.must(Order::Stop).await;
+    }
+
+    pub(crate) async fn crash(&self) {
+        self.must(Order::Crash).await;
+    }
+
+    pub(crate) async fn pause(&self) {
+        self.must(Order::Pause).await;
+    }
+
+    pub(crate) async fn resume(&self) {
+        self.must(Order::Resume).await;
+    }
+
+    pub(crate) async fn start_again(&self) {
+        self.must(Order::Start).await;
+        self.until_it_answers().await.unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    async fn must(&self, order: Order) {
+        self.order(order).await.unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Way {
+    Docker,
+    Native,
+}
+
+/// A script of `deploy/native`.
+fn deploy(script: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/native").join(script)
+}
+
+fn installed(service: &str) -> Result<(), String> {
+    match Command::new(deploy("install")).args(["--check", service]).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Tells where a service comes from, past the capture of test output: it explains a whole run, not one test.
+pub(crate) fn announce(service: &str, what: &str) {
+    use std::io::Write;
+    // nobody reads stderr then
+    let _ = writeln!(std::io::stderr(), "netagg-tests: {service}: {what}");
+}

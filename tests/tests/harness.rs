@@ -1,0 +1,140 @@
+//! The harness itself: the services are there, apart from each other, and come back with their data.
+
+use std::time::Duration;
+
+use netagg_tests::{eventually, kafka, postgres, redis, unique};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use sqlx::{Connection, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn a_database_is_fresh_and_answers() {
+    let database = postgres::database().await;
+    let mut connection = PgConnection::connect(database.url()).await.unwrap();
+    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(one, 1);
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(tables, 0);
+}
+
+#[tokio::test]
+async fn databases_are_apart() {
+    let (one, other) = (postgres::database().await, postgres::database().await);
+    let mut connection = PgConnection::connect(one.url()).await.unwrap();
+    sqlx::query("CREATE TABLE mine ()").execute(&mut connection).await.unwrap();
+    let mut connection = PgConnection::connect(other.url()).await.unwrap();
+    assert!(sqlx::query("SELECT FROM mine").execute(&mut connection).await.is_err());
+}
+
+#[tokio::test]
+async fn redis_answers() {
+    assert_eq!(ping(&redis::url().await).await, Ok(()));
+}
+
+async fn ping(url: &str) -> Result<(), String> {
+    let address = url.strip_prefix("redis://").expect("a plain address").trim_end_matches('/');
+    let asking = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(b"PING\r\n").await?;
+        let mut answer = [0; 7];
+        stream.read_exact(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer)
+    };
+    match tokio::time::timeout(Duration::from_secs(1), asking).await {
+        Ok(Ok(answer)) if &answer == b"+PONG\r\n" => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+}
+
+async fn partitions(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Result<usize, String> {
+    let metadata = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)).map_err(|error| error.to_string())?;
+    Ok(metadata.topics()[0].partitions().len())
+}
+
+async fn create(admin: &AdminClient<DefaultClientContext>, topic: &str) {
+    let new = NewTopic::new(topic, 8, TopicReplication::Fixed(1));
+    let created = admin.create_topics([&new], &AdminOptions::new()).await.unwrap();
+    assert_eq!(created, [Ok(topic.to_owned())]);
+}
+
+#[tokio::test]
+async fn kafka_creates_topics_that_are_asked_for_and_no_others() {
+    let admin = admin(&kafka::brokers().await);
+    let (topic, other) = (unique("events"), unique("events"));
+    create(&admin, &topic).await;
+    eventually(Duration::from_secs(10), "the topic", async || match partitions(&admin, &topic).await? {
+        8 => Ok(()),
+        other => Err(format!("{other} partitions")),
+    })
+    .await;
+    assert_eq!(partitions(&admin, &other).await, Ok(0));
+}
+
+#[tokio::test]
+async fn an_owned_postgres_stops_crashes_and_keeps_its_data() {
+    let server = postgres::Server::start().await;
+    let mut connection = PgConnection::connect(&server.url()).await.unwrap();
+    let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&mut connection).await.unwrap();
+    assert_eq!(fsync, "on");
+    sqlx::raw_sql("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)").execute(&mut connection).await.unwrap();
+
+    server.stop().await;
+    assert!(PgConnection::connect(&server.url()).await.is_err());
+    server.start_again().await;
+    let mut connection = PgConnection::connect(&server.url()).await.unwrap();
+    sqlx::query("INSERT INTO kept VALUES (2)").execute(&mut connection).await.unwrap();
+
+    server.crash().await;
+    assert!(PgConnection::connect(&server.url()).await.is_err());
+    server.start_again().await;
+    let mut connection = PgConnection::connect(&server.url()).await.unwrap();
+    let kept: Vec<i32> = sqlx::query_scalar("SELECT n FROM kept ORDER BY n").fetch_all(&mut connection).await.unwrap();
+    assert_eq!(kept, [1, 2]);
+
+    server.pause().await;
+    let mut asking = Box::pin(sqlx::query("SELECT 1").execute(&mut connection));
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut asking).await.is_err(), "it answers while paused");
+    server.resume().await;
+    asking.await.unwrap();
+}
+
+#[tokio::test]
+async fn an_owned_redis_pauses_and_comes_back() {
+    let server = redis::Server::start().await;
+    server.pause().await;
+    assert!(ping(&server.url()).await.is_err());
+    server.resume().await;
+    assert_eq!(ping(&server.url()).await, Ok(()));
+    server.crash().await;
+    assert!(ping(&server.url()).await.is_err());
+    server.start_again().await;
+    assert_eq!(ping(&server.url()).await, Ok(()));
+}
+
+#[tokio::test]
+async fn an_owned_broker_stops_crashes_and_keeps_its_topics() {
+    let broker = kafka::Broker::start().await;
+    let topic = unique("events");
+    create(&admin(&broker.brokers()), &topic).await;
+    broker.stop().await;
+    assert!(partitions(&admin(&broker.brokers()), &topic).await.is_err());
+    broker.start_again().await;
+    broker.crash().await;
+    broker.start_again().await;
+    let admin = admin(&broker.brokers());
+    eventually(Duration::from_secs(30), "the topic", async || match partitions(&admin, &topic).await? {
+        8 => Ok(()),
+        other => Err(format!("{other} partitions")),
+    })
+    .await;
+}

@@ -1,0 +1,11 @@
+//! All integration tests in one program, so that each service is started once.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    missing_docs,
+    reason = "a test fails by panicking, and its name is its documentation"
+)]
+
+mod harness;

@@ -71,9 +71,7 @@ impl AddAssign<&Contribution> for Totals {
 }
 
 /// Adds contributions up by day and type, in that order.
-pub fn sum_by_day<'a>(
-    contributions: impl IntoIterator<Item = &'a Contribution>,
-) -> BTreeMap<(Day, EventType), Totals> {
+pub fn sum_by_day<'a>(contributions: impl IntoIterator<Item = &'a Contribution>) -> BTreeMap<(Day, EventType), Totals> {
     let mut sums = BTreeMap::<_, Totals>::new();
     for contribution in contributions {
         *sums.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;

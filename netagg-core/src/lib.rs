@@ -1,22 +1,29 @@
 #![doc = include_str!("../README.md")]
 
 mod aggregate;
+mod aggregator;
 mod batch;
+mod consumer;
 mod error;
 mod event;
+mod ingestor;
+pub mod memory;
 pub mod ports;
 mod record;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 mod time;
 pub mod usage;
 
-pub use aggregate::{
-    AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day,
-};
+pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
+pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity};
+pub use consumer::{ConsumerConfig, ConsumerStats, RetryPolicy, StatsSnapshot};
 pub use error::{BoxError, Error};
 pub use event::{
     BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, InvalidEvent, InvalidKind,
     InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType, UserId,
 };
+pub use ingestor::Ingestor;
 pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Position, Record, Span};
 pub use time::{Day, Month, ParseTimeError, Timestamp};

@@ -39,11 +39,7 @@ impl Timestamp {
 
     /// The instant `micros` microseconds after 1970-01-01T00:00:00Z; `None` outside the years 0001 to 9999.
     pub const fn from_micros(micros: i64) -> Option<Self> {
-        if micros < MIN_MICROS || micros > MAX_MICROS {
-            None
-        } else {
-            Some(Self(micros))
-        }
+        if micros < MIN_MICROS || micros > MAX_MICROS { None } else { Some(Self(micros)) }
     }
 
     /// The instant `millis` milliseconds after 1970-01-01T00:00:00Z; `None` outside the years 0001 to 9999.

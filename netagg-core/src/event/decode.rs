@@ -146,9 +146,7 @@ impl<'a> RawFields<'a> {
             source_id: self.text(1)?,
             user_id: self.text(2)?,
             event_type: self.event_type(3)?,
-            started_at: self
-                .time(4)?
-                .ok_or_else(|| missing(NAMES[4]))?,
+            started_at: self.time(4)?.ok_or_else(|| missing(NAMES[4]))?,
             ended_at: self.time(5)?,
             duration_sec: self.integer(6, u64::from(MAX_DURATION_SEC))?.map(|seconds| seconds as u32),
             bytes_up: self.integer(7, MAX_BYTES)?.unwrap_or(0),
@@ -241,9 +239,7 @@ pub(super) fn unquote<'a>(quoted: &'a str, name: &'static str) -> Result<Cow<'a,
     }
     // As bytes: serde_json gives a lone surrogate as the three bytes that no UTF-8 has.
     let bytes = serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor).map_err(malformed)?;
-    let error = |kind, found: &'static str| {
-        Err(InvalidEvent::field(kind, name, found, "Unicode text without NUL"))
-    };
+    let error = |kind, found: &'static str| Err(InvalidEvent::field(kind, name, found, "Unicode text without NUL"));
     match String::from_utf8(bytes) {
         Err(_) => error(InvalidKind::LoneSurrogate, "a lone surrogate"),
         Ok(text) if text.contains('\0') => error(InvalidKind::NulCharacter, "a NUL character"),

@@ -52,11 +52,13 @@ pub enum InvalidKind {
     TooOld,
     /// `started_at` is further after the record's timestamp than `EVENT_MAX_FUTURE`.
     TooFarInFuture,
+    /// The store refuses what validation let pass: a fault of netagg's, kept here so that nothing is lost.
+    RefusedByStore,
 }
 
 impl InvalidKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NullValue,
         Self::EmptyValue,
         Self::NotUtf8,
@@ -78,6 +80,7 @@ impl InvalidKind {
         Self::NoTimestamp,
         Self::TooOld,
         Self::TooFarInFuture,
+        Self::RefusedByStore,
     ];
 
     /// The kind in snake_case.
@@ -104,6 +107,7 @@ impl InvalidKind {
             Self::NoTimestamp => "no_timestamp",
             Self::TooOld => "too_old",
             Self::TooFarInFuture => "too_far_in_future",
+            Self::RefusedByStore => "refused_by_store",
         }
     }
 }

@@ -106,8 +106,7 @@ impl UsageService {
             return Err(upside_down(from.to_string(), to.to_string()).into());
         }
 
-        let filter =
-            TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
+        let filter = TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
         let after = cursor.map(|cursor| cursor.after);
         let recent = to > now.saturating_sub(Duration::from_secs(60 * 60));
         // A range that ends now names another key each time: only a fixed one can be met again.

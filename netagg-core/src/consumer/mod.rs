@@ -1,0 +1,268 @@
+//! The one runtime under both consumers: reads a source, gathers batches, keeps several in flight, and commits only
+//! what is durably done.
+
+mod retry;
+mod stats;
+mod tracker;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+
+pub use retry::RetryPolicy;
+pub(crate) use retry::{Abandoned, Retrier};
+pub use stats::{ConsumerStats, StatsSnapshot};
+use tracker::{OffsetTracker, Ticket};
+
+use crate::Error;
+use crate::ports::{EventSource, SourceEvent};
+use crate::record::{PartitionId, Record, Span};
+
+/// After the drain's deadline, how long batches that were told to give up may take to do so.
+const ABANDON_GRACE: Duration = Duration::from_secs(2);
+
+/// How a consumer batches, and how much it holds at a time.
+///
+/// Memory is bounded by `batches_in_flight + 1` times `batch_bytes`, decoded and encoded, and by what the source
+/// fetches ahead.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ConsumerConfig {
+    /// The most records of a batch.
+    pub batch_size: usize,
+    /// The most bytes of a batch's records (one record may be larger).
+    pub batch_bytes: usize,
+    /// The longest a record waits for its batch to fill.
+    pub batch_timeout: Duration,
+    /// How many batches are worked on at a time.
+    pub batches_in_flight: usize,
+    /// How often positions are handed to the source to commit.
+    pub commit_interval: Duration,
+    /// How failed attempts are repeated.
+    pub retry: RetryPolicy,
+    /// How long a stop waits for batches in flight before it abandons them; they are then delivered again.
+    pub drain_timeout: Duration,
+}
+
+impl Default for ConsumerConfig {
+    fn default() -> Self {
+        Self {
+            batch_size: 5_000,
+            batch_bytes: 4 << 20,
+            batch_timeout: Duration::from_millis(200),
+            batches_in_flight: 4,
+            commit_interval: Duration::from_secs(1),
+            retry: RetryPolicy::default(),
+            drain_timeout: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What a consumer does with its records.
+#[async_trait]
+pub(crate) trait Sink: Debug + Send + Sync + 'static {
+    /// Makes durable whatever `records` call for; `spans` are done with afterwards.
+    async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned>;
+}
+
+/// Runs `sink` over `source` until the source ends or `shutdown` is cancelled.
+///
+/// A stop finishes and commits what is in flight, within the configured time.
+pub(crate) async fn run(
+    source: &mut dyn EventSource,
+    sink: Arc<dyn Sink>,
+    config: ConsumerConfig,
+    stats: Arc<ConsumerStats>,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let abandon = CancellationToken::new();
+    let retrier = Retrier::new(config.retry.clone(), abandon.clone());
+    let mut consumer = Consumer {
+        sink,
+        stats,
+        retrier,
+        tracker: OffsetTracker::default(),
+        batch: PendingBatch::default(),
+        unread: Vec::new().into_iter(),
+        in_flight: JoinSet::new(),
+        config,
+    };
+    let outcome = consumer.consume(source, &shutdown).await;
+    let drained = consumer.drain(&abandon, outcome.is_ok()).await;
+    let committed = source.commit(&consumer.tracker.take_positions()).await;
+    let closed = source.close().await;
+    outcome.and(drained).and(committed).and(closed)
+}
+
+struct Consumer {
+    sink: Arc<dyn Sink>,
+    config: ConsumerConfig,
+    stats: Arc<ConsumerStats>,
+    retrier: Retrier,
+    tracker: OffsetTracker,
+    batch: PendingBatch,
+    /// What the source gave beyond what the batch could take. Nothing is read until it is empty.
+    unread: std::vec::IntoIter<Record>,
+    in_flight: JoinSet<(Ticket, Result<(), Abandoned>)>,
+}
+
+impl Consumer {
+    async fn consume(&mut self, source: &mut dyn EventSource, shutdown: &CancellationToken) -> Result<(), Error> {
+        let mut commit = interval(self.config.commit_interval);
+        commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut failures = self.retrier.backoff();
+        loop {
+            self.fill_batch();
+            let can_dispatch = self.in_flight.len() < self.config.batches_in_flight;
+            let is_full = self.batch.is_full(&self.config);
+            if is_full && can_dispatch {
+                self.dispatch();
+                continue;
+            }
+            let due = self.batch.due.unwrap_or_else(Instant::now);
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(()),
+                Some(done) = self.in_flight.join_next() => self.finish(done)?,
+                () = sleep_until(due), if self.batch.due.is_some() && can_dispatch => self.dispatch(),
+                _ = commit.tick() => source.commit(&self.tracker.take_positions()).await?,
+                event = source.next(), if !is_full => match event {
+                    Ok(SourceEvent::Records(records)) => {
+                        failures = self.retrier.backoff();
+                        self.stats.consumed(records.len());
+                        self.unread = records.into_iter();
+                    }
+                    Ok(SourceEvent::Assigned(partitions)) => {
+                        tracing::info!(partitions = %list(&partitions), "assigned");
+                    }
+                    Ok(SourceEvent::Revoked(partitions)) => {
+                        tracing::info!(partitions = %list(&partitions), "revoked");
+                        self.batch.forget(&partitions);
+                        self.tracker.forget(&partitions);
+                    }
+                    Ok(SourceEvent::End) => return Ok(()),
+                    Err(error) if error.is_retryable() => {
+                        self.retrier.report(&error);
+                        tokio::select! {
+                            () = shutdown.cancelled() => return Ok(()),
+                            () = sleep(failures.next_delay()) => {}
+                        }
+                    }
+                    Err(error) => return Err(error),
+                },
+            }
+        }
+    }
+
+    fn fill_batch(&mut self) {
+        while !self.batch.is_full(&self.config)
+            && let Some(record) = self.unread.next()
+        {
+            self.tracker.read(&record);
+            self.batch.push(record, self.config.batch_timeout);
+        }
+    }
+
+    fn dispatch(&mut self) {
+        let records = self.batch.take();
+        let ticket = self.tracker.start();
+        let spans = ticket.spans();
+        let (sink, retrier) = (self.sink.clone(), self.retrier.clone());
+        // A task of its own, never cancelled while the consumer runs: a store's write must not be dropped half-way.
+        self.in_flight.spawn(async move { (ticket, sink.take(records, spans, &retrier).await) });
+    }
+
+    fn finish(&mut self, done: Result<(Ticket, Result<(), Abandoned>), tokio::task::JoinError>) -> Result<(), Error> {
+        let (ticket, outcome) = done.map_err(|error| Error::internal("consumer", error))?;
+        match outcome {
+            Ok(()) => {
+                self.tracker.finish(ticket);
+                Ok(())
+            }
+            Err(Abandoned::Stopping) => Ok(()),
+            Err(Abandoned::Failed(error)) => Err(error),
+        }
+    }
+
+    /// Finishes what is in flight, and what is gathered if `with_pending`, within the configured time.
+    async fn drain(&mut self, abandon: &CancellationToken, with_pending: bool) -> Result<(), Error> {
+        let deadline = Instant::now() + self.config.drain_timeout;
+        let mut outcome = Ok(());
+        while with_pending && outcome.is_ok() {
+            self.fill_batch();
+            if self.batch.records.is_empty() {
+                break;
+            }
+            if self.in_flight.len() < self.config.batches_in_flight {
+                self.dispatch();
+            } else {
+                match tokio::time::timeout_at(deadline, self.in_flight.join_next()).await {
+                    Ok(Some(done)) => outcome = self.finish(done),
+                    Ok(None) => {}
+                    Err(_) => break,
+                }
+            }
+        }
+        loop {
+            match tokio::time::timeout_at(deadline, self.in_flight.join_next()).await {
+                Ok(Some(done)) => outcome = outcome.and(self.finish(done)),
+                Ok(None) => return outcome,
+                Err(_) => break,
+            }
+        }
+        tracing::warn!(
+            batches = self.in_flight.len(),
+            "stopping without the batches in flight; they will be delivered again"
+        );
+        abandon.cancel();
+        while let Ok(Some(done)) = timeout(ABANDON_GRACE, self.in_flight.join_next()).await {
+            outcome = outcome.and(self.finish(done));
+        }
+        outcome
+    }
+}
+
+/// Records gathered for the next batch.
+#[derive(Default)]
+struct PendingBatch {
+    records: Vec<Record>,
+    bytes: usize,
+    /// When its first record has waited long enough; `None` while it is empty.
+    due: Option<Instant>,
+}
+
+impl PendingBatch {
+    fn push(&mut self, record: Record, wait: Duration) {
+        self.due.get_or_insert_with(|| Instant::now() + wait);
+        self.bytes += record.size();
+        self.records.push(record);
+    }
+
+    fn is_full(&self, config: &ConsumerConfig) -> bool {
+        self.records.len() >= config.batch_size || self.bytes >= config.batch_bytes
+    }
+
+    fn take(&mut self) -> Vec<Record> {
+        std::mem::take(self).records
+    }
+
+    fn forget(&mut self, partitions: &[PartitionId]) {
+        self.records.retain(|record| !partitions.contains(&record.partition));
+        self.bytes = self.records.iter().map(Record::size).sum();
+        if self.records.is_empty() {
+            self.due = None;
+        }
+    }
+}
+
+fn list(partitions: &[PartitionId]) -> String {
+    partitions.iter().map(PartitionId::to_string).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,120 @@
+//! Repeats what may succeed later: with growing, jittered pauses, for as long as it takes.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+
+/// How failed attempts are repeated: pauses grow from `first_delay` by `factor` up to `max_delay`, each lengthened by a
+/// random share of itself (full pauses of many clients would meet again and again).
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct RetryPolicy {
+    /// The pause after the first failure.
+    pub first_delay: Duration,
+    /// The longest pause, before the random share.
+    pub max_delay: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self { first_delay: Duration::from_millis(100), max_delay: Duration::from_secs(3) }
+    }
+}
+
+/// Pauses between attempts, longer each time.
+pub(crate) struct Backoff {
+    delays: ExponentialBackoff,
+    max_delay: Duration,
+}
+
+impl Backoff {
+    pub(crate) fn next_delay(&mut self) -> Duration {
+        self.delays.next().unwrap_or(self.max_delay)
+    }
+}
+
+/// Why an attempt was given up.
+#[derive(Debug)]
+pub(crate) enum Abandoned {
+    /// The consumer stops, and the dependency is still away.
+    Stopping,
+    /// No repetition can help.
+    Failed(Error),
+}
+
+/// Repeats calls until they succeed, cannot succeed, or the consumer gives up. One line of log tells that a dependency
+/// is away and one that it is back, however many calls wait for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Retrier {
+    policy: RetryPolicy,
+    abandon: CancellationToken,
+    away: Arc<Mutex<BTreeSet<&'static str>>>,
+}
+
+impl Retrier {
+    pub(crate) fn new(policy: RetryPolicy, abandon: CancellationToken) -> Self {
+        Self { policy, abandon, away: Arc::default() }
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        let delays = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(self.policy.first_delay)
+            .with_max_delay(self.policy.max_delay)
+            .without_max_times()
+            .build();
+        Backoff { delays, max_delay: self.policy.max_delay }
+    }
+
+    /// The result of `attempt`, which is repeated while its error is retryable.
+    pub(crate) async fn run<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Abandoned>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let mut backoff = self.backoff();
+        let mut failed = BTreeSet::new();
+        loop {
+            let error = match attempt().await {
+                Ok(value) => {
+                    failed.into_iter().for_each(|dependency| self.is_back(dependency));
+                    return Ok(value);
+                }
+                Err(error) if error.is_retryable() => error,
+                Err(error) => return Err(Abandoned::Failed(error)),
+            };
+            self.report(&error);
+            failed.extend(error.dependency());
+            tokio::select! {
+                () = self.abandon.cancelled() => return Err(Abandoned::Stopping),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    /// Tells that a dependency is away, unless that is known.
+    pub(crate) fn report(&self, error: &Error) {
+        let Some(dependency) = error.dependency() else { return };
+        if self.away().insert(dependency) {
+            if matches!(error, Error::NotSetUp { .. }) {
+                tracing::error!(dependency, %error, "waiting until it is set up");
+            } else {
+                tracing::warn!(dependency, %error, "waiting until it is back");
+            }
+        }
+    }
+
+    fn is_back(&self, dependency: &'static str) {
+        if self.away().remove(dependency) {
+            tracing::info!(dependency, "it is back");
+        }
+    }
+
+    fn away(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,129 @@
+//! Up to where each partition is done, while batches finish in any order.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::record::{PartitionId, Position, Record, Span};
+
+/// Follows records from being read over being in flight to being done.
+///
+/// Laws: a position never passes a record that isn't done; a partition that was forgotten is unknown, and what was in
+/// flight for it then has no effect on a later assignment of the same partition.
+#[derive(Debug, Default)]
+pub(super) struct OffsetTracker {
+    partitions: BTreeMap<PartitionId, Partition>,
+    /// Tells assignments of one partition apart.
+    next_epoch: u64,
+}
+
+#[derive(Debug)]
+struct Partition {
+    epoch: u64,
+    /// Read and not yet in flight.
+    pending: Option<Span>,
+    /// The offset after the last one read.
+    next_read: i64,
+    /// In flight or done behind one that is in flight, in order.
+    started: VecDeque<Started>,
+    /// Everything below is done.
+    done: i64,
+    /// `done` as last taken for a commit; where reading began is the group's position already.
+    taken: i64,
+}
+
+#[derive(Debug)]
+struct Started {
+    to: i64,
+    done: bool,
+}
+
+/// A batch in flight.
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Ticket(Vec<(u64, Span)>);
+
+impl Ticket {
+    pub(super) fn spans(&self) -> Vec<Span> {
+        self.0.iter().map(|(_, span)| span.clone()).collect()
+    }
+}
+
+impl OffsetTracker {
+    /// Notes that `record` was read for the next batch.
+    pub(super) fn read(&mut self, record: &Record) {
+        // A source that goes back without a rebalance (its position was reset) reads the partition anew.
+        if self.partitions.get(&record.partition).is_some_and(|known| record.offset < known.next_read) {
+            self.partitions.remove(&record.partition);
+        }
+        let partition = match self.partitions.get_mut(&record.partition) {
+            Some(known) => known,
+            None => {
+                self.next_epoch += 1;
+                self.partitions.entry(record.partition.clone()).or_insert(Partition {
+                    epoch: self.next_epoch,
+                    pending: None,
+                    next_read: record.offset,
+                    started: VecDeque::new(),
+                    done: record.offset,
+                    taken: record.offset,
+                })
+            }
+        };
+        let pending = partition.pending.get_or_insert_with(|| Span {
+            partition: record.partition.clone(),
+            // Offsets that hold no record belong to the record after them.
+            from: partition.next_read,
+            to: record.offset,
+            last_timestamp: None,
+        });
+        pending.to = record.offset + 1;
+        pending.last_timestamp = record.timestamp.or(pending.last_timestamp);
+        partition.next_read = record.offset + 1;
+    }
+
+    /// Puts everything read into flight, as one batch.
+    pub(super) fn start(&mut self) -> Ticket {
+        let started = self.partitions.values_mut().filter_map(|partition| {
+            let span = partition.pending.take()?;
+            partition.started.push_back(Started { to: span.to, done: false });
+            Some((partition.epoch, span))
+        });
+        Ticket(started.collect())
+    }
+
+    /// Notes that a batch is durably done.
+    pub(super) fn finish(&mut self, ticket: Ticket) {
+        for (epoch, span) in ticket.0 {
+            let Some(partition) = self.partitions.get_mut(&span.partition) else { continue };
+            if partition.epoch != epoch {
+                continue;
+            }
+            if let Some(started) = partition.started.iter_mut().find(|started| started.to == span.to) {
+                started.done = true;
+            }
+            while let Some(first) = partition.started.pop_front_if(|first| first.done) {
+                partition.done = first.to;
+            }
+        }
+    }
+
+    /// Forgets partitions that are no longer ours.
+    pub(super) fn forget(&mut self, partitions: &[PartitionId]) {
+        for partition in partitions {
+            self.partitions.remove(partition);
+        }
+    }
+
+    /// The positions that moved since they were last taken.
+    pub(super) fn take_positions(&mut self) -> Vec<Position> {
+        let moved = self.partitions.iter_mut().filter(|(_, partition)| partition.taken != partition.done);
+        moved
+            .map(|(id, partition)| {
+                partition.taken = partition.done;
+                Position { partition: id.clone(), next_offset: partition.done }
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

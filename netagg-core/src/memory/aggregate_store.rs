@@ -1,0 +1,95 @@
+//! Totals in memory.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::ledger::Ledger;
+use super::progress::Progress;
+use crate::Error;
+use crate::aggregate::{AggregateRow, Contribution, Granularity, Totals};
+use crate::batch::{Batch, BatchOutcome};
+use crate::event::EventType;
+use crate::ports::{AggregateStore, TotalsQuery};
+use crate::record::PartitionId;
+use crate::time::Day;
+
+/// Counts every event once.
+#[derive(Debug, Default)]
+pub struct MemoryAggregateStore(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    ledger: Ledger,
+    days: BTreeMap<(Day, EventType), Totals>,
+    progress: Progress,
+}
+
+impl MemoryAggregateStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// All daily totals.
+    pub fn days(&self) -> BTreeMap<(Day, EventType), Totals> {
+        self.lock().days.clone()
+    }
+
+    /// The offsets of `partition` that are done with, as ranges in order.
+    pub fn done(&self, partition: &PartitionId) -> Vec<Range<i64>> {
+        self.lock().progress.ranges(partition)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl AggregateStore for MemoryAggregateStore {
+    async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
+        let mut state = self.lock();
+        let State { ledger, days, progress } = &mut *state;
+        let outcome = ledger.take(batch, |contribution| {
+            *days.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;
+        });
+        progress.add(batch.spans());
+        Ok(outcome)
+    }
+
+    async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
+        let (first, last) = match query.granularity {
+            Granularity::Day => (query.from, query.to),
+            Granularity::Month => (query.from.month().first_day(), query.to.month().last_day()),
+        };
+        let mut sums = BTreeMap::<_, Totals>::new();
+        for (&(day, event_type), &totals) in &self.lock().days {
+            let is_wanted = (first..=last).contains(&day) && query.event_type.is_none_or(|only| only == event_type);
+            if is_wanted {
+                let date = match query.granularity {
+                    Granularity::Day => day,
+                    Granularity::Month => day.month().first_day(),
+                };
+                *sums.entry((date, event_type)).or_default() += totals;
+            }
+        }
+        let rows = sums.into_iter().map(|((date, event_type), totals)| AggregateRow { date, event_type, totals });
+        Ok(rows.collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::testkit;
+
+    #[tokio::test]
+    async fn it_conforms() {
+        testkit::aggregate_store(async || Arc::new(MemoryAggregateStore::new())).await;
+    }
+}

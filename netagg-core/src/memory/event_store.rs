@@ -1,0 +1,143 @@
+//! Events in memory.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::ledger::Ledger;
+use super::progress::Progress;
+use crate::Error;
+use crate::aggregate::{Contribution, Totals, sum_by_day};
+use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
+use crate::event::{Event, EventType, UserId};
+use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
+use crate::record::PartitionId;
+use crate::time::Day;
+
+/// Keeps every event once.
+#[derive(Debug, Default)]
+pub struct MemoryEventStore(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    ledger: Ledger,
+    users: HashMap<UserId, Timeline>,
+    progress: Progress,
+}
+
+/// A user's events; sorted when they are first read after a write, since writes come in bulk.
+#[derive(Debug, Default)]
+struct Timeline {
+    events: Vec<Event>,
+    is_sorted: bool,
+}
+
+impl MemoryEventStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many events it holds.
+    pub fn len(&self) -> usize {
+        self.lock().users.values().map(|timeline| timeline.events.len()).sum()
+    }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        self.lock().users.is_empty()
+    }
+
+    /// The totals of everything it holds by day and type: what a `GROUP BY` would give.
+    pub fn sum_by_day(&self) -> BTreeMap<(Day, EventType), Totals> {
+        let state = self.lock();
+        let contributions: Vec<_> =
+            state.users.values().flat_map(|timeline| &timeline.events).map(Contribution::of).collect();
+        sum_by_day(&contributions)
+    }
+
+    /// The offsets of `partition` that are done with, as ranges in order.
+    pub fn done(&self, partition: &PartitionId) -> Vec<Range<i64>> {
+        self.lock().progress.ranges(partition)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls `read` with the events in the filter's range, newest first.
+    fn read<T>(&self, filter: &TimelineFilter, read: impl FnOnce(&mut dyn Iterator<Item = &Event>) -> T) -> T {
+        let mut state = self.lock();
+        let Some(timeline) = state.users.get_mut(&filter.user_id) else { return read(&mut std::iter::empty()) };
+        if !timeline.is_sorted {
+            timeline.events.sort_by(by_place);
+            timeline.is_sorted = true;
+        }
+        let first = timeline.events.partition_point(|event| event.fields().started_at >= filter.to);
+        let end = timeline.events.partition_point(|event| event.fields().started_at >= filter.from);
+        let matches = |event: &&Event| filter.event_type.is_none_or(|wanted| event.fields().event_type == wanted);
+        read(&mut timeline.events.get(first..end).unwrap_or(&[]).iter().filter(matches))
+    }
+}
+
+/// The order of a timeline: newest first, then by source and event id.
+fn by_place(one: &Event, other: &Event) -> Ordering {
+    place_cmp(one, &other.fields().started_at, other.fields().source_id.as_str(), other.fields().event_id)
+}
+
+fn place_cmp(event: &Event, started_at: &crate::Timestamp, source_id: &str, event_id: uuid::Uuid) -> Ordering {
+    let fields = event.fields();
+    started_at
+        .cmp(&fields.started_at)
+        .then_with(|| fields.source_id.as_str().cmp(source_id))
+        .then_with(|| fields.event_id.cmp(&event_id))
+}
+
+fn is_after(event: &Event, position: &TimelinePosition) -> bool {
+    place_cmp(event, &position.started_at, position.source_id.as_str(), position.event_id).is_gt()
+}
+
+#[async_trait]
+impl EventStore for MemoryEventStore {
+    async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
+        let mut state = self.lock();
+        let State { ledger, users, progress } = &mut *state;
+        let outcome = ledger.take(batch, |item| {
+            let timeline = users.entry(item.event.fields().user_id.clone()).or_default();
+            timeline.events.push(item.event.clone());
+            timeline.is_sorted = false;
+        });
+        progress.add(batch.spans());
+        Ok(outcome)
+    }
+
+    async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error> {
+        Ok(self.read(&query.filter, |events| {
+            events
+                .filter(|event| query.after.as_ref().is_none_or(|after| is_after(event, after)))
+                .take(query.limit as usize)
+                .cloned()
+                .collect()
+        }))
+    }
+
+    async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
+        Ok(self.read(filter, |events| events.count() as u64))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::testkit;
+
+    #[tokio::test]
+    async fn it_conforms() {
+        testkit::event_store(async || Arc::new(MemoryEventStore::new())).await;
+    }
+}

@@ -1,0 +1,339 @@
+//! A partitioned log with consumer groups, in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tokio::sync::Notify;
+
+use crate::Error;
+use crate::ports::{Clock, EventPublisher, EventSource, SourceEvent, SystemClock};
+use crate::record::{OutgoingRecord, PartitionId, Position, Record};
+
+/// The most records a source hands over at a time.
+const CHUNK: usize = 1_000;
+
+/// One topic: partitions that are appended to, and groups that read them.
+///
+/// Members of a group share the partitions, and each change of membership deals them anew, as Kafka does. Cheap to
+/// clone; clones are the same log.
+#[derive(Clone, Debug)]
+pub struct MemoryLog(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    topic: Arc<str>,
+    clock: Arc<dyn Clock>,
+    /// The most records held; `usize::MAX` for no bound.
+    capacity: usize,
+    state: Mutex<State>,
+    /// Something to read, or a new assignment.
+    readable: Notify,
+    /// Room to append.
+    writable: Notify,
+}
+
+#[derive(Debug)]
+struct State {
+    partitions: Vec<Partition>,
+    groups: HashMap<String, Group>,
+    next_member: u64,
+    held: usize,
+    is_closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Partition {
+    /// The offset of the first record held.
+    first_offset: i64,
+    records: VecDeque<Record>,
+}
+
+#[derive(Debug, Default)]
+struct Group {
+    committed: BTreeMap<usize, i64>,
+    members: BTreeMap<u64, BTreeSet<usize>>,
+}
+
+impl MemoryLog {
+    /// An empty log named `topic` that keeps everything.
+    pub fn new(topic: &str, partitions: usize) -> Self {
+        Self::with_capacity(topic, partitions, usize::MAX)
+    }
+
+    /// An empty log that forgets records once every group has committed them, and makes publishers wait while it holds
+    /// `capacity` others. Groups that read all of it must have joined before that.
+    pub fn with_capacity(topic: &str, partitions: usize, capacity: usize) -> Self {
+        let state = State {
+            partitions: (0..partitions).map(|_| Partition::default()).collect(),
+            groups: HashMap::new(),
+            next_member: 0,
+            held: 0,
+            is_closed: false,
+        };
+        Self(Arc::new(Inner {
+            topic: topic.into(),
+            clock: Arc::new(SystemClock),
+            capacity,
+            state: Mutex::new(state),
+            readable: Notify::new(),
+            writable: Notify::new(),
+        }))
+    }
+
+    /// Joins `group` as a new member.
+    pub fn source(&self, group: &str) -> MemorySource {
+        let mut state = self.0.lock();
+        state.next_member += 1;
+        let member = state.next_member;
+        let partitions = state.partitions.len();
+        let group_state = state.groups.entry(group.to_owned()).or_default();
+        group_state.members.insert(member, BTreeSet::new());
+        group_state.deal(partitions);
+        drop(state);
+        self.0.readable.notify_waiters();
+        MemorySource { log: self.0.clone(), group: group.to_owned(), member, positions: BTreeMap::new(), is_open: true }
+    }
+
+    /// Ends the log: its sources end once they have delivered what it holds.
+    pub fn close(&self) {
+        self.0.lock().is_closed = true;
+        self.0.readable.notify_waiters();
+    }
+
+    /// The offset up to which `group` has committed each partition.
+    pub fn committed(&self, group: &str) -> Vec<Position> {
+        let state = self.0.lock();
+        let committed = state.groups.get(group).into_iter().flat_map(|group| &group.committed);
+        committed.map(|(&number, &next_offset)| self.0.position(number, next_offset)).collect()
+    }
+
+    /// Appends `record` to the end of its partition, whatever its offset says, with its own timestamp and regardless of
+    /// the capacity. For tests that need a certain partition or time.
+    pub fn append(&self, record: Record) {
+        self.0.append(&mut self.0.lock(), record);
+        self.0.readable.notify_waiters();
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn position(&self, number: usize, next_offset: i64) -> Position {
+        Position { partition: self.partition_id(number), next_offset }
+    }
+
+    fn partition_id(&self, number: usize) -> PartitionId {
+        PartitionId { topic: self.topic.clone(), number: number as i32 }
+    }
+
+    fn append(&self, state: &mut State, record: Record) {
+        if let Some(partition) = state.partitions.get_mut(record.partition.number as usize) {
+            let offset = partition.first_offset + partition.records.len() as i64;
+            partition.records.push_back(Record { offset, ..record });
+            state.held += 1;
+        }
+    }
+
+    /// Forgets what every group has committed, in a log of bounded capacity.
+    fn trim(&self, state: &mut State) {
+        if self.capacity == usize::MAX {
+            return;
+        }
+        for (number, partition) in state.partitions.iter_mut().enumerate() {
+            let committed = state.groups.values().map(|group| group.committed.get(&number).copied().unwrap_or(0));
+            let Some(keep_from) = committed.min() else { return };
+            let count = usize::try_from(keep_from - partition.first_offset).unwrap_or(0).min(partition.records.len());
+            partition.records.drain(..count);
+            partition.first_offset += count as i64;
+            state.held -= count;
+        }
+        self.writable.notify_waiters();
+    }
+}
+
+impl Group {
+    /// Deals the partitions to the members, in turn.
+    fn deal(&mut self, partitions: usize) {
+        let members = self.members.len();
+        for (at, assigned) in self.members.values_mut().enumerate() {
+            *assigned = (0..partitions).filter(|partition| partition % members == at).collect();
+        }
+    }
+}
+
+#[async_trait]
+impl EventPublisher for MemoryLog {
+    async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), Error> {
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let room = self.0.writable.notified();
+            tokio::pin!(room);
+            // From here on no wake-up is missed.
+            room.as_mut().enable();
+            {
+                let mut state = self.0.lock();
+                let timestamp = Some(self.0.clock.now());
+                let partitions = state.partitions.len() as u64;
+                while state.held < self.0.capacity
+                    && let Some(OutgoingRecord { key, value, headers }) = records.next()
+                {
+                    let mut hasher = DefaultHasher::new();
+                    key.hash(&mut hasher);
+                    let partition = self.0.partition_id((hasher.finish() % partitions) as usize);
+                    self.0.append(&mut state, Record { partition, offset: 0, timestamp, key, value, headers });
+                }
+            }
+            self.0.readable.notify_waiters();
+            if records.peek().is_some() {
+                room.await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A member of a group that reads a [`MemoryLog`]. Dropping it leaves the group without a last commit, as a crash does.
+#[derive(Debug)]
+pub struct MemorySource {
+    log: Arc<Inner>,
+    group: String,
+    member: u64,
+    /// The next offset to read of each partition that the reader was told to be its own.
+    positions: BTreeMap<usize, i64>,
+    is_open: bool,
+}
+
+impl MemorySource {
+    fn poll(&mut self) -> Option<SourceEvent> {
+        let state = self.log.lock();
+        let group = state.groups.get(&self.group)?;
+        let assigned = group.members.get(&self.member)?;
+        let ids = |numbers: &[usize]| numbers.iter().map(|&number| self.log.partition_id(number)).collect();
+
+        let lost: Vec<_> = self.positions.keys().copied().filter(|known| !assigned.contains(known)).collect();
+        if !lost.is_empty() {
+            self.positions.retain(|number, _| !lost.contains(number));
+            return Some(SourceEvent::Revoked(ids(&lost)));
+        }
+        let gained: Vec<_> = assigned.iter().copied().filter(|number| !self.positions.contains_key(number)).collect();
+        if !gained.is_empty() {
+            for &number in &gained {
+                let committed = group.committed.get(&number).copied().unwrap_or(0);
+                self.positions.insert(number, committed.max(state.partitions[number].first_offset));
+            }
+            return Some(SourceEvent::Assigned(ids(&gained)));
+        }
+
+        let mut records = Vec::new();
+        for (&number, position) in &mut self.positions {
+            let partition = &state.partitions[number];
+            let from = usize::try_from(*position - partition.first_offset).unwrap_or(0);
+            let chunk = partition.records.range(from.min(partition.records.len())..).take(CHUNK - records.len());
+            let before = records.len();
+            records.extend(chunk.cloned());
+            *position += (records.len() - before) as i64;
+        }
+        if !records.is_empty() {
+            return Some(SourceEvent::Records(records));
+        }
+        state.is_closed.then_some(SourceEvent::End)
+    }
+}
+
+#[async_trait]
+impl EventSource for MemorySource {
+    async fn next(&mut self) -> Result<SourceEvent, Error> {
+        let log = self.log.clone();
+        loop {
+            let changed = log.readable.notified();
+            tokio::pin!(changed);
+            // From here on no wake-up is missed.
+            changed.as_mut().enable();
+            if let Some(event) = self.poll() {
+                return Ok(event);
+            }
+            changed.await;
+        }
+    }
+
+    async fn commit(&mut self, positions: &[Position]) -> Result<(), Error> {
+        let mut state = self.log.lock();
+        if let Some(group) = state.groups.get_mut(&self.group) {
+            let assigned = group.members.get(&self.member);
+            for Position { partition, next_offset } in positions {
+                let number = partition.number as usize;
+                if assigned.is_some_and(|assigned| assigned.contains(&number)) {
+                    group.committed.insert(number, *next_offset);
+                }
+            }
+        }
+        self.log.trim(&mut state);
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        self.leave();
+        Ok(())
+    }
+}
+
+impl MemorySource {
+    fn leave(&mut self) {
+        if std::mem::take(&mut self.is_open) {
+            let mut state = self.log.lock();
+            let partitions = state.partitions.len();
+            if let Some(group) = state.groups.get_mut(&self.group) {
+                group.members.remove(&self.member);
+                group.deal(partitions);
+            }
+            drop(state);
+            self.log.readable.notify_waiters();
+        }
+    }
+}
+
+impl Drop for MemorySource {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testkit;
+
+    #[tokio::test]
+    async fn it_conforms() {
+        testkit::event_source(async |partitions| {
+            let log = MemoryLog::new("events", partitions);
+            let reader = log.clone();
+            (Arc::new(log) as Arc<dyn EventPublisher>, move || Box::new(reader.source("group")) as Box<dyn EventSource>)
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_full_log_makes_publishers_wait_until_every_group_has_committed() {
+        let log = MemoryLog::with_capacity("events", 1, 2);
+        let (mut one, mut other) = (log.source("one"), log.source("other"));
+        let publish = tokio::spawn({
+            let log = log.clone();
+            async move { log.publish(vec![OutgoingRecord::default(); 3]).await }
+        });
+        for source in [&mut one, &mut other] {
+            assert!(matches!(source.next().await, Ok(SourceEvent::Assigned(_))));
+            assert!(matches!(source.next().await, Ok(SourceEvent::Records(records)) if records.len() == 2));
+        }
+        let position = [log.0.position(0, 2)];
+        one.commit(&position).await.expect("committed");
+        assert!(!publish.is_finished());
+        other.commit(&position).await.expect("committed");
+        publish.await.expect("joined").expect("published");
+        assert!(matches!(one.next().await, Ok(SourceEvent::Records(records)) if records[0].offset == 2));
+    }
+}

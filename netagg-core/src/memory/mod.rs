@@ -1,0 +1,16 @@
+//! Complete adapters of every port that keep everything in memory: for tests, examples, demonstrations, and to see what
+//! a port asks for.
+
+mod aggregate_store;
+mod cache;
+mod dead_letters;
+mod event_store;
+mod ledger;
+mod log;
+mod progress;
+
+pub use aggregate_store::MemoryAggregateStore;
+pub use cache::MemoryCache;
+pub use dead_letters::MemoryDeadLetters;
+pub use event_store::MemoryEventStore;
+pub use log::{MemoryLog, MemorySource};

@@ -1,0 +1,56 @@
+//! The behaviours of dead letters.
+
+use bytes::Bytes;
+
+use crate::event::EventLimits;
+use crate::ports::DeadLetters;
+use crate::record::{DeadLetter, Header, OutgoingRecord, PartitionId, Record};
+use crate::time::Timestamp;
+
+/// Every behaviour that [`DeadLetters`] promises. `received` waits for the given number of dead letters and returns
+/// them in the order they were sent.
+pub async fn dead_letters(letters: &dyn DeadLetters, received: impl AsyncFn(usize) -> Vec<OutgoingRecord>) {
+    let record = |offset, key: Option<&'static [u8]>, value: Option<&'static [u8]>, headers| Record {
+        partition: PartitionId::new("events.telecom", 3),
+        offset,
+        timestamp: Timestamp::from_millis(1_761_000_000_123),
+        key: key.map(Bytes::from_static),
+        value: value.map(Bytes::from_static),
+        headers,
+    };
+    let own = Header { name: "trace".to_owned(), value: None };
+    let sent: Vec<_> = [
+        record(7, Some(b"user"), Some(b"\xff\0 not JSON"), vec![own.clone(), Header::new("netagg-error", "forged")]),
+        record(8, None, None, Vec::new()),
+        record(9, Some(b""), Some(b""), Vec::new()),
+        Record { timestamp: None, ..record(10, None, Some(b"[]"), Vec::new()) },
+    ]
+    .into_iter()
+    .map(|record| {
+        let reason = EventLimits::default().admit(&record).expect_err("no valid event");
+        DeadLetter { record, reason }
+    })
+    .collect();
+    letters.send(&[]).await.expect("nothing to send");
+    letters.send(&sent).await.expect("sent");
+
+    let received = received(sent.len()).await;
+    assert_eq!(received.len(), sent.len());
+    for (sent, received) in sent.iter().zip(&received) {
+        assert_eq!(received.key, sent.record.key, "byte for byte, null stays null");
+        assert_eq!(received.value, sent.record.value, "byte for byte, null stays null");
+        assert_eq!(received.headers, sent.headers());
+    }
+    let headers = &received[0].headers;
+    let value = |name: &str| {
+        let found: Vec<_> = headers.iter().filter(|header| header.name == name).collect();
+        assert_eq!(found.len(), 1, "{name}");
+        found[0].value.as_deref().map(|bytes| String::from_utf8_lossy(bytes).into_owned())
+    };
+    assert_eq!(headers[0], own);
+    assert_eq!(value("netagg-error").as_deref(), Some("not_utf8"));
+    assert_eq!(value("netagg-source-topic").as_deref(), Some("events.telecom"));
+    assert_eq!(value("netagg-source-partition").as_deref(), Some("3"));
+    assert_eq!(value("netagg-source-offset").as_deref(), Some("7"));
+    assert_eq!(value("netagg-source-timestamp").as_deref(), Some("1761000000123"));
+}

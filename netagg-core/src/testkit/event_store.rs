@@ -1,0 +1,199 @@
+//! The behaviours of an event store.
+
+use std::sync::Arc;
+
+use super::{EventTemplate, event};
+use crate::batch::{Batch, IdentifiedEvent, Identity};
+use crate::event::{Event, EventFields, EventType, UserId};
+use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
+use crate::record::{PartitionId, Span};
+use crate::{Conflict, MAX_BYTES, MAX_DURATION_SEC};
+
+/// Every behaviour that [`EventStore`] promises. `fresh` makes an empty store.
+pub async fn event_store<S: EventStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
+    an_event_comes_back_as_it_was_stored(&*fresh().await).await;
+    the_first_copy_of_an_identity_stays(&*fresh().await).await;
+    a_repeated_batch_stores_nothing(&*fresh().await).await;
+    a_batch_without_events_is_fine(&*fresh().await).await;
+    a_timeline_pages_from_newest_to_oldest_through_ties(&*fresh().await).await;
+    a_timeline_is_filtered_by_user_range_and_type(&*fresh().await).await;
+    concurrent_batches_store_each_event_once(fresh().await).await;
+}
+
+fn batch(events: impl IntoIterator<Item = Event>) -> Batch<IdentifiedEvent> {
+    Batch::new(events.into_iter().map(IdentifiedEvent::from).collect(), Vec::new())
+}
+
+fn filter(user: &str) -> TimelineFilter {
+    TimelineFilter {
+        user_id: UserId::new(user).expect("a user"),
+        from: "2020-01-01T00:00:00Z".parse().expect("a time"),
+        to: "2030-01-01T00:00:00Z".parse().expect("a time"),
+        event_type: None,
+    }
+}
+
+async fn timeline<S: EventStore + ?Sized>(store: &S, filter: TimelineFilter) -> Vec<Event> {
+    store.timeline(&TimelineQuery { filter, after: None, limit: 1_000 }).await.expect("a timeline")
+}
+
+async fn an_event_comes_back_as_it_was_stored<S: EventStore + ?Sized>(store: &S) {
+    let rich = event(EventTemplate {
+        user: "Ünïcødé \u{1F600} 'quoted\" \\ user",
+        source: "provider \t\n ж",
+        started_at: "2024-02-29T23:59:59.999999Z",
+        duration_sec: Some(MAX_DURATION_SEC),
+        bytes_up: MAX_BYTES,
+        bytes_down: MAX_BYTES,
+        meta: Some(r#"{"b":[1.50,-0.0,1e3,12345678901234567890.123456789],"a":{"":null,"é":"\u0001\\\""}}"#),
+        ..EventTemplate::default()
+    });
+    let rich = Event::new(EventFields { ended_at: Some(rich.fields().started_at), ..rich.into_fields() })
+        .expect("a valid event");
+    let plain = event(EventTemplate { id: 2, user: "plain", duration_sec: None, ..EventTemplate::default() });
+    let outcome = store.store(&batch([rich.clone(), plain.clone()])).await.expect("stored");
+    assert_eq!((outcome.new, outcome.duplicates), (2, 0));
+    assert_eq!(outcome.days, [rich.day(), plain.day()]);
+    for stored in [rich, plain] {
+        let user = stored.fields().user_id.as_str().to_owned();
+        let found = timeline(store, filter(&user)).await;
+        assert_eq!(found, [stored.clone()]);
+        assert_eq!(found[0].content_hash(), stored.content_hash(), "nothing of the content may change");
+    }
+}
+
+async fn the_first_copy_of_an_identity_stays<S: EventStore + ?Sized>(store: &S) {
+    let first = event(EventTemplate::default());
+    let elsewhere = event(EventTemplate {
+        user: "user-2",
+        started_at: "2025-11-02T00:00:00Z",
+        bytes_up: 5,
+        ..EventTemplate::default()
+    });
+    let other_source = event(EventTemplate { source: "provider-2", ..EventTemplate::default() });
+    store.store(&batch([first.clone()])).await.expect("stored");
+    // Once within the batch, once against the store; and a conflicting copy in another month.
+    let again = batch([first.clone(), elsewhere.clone(), first.clone(), other_source.clone()]);
+    let outcome = store.store(&again).await.expect("stored");
+    assert_eq!(outcome.new, 1, "only the other source's event is new");
+    assert_eq!(outcome.duplicates, 2);
+    assert_eq!(outcome.conflicts, [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere) }]);
+    let outcome = store.store(&batch([elsewhere.clone()])).await.expect("stored");
+    assert_eq!((outcome.new, outcome.duplicates), (0, 0));
+    assert_eq!(outcome.conflicts, [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere) }]);
+    assert_eq!(timeline(store, filter("user-1")).await, [first, other_source]);
+    assert_eq!(timeline(store, filter("user-2")).await, []);
+}
+
+async fn a_repeated_batch_stores_nothing<S: EventStore + ?Sized>(store: &S) {
+    let events = (0..100).map(|id| event(EventTemplate { id, ..EventTemplate::default() }));
+    let batch = Batch::new(
+        events.map(IdentifiedEvent::from).collect(),
+        vec![Span { partition: PartitionId::new("events", 0), from: 0, to: 100, last_timestamp: None }],
+    );
+    let first = store.store(&batch).await.expect("stored");
+    assert_eq!((first.new, first.duplicates), (100, 0));
+    let second = store.store(&batch).await.expect("stored");
+    assert_eq!((second.new, second.duplicates), (0, 100));
+    assert_eq!(second.days, [], "nothing changed");
+    assert_eq!(store.count(&filter("user-1")).await.expect("a count"), 100);
+}
+
+async fn a_batch_without_events_is_fine<S: EventStore + ?Sized>(store: &S) {
+    let spans = vec![Span { partition: PartitionId::new("events", 0), from: 5, to: 9, last_timestamp: None }];
+    let outcome = store.store(&Batch::new(Vec::new(), spans)).await.expect("stored");
+    assert_eq!(outcome.new, 0);
+}
+
+async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Sized>(store: &S) {
+    let times = ["2025-10-20T12:00:00Z", "2025-10-20T12:00:00.000001Z", "2025-09-30T23:59:59.999999Z"];
+    let sources = ["B", "a", "á", "b"]; // in the order of bytes, which no language sorts by
+    let mut expected = Vec::new();
+    for started_at in [times[1], times[0], times[2]] {
+        for source in ["B", "a", "b", "á"] {
+            for id in 1..=3 {
+                expected.push(event(EventTemplate { id: id + 0xff00, source, started_at, ..EventTemplate::default() }));
+            }
+        }
+    }
+    // The same id under one source at three instants would be one identity: make ids distinct by instant.
+    for (at, slot) in expected.iter_mut().enumerate() {
+        let fields = slot.clone().into_fields();
+        let id = fields.event_id.as_u128() + ((at / (sources.len() * 3)) as u128) * 0x10000;
+        *slot = Event::new(EventFields { event_id: uuid::Uuid::from_u128(id), ..fields }).expect("valid");
+    }
+    let mut shuffled = expected.clone();
+    shuffled.reverse();
+    shuffled.rotate_left(7);
+    store.store(&batch(shuffled)).await.expect("stored");
+
+    for limit in [1, 5, 36, 100] {
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let query = TimelineQuery { filter: filter("user-1"), after: after.clone(), limit };
+            let page = store.timeline(&query).await.expect("a page");
+            assert!(page.len() <= limit as usize);
+            let Some(last) = page.last() else { break };
+            after = Some(TimelinePosition::of(last));
+            found.extend(page);
+        }
+        assert_eq!(found, expected, "pages of {limit}");
+    }
+}
+
+async fn a_timeline_is_filtered_by_user_range_and_type<S: EventStore + ?Sized>(store: &S) {
+    let at =
+        |id, started_at, event_type| event(EventTemplate { id, started_at, event_type, ..EventTemplate::default() });
+    let old = at(1, "2025-10-01T00:00:00Z", EventType::Data);
+    let middle = at(2, "2025-10-02T00:00:00Z", EventType::SmsSent);
+    let new = at(3, "2025-10-03T00:00:00Z", EventType::Data);
+    let foreign = event(EventTemplate { id: 4, user: "user-2", ..EventTemplate::default() });
+    store.store(&batch([old.clone(), middle.clone(), new.clone(), foreign])).await.expect("stored");
+
+    let all = filter("user-1");
+    let range = TimelineFilter { from: old.fields().started_at, to: new.fields().started_at, ..all.clone() };
+    let data = TimelineFilter { event_type: Some(EventType::Data), ..all.clone() };
+    let nothing = TimelineFilter { to: all.from, ..all.clone() };
+    for (filter, expected) in [
+        (all, vec![new.clone(), middle.clone(), old.clone()]),
+        (range, vec![middle, old.clone()]), // its start counts, its end doesn't
+        (data, vec![new, old]),
+        (nothing, vec![]),
+        (filter("nobody"), vec![]),
+    ] {
+        assert_eq!(store.count(&filter).await.expect("a count"), expected.len() as u64, "{filter:?}");
+        assert_eq!(timeline(store, filter).await, expected);
+    }
+}
+
+async fn concurrent_batches_store_each_event_once<S: EventStore + ?Sized + 'static>(store: Arc<S>) {
+    // Eight writers, each with most of the others' events, in several months.
+    let writers: Vec<_> = (0..8_u128)
+        .map(|writer| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut new = 0;
+                for round in 0..5 {
+                    let events = (0..200_u128).filter(|id| (id + writer) % 4 != 0).map(|id| {
+                        let month = 1 + (id % 12);
+                        let started_at = format!("2025-{month:02}-15T00:00:00Z");
+                        event(EventTemplate {
+                            id: round * 1_000 + id,
+                            started_at: &started_at,
+                            ..EventTemplate::default()
+                        })
+                    });
+                    new += store.store(&batch(events)).await.expect("stored").new;
+                }
+                new
+            })
+        })
+        .collect();
+    let mut new = 0;
+    for writer in writers {
+        new += writer.await.expect("joined");
+    }
+    assert_eq!(new, 1_000, "each event is new exactly once");
+    assert_eq!(store.count(&filter("user-1")).await.expect("a count"), 1_000);
+}

@@ -1,0 +1,27 @@
+//! The behaviours of each port, as tests that any adapter can run against itself.
+//!
+//! Each suite takes a function that makes a fresh adapter, and panics at the first behaviour that is missing:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use netagg_core::{memory::MemoryEventStore, testkit};
+//!
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! testkit::event_store(async || Arc::new(MemoryEventStore::new())).await;
+//! # });
+//! ```
+#![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc, reason = "a failed behaviour is a panic")]
+
+mod aggregate_store;
+mod cache;
+mod dead_letters;
+mod event_source;
+mod event_store;
+mod events;
+
+pub use aggregate_store::aggregate_store;
+pub use cache::cache;
+pub use dead_letters::dead_letters;
+pub use event_source::event_source;
+pub use event_store::event_store;
+pub use events::{EventTemplate, event};

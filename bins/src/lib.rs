@@ -1,1 +1,20 @@
-//! bins
+//! What netagg's programs share: configuration, logs, signals, the ops port, the generator and the demonstration.
+//!
+//! The programs are the product here; this library exists so that they stay thin, and its interface follows them. To
+//! embed netagg in a service of your own, use `netagg-core` and the adapter crates.
+
+pub mod admin;
+pub mod config;
+pub mod demo;
+pub mod generator;
+mod logging;
+pub mod ops;
+mod program;
+pub mod service;
+mod shutdown;
+mod variables;
+
+pub use logging::LogDefaults;
+pub use program::{Failure, Program, run_with};
+pub use shutdown::Shutdown;
+pub use variables::{Problem, Variables};

@@ -1,1 +1,13 @@
-//! netagg-api
+#![doc = include_str!("../README.md")]
+
+mod answers;
+mod connections;
+mod grpc;
+mod http;
+mod limits;
+mod parameters;
+pub mod proto;
+
+pub use grpc::serve_grpc;
+pub use http::{router, serve_http};
+pub use limits::ApiLimits;

@@ -69,8 +69,8 @@ impl Aggregator {
         self.stats.clone()
     }
 
-    /// Aggregates until `source` ends or `shutdown` is cancelled; then finishes and commits what is in flight and
-    /// closes the source.
+    /// Aggregates until `source` has ended and all of it is done and committed, or until `shutdown` is cancelled and
+    /// what was read is done or [`ConsumerConfig::drain_timeout`] is over; then closes the source.
     ///
     /// # Errors
     /// Only what no repetition can help.
@@ -138,9 +138,8 @@ impl ChangedMonths {
         self.added.notify_one();
     }
 
-    fn take(&self) -> Vec<Month> {
-        let mut months = self.months.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *months).into_iter().collect()
+    fn take(&self) -> BTreeSet<Month> {
+        std::mem::take(&mut *self.months.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
@@ -148,27 +147,24 @@ impl ChangedMonths {
 async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &CancellationToken) {
     // Changes that an earlier run committed and could not tell.
     let mut all = true;
+    let mut untold = BTreeSet::new();
     let retrier =
         Retrier::new(RetryPolicy { max_delay: Duration::from_millis(500), ..RetryPolicy::default() }, stop.clone());
     loop {
-        let told = retrier
-            .run(|| async {
-                if all {
-                    cache.invalidate_all().await?;
+        untold.append(&mut changes.take());
+        tokio::select! {
+            biased;
+            told = retrier.run(|| tell(cache, all, &untold)) => match told {
+                Ok(()) => {
+                    all = false;
+                    untold.clear();
                 }
-                let months = changes.take();
-                if months.is_empty() {
-                    return Ok(());
+                Err(Abandoned::Failed(error)) => {
+                    tracing::warn!(%error, "the cache cannot be invalidated; it is told again with the next change");
                 }
-                cache.invalidate(&months).await.inspect_err(|_| changes.add(months))
-            })
-            .await;
-        match told {
-            Ok(()) => all = false,
-            Err(Abandoned::Failed(error)) => {
-                tracing::warn!(%error, "the cache cannot be invalidated; its answers age by their time to live");
-            }
-            Err(Abandoned::Stopping) => {}
+                Err(Abandoned::Stopping) => break,
+            },
+            () = stop.cancelled() => break,
         }
         tokio::select! {
             biased;
@@ -176,11 +172,19 @@ async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &Cancellat
             () = stop.cancelled() => break,
         }
     }
-    let months = changes.take();
-    if !months.is_empty() {
-        let told = tokio::time::timeout(LAST_INVALIDATION, cache.invalidate(&months)).await;
-        if !matches!(told, Ok(Ok(()))) {
-            tracing::warn!("stopping before the cache learned of the last changes; the next start tells it");
-        }
+    untold.append(&mut changes.take());
+    let told = tokio::time::timeout(LAST_INVALIDATION, tell(cache, false, &untold)).await;
+    if !matches!(told, Ok(Ok(()))) {
+        tracing::warn!("stopping before the cache learned of the last changes; the next start tells it");
     }
+}
+
+async fn tell(cache: &dyn Cache, all: bool, months: &BTreeSet<Month>) -> Result<(), Error> {
+    if all {
+        return cache.invalidate_all().await;
+    }
+    if months.is_empty() {
+        return Ok(());
+    }
+    cache.invalidate(&months.iter().copied().collect::<Vec<_>>()).await
 }

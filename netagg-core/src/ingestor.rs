@@ -54,8 +54,8 @@ impl Ingestor {
         self.stats.clone()
     }
 
-    /// Ingests until `source` ends or `shutdown` is cancelled; then finishes and commits what is in flight and closes
-    /// the source.
+    /// Ingests until `source` has ended and all of it is done and committed, or until `shutdown` is cancelled and what
+    /// was read is done or [`ConsumerConfig::drain_timeout`] is over; then closes the source.
     ///
     /// # Errors
     /// Only what no repetition can help.
@@ -94,29 +94,29 @@ impl Sink for IngestSink {
             retrier.run(|| self.dead_letters.send(&letters)).await?;
         }
         let batch = Batch::new(events, spans);
-        let outcome = match retrier.run(|| self.store.store(&batch)).await {
+        let (outcome, refused) = match retrier.run(|| self.store.store(&batch)).await {
             Err(Abandoned::Failed(error @ Error::Refused { .. })) => {
                 tracing::error!(%error, "the store refuses a batch; its events are stored one by one");
                 self.take_one_by_one(&records, batch.spans().to_vec(), retrier).await?
             }
-            outcome => outcome?,
+            outcome => (outcome?, 0),
         };
         log_conflicts(&outcome);
-        self.stats.finished(&outcome, letters.len());
+        self.stats.finished(&outcome, letters.len() + refused);
         Ok(())
     }
 }
 
 impl IngestSink {
     /// The way out when the store refuses something that passed validation: nothing blocks, and what is refused is
-    /// kept among the dead letters.
+    /// kept among the dead letters. Returns how many those are, too.
     async fn take_one_by_one(
         &self,
         records: &[Record],
         spans: Vec<Span>,
         retrier: &Retrier,
-    ) -> Result<BatchOutcome, Abandoned> {
-        let mut sum = BatchOutcome::default();
+    ) -> Result<(BatchOutcome, usize), Abandoned> {
+        let (mut sum, mut refused) = (BatchOutcome::default(), 0);
         for record in records {
             let Ok(event) = self.limits.admit(record) else { continue };
             let batch = Batch::new(vec![IdentifiedEvent::from(event)], Vec::new());
@@ -130,13 +130,14 @@ impl IngestSink {
                     let reason = InvalidEvent::message(InvalidKind::RefusedByStore, error.to_string(), "storable data");
                     let letter = [DeadLetter { record: record.clone(), reason }];
                     retrier.run(|| self.dead_letters.send(&letter)).await?;
+                    refused += 1;
                 }
                 Err(abandoned) => return Err(abandoned),
             }
         }
         let done = Batch::new(Vec::new(), spans);
         retrier.run(|| self.store.store(&done)).await?;
-        Ok(sum)
+        Ok((sum, refused))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use chrono::{DateTime, Datelike, Days, Months, NaiveDate, Utc};
+use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const MICROS_PER_SECOND: i64 = 1_000_000;
@@ -234,11 +234,10 @@ impl Day {
         Timestamp::from_micros(self.epoch_days() * MICROS_PER_DAY)
     }
 
-    /// The day `days` later (earlier, if negative), or the nearest one there is.
+    /// The day `days` later (earlier, if negative), or the nearest one of the years 0001 to 9999.
     pub fn saturating_add_days(self, days: i64) -> Self {
-        let by = Days::new(days.unsigned_abs());
-        let moved = if days < 0 { self.0.checked_sub_days(by) } else { self.0.checked_add_days(by) };
-        Self(moved.unwrap_or(if days < 0 { NaiveDate::MIN } else { NaiveDate::MAX }))
+        let (first, last) = (Timestamp::MIN.day().epoch_days(), Timestamp::MAX.day().epoch_days());
+        Self::from_epoch_days(self.epoch_days().saturating_add(days).clamp(first, last))
     }
 
     /// The same day for chrono.
@@ -385,6 +384,15 @@ mod tests {
         assert_eq!("2024-12".parse::<Month>(), Ok(at.day().month()));
         assert_eq!("2024-13".parse::<Month>(), Err(ParseTimeError::MalformedMonth));
         assert_eq!("2024-02-30".parse::<Day>(), Err(ParseTimeError::NoSuchTime));
+    }
+
+    #[test]
+    fn days_end_with_the_years_that_events_have() {
+        let day = |text: &str| text.parse::<Day>().expect("valid");
+        assert_eq!(day("2024-02-28").saturating_add_days(2), day("2024-03-01"));
+        assert_eq!(day("0001-01-05").saturating_add_days(-29), day("0001-01-01"));
+        assert_eq!(day("9999-12-30").saturating_add_days(i64::MAX), day("9999-12-31"));
+        assert_eq!(day("9999-12-01").month().last_day(), day("9999-12-31"));
     }
 
     proptest! {

@@ -26,8 +26,10 @@ pub(crate) async fn run(
     inside: u16,
     outside: u16,
 ) -> Result<(), String> {
-    let request =
-        request.with_container_name(name).with_mapped_port(outside, ContainerPort::Tcp(inside)).with_startup_timeout(START);
+    let request = request
+        .with_container_name(name)
+        .with_mapped_port(outside, ContainerPort::Tcp(inside))
+        .with_startup_timeout(START);
     let container = request.start().await.map_err(|error| error.to_string())?;
     // its drop would remove the container; it belongs to the keeper, who outlives this process
     std::mem::forget(container);

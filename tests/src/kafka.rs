@@ -38,7 +38,7 @@ impl SharedBroker {
             server::announce("kafka", &format!("address from {VARIABLE}"));
             return Ok(Self::Given(brokers));
         }
-        server::Server::start(Kafka::new).await.map(Self::Started)
+        server::Server::start(|| Kafka::new(&[])).await.map(Self::Started)
     }
 }
 
@@ -52,7 +52,9 @@ impl Broker {
     /// # Panics
     /// When none can be had.
     pub async fn start() -> Self {
-        Self(server::Server::start(Kafka::new).await.unwrap_or_else(|error| panic!("{error}")))
+        // After a crash the broker may come back only when its former session has timed out (9 s by default).
+        let properties = &["broker.session.timeout.ms=4000", "broker.heartbeat.interval.ms=500"];
+        Self(server::Server::start(|| Kafka::new(properties)).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
     /// Its address, as `bootstrap.servers` takes it; the same after a restart.
@@ -90,11 +92,13 @@ impl Broker {
 #[derive(Debug)]
 struct Kafka {
     controller: Port,
+    /// For Apache Kafka, not for Redpanda.
+    properties: &'static [&'static str],
 }
 
 impl Kafka {
-    fn new() -> Self {
-        Self { controller: Port::reserve() }
+    fn new(properties: &'static [&'static str]) -> Self {
+        Self { controller: Port::reserve(), properties }
     }
 }
 
@@ -126,6 +130,7 @@ impl Recipe for Kafka {
     }
 
     fn native(&self, command: &mut Command) {
+        command.args(self.properties);
         command.env("KAFKA_CONTROLLER_PORT", self.controller.number.to_string());
         // quick to start rather than quick for ever
         command.env("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1");
@@ -142,7 +147,8 @@ fn address(port: u16) -> String {
 
 async fn list_metadata(brokers: String) -> Result<(), String> {
     let listing = tokio::task::spawn_blocking(move || {
-        let client: BaseProducer = ClientConfig::new().set("bootstrap.servers", brokers).create()?;
+        let client: BaseProducer =
+            ClientConfig::new().set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "200").create()?;
         client.client().fetch_metadata(None, Duration::from_secs(5)).map(|metadata| metadata.brokers().len())
     });
     match listing.await.expect("listing metadata does not panic") {

@@ -36,11 +36,12 @@ pub async fn database() -> Database {
     static SERVER: Shared<SharedServer> = Shared::new();
     let server = shared::get(&SERVER, SharedServer::find).await;
     let name = crate::unique("test");
-    execute(server.url(), &format!(r#"CREATE DATABASE "{name}""#)).await.unwrap_or_else(|error| panic!("{error}"));
-    Database {
-        url: with_database(server.url(), &name),
-        drop_from: matches!(server, SharedServer::Given(_)).then(|| server.url().to_owned()),
-    }
+    let (server, outlives_us) = match server {
+        SharedServer::Given(url) => (url.clone(), true),
+        SharedServer::Started(server) => (url(server.port()), false),
+    };
+    execute(&server, &format!(r#"CREATE DATABASE "{name}""#)).await.unwrap_or_else(|error| panic!("{error}"));
+    Database { url: with_database(&server, &name), drop_from: outlives_us.then_some(server) }
 }
 
 impl Drop for Database {
@@ -59,7 +60,7 @@ impl Drop for Database {
 
 enum SharedServer {
     Given(String),
-    Started(String, server::Server<Postgres>),
+    Started(server::Server<Postgres>),
 }
 
 impl SharedServer {
@@ -69,14 +70,7 @@ impl SharedServer {
             server::announce("postgres", &format!("address from {VARIABLE}"));
             return Ok(Self::Given(url));
         }
-        let server = server::Server::start(|| Postgres { durable: false }).await?;
-        Ok(Self::Started(url(server.port()), server))
-    }
-
-    fn url(&self) -> &str {
-        match self {
-            Self::Given(url) | Self::Started(url, _) => url,
-        }
+        server::Server::start(|| Postgres { durable: false }).await.map(Self::Started)
     }
 }
 

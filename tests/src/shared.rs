@@ -12,7 +12,7 @@ pub(crate) type Shared<T> = OnceLock<Result<T, String>>;
 pub(crate) async fn get<T, Made>(cell: &'static Shared<T>, make: fn() -> Made) -> &'static T
 where
     T: Send + Sync,
-    Made: Future<Output = Result<T, String>>,
+    Made: Future<Output = Result<T, String>> + 'static,
 {
     // Each test has a runtime of its own, which ends with it: the service must not depend on any of them.
     let made = tokio::task::spawn_blocking(move || {

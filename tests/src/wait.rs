@@ -6,11 +6,7 @@ use std::time::{Duration, Instant};
 ///
 /// # Panics
 /// When `deadline` has passed: with `what` was waited for and the last error.
-pub async fn eventually<T>(
-    deadline: Duration,
-    what: &str,
-    mut check: impl AsyncFnMut() -> Result<T, String>,
-) -> T {
+pub async fn eventually<T>(deadline: Duration, what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let begun = Instant::now();
     loop {
         match check().await {

@@ -53,11 +53,12 @@ async fn ping(url: &str) -> Result<(), String> {
 }
 
 fn admin(brokers: &str) -> AdminClient<DefaultClientContext> {
-    ClientConfig::new().set("bootstrap.servers", brokers).create().unwrap()
+    ClientConfig::new().set("bootstrap.servers", brokers).set("reconnect.backoff.max.ms", "200").create().unwrap()
 }
 
 async fn partitions(admin: &AdminClient<DefaultClientContext>, topic: &str) -> Result<usize, String> {
-    let metadata = admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)).map_err(|error| error.to_string())?;
+    let metadata =
+        admin.inner().fetch_metadata(Some(topic), Duration::from_secs(5)).map_err(|error| error.to_string())?;
     Ok(metadata.topics()[0].partitions().len())
 }
 
@@ -137,4 +138,10 @@ async fn an_owned_broker_stops_crashes_and_keeps_its_topics() {
         other => Err(format!("{other} partitions")),
     })
     .await;
+}
+
+#[test]
+#[should_panic(expected = "run `cargo build -p netagg`")]
+fn a_program_that_was_not_built_is_named() {
+    let _ = netagg_tests::programs::path("no-such-program");
 }

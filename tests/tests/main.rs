@@ -8,4 +8,8 @@
     reason = "a test fails by panicking, and its name is its documentation"
 )]
 
+mod e2e;
 mod harness;
+mod kafka;
+mod postgres;
+mod redis;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 pub use retry::RetryPolicy;
@@ -26,7 +26,7 @@ use crate::record::{PartitionId, Record, Span};
 /// After the drain's deadline, how long batches that were told to give up may take to do so.
 const ABANDON_GRACE: Duration = Duration::from_secs(2);
 
-/// How a consumer batches, and how much it holds at a time.
+/// How a consumer batches, and how much it holds at a time. A zero counts as the least that works.
 ///
 /// Memory is bounded by `batches_in_flight + 1` times `batch_bytes`, decoded and encoded, and by what the source
 /// fetches ahead.
@@ -63,6 +63,18 @@ impl Default for ConsumerConfig {
     }
 }
 
+impl ConsumerConfig {
+    fn without_zeros(self) -> Self {
+        Self {
+            batch_size: self.batch_size.max(1),
+            batch_bytes: self.batch_bytes.max(1),
+            batches_in_flight: self.batches_in_flight.max(1),
+            commit_interval: self.commit_interval.max(Duration::from_millis(1)),
+            ..self
+        }
+    }
+}
+
 /// What a consumer does with its records.
 #[async_trait]
 pub(crate) trait Sink: Debug + Send + Sync + 'static {
@@ -72,7 +84,8 @@ pub(crate) trait Sink: Debug + Send + Sync + 'static {
 
 /// Runs `sink` over `source` until the source ends or `shutdown` is cancelled.
 ///
-/// A stop finishes and commits what is in flight, within the configured time.
+/// An end waits until everything is done, as long as that takes; a stop finishes and commits what was read, within the
+/// configured time.
 pub(crate) async fn run(
     source: &mut dyn EventSource,
     sink: Arc<dyn Sink>,
@@ -80,6 +93,7 @@ pub(crate) async fn run(
     stats: Arc<ConsumerStats>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let config = config.without_zeros();
     let abandon = CancellationToken::new();
     let retrier = Retrier::new(config.retry.clone(), abandon.clone());
     let mut consumer = Consumer {
@@ -116,13 +130,17 @@ impl Consumer {
         let mut commit = interval(self.config.commit_interval);
         commit.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut failures = self.retrier.backoff();
+        let mut has_ended = false;
         loop {
             self.fill_batch();
             let can_dispatch = self.in_flight.len() < self.config.batches_in_flight;
             let is_full = self.batch.is_full(&self.config);
-            if is_full && can_dispatch {
+            if can_dispatch && (is_full || has_ended && !self.batch.records.is_empty()) {
                 self.dispatch();
                 continue;
+            }
+            if has_ended && self.in_flight.is_empty() {
+                return Ok(());
             }
             let due = self.batch.due.unwrap_or_else(Instant::now);
             tokio::select! {
@@ -131,7 +149,7 @@ impl Consumer {
                 Some(done) = self.in_flight.join_next() => self.finish(done)?,
                 () = sleep_until(due), if self.batch.due.is_some() && can_dispatch => self.dispatch(),
                 _ = commit.tick() => source.commit(&self.tracker.take_positions()).await?,
-                event = source.next(), if !is_full => match event {
+                event = source.next(), if !is_full && !has_ended => match event {
                     Ok(SourceEvent::Records(records)) => {
                         failures = self.retrier.backoff();
                         self.stats.consumed(records.len());
@@ -145,10 +163,11 @@ impl Consumer {
                         self.batch.forget(&partitions);
                         self.tracker.forget(&partitions);
                     }
-                    Ok(SourceEvent::End) => return Ok(()),
+                    Ok(SourceEvent::End) => has_ended = true,
                     Err(error) if error.is_retryable() => {
                         self.retrier.report(&error);
                         tokio::select! {
+                            biased;
                             () = shutdown.cancelled() => return Ok(()),
                             () = sleep(failures.next_delay()) => {}
                         }
@@ -189,7 +208,7 @@ impl Consumer {
         }
     }
 
-    /// Finishes what is in flight, and what is gathered if `with_pending`, within the configured time.
+    /// Finishes what is in flight, and what is gathered if `with_pending`, within the time for a stop.
     async fn drain(&mut self, abandon: &CancellationToken, with_pending: bool) -> Result<(), Error> {
         let deadline = Instant::now() + self.config.drain_timeout;
         let mut outcome = Ok(());
@@ -201,7 +220,7 @@ impl Consumer {
             if self.in_flight.len() < self.config.batches_in_flight {
                 self.dispatch();
             } else {
-                match tokio::time::timeout_at(deadline, self.in_flight.join_next()).await {
+                match timeout_at(deadline, self.in_flight.join_next()).await {
                     Ok(Some(done)) => outcome = self.finish(done),
                     Ok(None) => {}
                     Err(_) => break,
@@ -209,7 +228,7 @@ impl Consumer {
             }
         }
         loop {
-            match tokio::time::timeout_at(deadline, self.in_flight.join_next()).await {
+            match timeout_at(deadline, self.in_flight.join_next()).await {
                 Ok(Some(done)) => outcome = outcome.and(self.finish(done)),
                 Ok(None) => return outcome,
                 Err(_) => break,
@@ -220,9 +239,12 @@ impl Consumer {
             "stopping without the batches in flight; they will be delivered again"
         );
         abandon.cancel();
-        while let Ok(Some(done)) = timeout(ABANDON_GRACE, self.in_flight.join_next()).await {
+        let deadline = Instant::now() + ABANDON_GRACE;
+        while let Ok(Some(done)) = timeout_at(deadline, self.in_flight.join_next()).await {
             outcome = outcome.and(self.finish(done));
         }
+        // A store's write must not be dropped half-way: what hangs even now ends by itself.
+        self.in_flight.detach_all();
         outcome
     }
 }

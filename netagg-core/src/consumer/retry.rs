@@ -90,6 +90,7 @@ impl Retrier {
             self.report(&error);
             failed.extend(error.dependency());
             tokio::select! {
+                biased;
                 () = self.abandon.cancelled() => return Err(Abandoned::Stopping),
                 () = tokio::time::sleep(backoff.next_delay()) => {}
             }

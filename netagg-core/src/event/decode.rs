@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -99,8 +99,9 @@ impl<'de> Visitor<'de> for RawFieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFields<'de>, A::Error> {
         let mut fields = RawFields::default();
-        while let Some(slot) = map.next_key_seed(SlotSeed)? {
-            match slot {
+        // Keys as written: raw JSON is checked strictly, and may hold the lone surrogates that no `str` can.
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            match slot(key.get()).map_err(serde::de::Error::custom)? {
                 None => {
                     map.next_value::<IgnoredAny>()?;
                 }
@@ -115,28 +116,13 @@ impl<'de> Visitor<'de> for RawFieldsVisitor {
     }
 }
 
-/// The slot a key names; `None` for a field that isn't the contract's. Keys are taken as bytes, since those of ignored
-/// fields may hold lone surrogates, which no `str` can.
-struct SlotSeed;
-
-impl<'de> DeserializeSeed<'de> for SlotSeed {
-    type Value = Option<usize>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl Visitor<'_> for SlotSeed {
-    type Value = Option<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a field name")
-    }
-
-    fn visit_bytes<E>(self, key: &[u8]) -> Result<Self::Value, E> {
-        Ok(NAMES.iter().position(|name| name.as_bytes() == key))
-    }
+/// The slot that a key names, given with its quotes; `None` for a field that isn't the contract's.
+fn slot(quoted: &str) -> Result<Option<usize>, serde_json::Error> {
+    let key = match verbatim(quoted) {
+        Some(key) => Cow::Borrowed(key.as_bytes()),
+        None => Cow::Owned(unescape(quoted)?),
+    };
+    Ok(NAMES.iter().position(|name| name.as_bytes() == &*key))
 }
 
 impl<'a> RawFields<'a> {
@@ -234,17 +220,25 @@ fn wrong_type(slot: usize, raw: &RawValue, accepted: impl Into<Cow<'static, str>
 
 /// The text of a well-formed JSON string of the field `name`, its quotes included.
 pub(super) fn unquote<'a>(quoted: &'a str, name: &'static str) -> Result<Cow<'a, str>, InvalidEvent> {
-    if !quoted.contains('\\') {
-        return Ok(Cow::Borrowed(quoted.get(1..quoted.len() - 1).unwrap_or("")));
+    if let Some(text) = verbatim(quoted) {
+        return Ok(Cow::Borrowed(text));
     }
-    // As bytes: serde_json gives a lone surrogate as the three bytes that no UTF-8 has.
-    let bytes = serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor).map_err(malformed)?;
     let error = |kind, found: &'static str| Err(InvalidEvent::field(kind, name, found, "Unicode text without NUL"));
-    match String::from_utf8(bytes) {
+    match String::from_utf8(unescape(quoted).map_err(malformed)?) {
         Err(_) => error(InvalidKind::LoneSurrogate, "a lone surrogate"),
         Ok(text) if text.contains('\0') => error(InvalidKind::NulCharacter, "a NUL character"),
         Ok(text) => Ok(Cow::Owned(text)),
     }
+}
+
+/// The text between the quotes, if it has no escapes.
+fn verbatim(quoted: &str) -> Option<&str> {
+    if quoted.contains('\\') { None } else { quoted.get(1..quoted.len() - 1) }
+}
+
+/// What a well-formed JSON string says, a lone surrogate as the three bytes that no UTF-8 has.
+fn unescape(quoted: &str) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor)
 }
 
 struct BytesVisitor;

@@ -129,7 +129,7 @@ mod tests {
         assert_eq!(EventKey::of(&source_id, event_id).to_string(), KEY_FROM_SQL);
     }
 
-    const KEY_FROM_SQL: &str = "00000000-0000-0000-0000-000000000000";
+    const KEY_FROM_SQL: &str = "5d554c17-6ce7-0d0d-743c-0b13ffb9b985";
 
     #[test]
     fn equal_content_has_an_equal_hash_and_other_content_another() {

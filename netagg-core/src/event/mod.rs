@@ -257,7 +257,10 @@ impl Event {
     /// The event as one line of JSON, as [`Event::decode`] reads it.
     pub fn encode(&self) -> Vec<u8> {
         // Serialising strings, integers and well-formed raw JSON into memory cannot fail.
-        serde_json::to_vec(self).unwrap_or_default()
+        let mut json = serde_json::to_vec(self).unwrap_or_default();
+        // A line break is white space of `meta`'s: strings have theirs escaped.
+        json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        json
     }
 
     /// Its fields.

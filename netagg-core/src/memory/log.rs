@@ -235,7 +235,9 @@ impl MemorySource {
             let chunk = partition.records.range(from.min(partition.records.len())..).take(CHUNK - records.len());
             let before = records.len();
             records.extend(chunk.cloned());
-            *position += (records.len() - before) as i64;
+            if let Some(last) = records.get(before..).and_then(<[_]>::last) {
+                *position = last.offset + 1;
+            }
         }
         if !records.is_empty() {
             return Some(SourceEvent::Records(records));

@@ -10,14 +10,14 @@ use super::query::{
     AggregatesAnswer, AggregatesRequest, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest, InvalidQuery,
     MAX_DAYS, MAX_LIMIT,
 };
-use crate::Error;
 use crate::aggregate::{AggregateRow, Granularity, Totals};
 use crate::event::Event;
 use crate::ports::{
     AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SystemClock, TimelineFilter, TimelinePosition,
     TimelineQuery, TotalsQuery,
 };
-use crate::time::{Day, Month};
+use crate::time::Month;
+use crate::{BoxError, Error};
 
 /// How long answers are kept, and the secret of cursors.
 #[derive(Clone, Debug)]
@@ -155,9 +155,9 @@ impl UsageService {
         if first > last {
             return Err(upside_down(from.to_string(), to.to_string()).into());
         }
-        let length = to.epoch_days() - from.epoch_days() + 1;
+        let length = last.epoch_days() - first.epoch_days() + 1;
         if length > i64::from(MAX_DAYS) {
-            let found = format!("{from} to {to}, {length} days");
+            let found = format!("{first} to {last}, {length} days");
             return Err(InvalidQuery::parameter("from", found, format!("a range of at most {MAX_DAYS} days")).into());
         }
 
@@ -175,12 +175,12 @@ impl UsageService {
             Granularity::Month => self.config.month_ttl,
         };
         let rows = self.cached(Some(key), ttl, self.aggregates_uncached(query)).await?;
-        let rows = rows.into_iter().map(CachedRow::into_row).collect::<Result<_, _>>()?;
+        let rows = rows.into_iter().map(|CachedRow(row)| row).collect();
         Ok(AggregatesAnswer { granularity: request.granularity, from, to, rows })
     }
 
     async fn aggregates_uncached(&self, query: TotalsQuery) -> Result<Vec<CachedRow>, Error> {
-        Ok(self.aggregates.totals(&query).await?.into_iter().map(CachedRow::from).collect())
+        Ok(self.aggregates.totals(&query).await?.into_iter().map(CachedRow).collect())
     }
 
     /// The answer kept under `key`, else the one `load` gives, which is then kept. The cache's own errors cost time,
@@ -242,12 +242,17 @@ fn events<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Event
     raw.into_iter().map(|raw| Event::decode(raw.get().as_bytes()).map_err(serde::de::Error::custom)).collect()
 }
 
+/// A row of totals on its way to the cache or from it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(into = "RowText", try_from = "RowText")]
+struct CachedRow(AggregateRow);
+
 /// A row of totals as the cache keeps it: byte sums as text, since JSON readers may lack 128 bits.
 #[derive(Debug, Serialize, Deserialize)]
-struct CachedRow(String, String, u64, u64, String, String);
+struct RowText(String, String, u64, u64, String, String);
 
-impl From<AggregateRow> for CachedRow {
-    fn from(row: AggregateRow) -> Self {
+impl From<CachedRow> for RowText {
+    fn from(CachedRow(row): CachedRow) -> Self {
         let totals = row.totals;
         Self(
             row.date.to_string(),
@@ -260,19 +265,19 @@ impl From<AggregateRow> for CachedRow {
     }
 }
 
-impl CachedRow {
-    fn into_row(self) -> Result<AggregateRow, Error> {
-        let unreadable = |error: crate::BoxError| Error::internal("cache", error);
-        let sum = |text: &str| text.parse::<u128>().map_err(|error| unreadable(error.into()));
-        Ok(AggregateRow {
-            date: self.0.parse::<Day>().map_err(|error| unreadable(error.into()))?,
-            event_type: self.1.parse().map_err(|error: crate::UnknownEventType| unreadable(error.into()))?,
+impl TryFrom<RowText> for CachedRow {
+    type Error = BoxError;
+
+    fn try_from(text: RowText) -> Result<Self, BoxError> {
+        Ok(Self(AggregateRow {
+            date: text.0.parse()?,
+            event_type: text.1.parse()?,
             totals: Totals {
-                count_events: self.2,
-                sum_duration: self.3,
-                sum_bytes_up: sum(&self.4)?,
-                sum_bytes_down: sum(&self.5)?,
+                count_events: text.2,
+                sum_duration: text.3,
+                sum_bytes_up: text.4.parse()?,
+                sum_bytes_down: text.5.parse()?,
             },
-        })
+        }))
     }
 }

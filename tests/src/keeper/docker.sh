@@ -4,10 +4,10 @@
 # pipe closes, the test process has ended, whatever way: the container and its volumes are removed.
 name=$1
 
-remove() { # the engine may still be making it, on an order given just before the end
-  for _ in 1 2 3 4 5; do
-    docker rm -fv "$name" >/dev/null 2>&1 && ! docker inspect "$name" >/dev/null 2>&1 && return
-    sleep 1
+remove() { # the engine may still be making it, by a request sent just before the end: then it shows up a little later
+  for _ in 1 2 3 4 5 6 7 8 9 10; do
+    docker inspect "$name" >/dev/null 2>&1 && docker rm -fv "$name" >/dev/null 2>&1 && return
+    sleep 0.5
   done
 }
 
@@ -17,7 +17,7 @@ trap remove EXIT
 while read -r order; do
   case $order in
     start) docker start "$name" ;;
-    stop) docker stop --time 30 "$name" ;;
+    stop) docker stop -t 30 "$name" ;;
     crash) docker kill "$name" ;;
     pause) docker pause "$name" ;;
     resume) docker unpause "$name" ;;

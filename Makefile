@@ -1,0 +1,154 @@
+# Every task of this project by name; `make help` lists them.
+# Settings come from the environment or from .env, as for the programs themselves (.env.example names them all).
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
+	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
+	build-aggregator build-api run-generator test test-coverage bench fmt lint proto-gen install-tools clean
+
+PROGRAM = cargo run --quiet --release --locked -p netagg --bin
+NETAGG = $(PROGRAM) netagg --
+DOCKER_ANSWERS = docker info >/dev/null 2>&1
+COMPOSE = docker compose
+# a value as the programs would see it: environment, then .env, then the default
+SETTING = . deploy/native/common.sh; setting
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##### Start and stop
+
+init: .env ## Prepare everything: .env, broker, database and cache started, topics and tables made
+	@if $(DOCKER_ANSWERS); then \
+		$(COMPOSE) up --detach --wait redpanda postgres redis && $(COMPOSE) run --rm --build setup && \
+		echo "Ready. Next: make up"; \
+	else \
+		$(MAKE) --no-print-directory native-up migrate-up kafka-create-topic && \
+		echo "Ready, without Docker. Next, each in a terminal of its own:" && \
+		for program in ingestor aggregator api; do echo "  cargo run --release -p netagg --bin $$program"; done && \
+		echo "  make run-generator"; \
+	fi
+
+.env:
+	cp .env.example .env
+
+up: .env ## Start the whole system in containers (docker compose)
+	@$(DOCKER_ANSWERS) || { echo "No Docker engine answers. Without Docker: make init" >&2; exit 1; }
+	$(COMPOSE) up --detach --build --wait ingestor aggregator api console
+	@$(COMPOSE) ps
+	@echo "Load: $(COMPOSE) run --rm generator. API: http://localhost:$$($(SETTING) API_HTTP_PORT 8000)/api/v1/..."
+
+down: ## Stop the containers; their data stays (docker compose down --volumes removes it)
+	$(COMPOSE) --profile load down
+
+logs: ## Follow the containers' logs
+	$(COMPOSE) logs --follow --tail 100
+
+native-up: ## Start PostgreSQL, Redis and Kafka without Docker, on the default ports
+	@deploy/native/install
+	@deploy/native/up
+
+native-down: ## Stop what native-up started; its data stays (deploy/native/down --purge removes it)
+	@deploy/native/down
+
+native-status: ## Say what native-up started and whether it answers
+	@deploy/native/status
+
+##### Kafka, PostgreSQL, Redis
+
+kafka-create-topic: ## Create the topics of events and of dead letters
+	$(NETAGG) topic create
+
+kafka-topics: ## List the topics
+	$(NETAGG) topic list
+
+kafka-describe-topic: ## Show the partitions and settings of our topics
+	$(NETAGG) topic describe
+
+migrate-up: ## Bring the database's schema up to date
+	$(NETAGG) migrate up
+
+migrate-down: ## Take the last migration back
+	$(NETAGG) migrate down
+
+migrate-status: ## Show which migrations are applied
+	$(NETAGG) migrate status
+
+db-shell: ## Open psql on the database
+	@if command -v psql >/dev/null; then \
+		export PGPASSWORD=$$($(SETTING) POSTGRES_PASSWORD app_password); \
+		psql -h "$$($(SETTING) POSTGRES_HOST localhost)" -p "$$($(SETTING) POSTGRES_PORT 5432)" \
+			-U "$$($(SETTING) POSTGRES_USER app_user)" "$$($(SETTING) POSTGRES_DB network_events)"; \
+	else \
+		$(COMPOSE) exec postgres psql -U "$$($(SETTING) POSTGRES_USER app_user)" \
+			"$$($(SETTING) POSTGRES_DB network_events)"; \
+	fi
+
+redis-cli: ## Open redis-cli on the cache
+	@if command -v redis-cli >/dev/null; then \
+		redis-cli -h "$$($(SETTING) REDIS_HOST localhost)" -p "$$($(SETTING) REDIS_PORT 6379)"; \
+	else \
+		$(COMPOSE) exec redis redis-cli; \
+	fi
+
+##### Build and run
+
+build-all: ## Build all five programs (release) into target/release
+	cargo build --release --locked -p netagg --bins
+
+build-ingestor: ## Build the ingestor (release)
+	cargo build --release --locked -p netagg --bin ingestor
+
+build-aggregator: ## Build the aggregator (release)
+	cargo build --release --locked -p netagg --bin aggregator
+
+build-api: ## Build the API (release)
+	cargo build --release --locked -p netagg --bin api
+
+run-generator: ## Send load and verify it in the database (GENERATOR_* sets how much)
+	$(PROGRAM) generator
+
+##### Develop
+
+# One build serves programs and tests, as the tests start the programs. Services that the tests need are found as
+# tests/src/lib.rs tells; only when neither addresses nor Docker can give them are they installed.
+test: ## Run every test, installing what it needs if this is Debian and you are root
+	@if [ -n "$${NETAGG_TEST_POSTGRES_URL-}" ] && [ -n "$${NETAGG_TEST_REDIS_URL-}" ] && \
+		[ -n "$${NETAGG_TEST_KAFKA_BROKERS-}" ]; then echo "services: from the environment"; \
+	elif $(DOCKER_ANSWERS); then echo "services: Docker"; \
+	else deploy/native/install; fi
+	cargo build --locked --workspace --all-features --bins --tests
+	cargo test --locked --workspace --all-features
+
+test-coverage: ## Run every test and report line coverage (needs install-tools)
+	source <(cargo llvm-cov show-env --export-prefix); \
+	cargo llvm-cov clean --workspace; \
+	cargo build --locked --workspace --all-features --bins --tests; \
+	cargo test --locked --workspace --all-features --lib --bins --tests; \
+	cargo llvm-cov report
+
+bench: ## Run the benchmarks
+	cargo bench --locked --workspace
+
+fmt: ## Format the code
+	cargo fmt --all
+
+lint: ## Check format, clippy, docs and, if cargo-deny is installed, dependencies
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features
+	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check --hide-inclusion-graph; \
+	else echo "cargo-deny is not installed (make install-tools): dependencies not checked"; fi
+
+proto-gen: ## Build netagg-api, which generates the gRPC code
+	@echo "The code is generated at build time from netagg-api/proto; nothing is checked in, no protoc is needed."
+	cargo build --locked -p netagg-api
+
+install-tools: ## Install cargo-deny and cargo-llvm-cov
+	cargo install --locked cargo-deny cargo-llvm-cov
+	@if command -v rustup >/dev/null; then rustup component add clippy llvm-tools rustfmt; fi
+
+clean: ## Remove what was built; data stays
+	cargo clean

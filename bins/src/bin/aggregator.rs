@@ -1,0 +1,72 @@
+//! Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use netagg::config::{self, Kafka};
+use netagg::service::Service;
+use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
+use netagg_core::{Aggregator, ConsumerConfig, EventLimits};
+use netagg_kafka::KafkaSource;
+use netagg_pg::{PgAggregateStore, PgConfig, Postgres};
+use netagg_redis::{RedisCache, RedisConfig};
+
+struct Config {
+    postgres: PgConfig,
+    redis: RedisConfig,
+    kafka: Kafka,
+    group: String,
+    consumer: ConsumerConfig,
+    limits: EventLimits,
+    ops: SocketAddr,
+}
+
+fn configure(variables: &mut Variables) -> Config {
+    let kafka = Kafka::read(variables);
+    let group = variables.text("KAFKA_GROUP_ID_AGGREGATOR", "aggregator-group", "the consumer group");
+    let consumer = config::consumer(variables, "AGGREGATOR", 4, 5_000);
+    // One for each batch in flight, and a few for probes and settings.
+    let connections = consumer.batches_in_flight as u32 + 3;
+    Config {
+        kafka,
+        group,
+        consumer,
+        postgres: config::postgres(variables, connections, "netagg-aggregator"),
+        redis: config::redis(variables),
+        limits: config::event_limits(variables),
+        ops: config::ops_address(variables, "PPROF_PORT_AGGREGATOR", 6061),
+    }
+}
+
+async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    let service = Service::start(config.ops, shutdown).await?;
+    let postgres = Postgres::new(config.postgres);
+    service.watch_postgres("postgres", &postgres);
+    let cache = Arc::new(RedisCache::new(config.redis)?);
+    service.watch_redis(&cache);
+    let Some(limits) = service.agree_on_limits(&postgres, config.limits).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
+    service.watch_kafka(source.health());
+
+    let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres)))
+        .with_cache(cache)
+        .with_limits(limits)
+        .with_config(config.consumer);
+    let stats = aggregator.stats();
+    aggregator.run(&mut source, service.stop_token()).await?;
+    tracing::info!(stats = ?stats.snapshot(), "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn main() -> ExitCode {
+    Program {
+        name: "aggregator",
+        about: "Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.",
+        configure,
+        log: LogDefaults::SERVICE,
+    }
+    .run(aggregate)
+}

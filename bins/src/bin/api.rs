@@ -1,0 +1,87 @@
+//! Answers users' detail and everybody's totals over gRPC and HTTP.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use netagg::config::{self, Answers, ApiAddresses};
+use netagg::service::Service;
+use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
+use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_core::usage::UsageService;
+use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
+use netagg_redis::{RedisCache, RedisConfig};
+use tokio::net::TcpListener;
+
+struct Config {
+    postgres: PgConfig,
+    read_postgres: PgConfig,
+    redis: RedisConfig,
+    addresses: ApiAddresses,
+    answers: Answers,
+    ops: SocketAddr,
+}
+
+fn configure(variables: &mut Variables) -> Config {
+    let addresses = ApiAddresses::read(variables);
+    let postgres = config::postgres(variables, 2, "netagg-api");
+    Config {
+        addresses,
+        read_postgres: config::read_postgres(variables, &postgres),
+        postgres,
+        redis: config::redis(variables),
+        answers: Answers::read(variables),
+        ops: config::ops_address(variables, "PPROF_PORT_API", 6062),
+    }
+}
+
+async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    let http = listen(config.addresses.http).await?;
+    let grpc = listen(config.addresses.grpc).await?;
+    let service = Service::start(config.ops, shutdown).await?;
+    let reads = Postgres::new(config.read_postgres);
+    service.watch_postgres("postgres", &reads);
+    let cache = Arc::new(RedisCache::new(config.redis)?);
+    service.watch_redis(&cache);
+    let cursor_secret = match config.answers.cursor_secret.clone() {
+        Some(secret) => secret,
+        None => {
+            let settings = Postgres::new(config.postgres).settings();
+            let Some(secret) = service.wait_for(|| settings.cursor_secret()).await? else {
+                return Ok(ExitCode::SUCCESS);
+            };
+            secret
+        }
+    };
+    let usage = UsageService::new(
+        Arc::new(PgEventStore::new(reads.clone())),
+        Arc::new(PgAggregateStore::new(reads)),
+        config.answers.usage_config(cursor_secret),
+    )
+    .with_cache(cache);
+    let usage = Arc::new(usage);
+    tracing::info!(http = %config.addresses.http, grpc = %config.addresses.grpc, "answering");
+    let ((), answered) = tokio::join!(
+        serve_http(http, usage.clone(), ApiLimits::default(), service.stop_token()),
+        serve_grpc(grpc, usage, ApiLimits::default(), service.stop_token()),
+    );
+    answered?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| Failure::Failed(format!("{address} cannot be bound: {error}").into()))
+}
+
+fn main() -> ExitCode {
+    Program {
+        name: "api",
+        about: "Answers users' detail and everybody's totals over gRPC and HTTP.",
+        configure,
+        log: LogDefaults::SERVICE,
+    }
+    .run(answer)
+}

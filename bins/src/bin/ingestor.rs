@@ -1,0 +1,70 @@
+//! Stores the events of the topic in PostgreSQL, each once, and sends what is no event to the dead-letter topic.
+
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use netagg::config::{self, Kafka};
+use netagg::service::Service;
+use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
+use netagg_core::{ConsumerConfig, EventLimits, Ingestor};
+use netagg_kafka::{KafkaDeadLetters, KafkaSource};
+use netagg_pg::{PgConfig, PgEventStore, Postgres};
+
+struct Config {
+    postgres: PgConfig,
+    kafka: Kafka,
+    group: String,
+    consumer: ConsumerConfig,
+    limits: EventLimits,
+    partitions_ahead: u32,
+    ops: SocketAddr,
+}
+
+fn configure(variables: &mut Variables) -> Config {
+    let kafka = Kafka::read(variables);
+    let group = variables.text("KAFKA_GROUP_ID_INGESTOR", "ingestor-group", "the consumer group");
+    let consumer = config::consumer(variables, "INGESTOR", 4, 5_000);
+    // One for each batch in flight, and a few for partitions, probes and settings.
+    let connections = consumer.batches_in_flight as u32 + 4;
+    Config {
+        kafka,
+        group,
+        consumer,
+        postgres: config::postgres(variables, connections, "netagg-ingestor"),
+        limits: config::event_limits(variables),
+        partitions_ahead: config::partitions_ahead(variables),
+        ops: config::ops_address(variables, "PPROF_PORT_INGESTOR", 6060),
+    }
+}
+
+async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    let service = Service::start(config.ops, shutdown).await?;
+    let postgres = Postgres::new(config.postgres);
+    service.watch_postgres("postgres", &postgres);
+    let dead_letters = KafkaDeadLetters::new(&config.kafka.client, &config.kafka.dlq_topic)?;
+    let Some(limits) = service.agree_on_limits(&postgres, config.limits).await? else {
+        return Ok(ExitCode::SUCCESS);
+    };
+    service.keep_partitions_ahead(&postgres, config.partitions_ahead);
+    let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
+    service.watch_kafka(source.health());
+
+    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), Arc::new(dead_letters))
+        .with_limits(limits)
+        .with_config(config.consumer);
+    let stats = ingestor.stats();
+    ingestor.run(&mut source, service.stop_token()).await?;
+    tracing::info!(stats = ?stats.snapshot(), "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn main() -> ExitCode {
+    Program {
+        name: "ingestor",
+        about: "Stores the events of the topic in PostgreSQL, each once; what is no event goes to the dead-letter topic.",
+        configure,
+        log: LogDefaults::SERVICE,
+    }
+    .run(ingest)
+}

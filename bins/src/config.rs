@@ -1,0 +1,265 @@
+//! The variables of each program, as CONFIGURATION in README lists them.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use netagg_core::usage::{CursorSecret, UsageConfig};
+use netagg_core::{ConsumerConfig, EventLimits};
+use netagg_kafka::KafkaConfig;
+use netagg_pg::{PgAddress, PgConfig, SslMode};
+use netagg_redis::RedisConfig;
+
+use crate::{Problem, Variables};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The brokers and what is on them.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Kafka {
+    /// How to reach them.
+    pub client: KafkaConfig,
+    /// The topic of events.
+    pub topic: String,
+    /// The topic of dead letters.
+    pub dlq_topic: String,
+}
+
+impl Kafka {
+    /// Reads the variables `KAFKA_*`, the groups aside.
+    pub fn read(variables: &mut Variables) -> Self {
+        let host = variables.text("KAFKA_HOST", "localhost", "a broker's host");
+        let port = variables.port("KAFKA_PORT", 9092, "its port");
+        let brokers = variables.optional_text("KAFKA_BROKERS", "", "host:port,host:port,…; wins over both");
+        let topic = variables.text("KAFKA_TOPIC", "events.telecom", "the topic of events");
+        let dlq_topic = variables.text("KAFKA_DLQ_TOPIC", "events.telecom.dlq", "the topic of dead letters");
+        let mut client = KafkaConfig::new(brokers.unwrap_or_else(|| format!("{host}:{port}")));
+        const PREFIX: &str = "KAFKA_OPT_";
+        for (name, value) in
+            variables.prefixed(PREFIX, "any librdkafka property: KAFKA_OPT_SECURITY_PROTOCOL is security.protocol")
+        {
+            let property = name[PREFIX.len()..].to_lowercase().replace('_', ".");
+            match client.clone().with_option(&property, &value) {
+                Ok(with_option) => client = with_option,
+                // The error says what is wrong without the value of a secret.
+                Err(error) => variables.problem(Problem::secret(&name, format!("a librdkafka property; {error}"))),
+            }
+        }
+        Self { client, topic, dlq_topic }
+    }
+}
+
+/// The database that events and totals are kept in.
+pub fn postgres(variables: &mut Variables, max_connections: u32, application_name: &str) -> PgConfig {
+    let host = variables.text("POSTGRES_HOST", "localhost", "PostgreSQL's host, or the folder of its socket");
+    let port = variables.port("POSTGRES_PORT", 5432, "its port");
+    let user = variables.text("POSTGRES_USER", "app_user", "who connects");
+    let password = variables.text("POSTGRES_PASSWORD", "app_password", "the password");
+    let database = variables.text("POSTGRES_DB", "network_events", "the database");
+    const MODES: [(&str, SslMode); 6] = [
+        ("disable", SslMode::Disable),
+        ("allow", SslMode::Allow),
+        ("prefer", SslMode::Prefer),
+        ("require", SslMode::Require),
+        ("verify-ca", SslMode::VerifyCa),
+        ("verify-full", SslMode::VerifyFull),
+    ];
+    let mode = variables.choice("POSTGRES_SSLMODE", &MODES.map(|(name, _)| name), "TLS, as libpq names it");
+    let ssl_mode = MODES.iter().find(|(name, _)| *name == mode).map_or(SslMode::Disable, |(_, mode)| *mode);
+    let url =
+        database_url(variables, "DATABASE_URL", "postgres://user:password@host:port/database; wins over all these");
+    let address = url.unwrap_or_else(|| PgAddress::new(&host, port, &user, &password, &database, ssl_mode));
+    PgConfig { max_connections, application_name: application_name.to_owned(), ..PgConfig::new(address) }
+}
+
+fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<PgAddress> {
+    let url = variables.optional_text(name, "", meaning)?;
+    match url.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            variables.problem(Problem::secret(name, "postgres://user:password@host:port/database?sslmode=…"));
+            None
+        }
+    }
+}
+
+/// The database that the API reads: `DATABASE_READ_URL`, else the one of the others.
+pub fn read_postgres(variables: &mut Variables, writing: &PgConfig) -> PgConfig {
+    let url = database_url(variables, "DATABASE_READ_URL", "a replica for the API's reads; default: the same database");
+    let address = url.unwrap_or_else(|| writing.address.clone());
+    PgConfig { address, max_connections: 16, ..writing.clone() }
+}
+
+/// The cache.
+pub fn redis(variables: &mut Variables) -> RedisConfig {
+    let host = variables.text("REDIS_HOST", "localhost", "Redis's host");
+    let port = variables.port("REDIS_PORT", 6379, "its port");
+    let url =
+        variables.optional_text("REDIS_URL", "", "redis://…, rediss://…, redis-cluster://…, redis-sentinel://…; wins");
+    match url.as_deref().map(RedisConfig::from_url) {
+        None => RedisConfig::at(&host, port),
+        Some(Ok(config)) => config,
+        Some(Err(_)) => {
+            variables.problem(Problem::secret("REDIS_URL", "redis://user:password@host:port/database, or rediss://…"));
+            RedisConfig::default()
+        }
+    }
+}
+
+/// Which events are taken.
+pub fn event_limits(variables: &mut Variables) -> EventLimits {
+    let any = Duration::ZERO..=3_652_059 * DAY;
+    EventLimits {
+        max_age: variables.duration(
+            "EVENT_MAX_AGE",
+            "1825d",
+            any.clone(),
+            "oldest event taken, before its record's time",
+        ),
+        max_future: variables.duration("EVENT_MAX_FUTURE", "1d", any, "newest event taken, after its record's time"),
+    }
+}
+
+/// How many months of partitions are made ahead.
+pub fn partitions_ahead(variables: &mut Variables) -> u32 {
+    variables.number("PARTITIONS_AHEAD", 3, 0..=120, "months of partitions made ahead") as u32
+}
+
+/// The batches of the consumer whose variables start with `prefix`.
+pub fn consumer(variables: &mut Variables, prefix: &str, workers: u64, batch_size: u64) -> ConsumerConfig {
+    let default = ConsumerConfig::default();
+    let workers =
+        variables.number(&format!("{prefix}_WORKER_COUNT"), workers, 1..=64, "batches written to PostgreSQL at a time");
+    let batch_size =
+        variables.number(&format!("{prefix}_BATCH_SIZE"), batch_size, 1..=50_000, "most events of a batch");
+    let batch_timeout = variables.duration(
+        &format!("{prefix}_BATCH_TIMEOUT"),
+        "200ms",
+        Duration::from_millis(1)..=Duration::from_secs(60),
+        "longest an event waits for its batch to fill",
+    );
+    ConsumerConfig { batch_size: batch_size as usize, batch_timeout, batches_in_flight: workers as usize, ..default }
+}
+
+/// Where the ops port of a service listens.
+pub fn ops_address(variables: &mut Variables, name: &str, port: u16) -> SocketAddr {
+    let address = bind_address(variables, "OPS_BIND", "address of the ops port (/healthz, /readyz)");
+    SocketAddr::new(address, variables.port(name, port, "the ops port"))
+}
+
+fn bind_address(variables: &mut Variables, name: &str, meaning: &str) -> IpAddr {
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    let parse = |text: &str| text.parse().ok();
+    variables
+        .parse(name, "127.0.0.1", meaning, "an IP address, such as 127.0.0.1 or 0.0.0.0", parse)
+        .unwrap_or(LOOPBACK)
+}
+
+/// Where the API listens.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ApiAddresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+}
+
+impl ApiAddresses {
+    /// Reads `API_BIND`, `API_GRPC_PORT` and `API_HTTP_PORT`.
+    pub fn read(variables: &mut Variables) -> Self {
+        let address = bind_address(variables, "API_BIND", "address of the API's ports");
+        let grpc = variables.port("API_GRPC_PORT", 9090, "gRPC");
+        let http = variables.port("API_HTTP_PORT", 8000, "HTTP");
+        Self { grpc: SocketAddr::new(address, grpc), http: SocketAddr::new(address, http) }
+    }
+}
+
+/// How long answers are kept, and the cursor secret if it is configured.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Answers {
+    /// The secret of `API_CURSOR_SECRET`; without it, the database's.
+    pub cursor_secret: Option<CursorSecret>,
+    detail_ttl: Duration,
+    day_ttl: Duration,
+    month_ttl: Duration,
+}
+
+impl Answers {
+    /// Reads `API_CURSOR_SECRET` and `CACHE_*`.
+    pub fn read(variables: &mut Variables) -> Self {
+        let ttl = Duration::from_secs(1)..=365 * DAY;
+        let secret = variables.optional_text(
+            "API_CURSOR_SECRET",
+            "",
+            "authenticates cursors, 16 characters or more; default: made once, kept in the database",
+        );
+        if secret.as_ref().is_some_and(|secret| secret.chars().count() < 16) {
+            variables.problem(Problem::secret("API_CURSOR_SECRET", "16 characters or more"));
+        }
+        Self {
+            cursor_secret: secret.map(CursorSecret::new),
+            detail_ttl: variables.duration("CACHE_DETAIL_TTL", "5m", ttl.clone(), "how long detail pages are kept"),
+            day_ttl: variables.duration("CACHE_AGG_DAY_TTL", "1h", ttl.clone(), "how long daily totals are kept"),
+            month_ttl: variables.duration("CACHE_AGG_MONTH_TTL", "6h", ttl, "how long monthly totals are kept"),
+        }
+    }
+
+    /// What the usage service needs.
+    pub fn usage_config(&self, cursor_secret: CursorSecret) -> UsageConfig {
+        UsageConfig {
+            cursor_secret,
+            detail_ttl: self.detail_ttl,
+            day_ttl: self.day_ttl,
+            month_ttl: self.month_ttl,
+            ..UsageConfig::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(values: &[(&str, &str)], read: impl Fn(&mut Variables)) -> String {
+        let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut variables = Variables::from_values(values);
+        read(&mut variables);
+        variables.check().err().unwrap_or_default().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn defaults_are_accepted() {
+        let read = |variables: &mut Variables| {
+            Kafka::read(variables);
+            let config = postgres(variables, 4, "test");
+            read_postgres(variables, &config);
+            redis(variables);
+            event_limits(variables);
+            consumer(variables, "INGESTOR", 8, 1_000);
+            ApiAddresses::read(variables);
+            Answers::read(variables);
+        };
+        assert_eq!(problems(&[], read), "");
+    }
+
+    #[test]
+    fn a_librdkafka_property_is_passed_through_or_named() {
+        let read = |variables: &mut Variables| drop(Kafka::read(variables));
+        assert_eq!(problems(&[("KAFKA_OPT_SECURITY_PROTOCOL", "plaintext")], read), "");
+        for name in ["KAFKA_OPT_NO_SUCH", "KAFKA_OPT_ENABLE_AUTO_COMMIT", "KAFKA_OPT_AUTO_OFFSET_RESET"] {
+            assert!(problems(&[(name, "1")], read).starts_with(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn no_password_shows() {
+        let read = |variables: &mut Variables| {
+            postgres(variables, 4, "test");
+            redis(variables);
+        };
+        let shown = problems(&[("DATABASE_URL", "mysql://me:s3cret@host/db"), ("REDIS_URL", "http://:s3cret@h")], read);
+        assert!(shown.contains("DATABASE_URL") && shown.contains("REDIS_URL") && !shown.contains("s3cret"), "{shown}");
+    }
+}

@@ -1,0 +1,331 @@
+//! The whole pipeline in one process, with nothing installed: generated or given events, through the ingestor and the
+//! aggregator on the in-memory adapters, to the API, and a verification that everything came out right.
+
+mod input;
+mod report;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
+use netagg_core::ports::{Clock, SystemClock};
+use netagg_core::usage::{UsageConfig, UsageService};
+use netagg_core::{
+    Aggregator, BoxError, ConsumerConfig, ConsumerStats, Contribution, Day, EventType, Ingestor, StatsSnapshot, Totals,
+};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ApiAddresses;
+use crate::generator::{LoadConfig, LoadStats, Model, StoredCopies, random_seed, send};
+use crate::{Failure, Shutdown};
+
+/// Records the log holds before publishers wait.
+const LOG_CAPACITY: usize = 100_000;
+/// Users that generated events are of.
+const USERS: u64 = 1_000;
+/// Shares that show what happens to duplicates and to what is no event.
+const DUPLICATE_RATE: f64 = 0.01;
+const INVALID_RATE: f64 = 0.001;
+/// While serving: how fast events go on, and how many at most, since all are kept in memory.
+const SERVE_RATE: u64 = 100;
+const SERVE_EVENTS: u64 = 5_000_000;
+
+/// What to run.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct DemoConfig {
+    /// Where events come from.
+    pub events: DemoEvents,
+    /// Where to keep the API up afterwards, with events flowing.
+    pub serve: Option<ApiAddresses>,
+}
+
+/// Where a demonstration's events come from.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_enums)]
+pub enum DemoEvents {
+    /// This many generated ones.
+    Generated(u64),
+    /// The lines of a file.
+    File(PathBuf),
+    /// The lines of stdin.
+    Stdin,
+}
+
+/// Runs the demonstration; whether its verification passed.
+///
+/// # Errors
+/// When the input cannot be read or a port cannot be bound.
+pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<bool, Failure> {
+    let is_generated = matches!(config.events, DemoEvents::Generated(_));
+    let pipeline = Pipeline::start(is_generated, &shutdown);
+    let usage = Arc::new(
+        UsageService::new(pipeline.events.clone(), pipeline.totals.clone(), UsageConfig::default())
+            .with_cache(pipeline.cache.clone()),
+    );
+    let api = match config.serve {
+        Some(addresses) => Some(Api::bind(addresses).await?),
+        None => None,
+    };
+
+    let started = Instant::now();
+    let published = match &config.events {
+        DemoEvents::Generated(count) => pipeline.generate(*count, &shutdown).await?,
+        DemoEvents::File(path) => input::publish_file(path, &pipeline.log).await?,
+        DemoEvents::Stdin => input::publish_lines(tokio::io::stdin(), "stdin", &pipeline.log).await?,
+    };
+    if shutdown.token().is_cancelled() {
+        return Ok(true);
+    }
+    pipeline.drained(published.records).await?;
+    let elapsed = started.elapsed();
+    let verification = pipeline.verify(&published).await?;
+    report::print(&pipeline, &usage, &published, &verification, elapsed).await?;
+    if let Some(api) = api {
+        api.serve(usage, &pipeline, &shutdown).await?;
+    } else {
+        report::print_next(is_generated);
+    }
+    Ok(verification.problems.is_empty())
+}
+
+/// The services, running on memory.
+#[derive(Debug)]
+struct Pipeline {
+    log: MemoryLog,
+    events: Arc<MemoryEventStore>,
+    totals: Arc<MemoryAggregateStore>,
+    dead_letters: Arc<MemoryDeadLetters>,
+    cache: Arc<MemoryCache>,
+    ingested: Arc<ConsumerStats>,
+    aggregated: Arc<ConsumerStats>,
+    /// Cancelled when one of the services ends.
+    ended: CancellationToken,
+}
+
+/// What was put into the log.
+#[derive(Debug)]
+struct Published {
+    /// Messages, of any kind.
+    records: u64,
+    /// Distinct events.
+    events: u64,
+    /// Valid messages that repeat an event.
+    duplicates: u64,
+    /// Messages that are no events.
+    invalid: u64,
+    /// The generated run, if it is one.
+    model: Option<Arc<Model>>,
+}
+
+/// What verification found.
+#[derive(Debug)]
+struct Verification {
+    problems: Vec<String>,
+}
+
+impl Pipeline {
+    fn start(is_generated: bool, shutdown: &Shutdown) -> Self {
+        // Given events may be in conflict: one partition and one batch at a time make both services meet them in one
+        // order, so that both keep the same copy.
+        let partitions = if is_generated { 8 } else { 1 };
+        let config = ConsumerConfig {
+            batches_in_flight: if is_generated { 2 } else { 1 },
+            batch_timeout: Duration::from_millis(50),
+            commit_interval: Duration::from_millis(20),
+            ..ConsumerConfig::default()
+        };
+        let log = MemoryLog::with_capacity("events.telecom", partitions, LOG_CAPACITY);
+        let events = Arc::new(MemoryEventStore::new());
+        let totals = Arc::new(MemoryAggregateStore::new());
+        let dead_letters = Arc::new(MemoryDeadLetters::new());
+        let cache = Arc::new(MemoryCache::default());
+        let ingestor = Ingestor::new(events.clone(), dead_letters.clone()).with_config(config.clone());
+        let aggregator = Aggregator::new(totals.clone()).with_cache(cache.clone()).with_config(config);
+        let (ingested, aggregated) = (ingestor.stats(), aggregator.stats());
+        let ended = CancellationToken::new();
+
+        let (mut ingestor_source, mut aggregator_source) =
+            (log.source("ingestor-group"), log.source("aggregator-group"));
+        let (stop, on_end) = (shutdown.token(), ended.clone());
+        tokio::spawn(async move {
+            let outcome = tokio::try_join!(
+                ingestor.run(&mut ingestor_source, stop.clone()),
+                aggregator.run(&mut aggregator_source, stop),
+            );
+            if let Err(error) = outcome {
+                tracing::error!(%error, "the pipeline ended");
+            }
+            on_end.cancel();
+        });
+        Self { log, events, totals, dead_letters, cache, ingested, aggregated, ended }
+    }
+
+    /// Sends `count` generated events, with duplicates and invalid messages, as fast as they are taken.
+    async fn generate(&self, count: u64, shutdown: &Shutdown) -> Result<Published, Failure> {
+        let model = Arc::new(Model::new(random_seed(), USERS, SystemClock.now())?);
+        let stats = Arc::new(LoadStats::default());
+        let load = LoadConfig {
+            events_per_sec: None,
+            events: Some(count),
+            duration: None,
+            batch_size: 500,
+            workers: 2,
+            duplicate_rate: DUPLICATE_RATE,
+            invalid_rate: INVALID_RATE,
+        };
+        let bar = progress_bar(count);
+        self.send(&model, load, &stats, shutdown, |sent| bar.set_position(sent)).await?;
+        bar.finish_and_clear();
+        let (events, duplicates, invalid) = (stats.events(), stats.duplicates(), stats.invalid());
+        Ok(Published { records: events + duplicates + invalid, events, duplicates, invalid, model: Some(model) })
+    }
+
+    async fn send(
+        &self,
+        model: &Arc<Model>,
+        load: LoadConfig,
+        stats: &Arc<LoadStats>,
+        shutdown: &Shutdown,
+        progress: impl Fn(u64),
+    ) -> Result<(), BoxError> {
+        let (sent, mut received) = mpsc::channel(16);
+        let log = Arc::new(self.log.clone());
+        let sending = send(model.clone(), load, log, stats.clone(), sent, shutdown.token());
+        let follow = async {
+            while received.recv().await.is_some() {
+                progress(stats.events());
+            }
+            Ok(())
+        };
+        tokio::try_join!(sending, follow).map(|_| ())
+    }
+
+    /// Waits until both services are done with `records` records.
+    async fn drained(&self, records: u64) -> Result<(), BoxError> {
+        let done = |stats: StatsSnapshot| stats.new + stats.duplicates + stats.conflicts + stats.invalid;
+        while done(self.ingested.snapshot()) < records || done(self.aggregated.snapshot()) < records {
+            if self.ended.is_cancelled() {
+                return Err("a service ended before everything was done".into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        Ok(())
+    }
+
+    /// Compares what came out with what was put in.
+    async fn verify(&self, published: &Published) -> Result<Verification, BoxError> {
+        let mut problems = Vec::new();
+        let stored = self.events.len() as u64;
+        if stored != published.events {
+            problems.push(format!("{} events were sent and {stored} are stored", published.events));
+        }
+        let ingested = self.ingested.snapshot();
+        if ingested.duplicates + ingested.conflicts != published.duplicates {
+            let found = ingested.duplicates + ingested.conflicts;
+            problems.push(format!("{} duplicates were sent and {found} found", published.duplicates));
+        }
+        if self.dead_letters.letters().len() as u64 != published.invalid {
+            problems.push(format!("{} messages were invalid, not as many are dead letters", published.invalid));
+        }
+        let by_group = self.events.sum_by_day();
+        if by_group != self.totals.days() {
+            problems.push("the totals are not the sums over the stored events".to_owned());
+        }
+        if let Some(model) = &published.model {
+            let (wrong, expected) = self.compare_with(model, published.events).await?;
+            if wrong > 0 {
+                problems.push(format!("{wrong} events are not stored exactly once"));
+            }
+            if expected != by_group {
+                problems.push("the totals are not the sums over the events sent".to_owned());
+            }
+        }
+        Ok(Verification { problems })
+    }
+
+    /// How many of the run's events are not stored exactly once, and the totals they should give.
+    async fn compare_with(
+        &self,
+        model: &Model,
+        events: u64,
+    ) -> Result<(u64, BTreeMap<(Day, EventType), Totals>), BoxError> {
+        let mut expected = BTreeMap::<_, Totals>::new();
+        let mut wrong = 0;
+        for number in 0..events {
+            let event = [model.event(number)?];
+            let contribution = Contribution::of(&event[0]);
+            *expected.entry((contribution.identity.day, contribution.event_type)).or_default() += &contribution;
+            wrong += self.events.count_copies(&event).await?.into_iter().filter(|count| *count != 1).count() as u64;
+        }
+        Ok((wrong, expected))
+    }
+}
+
+fn progress_bar(events: u64) -> ProgressBar {
+    let bar = ProgressBar::new(events);
+    match ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events, {per_sec}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// The API's ports, bound before the work so that a taken one is told at once.
+#[derive(Debug)]
+struct Api {
+    addresses: ApiAddresses,
+    http: TcpListener,
+    grpc: TcpListener,
+}
+
+impl Api {
+    async fn bind(addresses: ApiAddresses) -> Result<Self, Failure> {
+        let bind = async |address| {
+            TcpListener::bind(address).await.map_err(|error| format!("{address} cannot be bound: {error}"))
+        };
+        let failed = |error: String| Failure::Failed(error.into());
+        Ok(Self {
+            addresses,
+            http: bind(addresses.http).await.map_err(failed)?,
+            grpc: bind(addresses.grpc).await.map_err(failed)?,
+        })
+    }
+
+    /// Answers until the program is told to stop, while events go on.
+    async fn serve(self, usage: Arc<UsageService>, pipeline: &Pipeline, shutdown: &Shutdown) -> Result<(), Failure> {
+        report::print_serving(&self.addresses);
+        let load = LoadConfig {
+            events_per_sec: Some(SERVE_RATE),
+            events: Some(SERVE_EVENTS),
+            duration: None,
+            batch_size: 10,
+            workers: 1,
+            duplicate_rate: DUPLICATE_RATE,
+            invalid_rate: INVALID_RATE,
+        };
+        let model = Arc::new(Model::new(random_seed(), USERS, SystemClock.now())?);
+        let stats = Arc::new(LoadStats::default());
+        let flow = async {
+            pipeline.send(&model, load, &stats, shutdown, |_| {}).await?;
+            if !shutdown.token().is_cancelled() {
+                tracing::warn!("no more events are sent: all are kept in memory, and these are enough");
+            }
+            Ok::<(), Failure>(())
+        };
+        let http = serve_http(self.http, usage.clone(), ApiLimits::default(), shutdown.token());
+        let grpc = async { Ok(serve_grpc(self.grpc, usage, ApiLimits::default(), shutdown.token()).await?) };
+        let http = async {
+            http.await;
+            Ok(())
+        };
+        tokio::try_join!(flow, http, grpc)?;
+        Ok(())
+    }
+}

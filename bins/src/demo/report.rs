@@ -1,0 +1,115 @@
+//! What the demonstration tells at its end.
+#![allow(clippy::print_stdout, reason = "this is the program's report")]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use comfy_table::{CellAlignment, Table};
+use netagg_core::usage::{AggregatesRequest, UsageService};
+use netagg_core::{AggregateRow, Day, EventType, Granularity, Totals};
+
+use super::{Pipeline, Published, Verification};
+use crate::Failure;
+use crate::config::ApiAddresses;
+
+/// Days shown of those there are.
+const DAYS_SHOWN: usize = 10;
+
+pub(super) async fn print(
+    pipeline: &Pipeline,
+    usage: &UsageService,
+    published: &Published,
+    verification: &Verification,
+    elapsed: Duration,
+) -> Result<(), Failure> {
+    let days = pipeline.events.sum_by_day();
+    if let (Some((first, _)), Some((last, _))) = (days.keys().next(), days.keys().next_back()) {
+        for granularity in [Granularity::Day, Granularity::Month] {
+            // A span longer than the API answers at once is asked for from its end.
+            let from = (*first).max(last.saturating_add_days(1 - i64::from(netagg_core::usage::MAX_DAYS)));
+            let request = AggregatesRequest { granularity, from: Some(from), to: Some(*last), event_type: None };
+            print_table(granularity, &usage.aggregates(request).await?.rows);
+        }
+    }
+
+    let ingested = pipeline.ingested.snapshot();
+    let seconds = elapsed.as_secs_f64();
+    println!(
+        "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped, {} invalid messages set aside.",
+        published.records,
+        published.records as f64 / seconds,
+        ingested.new,
+        ingested.duplicates + ingested.conflicts,
+        ingested.invalid,
+    );
+    if verification.problems.is_empty() {
+        println!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
+    } else {
+        println!("VERIFICATION FAILED:");
+        for problem in &verification.problems {
+            println!("  - {problem}");
+        }
+    }
+    Ok(())
+}
+
+fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
+    let mut by_date = BTreeMap::<Day, (BTreeMap<EventType, u64>, Totals)>::new();
+    for row in rows {
+        let (types, sum) = by_date.entry(row.date).or_default();
+        types.insert(row.event_type, row.totals.count_events);
+        *sum += row.totals;
+    }
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    let (title, label): (_, fn(Day) -> String) = match granularity {
+        Granularity::Day => ("day", |day| day.to_string()),
+        Granularity::Month => ("month", |day| day.month().to_string()),
+    };
+    let types = EventType::ALL.iter().map(|event_type| event_type.as_str());
+    let header = [title].into_iter().chain(types).chain(["events", "hours", "GB up", "GB down"]);
+    table.set_header(header);
+    let hidden = by_date.len().saturating_sub(DAYS_SHOWN);
+    for (date, (types, sum)) in by_date.into_iter().skip(hidden) {
+        let counts = EventType::ALL.iter().map(|event_type| types.get(event_type).copied().unwrap_or(0).to_string());
+        let gigabytes = |bytes: u128| format!("{:.2}", bytes as f64 / 1e9);
+        let sums = [
+            sum.count_events.to_string(),
+            format!("{:.1}", sum.sum_duration as f64 / 3_600.0),
+            gigabytes(sum.sum_bytes_up),
+            gigabytes(sum.sum_bytes_down),
+        ];
+        table.add_row([label(date)].into_iter().chain(counts).chain(sums));
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+    if hidden > 0 {
+        println!("  (and {hidden} earlier {title}s)");
+    }
+    println!();
+}
+
+pub(super) fn print_serving(addresses: &ApiAddresses) {
+    let (http, grpc) = (addresses.http, addresses.grpc);
+    println!(
+        "
+The API answers, and events go on. Try, from another terminal (Ctrl-C here stops):
+  curl 'http://{http}/api/v1/aggregates?granularity=DAY'
+  curl 'http://{http}/api/v1/users/100000001/detail?limit=3'
+  grpcurl -plaintext -d '{{\"granularity\":\"MONTH\"}}' {grpc} telecom.v1.UsageService/GetGlobalAgg"
+    );
+}
+
+pub(super) fn print_next(is_generated: bool) {
+    println!("\nNext:");
+    println!(
+        "  netagg demo --serve                 keep the API up on :8000 (HTTP) and :9090 (gRPC), with events flowing"
+    );
+    if is_generated {
+        println!("  netagg demo --input FILE.ndjson     run events of your own, one JSON object a line");
+    }
+    println!("  README.md, \"Run it for real\"        with Kafka or Redpanda, PostgreSQL and Redis");
+}

@@ -1,0 +1,202 @@
+//! Sends the events of a model at a rate, with duplicates and invalid messages mixed in.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use bytes::Bytes;
+use netagg_core::ports::EventPublisher;
+use netagg_core::{BoxError, Error, Event, OutgoingRecord};
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::model::Model;
+
+/// How fast, how long and with what mixed in events are sent.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct LoadConfig {
+    /// Valid, distinct events per second, of all workers together; `None` for as many as go.
+    pub events_per_sec: Option<u64>,
+    /// How many events to send; `None` until the duration is over.
+    pub events: Option<u64>,
+    /// How long to send; `None` until all are sent, or stopped.
+    pub duration: Option<Duration>,
+    /// Events of one publish call.
+    pub batch_size: u64,
+    /// Publish calls at a time.
+    pub workers: u64,
+    /// Share of events that are sent a second time.
+    pub duplicate_rate: f64,
+    /// Invalid messages for each valid event.
+    pub invalid_rate: f64,
+}
+
+/// Numbers of events that the broker has, and when it took them.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Sent {
+    /// The events' numbers in the model.
+    pub numbers: std::ops::Range<u64>,
+    /// When they were handed to the broker.
+    pub at: Instant,
+}
+
+/// Counts what was sent.
+#[derive(Debug, Default)]
+pub struct LoadStats {
+    events: AtomicU64,
+    duplicates: AtomicU64,
+    invalid: AtomicU64,
+}
+
+impl LoadStats {
+    /// Distinct valid events.
+    pub fn events(&self) -> u64 {
+        self.events.load(Relaxed)
+    }
+
+    /// Valid events that were sent again.
+    pub fn duplicates(&self) -> u64 {
+        self.duplicates.load(Relaxed)
+    }
+
+    /// Invalid messages.
+    pub fn invalid(&self) -> u64 {
+        self.invalid.load(Relaxed)
+    }
+}
+
+/// Sends until the configuration says so or `stop`, and tells `sent` what the broker has taken. The numbers told are
+/// exactly those below the count of events.
+///
+/// # Errors
+/// What no repetition can help. A broker that is away is waited for.
+pub async fn send(
+    model: Arc<Model>,
+    config: LoadConfig,
+    publisher: Arc<dyn EventPublisher>,
+    stats: Arc<LoadStats>,
+    sent: mpsc::Sender<Sent>,
+    stop: CancellationToken,
+) -> Result<(), BoxError> {
+    let deadline = config.duration.map(|duration| Instant::now() + duration);
+    let next = Arc::new(AtomicU64::new(0));
+    let mut workers = JoinSet::new();
+    for number in 0..config.workers {
+        let worker = Worker {
+            model: model.clone(),
+            config: config.clone(),
+            publisher: publisher.clone(),
+            stats: stats.clone(),
+            sent: sent.clone(),
+            stop: stop.clone(),
+            deadline,
+            next: next.clone(),
+            random: SmallRng::seed_from_u64(number),
+        };
+        workers.spawn(worker.run());
+    }
+    while let Some(finished) = workers.join_next().await {
+        finished??;
+    }
+    Ok(())
+}
+
+struct Worker {
+    model: Arc<Model>,
+    config: LoadConfig,
+    publisher: Arc<dyn EventPublisher>,
+    stats: Arc<LoadStats>,
+    sent: mpsc::Sender<Sent>,
+    stop: CancellationToken,
+    deadline: Option<Instant>,
+    /// The first number no worker has taken.
+    next: Arc<AtomicU64>,
+    random: SmallRng,
+}
+
+impl Worker {
+    async fn run(mut self) -> Result<(), BoxError> {
+        let mut pace = self.config.events_per_sec.map(|rate| {
+            let batches_per_sec = rate as f64 / self.config.workers as f64 / self.config.batch_size as f64;
+            let mut pace = interval(Duration::from_secs_f64(1.0 / batches_per_sec));
+            // Behind after a pause, the worker catches up: the rate is an average.
+            pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            pace
+        });
+        loop {
+            if let Some(pace) = &mut pace {
+                tokio::select! {
+                    biased;
+                    () = self.stop.cancelled() => return Ok(()),
+                    _ = pace.tick() => {}
+                }
+            }
+            if self.stop.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(());
+            }
+            let first = self.next.fetch_add(self.config.batch_size, Relaxed);
+            let end = (first + self.config.batch_size).min(self.config.events.unwrap_or(u64::MAX));
+            if first >= end {
+                return Ok(());
+            }
+            let (records, duplicates, invalid) = self.batch(first..end)?;
+            let at = Instant::now();
+            self.publish(records).await?;
+            self.stats.events.fetch_add(end - first, Relaxed);
+            self.stats.duplicates.fetch_add(duplicates, Relaxed);
+            self.stats.invalid.fetch_add(invalid, Relaxed);
+            // A verifier that has gone needs to know nothing.
+            let _ = self.sent.send(Sent { numbers: first..end, at }).await;
+        }
+    }
+
+    fn batch(&mut self, numbers: std::ops::Range<u64>) -> Result<(Vec<OutgoingRecord>, u64, u64), BoxError> {
+        let mut records = Vec::with_capacity(numbers.end.saturating_sub(numbers.start) as usize);
+        let (mut duplicates, mut invalid) = (0, 0);
+        for number in numbers {
+            records.push(record(&self.model.event(number)?));
+            if self.random.random_bool(self.config.duplicate_rate) {
+                // Half of them at once, as a retrying producer sends; half of them long after.
+                let again = if self.random.random() { number } else { self.random.random_range(0..=number) };
+                records.push(record(&self.model.event(again)?));
+                duplicates += 1;
+            }
+            if self.random.random_bool(self.config.invalid_rate) {
+                let value = Some(Bytes::from(self.model.invalid(number)?));
+                records.push(OutgoingRecord { key: None, value, headers: Vec::new() });
+                invalid += 1;
+            }
+        }
+        Ok((records, duplicates, invalid))
+    }
+
+    /// Publishes, however often it takes: what was taken before is a duplicate then, which changes no total.
+    async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), BoxError> {
+        let mut delays = ExponentialBuilder::default().with_jitter().without_max_times().build();
+        loop {
+            match self.publisher.publish(records.clone()).await {
+                Err(error) if error.is_retryable() && !self.stop.is_cancelled() => {
+                    tracing::warn!(%error, "sending again");
+                    sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
+                }
+                outcome => return outcome.map_err(|error: Error| error.into()),
+            }
+        }
+    }
+}
+
+/// The event as a message keyed by its user.
+pub fn record(event: &Event) -> OutgoingRecord {
+    OutgoingRecord {
+        key: Some(Bytes::copy_from_slice(event.fields().user_id.as_str().as_bytes())),
+        value: Some(event.encode().into()),
+        headers: Vec::new(),
+    }
+}

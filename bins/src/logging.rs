@@ -1,0 +1,60 @@
+//! Logs: structured, to stderr.
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::ChronoUtc;
+
+use crate::Variables;
+
+/// What is logged unless the variables say otherwise.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct LogDefaults {
+    /// The level.
+    pub level: &'static str,
+    /// The formats, the default first.
+    pub formats: [&'static str; 2],
+}
+
+impl LogDefaults {
+    /// For a service: what happens, for machines.
+    pub const SERVICE: Self = Self { level: "info", formats: ["json", "text"] };
+    /// For a command: what goes wrong, for people.
+    pub const COMMAND: Self = Self { level: "warn", formats: ["text", "json"] };
+}
+
+impl LogDefaults {
+    /// Declares the variables, for a help that is printed without reading them.
+    pub fn describe(self, variables: &mut Variables) {
+        LogConfig::read(variables, self);
+    }
+}
+
+/// What is logged, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct LogConfig {
+    filter: String,
+    is_json: bool,
+}
+
+impl LogConfig {
+    /// Reads `LOG_LEVEL` and `LOG_FORMAT`.
+    pub(crate) fn read(variables: &mut Variables, defaults: LogDefaults) -> Self {
+        const LEVELS: &str = "error, warn, info, debug, trace, or a filter such as info,netagg_pg=debug";
+        let is_filter = |text: &str| EnvFilter::try_new(text).is_ok().then(|| text.to_owned());
+        let filter = variables.parse("LOG_LEVEL", defaults.level, "what is logged, to stderr", LEVELS, is_filter);
+        let is_json = variables.choice("LOG_FORMAT", &defaults.formats, "json, or text for people") == "json";
+        Self { filter: filter.unwrap_or_else(|| defaults.level.to_owned()), is_json }
+    }
+
+    /// Sends the process's logs to stderr. The first call decides.
+    pub(crate) fn start(&self) {
+        // librdkafka's own lines are mostly about reconnecting; what matters of them our adapter tells.
+        let filter = EnvFilter::new(format!("{},librdkafka=off,rdkafka=off,fred=off", self.filter));
+        let builder = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_timer(ChronoUtc::rfc_3339());
+        let started = if self.is_json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+        drop(started);
+    }
+}

@@ -1,0 +1,140 @@
+//! Which dependencies a service can use, found out by asking them now and then.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+/// How often a dependency is asked.
+const PROBE_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a dependency may take to answer.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Whether a service works without a dependency.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Need {
+    /// Not ready without it.
+    Required,
+    /// Slower without it.
+    Optional,
+}
+
+/// The state of a service's dependencies.
+#[derive(Debug, Default)]
+pub struct Readiness {
+    dependencies: Mutex<BTreeMap<&'static str, (Need, Option<String>)>>,
+}
+
+/// The body of `/readyz`.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Report {
+    /// Whether every required dependency can be used.
+    pub ready: bool,
+    /// Why a required dependency cannot be used.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub dependencies: BTreeMap<&'static str, String>,
+    /// Why an optional dependency cannot be used.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub notes: BTreeMap<&'static str, String>,
+}
+
+impl Readiness {
+    /// Adds a dependency, which is away until [`set`](Self::set) says otherwise.
+    pub fn expect(&self, name: &'static str, need: Need) {
+        self.lock().insert(name, (need, Some("not reached yet".to_owned())));
+    }
+
+    /// Notes why `name` cannot be used, or that it can. A change is logged once.
+    pub fn set(&self, name: &'static str, problem: Option<String>) {
+        let mut dependencies = self.lock();
+        let Some((need, known)) = dependencies.get_mut(name) else { return };
+        match (&known, &problem) {
+            (Some(_), None) => tracing::info!(dependency = name, "ready"),
+            (None, Some(reason)) if *need == Need::Required => {
+                tracing::warn!(dependency = name, reason, "not ready");
+            }
+            (None, Some(reason)) => tracing::warn!(dependency = name, reason, "going on without it"),
+            _ => {}
+        }
+        *known = problem;
+    }
+
+    /// What `/readyz` says.
+    pub fn report(&self) -> Report {
+        let mut report = Report { ready: true, dependencies: BTreeMap::new(), notes: BTreeMap::new() };
+        for (name, (need, problem)) in &*self.lock() {
+            let Some(reason) = problem else { continue };
+            match need {
+                Need::Required => {
+                    report.ready = false;
+                    report.dependencies.insert(name, reason.clone());
+                }
+                Need::Optional => {
+                    report.notes.insert(name, reason.clone());
+                }
+            }
+        }
+        report
+    }
+
+    /// Asks a dependency now and then, in the background until `stop`.
+    pub fn watch<F, E>(
+        self: &Arc<Self>,
+        name: &'static str,
+        need: Need,
+        stop: CancellationToken,
+        probe: impl Fn() -> F + Send + 'static,
+    ) where
+        F: Future<Output = Result<(), E>> + Send,
+        E: Display,
+    {
+        self.expect(name, need);
+        let readiness = self.clone();
+        tokio::spawn(async move {
+            while !stop.is_cancelled() {
+                let problem = match tokio::time::timeout(PROBE_TIMEOUT, probe()).await {
+                    Ok(Ok(())) => None,
+                    Ok(Err(error)) => Some(error.to_string()),
+                    Err(_) => Some(format!("no answer within {} s", PROBE_TIMEOUT.as_secs())),
+                };
+                readiness.set(name, problem);
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = tokio::time::sleep(PROBE_INTERVAL) => {}
+                }
+            }
+        });
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, (Need, Option<String>)>> {
+        self.dependencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_required_dependency_makes_a_service_unready() {
+        let readiness = Readiness::default();
+        readiness.expect("postgres", Need::Required);
+        readiness.expect("redis", Need::Optional);
+        assert!(!readiness.report().ready, "not before it was reached");
+        readiness.set("postgres", None);
+        readiness.set("redis", Some("away".to_owned()));
+        let report = readiness.report();
+        assert!(report.ready);
+        assert_eq!(report.notes["redis"], "away");
+        readiness.set("postgres", Some("connection refused".to_owned()));
+        assert_eq!(
+            serde_json::to_value(readiness.report()).expect("JSON"),
+            serde_json::json!({"ready": false, "dependencies": {"postgres": "connection refused"}, "notes": {"redis": "away"}})
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! The connections of a server: only so many at a time, and none left once it has stopped.
+
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tonic::transport::server::{Connected, TcpConnectInfo};
+
+use crate::limits::ApiLimits;
+
+/// How long to wait when there is nothing left to accept with, such as file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The open connections of one server; dropping it cuts them.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    room: Arc<Semaphore>,
+    cut: CancellationToken,
+    cut_on_drop: DropGuard,
+    limits: ApiLimits,
+}
+
+impl Connections {
+    pub(crate) fn new(limits: &ApiLimits) -> Self {
+        let cut = CancellationToken::new();
+        Self {
+            room: Arc::new(Semaphore::new(limits.max_connections)),
+            cut_on_drop: cut.clone().drop_guard(),
+            cut,
+            limits: limits.clone(),
+        }
+    }
+
+    /// Accepts from `listener`, as long as there is room, without an end. A connection comes out once its client has
+    /// begun to speak: a server may wait for ever for one that hasn't, even when it is told to stop.
+    pub(crate) fn accept(&self, listener: TcpListener) -> impl Stream<Item = Connection> + Send + use<> {
+        let (room, cut, idle_timeout) = (Arc::clone(&self.room), self.cut.clone(), self.limits.idle_timeout);
+        let accepted = futures::stream::unfold(listener, move |listener| {
+            let (room, cut) = (Arc::clone(&room), cut.clone());
+            async move {
+                let place = room.acquire_owned().await.ok()?;
+                let stream = accept(&listener).await;
+                let connection = Connection { stream, cut: Box::pin(cut.cancelled_owned()), _place: place };
+                Some((connection, listener))
+            }
+        });
+        let spoken_to = accepted.map(move |connection| async move {
+            // Not `readable`: it may say so of one that isn't.
+            let begun = tokio::time::timeout(idle_timeout, connection.stream.peek(&mut [0])).await;
+            matches!(begun, Ok(Ok(1..))).then_some(connection)
+        });
+        spoken_to.buffer_unordered(self.limits.max_connections).filter_map(std::future::ready)
+    }
+
+    /// Runs the server to its end, which comes when every connection has closed after `shutdown`; those that have not
+    /// within the limit are cut.
+    pub(crate) async fn run<T>(self, serving: impl Future<Output = T>, shutdown: &CancellationToken) -> T {
+        let mut serving = pin!(serving);
+        let too_long = async {
+            shutdown.cancelled().await;
+            tokio::time::sleep(self.limits.stop_timeout).await;
+        };
+        tokio::select! {
+            done = &mut serving => return done,
+            () = too_long => {}
+        }
+        tracing::warn!(after = ?self.limits.stop_timeout, "cutting the connections that are still open");
+        drop(self.cut_on_drop);
+        serving.await
+    }
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                // An answer is written whole: nothing is gained by waiting for more. A client that is gone already
+                // shows when it is read from.
+                let _ = stream.set_nodelay(true);
+                return stream;
+            }
+            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) => {
+                tracing::warn!(%error, "no connection can be accepted for now");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+fn is_of_one_connection(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
+    matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
+}
+
+/// A connection that takes its place among the others until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    stream: TcpStream,
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connection {
+    fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        match self.cut.as_mut().poll(cx) {
+            Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped")),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.check_cut(cx)?;
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.check_cut(cx)?;
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.check_cut(cx)?;
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.stream.connect_info()
+    }
+}

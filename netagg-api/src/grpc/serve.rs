@@ -1,0 +1,73 @@
+//! The gRPC server, with health and reflection.
+
+use std::sync::Arc;
+
+use futures::StreamExt;
+use netagg_core::Error;
+use netagg_core::usage::UsageService;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::transport::Server;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+
+use super::Usage;
+use crate::answers::Answers;
+use crate::connections::Connections;
+use crate::limits::ApiLimits;
+use crate::proto::usage_service_server::UsageServiceServer;
+
+/// The most requests at a time on one connection; further ones wait in the client.
+const MAX_STREAMS: u32 = 128;
+
+/// The name that health is asked by, beside the empty one, which is the whole server's.
+const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
+
+/// Answers gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server
+/// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`] and
+/// returns; no connection is left open.
+///
+/// Dropping the future cuts every connection.
+///
+/// # Errors
+/// Only if a service cannot be set up, which is a bug.
+pub async fn serve_grpc(
+    listener: TcpListener,
+    service: Arc<UsageService>,
+    limits: ApiLimits,
+    shutdown: CancellationToken,
+) -> Result<(), Error> {
+    let usage =
+        UsageServiceServer::new(Usage(Answers::new(service, &limits))).max_decoding_message_size(limits.max_body_bytes);
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_service_status(USAGE, ServingStatus::Serving).await;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let failed = |error| Error::internal("grpc", error);
+
+    let connections = Connections::new(&limits);
+    let serving = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .http2_keepalive_interval(Some(limits.idle_timeout))
+        .add_service(usage)
+        .add_service(health_service)
+        .add_service(reflection().build_v1().map_err(failed)?)
+        .add_service(reflection().build_v1alpha().map_err(failed)?)
+        .serve_with_incoming_shutdown(connections.accept(listener).map(Ok::<_, Error>), async {
+            shutdown.cancelled().await;
+            stop_serving(health).await;
+        });
+    connections.run(serving, &shutdown).await.map_err(|error| Error::internal("grpc", error))
+}
+
+/// Tells the watchers, and lets go of them: their streams would never end by themselves.
+async fn stop_serving(mut health: HealthReporter) {
+    for service in ["", USAGE] {
+        health.set_service_status(service, ServingStatus::NotServing).await;
+        health.clear_service_status(service).await;
+    }
+}

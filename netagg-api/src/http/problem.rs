@@ -1,0 +1,112 @@
+//! Errors as `application/problem+json`, [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
+
+use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use netagg_core::usage::InvalidQuery;
+use serde::Serialize;
+
+use crate::answers::Failure;
+
+/// When to ask again for what is unavailable, in seconds.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
+
+/// What went wrong. Its type is always `about:blank`: it means no more than its status.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    detail: String,
+    errors: Vec<ParameterError>,
+}
+
+#[derive(Debug, Serialize)]
+struct ParameterError {
+    parameter: String,
+    found: String,
+    accepted: String,
+}
+
+impl Problem {
+    pub(super) fn not_found(path: &str) -> Self {
+        let path: String = path.chars().take(100).collect();
+        Self::new(StatusCode::NOT_FOUND, format!("there is nothing at {path}"))
+    }
+
+    pub(super) fn method_not_allowed(method: &Method) -> Self {
+        let method: String = method.as_str().chars().take(20).collect();
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, format!("found {method}; accepted: GET or HEAD"))
+    }
+
+    pub(super) fn uri_too_long(max_bytes: usize) -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, format!("path and query of at most {max_bytes} bytes are accepted"))
+    }
+
+    pub(super) fn body_too_large(max_bytes: u64) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body of at most {max_bytes} bytes is accepted"))
+    }
+
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self { status, detail: detail.into(), errors: Vec::new() }
+    }
+}
+
+impl From<InvalidQuery> for Problem {
+    fn from(query: InvalidQuery) -> Self {
+        let detail = query.to_string();
+        let errors = query.problems.into_iter().map(|problem| ParameterError {
+            parameter: problem.name,
+            found: problem.found,
+            accepted: problem.accepted,
+        });
+        Self { errors: errors.collect(), ..Self::new(StatusCode::BAD_REQUEST, detail) }
+    }
+}
+
+impl From<Failure> for Problem {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::Invalid(query) => query.into(),
+            Failure::Unavailable => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "this cannot be answered now; please ask again later")
+            }
+            Failure::Internal => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be answered; the log of the server says why")
+            }
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: &'static str,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    errors: &'a [ParameterError],
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let body = Body {
+            r#type: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            detail: &self.detail,
+            errors: &self.errors,
+        };
+        // Strings and a number into memory: this cannot fail.
+        let json = serde_json::to_vec(&body).unwrap_or_default();
+        let content_type = HeaderValue::from_static("application/problem+json");
+        let mut response = (self.status, [(header::CONTENT_TYPE, content_type)], json).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
+        }
+        response
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        Problem::from(self).into_response()
+    }
+}

@@ -1,0 +1,52 @@
+//! The HTTP server. Not `axum::serve`, which bounds neither connections nor the time they take, nor the stop.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use futures::StreamExt;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use netagg_core::usage::UsageService;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::router;
+use crate::connections::Connections;
+use crate::limits::ApiLimits;
+
+/// Answers HTTP/1.1 on `listener` until `shutdown`, then lets requests that have begun end within
+/// [`ApiLimits::stop_timeout`] and returns; no connection is left open.
+///
+/// Dropping the future cuts every connection.
+pub async fn serve_http(
+    listener: TcpListener,
+    service: Arc<UsageService>,
+    limits: ApiLimits,
+    shutdown: CancellationToken,
+) {
+    let app = TowerToHyperService::new(router(service, &limits));
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_header_size(limits.max_head_bytes);
+
+    let connections = Connections::new(&limits);
+    let incoming = connections.accept(listener);
+    let serving = async {
+        let open = GracefulShutdown::new();
+        {
+            // Gone at the end of the block, so that new connections are refused while the open ones end.
+            let mut incoming = pin!(incoming.take_until(shutdown.cancelled()));
+            while let Some(connection) = incoming.next().await {
+                let connection = open.watch(server.serve_connection(TokioIo::new(connection), app.clone()));
+                tokio::spawn(async move {
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "an HTTP connection broke off");
+                    }
+                });
+            }
+        }
+        open.shutdown().await;
+    };
+    connections.run(serving, &shutdown).await;
+}

@@ -1,0 +1,39 @@
+//! What one server takes at most.
+
+use std::time::Duration;
+
+/// What one server takes at most, so that no client can take all of it. The defaults suit a service behind a proxy as
+/// well as one in the open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ApiLimits {
+    /// The most connections at a time; further ones wait to be accepted.
+    pub max_connections: usize,
+    /// The most requests answered at a time; further ones wait, within their `request_timeout`.
+    pub max_requests: usize,
+    /// The most bytes of an HTTP request's line and headers.
+    pub max_head_bytes: usize,
+    /// The most bytes of a request's body. No HTTP request has a use for one.
+    pub max_body_bytes: usize,
+    /// How long a request may take before it is answered as unavailable.
+    pub request_timeout: Duration,
+    /// How long a connection may take to send its next request's head, and to prove that it is alive. Longer than the
+    /// usual idle time of a proxy (60 s), which would else reuse a connection that is just being closed.
+    pub idle_timeout: Duration,
+    /// How long requests and streams may go on once the server is told to stop; what is left then is cut.
+    pub stop_timeout: Duration,
+}
+
+impl Default for ApiLimits {
+    fn default() -> Self {
+        Self {
+            max_connections: 1_024,
+            max_requests: 64,
+            max_head_bytes: 32 * 1_024,
+            max_body_bytes: 64 * 1_024,
+            request_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            stop_timeout: Duration::from_secs(15),
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! The gRPC API.
+
+use std::time::Duration;
+
+use futures::StreamExt;
+use netagg_api::ApiLimits;
+use netagg_api::proto::usage_service_client::UsageServiceClient;
+use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest, UsageEvent};
+use netagg_core::EventType;
+use netagg_core::testkit::{EventTemplate, event};
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::{v1, v1alpha};
+
+use crate::http_client::get_ok;
+use crate::servers::{Answer, NOW, SECRET, Servers};
+
+const MAX: u64 = i64::MAX as u64;
+
+async fn channel(servers: &Servers) -> Channel {
+    let endpoint = Endpoint::from_shared(format!("http://{}", servers.grpc)).expect("an address");
+    endpoint.connect().await.expect("connected")
+}
+
+async fn client(servers: &Servers) -> UsageServiceClient<Channel> {
+    UsageServiceClient::new(channel(servers).await)
+}
+
+fn detail_of(user_id: &str) -> GetUserDetailRequest {
+    GetUserDetailRequest { user_id: user_id.to_owned(), ..GetUserDetailRequest::default() }
+}
+
+fn totals_by(granularity: &str) -> GetGlobalAggRequest {
+    GetGlobalAggRequest { granularity: granularity.to_owned(), ..GetGlobalAggRequest::default() }
+}
+
+#[tokio::test]
+async fn both_transports_answer_the_same() {
+    let servers = Servers::start().await;
+    servers
+        .add([
+            json!({"event_id": "550E8400-E29B-41D4-A716-446655440000", "source_id": "provider-1", "user_id": "123",
+                "type": "CALL_OUT", "started_at": "2025-10-20T15:34:56.250+03:00", "ended_at": "2025-10-20T12:56:00Z",
+                "duration_sec": i32::MAX, "bytes_up": 1, "bytes_down": MAX, "meta": {"cell": "A1"}}),
+            json!({"event_id": "00000000-0000-0000-0000-000000000001", "source_id": "ж", "user_id": "123",
+                "type": "DATA", "started_at": "2025-10-20T00:00:00Z", "duration_sec": 0}),
+            json!({"event_id": "00000000-0000-0000-0000-000000000002", "source_id": "ж", "user_id": "123",
+                "type": "DATA", "started_at": "2025-09-30T00:00:00Z"}),
+        ])
+        .await;
+    let mut client = client(&servers).await;
+
+    let page = client.get_user_detail(detail_of("123")).await.expect("a page").into_inner();
+    assert_eq!(
+        page.items[0],
+        UsageEvent {
+            event_id: "550e8400-e29b-41d4-a716-446655440000".to_owned(),
+            r#type: "CALL_OUT".to_owned(),
+            started_at: "2025-10-20T12:34:56.25Z".to_owned(),
+            ended_at: Some("2025-10-20T12:56:00Z".to_owned()),
+            duration_sec: Some(i32::MAX),
+            bytes_up: 1,
+            bytes_down: i64::MAX,
+            meta: r#"{"cell":"A1"}"#.to_owned(),
+            source_id: "provider-1".to_owned(),
+        }
+    );
+    assert_eq!((page.items[1].ended_at.as_ref(), page.items[1].duration_sec), (None, Some(0)));
+    let as_json = |item: &UsageEvent| {
+        json!({
+            "event_id": item.event_id, "type": item.r#type, "started_at": item.started_at, "ended_at": item.ended_at,
+            "duration_sec": item.duration_sec, "bytes_up": item.bytes_up, "bytes_down": item.bytes_down,
+            "meta": serde_json::from_str::<Value>(&item.meta).expect("JSON"), "source_id": item.source_id,
+        })
+    };
+    let same = json!({
+        "user_id": page.user_id, "from": page.from, "to": page.to,
+        "items": page.items.iter().map(as_json).collect::<Vec<_>>(),
+        "next_cursor": Value::Null, "total_count": page.total_count,
+    });
+    assert_eq!(page.next_cursor, "");
+    assert_eq!(page.total_count, 2, "of the last 30 days");
+    assert_eq!(get_ok(servers.http, "/api/v1/users/123/detail").await, same);
+
+    for granularity in ["DAY", "MONTH"] {
+        let answer = client.get_global_agg(totals_by(granularity)).await.expect("totals").into_inner();
+        let rows = answer.data.iter().map(|row| {
+            json!({
+                "date": row.date, "type": row.r#type, "count_events": row.count_events,
+                "sum_duration": row.sum_duration, "sum_bytes_up": row.sum_bytes_up, "sum_bytes_down": row.sum_bytes_down,
+            })
+        });
+        let same = json!({"granularity": answer.granularity, "from": answer.from, "to": answer.to,
+            "data": rows.collect::<Vec<_>>()});
+        let target = format!("/api/v1/aggregates?granularity={granularity}");
+        assert_eq!(get_ok(servers.http, &target).await, same);
+        assert_eq!(answer.data.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other() {
+    let servers = Servers::start().await;
+    let started_at = "2025-10-20T00:00:00Z";
+    servers
+        .add_events((0..5).map(|id| event(EventTemplate { id, started_at, ..EventTemplate::default() })).collect())
+        .await;
+    let mut client = client(&servers).await;
+    let (mut sizes, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let request = GetUserDetailRequest { limit: 2, cursor, ..detail_of("user-1") };
+        let page = client.get_user_detail(request).await.expect("a page").into_inner();
+        assert_eq!((page.total_count, page.to.as_str()), (5, NOW));
+        sizes.push(page.items.len());
+        if page.next_cursor.is_empty() {
+            break;
+        }
+        cursor = page.next_cursor;
+    }
+    assert_eq!(sizes, [2, 2, 1]);
+
+    // A page of one transport can be turned on the other.
+    let page = get_ok(servers.http, "/api/v1/users/user-1/detail?limit=3").await;
+    let cursor = page["next_cursor"].as_str().expect("more").to_owned();
+    let request = GetUserDetailRequest { cursor: cursor.clone(), ..detail_of("user-1") };
+    assert_eq!(client.get_user_detail(request).await.expect("a page").into_inner().items.len(), 2);
+    let status =
+        client.get_user_detail(GetUserDetailRequest { cursor, ..detail_of("user-2") }).await.expect_err("not his");
+    assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_wrong_request_names_every_wrong_field() {
+    let servers = Servers::start().await;
+    let mut client = client(&servers).await;
+    let long = "x".repeat(65);
+    for (request, named) in [
+        (detail_of(""), vec!["user_id: found nothing"]),
+        (detail_of("\0"), vec!["user_id"]),
+        (detail_of(&long), vec!["user_id"]),
+        (GetUserDetailRequest { limit: -1, ..detail_of("u") }, vec!["limit: found -1"]),
+        (GetUserDetailRequest { limit: 1_001, ..detail_of("u") }, vec!["limit: found 1001"]),
+        (GetUserDetailRequest { cursor: "x".to_owned(), ..detail_of("u") }, vec!["cursor"]),
+        (GetUserDetailRequest { r#type: "data".to_owned(), ..detail_of("u") }, vec!["type: found data"]),
+        (
+            GetUserDetailRequest { from: "ж".to_owned(), to: "2025-10-20".to_owned(), limit: 5_000, ..detail_of("") },
+            vec!["user_id", "from: found ж", "to: found 2025-10-20", "limit"],
+        ),
+    ] {
+        let status = client.get_user_detail(request).await.expect_err("wrong");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        for name in named {
+            assert!(status.message().contains(name), "{status}");
+        }
+    }
+    for request in [
+        totals_by(""),
+        totals_by("Day"),
+        GetGlobalAggRequest { from: "2025-10-2".to_owned(), ..totals_by("DAY") },
+        GetGlobalAggRequest { from: "2025-11-01".to_owned(), ..totals_by("DAY") },
+        GetGlobalAggRequest { r#type: "SMS".to_owned(), ..totals_by("MONTH") },
+    ] {
+        let status = client.get_global_agg(request).await.expect_err("wrong");
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    }
+    let status = client.get_user_detail(detail_of(&"x".repeat(100_000))).await.expect_err("too large");
+    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+}
+
+#[tokio::test]
+async fn a_sum_beyond_64_bits_is_out_of_range() {
+    let servers = Servers::start().await;
+    let of = |id, event_type| event(EventTemplate { id, event_type, bytes_down: MAX, ..EventTemplate::default() });
+    servers.add_events(vec![of(1, EventType::Data), of(2, EventType::Data), of(3, EventType::CallOut)]).await;
+    let mut client = client(&servers).await;
+    let status = client.get_global_agg(totals_by("DAY")).await.expect_err("too large");
+    assert_eq!(status.code(), Code::OutOfRange);
+    assert!(status.message().starts_with("sum_bytes_down of DATA on 2025-10-20"), "{status}");
+    let request = GetGlobalAggRequest { r#type: "CALL_OUT".to_owned(), ..totals_by("DAY") };
+    let answer = client.get_global_agg(request).await.expect("it fits").into_inner();
+    assert_eq!(answer.data[0].sum_bytes_down, i64::MAX);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_answer_gives_nothing_away() {
+    let at_once = ApiLimits { request_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    for (answer, limits, code) in [
+        (Answer::Unavailable, ApiLimits::default(), Code::Unavailable),
+        (Answer::Internal, ApiLimits::default(), Code::Internal),
+        (Answer::Never, at_once, Code::Unavailable),
+    ] {
+        let servers = Servers::start_broken(answer, limits).await;
+        let mut client = client(&servers).await;
+        let detail: Status = client.get_user_detail(detail_of("u")).await.expect_err("broken");
+        let totals: Status = client.get_global_agg(totals_by("DAY")).await.expect_err("broken");
+        for status in [detail, totals] {
+            assert_eq!(status.code(), code);
+            for word in SECRET.split(' ').chain(["postgres"]) {
+                assert!(!format!("{status:?}").contains(word), "{status:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn reflection_lists_the_services() {
+    let servers = Servers::start().await;
+    let channel = channel(&servers).await;
+    let expected = ["grpc.health.v1.Health", "telecom.v1.UsageService"];
+
+    let request = v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut answers =
+        client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
+    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
+    let Some(v1::server_reflection_response::MessageResponse::ListServicesResponse(list)) = answer else {
+        panic!("{answer:?}")
+    };
+    let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
+    assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
+
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+            "telecom.v1.UsageService.GetUserDetail".to_owned(),
+        )),
+    };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers =
+        client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
+    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
+    let Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(files)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(files.file_descriptor_proto.len(), 1);
+}
+
+#[tokio::test]
+async fn health_follows_the_server_to_its_end() {
+    let servers = Servers::start().await;
+    let mut client = HealthClient::new(channel(&servers).await);
+    let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    for service in ["", "telecom.v1.UsageService"] {
+        let status = client.check(of(service)).await.expect("an answer").into_inner().status();
+        assert_eq!(status, ServingStatus::Serving);
+    }
+    assert_eq!(client.check(of("else")).await.expect_err("unknown").code(), Code::NotFound);
+
+    let mut watch = client.watch(of("telecom.v1.UsageService")).await.expect("a stream").into_inner();
+    assert_eq!(watch.message().await.expect("no error").expect("a state").status(), ServingStatus::Serving);
+    servers.stop();
+    assert_eq!(watch.message().await.expect("no error").expect("a state").status(), ServingStatus::NotServing);
+    assert_eq!(watch.message().await.expect("no error"), None);
+    servers.stopped().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_says_nothing_is_not_waited_for() {
+    let limits = ApiLimits { idle_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let servers = Servers::start_with(limits).await;
+    let mut silent = TcpStream::connect(servers.grpc).await.expect("connected");
+    assert_eq!(silent.read(&mut [0]).await.expect("closed"), 0);
+
+    let servers = Servers::start().await;
+    let mut silent = TcpStream::connect(servers.grpc).await.expect("connected");
+    // It is accepted by now, as this one is after it.
+    HealthClient::new(channel(&servers).await).check(HealthCheckRequest::default()).await.expect("an answer");
+    servers.stopped().await;
+    assert_eq!(silent.read(&mut [0]).await.expect("closed"), 0);
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_open_streams_for_ever() {
+    let limits = ApiLimits { stop_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let servers = Servers::start_with(limits).await;
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel(&servers).await);
+    let questions = futures::stream::pending();
+    let mut answers = client.server_reflection_info(questions).await.expect("reflection").into_inner();
+    servers.stopped().await;
+    answers.message().await.expect_err("cut");
+}

@@ -1,0 +1,449 @@
+//! The HTTP API.
+
+use std::time::Duration;
+
+use netagg_api::ApiLimits;
+use netagg_core::testkit::{EventTemplate, event};
+use netagg_core::{Event, EventType, Timestamp};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::http_client::{get, get_ok, request, send};
+use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
+
+const MAX: u64 = i64::MAX as u64;
+
+fn sms(id: u128, started_at: &str) -> Event {
+    event(EventTemplate { id, event_type: EventType::SmsSent, started_at, ..EventTemplate::default() })
+}
+
+fn ids(page: &Value) -> Vec<u128> {
+    let items = page["items"].as_array().expect("items");
+    let id = |item: &Value| u128::from_str_radix(&item["event_id"].as_str().expect("an id").replace('-', ""), 16);
+    items.iter().map(|item| id(item).expect("hexadecimal")).collect()
+}
+
+#[tokio::test]
+async fn detail_has_every_field() {
+    let servers = Servers::start().await;
+    servers
+        .add([
+            json!({"event_id": "550E8400-E29B-41D4-A716-446655440000", "source_id": "provider-1", "user_id": "123",
+                "type": "CALL_OUT", "started_at": "2025-10-20T15:34:56.250+03:00", "ended_at": "2025-10-20T12:56:00Z",
+                "duration_sec": 127, "bytes_up": 1, "bytes_down": MAX, "meta": {"cell": "A1"}}),
+            json!({"event_id": "00000000-0000-0000-0000-000000000001", "source_id": "ж", "user_id": "123",
+                "type": "DATA", "started_at": "2025-10-20T00:00:00Z"}),
+        ])
+        .await;
+    let answer = get(servers.http, "/api/v1/users/123/detail").await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    // The last 30 days.
+    let expected = concat!(
+        r#"{"user_id":"123","from":"2025-10-01T12:00:00Z","to":"2025-10-31T12:00:00Z","items":["#,
+        r#"{"event_id":"550e8400-e29b-41d4-a716-446655440000","type":"CALL_OUT","#,
+        r#""started_at":"2025-10-20T12:34:56.25Z","ended_at":"2025-10-20T12:56:00Z","duration_sec":127,"#,
+        r#""bytes_up":1,"bytes_down":9223372036854775807,"meta":{"cell":"A1"},"source_id":"provider-1"},"#,
+        r#"{"event_id":"00000000-0000-0000-0000-000000000001","type":"DATA","#,
+        r#""started_at":"2025-10-20T00:00:00Z","ended_at":null,"duration_sec":null,"#,
+        r#""bytes_up":0,"bytes_down":0,"meta":{},"source_id":"ж"}"#,
+        r#"],"next_cursor":null,"total_count":2}"#,
+    );
+    assert_eq!(answer.body, expected);
+}
+
+#[tokio::test]
+async fn meta_keeps_every_digit() {
+    let servers = Servers::start().await;
+    let meta = r#"{"n":12345678901234567890123.4500,"e":1E400,"text":"\u0436"}"#;
+    servers.add_events(vec![event(EventTemplate { meta: Some(meta), ..EventTemplate::default() })]).await;
+    let answer = get(servers.http, "/api/v1/users/user-1/detail?to=2025-10-21T00:00:00Z").await;
+    assert!(answer.body.contains(&format!(r#""meta":{meta},"#)), "{}", answer.body);
+    // And out of the cache.
+    assert_eq!(get(servers.http, "/api/v1/users/user-1/detail?to=2025-10-21T00:00:00Z").await.body, answer.body);
+}
+
+#[tokio::test]
+async fn ranges_filters_and_defaults() {
+    let servers = Servers::start().await;
+    let mut events: Vec<_> = (0..150).map(|id| sms(id, "2025-10-20T00:00:00Z")).collect();
+    events.push(event(EventTemplate { id: 500, started_at: "2025-10-20T00:00:01Z", ..EventTemplate::default() }));
+    events.push(sms(501, "2025-10-01T11:59:59Z"));
+    servers.add_events(events).await;
+
+    let page = get_ok(servers.http, "/api/v1/users/user-1/detail").await;
+    assert_eq!(ids(&page).len(), 100);
+    assert_eq!(ids(&page)[..3], [500, 0, 1]);
+    assert_eq!(page["total_count"], 151, "the one of 30 days and a second ago is not in it");
+
+    for (query, total, from, to) in [
+        ("type=CALL_OUT", 1, "2025-10-01T12:00:00Z", NOW),
+        ("type=DATA", 0, "2025-10-01T12:00:00Z", NOW),
+        // Only `to`: 30 days before it.
+        ("to=2025-10-20T00:00:01Z", 151, "2025-09-20T00:00:01Z", "2025-10-20T00:00:01Z"),
+        ("from=2025-10-20T00:00:01Z", 1, "2025-10-20T00:00:01Z", NOW),
+        (
+            "from=2025-10-20T03:00:00%2B03:00&to=2025-10-20t00:00:01z",
+            150,
+            "2025-10-20T00:00:00Z",
+            "2025-10-20T00:00:01Z",
+        ),
+        ("from=2025-10-20T00:00:00Z&to=2025-10-20T00:00:00Z", 0, "2025-10-20T00:00:00Z", "2025-10-20T00:00:00Z"),
+        ("&limit=1000&&", 151, "2025-10-01T12:00:00Z", NOW),
+    ] {
+        let page = get_ok(servers.http, &format!("/api/v1/users/user-1/detail?{query}")).await;
+        assert_eq!(page["total_count"], total, "{query}");
+        assert_eq!((&page["from"], &page["to"]), (&json!(from), &json!(to)), "{query}");
+    }
+    let nobody = get_ok(servers.http, "/api/v1/users/nobody/detail").await;
+    assert_eq!((&nobody["items"], &nobody["total_count"]), (&json!([]), &json!(0)));
+    assert_eq!(nobody["next_cursor"], Value::Null);
+}
+
+#[tokio::test]
+async fn any_valid_user_can_be_asked_for() {
+    let servers = Servers::start().await;
+    let longest = "😀".repeat(64);
+    for (user, path) in [
+        ("a/b?c#d%e f+g", "a%2Fb%3Fc%23d%25e%20f+g"),
+        ("жук", "%D0%B6%d1%83%D0%BA"),
+        ("жук", "жук"),
+        (longest.as_str(), &"%F0%9F%98%80".repeat(64)),
+        ("..", ".."),
+        ("\u{1}\n", "%01%0A"),
+    ] {
+        let page = get_ok(servers.http, &format!("/api/v1/users/{path}/detail")).await;
+        assert_eq!(page["user_id"], user);
+    }
+}
+
+#[tokio::test]
+async fn paging_neither_skips_nor_repeats_while_events_come_in() {
+    // Ties of time, broken by source and id.
+    let stored: Vec<_> = (0..30)
+        .map(|n| {
+            event(EventTemplate {
+                id: 1_000 - n,
+                source: ["b", "a", "ж"][n as usize % 3],
+                started_at: ["2025-10-20T00:00:00Z", "2025-10-20T00:00:00.000001Z"][n as usize / 15],
+                user: "tied",
+                ..EventTemplate::default()
+            })
+        })
+        .collect();
+    let mut expected: Vec<_> = stored.iter().map(place).collect();
+    expected.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| (&one.1, &one.2).cmp(&(&other.1, &other.2))));
+
+    for limit in [1, 2, 7, 30, 1_000] {
+        let servers = Servers::start().await;
+        servers.add_events(stored.clone()).await;
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = get_ok(servers.http, &format!("/api/v1/users/tied/detail?limit={limit}{cursor}")).await;
+            assert_eq!((&page["from"], &page["to"]), (&json!("2025-10-01T12:00:00Z"), &json!(NOW)));
+            seen.extend(page["items"].as_array().expect("items").iter().map(|item| {
+                let text = |name: &str| item[name].as_str().expect("text").to_owned();
+                (text("started_at").parse().expect("a time"), text("source_id"), text("event_id"))
+            }));
+            // Events before the place reached, one of them in the tie, and one after the range.
+            let n = seen.len() as u128;
+            let new = |id, source, started_at| {
+                event(EventTemplate { id, source, started_at, user: "tied", ..EventTemplate::default() })
+            };
+            servers
+                .add_events(vec![
+                    new(2_000 + n, "a", "2025-10-25T00:00:00Z"),
+                    new(2_000 + n, "A", "2025-10-20T00:00:00.000001Z"),
+                    new(2_000 + n, "b", NOW),
+                ])
+                .await;
+            match page["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(seen, expected, "limit {limit}");
+    }
+}
+
+/// What the order goes by.
+fn place(event: &Event) -> (Timestamp, String, String) {
+    let fields = event.fields();
+    (fields.started_at, fields.source_id.to_string(), fields.event_id.to_string())
+}
+
+#[tokio::test]
+async fn a_cursor_is_good_for_its_own_listing_only() {
+    let servers = Servers::start().await;
+    servers.add_events((0..3).map(|id| sms(id, "2025-10-20T00:00:00Z")).collect()).await;
+    let range = "from=2025-10-01T00:00:00Z&to=2025-10-21T00:00:00Z";
+    let of = format!("/api/v1/users/user-1/detail?{range}");
+    let page = get_ok(servers.http, &format!("{of}&limit=2")).await;
+    let cursor = page["next_cursor"].as_str().expect("more").to_owned();
+    // Another limit is the same listing.
+    assert_eq!(ids(&get_ok(servers.http, &format!("{of}&cursor={cursor}")).await), [2]);
+
+    let mut forged = cursor.clone();
+    forged.replace_range(5..6, if &cursor[5..6] == "A" { "B" } else { "A" });
+    for target in [
+        format!("/api/v1/users/user-2/detail?{range}&cursor={cursor}"),
+        format!("{of}&type=SMS_SENT&cursor={cursor}"),
+        format!("/api/v1/users/user-1/detail?cursor={cursor}"),
+        format!("/api/v1/users/user-1/detail?from=2025-10-01T00:00:00Z&to=2025-10-22T00:00:00Z&cursor={cursor}"),
+        format!("{of}&cursor={forged}"),
+        format!("{of}&cursor={}", &cursor[..cursor.len() - 1]),
+        format!("{of}&cursor={cursor}A"),
+        format!("{of}&cursor=%00"),
+        format!("{of}&cursor=next"),
+    ] {
+        assert_eq!(get(servers.http, &target).await.wrong_parameters(), ["cursor"], "{target}");
+    }
+}
+
+#[tokio::test]
+async fn every_wrong_parameter_is_named() {
+    let servers = Servers::start().await;
+    let detail = |query: &str| format!("/api/v1/users/u/detail?{query}");
+    let totals = |query: &str| format!("/api/v1/aggregates?granularity=DAY&{query}");
+    let user = |user: &str| format!("/api/v1/users/{user}/detail");
+    for (target, wrong) in [
+        (user(""), vec!["user_id"]),
+        (user("%00"), vec!["user_id"]),
+        (user("%zz"), vec!["user_id"]),
+        (user("%FF"), vec!["user_id"]),
+        (user(&"x".repeat(65)), vec!["user_id"]),
+        (detail("from="), vec!["from"]),
+        (detail("from"), vec!["from"]),
+        (detail("from=2025-10-20"), vec!["from"]),
+        (detail("from=2025-10-20T12:34:56"), vec!["from"]),
+        (detail("from=2025-10-20T12:34:56+03:00"), vec!["from"]),
+        (detail("from=2025-02-30T12:34:56Z"), vec!["from"]),
+        (detail("to=now"), vec!["to"]),
+        (detail("from=2025-10-20T00:00:01Z&to=2025-10-20T00:00:00Z"), vec!["from"]),
+        (detail("limit=0"), vec!["limit"]),
+        (detail("limit=1001"), vec!["limit"]),
+        (detail("limit=-1"), vec!["limit"]),
+        (detail("limit=%2B5"), vec!["limit"]),
+        (detail("limit=5.0"), vec!["limit"]),
+        (detail("limit=99999999999999999999"), vec!["limit"]),
+        (detail("limit=%20"), vec!["limit"]),
+        (detail("type=call_out"), vec!["type"]),
+        (detail("type=CALL"), vec!["type"]),
+        (detail("type=CALL_OUT,DATA"), vec!["type"]),
+        (detail("type=%E0%A4%A"), vec!["type"]),
+        (detail("type=%FF"), vec!["type"]),
+        (detail("cursor="), vec!["cursor"]),
+        (detail("offset=5"), vec!["offset"]),
+        (detail("user_id=u"), vec!["user_id"]),
+        (detail("granularity=DAY"), vec!["granularity"]),
+        (detail("Type=DATA"), vec!["Type"]),
+        (detail("=5"), vec![""]),
+        (detail("type=DATA&type=DATA"), vec!["type"]),
+        (detail("ty%70e=DATA&type=DATA"), vec!["type"]),
+        (detail("limit=0&from=x&to=&type=y&who=me&who=me"), vec!["to", "who", "from", "limit", "type"]),
+        ("/api/v1/aggregates".to_owned(), vec!["granularity"]),
+        ("/api/v1/aggregates?granularity=".to_owned(), vec!["granularity"]),
+        ("/api/v1/aggregates?granularity=day".to_owned(), vec!["granularity"]),
+        (
+            "/api/v1/aggregates?granularity=HOUR&from=1&to=2&type=3".to_owned(),
+            vec!["granularity", "from", "to", "type"],
+        ),
+        (totals("granularity=MONTH"), vec!["granularity"]),
+        (totals("from=2025-10"), vec!["from"]),
+        (totals("from=2025-10-20T00:00:00Z"), vec!["from"]),
+        (totals("to=2025-02-29"), vec!["to"]),
+        (totals("to=0000-01-01"), vec!["to"]),
+        (totals("from=2025-10-21&to=2025-10-20"), vec!["from"]),
+        (totals("from=2015-10-20&to=2025-10-21"), vec!["from"]),
+        (totals("limit=5"), vec!["limit"]),
+        (totals("type="), vec!["type"]),
+    ] {
+        assert_eq!(get(servers.http, &target).await.wrong_parameters(), wrong, "{target}");
+    }
+    let answer = get(servers.http, &detail("limit=0&type=%3Cb%3E")).await;
+    assert_eq!(
+        answer.json(),
+        json!({
+            "type": "about:blank", "title": "Bad Request", "status": 400,
+            "detail": "limit: found 0; accepted: an integer from 1 to 1000; type: found <b>; accepted: CALL_OUT, \
+                CALL_IN, SMS_SENT, SMS_RECEIVED or DATA",
+            "errors": [
+                {"parameter": "limit", "found": "0", "accepted": "an integer from 1 to 1000"},
+                {"parameter": "type", "found": "<b>", "accepted": "CALL_OUT, CALL_IN, SMS_SENT, SMS_RECEIVED or DATA"},
+            ],
+        })
+    );
+    // However much is wrong, the answer stays small.
+    let many: String = (0..800).map(|n| format!("&p{n}=1")).collect();
+    assert_eq!(get(servers.http, &detail(&many)).await.wrong_parameters().len(), 16);
+}
+
+#[tokio::test]
+async fn totals_have_every_field_in_order() {
+    let servers = Servers::start().await;
+    let of = |id, event_type, started_at, bytes| {
+        event(EventTemplate {
+            id,
+            event_type,
+            started_at,
+            bytes_up: bytes,
+            bytes_down: bytes,
+            ..EventTemplate::default()
+        })
+    };
+    servers
+        .add_events(vec![
+            of(1, EventType::Data, "2025-10-20T23:59:59.999999Z", MAX),
+            of(2, EventType::Data, "2025-10-20T00:00:00Z", MAX),
+            of(3, EventType::Data, "2025-10-20T00:00:00Z", MAX),
+            of(4, EventType::SmsSent, "2025-10-20T12:00:00Z", 0),
+            of(5, EventType::CallOut, "2025-10-21T00:00:00Z", 5),
+            of(6, EventType::CallOut, "2025-10-01T23:59:59Z", 7),
+            of(7, EventType::CallOut, "2024-10-01T23:59:59Z", 9),
+        ])
+        .await;
+    let answer = get(servers.http, "/api/v1/aggregates?granularity=DAY").await;
+    // The last 30 days, today included; sums beyond 64 bits are exact.
+    let expected = concat!(
+        r#"{"granularity":"DAY","from":"2025-10-02","to":"2025-10-31","data":["#,
+        r#"{"date":"2025-10-20","type":"SMS_SENT","count_events":1,"sum_duration":60,"sum_bytes_up":0,"sum_bytes_down":0},"#,
+        r#"{"date":"2025-10-20","type":"DATA","count_events":3,"sum_duration":180,"#,
+        r#""sum_bytes_up":27670116110564327421,"sum_bytes_down":27670116110564327421},"#,
+        r#"{"date":"2025-10-21","type":"CALL_OUT","count_events":1,"sum_duration":60,"sum_bytes_up":5,"sum_bytes_down":5}"#,
+        r#"]}"#,
+    );
+    assert_eq!(answer.body, expected);
+    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(get(servers.http, "/api/v1/aggregates?granularity=DAY").await.body, expected, "from the cache");
+
+    for (query, expected) in [
+        ("granularity=MONTH&from=2024-10-31&to=2025-10-01&type=CALL_OUT", vec![("2024-10-01", 1), ("2025-10-01", 2)]),
+        ("granularity=MONTH&from=2025-10-31&to=2025-10-01&type=CALL_OUT", vec![("2025-10-01", 2)]),
+        ("granularity=DAY&from=2025-10-21&to=2025-10-21", vec![("2025-10-21", 1)]),
+        ("granularity=DAY&to=2025-10-01&type=CALL_OUT", vec![("2025-10-01", 1)]),
+        ("granularity=DAY&type=CALL_IN", vec![]),
+        ("granularity=DAY&from=2015-10-31&to=2025-10-30&type=SMS_SENT", vec![("2025-10-20", 1)]),
+    ] {
+        let answer = get_ok(servers.http, &format!("/api/v1/aggregates?{query}")).await;
+        let rows: Vec<_> = answer["data"].as_array().expect("data").iter().collect();
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|row| (row["date"].as_str().expect("a date"), row["count_events"].as_u64().expect("a count")))
+            .collect();
+        assert_eq!(rows, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn other_paths_and_methods() {
+    let servers = Servers::start().await;
+    for target in ["/", "/api/v1/aggregates/", "/api/v1/users/u", "/api/v1/users/u/detail/", "/api/v2/aggregates"] {
+        let answer = get(servers.http, target).await;
+        assert_eq!(answer.status, 404, "{target}");
+        assert_eq!(answer.problem()["title"], "Not Found");
+        assert_eq!(answer.header("cache-control"), Some("no-store"));
+    }
+    for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"] {
+        let answer = request(servers.http, method, "/api/v1/aggregates?granularity=DAY").await;
+        assert_eq!(answer.status, 405, "{method}");
+        assert_eq!(answer.header("allow"), Some("GET,HEAD"), "{answer:?}");
+        assert_eq!(answer.problem()["title"], "Method Not Allowed");
+    }
+    for target in ["/api/v1/aggregates?granularity=DAY", "/api/v1/users/u/detail", "/api/v1/aggregates", "/"] {
+        let (of_get, of_head) = (get(servers.http, target).await, request(servers.http, "HEAD", target).await);
+        assert_eq!(of_head.body, "");
+        assert_eq!(of_head.status, of_get.status);
+        for header in ["content-type", "content-length"] {
+            assert_eq!(of_head.header(header), of_get.header(header), "{target}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_is_refused() {
+    let servers = Servers::start().await;
+    let long = get(servers.http, &format!("/api/v1/aggregates?granularity={}", "x".repeat(9_000))).await;
+    assert_eq!((long.status, &long.problem()["title"]), (414, &json!("URI Too Long")));
+    let large = "POST /api/v1/aggregates HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n";
+    let large = send(servers.http, large).await;
+    assert_eq!((large.status, &large.problem()["title"]), (413, &json!("Payload Too Large")));
+    let head = format!("GET / HTTP/1.1\r\nhost: test\r\nx: {}\r\n\r\n", "x".repeat(32 * 1_024));
+    assert_eq!(send(servers.http, &head).await.status, 431);
+}
+
+#[tokio::test]
+async fn a_store_that_cannot_answer_gives_nothing_away() {
+    let at_once = ApiLimits { request_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    for (answer, limits, status) in [
+        (Answer::Unavailable, ApiLimits::default(), 503),
+        (Answer::Internal, ApiLimits::default(), 500),
+        (Answer::Never, at_once, 503),
+    ] {
+        let servers = Servers::start_broken(answer, limits).await;
+        for target in ["/api/v1/users/u/detail", "/api/v1/aggregates?granularity=DAY"] {
+            let answer = get(servers.http, target).await;
+            assert_eq!(answer.status, status);
+            assert_eq!(answer.header("retry-after").is_some(), status == 503);
+            let problem = answer.problem().to_string();
+            for word in SECRET.split(' ').chain(["postgres"]) {
+                assert!(!problem.contains(word), "{problem}");
+            }
+        }
+        // A wrong question is wrong whatever the store does.
+        assert_eq!(get(servers.http, "/api/v1/aggregates").await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn a_stop_lets_requests_end_and_leaves_no_connection() {
+    let servers = Servers::start().await;
+    let mut silent = TcpStream::connect(servers.http).await.expect("connected");
+    let mut idle = TcpStream::connect(servers.http).await.expect("connected");
+    idle.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
+    assert!(idle.read(&mut [0; 4_096]).await.expect("an answer") > 0);
+    let mut half = TcpStream::connect(servers.http).await.expect("connected");
+    half.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
+    get(servers.http, "/").await;
+
+    let http = servers.http;
+    servers.stop();
+    half.write_all(b"host: test\r\n\r\n").await.expect("sent");
+    let mut answer = Vec::new();
+    half.read_to_end(&mut answer).await.expect("an answer, then the end");
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(answer.starts_with("http/1.1 404") && answer.contains("connection: close"), "{answer}");
+    servers.stopped().await;
+    for stream in [&mut silent, &mut idle] {
+        assert_eq!(stream.read(&mut [0]).await.expect("closed"), 0);
+    }
+    TcpStream::connect(http).await.expect_err("nobody listens");
+}
+
+#[tokio::test]
+async fn a_stop_does_not_wait_for_ever() {
+    let limits =
+        ApiLimits { stop_timeout: Duration::from_millis(50), request_timeout: 100 * SOON, ..ApiLimits::default() };
+    let servers = Servers::start_broken(Answer::Never, limits).await;
+    let mut stuck = TcpStream::connect(servers.http).await.expect("connected");
+    stuck.write_all(b"GET /api/v1/users/u/detail HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
+    servers.stopped().await;
+    // Cut or reset: there is no answer.
+    assert!(!matches!(stuck.read(&mut [0]).await, Ok(1..)));
+}
+
+#[tokio::test]
+async fn only_so_many_connections_at_a_time() {
+    let servers = Servers::start_with(ApiLimits { max_connections: 1, ..ApiLimits::default() }).await;
+    let mut first = TcpStream::connect(servers.http).await.expect("connected");
+    first.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
+    assert!(first.read(&mut [0; 4_096]).await.expect("an answer") > 0);
+
+    let http = servers.http;
+    let mut second = tokio::spawn(async move { get(http, "/").await });
+    tokio::time::timeout(Duration::from_millis(100), &mut second).await.expect_err("it waits for its place");
+    drop(first);
+    let answer = tokio::time::timeout(SOON, second).await.expect("in time").expect("no panic");
+    assert_eq!(answer.status, 404);
+}

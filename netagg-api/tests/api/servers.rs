@@ -1,0 +1,164 @@
+//! Both servers on free ports, over stores in memory, at an hour that stands still.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
+use netagg_core::ports::{AggregateStore, Clock, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
+use netagg_core::usage::{UsageConfig, UsageService};
+use netagg_core::{AggregateRow, Batch, BatchOutcome, Contribution, Error, Event, IdentifiedEvent, Timestamp};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// The hour of every test.
+pub(crate) const NOW: &str = "2025-10-31T12:00:00Z";
+/// For what must happen, and does so at once.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+#[derive(Debug)]
+struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now(&self) -> Timestamp {
+        NOW.parse().expect("valid")
+    }
+}
+
+/// Two running servers and what they answer from.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    pub(crate) http: SocketAddr,
+    pub(crate) grpc: SocketAddr,
+    events: Arc<MemoryEventStore>,
+    aggregates: Arc<MemoryAggregateStore>,
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+}
+
+impl Servers {
+    /// Servers without any events.
+    pub(crate) async fn start() -> Self {
+        // A stop that needs its time limit fails its test.
+        Self::start_with(ApiLimits { stop_timeout: 100 * SOON, ..ApiLimits::default() }).await
+    }
+
+    pub(crate) async fn start_with(limits: ApiLimits) -> Self {
+        let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
+        Self::start_over(events.clone(), aggregates.clone(), events, aggregates, limits).await
+    }
+
+    /// Servers over a store that answers as `answer` says.
+    pub(crate) async fn start_broken(answer: Answer, limits: ApiLimits) -> Self {
+        let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
+        Self::start_over(Arc::new(BrokenStore(answer)), Arc::new(BrokenStore(answer)), events, aggregates, limits).await
+    }
+
+    async fn start_over(
+        event_store: Arc<dyn EventStore>,
+        aggregate_store: Arc<dyn AggregateStore>,
+        events: Arc<MemoryEventStore>,
+        aggregates: Arc<MemoryAggregateStore>,
+        limits: ApiLimits,
+    ) -> Self {
+        let service = UsageService::new(event_store, aggregate_store, UsageConfig::default())
+            .with_cache(Arc::new(MemoryCache::default()))
+            .with_clock(Arc::new(StoppedClock));
+        let service = Arc::new(service);
+        let listen = async || TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let (http, grpc) = (listen().await, listen().await);
+        let addresses = (http.local_addr().expect("bound"), grpc.local_addr().expect("bound"));
+        let shutdown = CancellationToken::new();
+        let serving = {
+            let (service, limits, shutdown) = (service.clone(), limits.clone(), shutdown.clone());
+            async move {
+                let (http, grpc) = tokio::join!(
+                    serve_http(http, service.clone(), limits.clone(), shutdown.clone()),
+                    serve_grpc(grpc, service, limits, shutdown),
+                );
+                let () = http;
+                grpc.expect("gRPC stops without an error");
+            }
+        };
+        let running = tokio::spawn(serving);
+        Self { http: addresses.0, grpc: addresses.1, events, aggregates, shutdown, running }
+    }
+
+    /// Stores and counts events, given as JSON.
+    pub(crate) async fn add(&self, events: impl IntoIterator<Item = serde_json::Value>) {
+        let events: Vec<_> =
+            events.into_iter().map(|json| Event::decode(json.to_string().as_bytes()).expect("valid")).collect();
+        self.add_events(events).await;
+    }
+
+    pub(crate) async fn add_events(&self, events: Vec<Event>) {
+        let contributions = events.iter().map(Contribution::of).collect();
+        self.aggregates.add(&Batch::new(contributions, Vec::new())).await.expect("counted");
+        let identified = events.into_iter().map(IdentifiedEvent::from).collect();
+        self.events.store(&Batch::new(identified, Vec::new())).await.expect("stored");
+    }
+
+    /// Tells both servers to stop.
+    pub(crate) fn stop(&self) {
+        self.shutdown.cancel();
+    }
+
+    /// Waits until both have.
+    pub(crate) async fn stopped(self) {
+        self.stop();
+        tokio::time::timeout(SOON, self.running).await.expect("they stop").expect("they don't panic");
+    }
+}
+
+/// How a store answers that can't.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Answer {
+    Unavailable,
+    Internal,
+    Never,
+}
+
+/// What no client may see.
+pub(crate) const SECRET: &str = "SELECT password FROM /var/lib/postgres";
+
+#[derive(Debug)]
+struct BrokenStore(Answer);
+
+impl BrokenStore {
+    async fn answer<T>(&self) -> Result<T, Error> {
+        match self.0 {
+            Answer::Unavailable => Err(Error::unavailable("postgres", SECRET)),
+            Answer::Internal => Err(Error::internal("postgres", SECRET)),
+            Answer::Never => std::future::pending().await,
+        }
+    }
+}
+
+#[async_trait]
+impl EventStore for BrokenStore {
+    async fn store(&self, _: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
+        self.answer().await
+    }
+
+    async fn timeline(&self, _: &TimelineQuery) -> Result<Vec<Event>, Error> {
+        self.answer().await
+    }
+
+    async fn count(&self, _: &TimelineFilter) -> Result<u64, Error> {
+        self.answer().await
+    }
+}
+
+#[async_trait]
+impl AggregateStore for BrokenStore {
+    async fn add(&self, _: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
+        self.answer().await
+    }
+
+    async fn totals(&self, _: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
+        self.answer().await
+    }
+}

@@ -1,0 +1,38 @@
+//! What the tests of the services share.
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+use std::time::Duration;
+
+use netagg_core::memory::MemoryLog;
+use netagg_core::{PartitionId, Record};
+
+pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
+
+/// A valid event whose `event_id` is `id`, in the user's timeline at noon of 2025-10-20.
+pub(crate) fn json(id: u128) -> String {
+    format!(
+        r#"{{"event_id":"{}","source_id":"provider-1","user_id":"user-1","type":"DATA",
+        "started_at":"2025-10-20T12:00:00Z","duration_sec":60,"bytes_up":{id},"bytes_down":1}}"#,
+        uuid::Uuid::from_u128(id)
+    )
+}
+
+/// A closed log of one partition with records of these values.
+pub(crate) fn log_of(values: impl IntoIterator<Item = String>) -> MemoryLog {
+    let log = MemoryLog::new("events", 1);
+    values.into_iter().for_each(|value| append(&log, value));
+    log.close();
+    log
+}
+
+/// Appends a record of 2025-10-20.
+pub(crate) fn append(log: &MemoryLog, value: String) {
+    log.append(Record {
+        partition: PartitionId::new("events", 0),
+        offset: 0,
+        timestamp: "2025-10-20T12:00:00Z".parse().ok(),
+        key: None,
+        value: Some(value.into()),
+        headers: Vec::new(),
+    });
+}

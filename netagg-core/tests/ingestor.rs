@@ -1,0 +1,130 @@
+//! The ingestor through its public interface.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use common::{HOUR, json, log_of};
+use mockall::mock;
+use mockall::predicate::function;
+use netagg_core::memory::{MemoryDeadLetters, MemoryEventStore};
+use netagg_core::ports::{DeadLetters, EventStore, TimelineFilter, TimelineQuery};
+use netagg_core::{
+    Batch, BatchOutcome, ConsumerConfig, DeadLetter, Error, Event, IdentifiedEvent, Ingestor, InvalidKind, PartitionId,
+};
+use tokio_util::sync::CancellationToken;
+
+mock! {
+    #[derive(Debug)]
+    Store {}
+    #[async_trait]
+    impl EventStore for Store {
+        async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error>;
+        async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error>;
+        async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error>;
+    }
+}
+
+mock! {
+    #[derive(Debug)]
+    Letters {}
+    #[async_trait]
+    impl DeadLetters for Letters {
+        async fn send(&self, letters: &[DeadLetter]) -> Result<(), Error>;
+    }
+}
+
+fn refused() -> Error {
+    Error::Refused { dependency: "store", source: "not this one".into() }
+}
+
+/// A store that takes into `inner` all but batches with one of `bad` events.
+fn picky(inner: &Arc<MemoryEventStore>, bad: &'static [u128]) -> MockStore {
+    let mut store = MockStore::new();
+    let inner = inner.clone();
+    store.expect_store().returning(move |batch| {
+        let is_bad = |item: &IdentifiedEvent| bad.contains(&item.event.fields().event_id.as_u128());
+        if batch.items().iter().any(is_bad) {
+            return Err(refused());
+        }
+        futures::executor::block_on(inner.store(batch))
+    });
+    store
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_store_refuses_is_dead_lettered_and_the_rest_of_its_batch_is_stored() {
+    let copy = json(1);
+    let log = log_of([json(1), json(2), "{}".to_owned(), json(3), copy, json(4)]);
+    let (events, letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
+    let ingestor = Ingestor::new(Arc::new(picky(&events, &[2, 4])), letters.clone());
+    ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
+
+    assert_eq!(events.len(), 2);
+    let kinds: BTreeMap<_, _> =
+        letters.letters().into_iter().map(|letter| (letter.record.offset, letter.reason)).collect();
+    let found: Vec<_> = kinds.iter().map(|(offset, reason)| (*offset, reason.kind())).collect();
+    let by_store = InvalidKind::RefusedByStore;
+    assert_eq!(found, [(1, by_store), (2, InvalidKind::MissingField), (5, by_store)]);
+    assert_eq!(kinds[&1].to_string(), "found store refuses the data: not this one; accepted: storable data");
+    let done = std::iter::once(0..6).collect::<Vec<_>>();
+    assert_eq!(events.done(&PartitionId::new("events", 0)), done, "nothing is left behind");
+    assert_eq!(log.committed("group")[0].next_offset, 6);
+    let stats = ingestor.stats().snapshot();
+    assert_eq!((stats.consumed, stats.new, stats.duplicates, stats.invalid, stats.batches), (6, 2, 1, 3, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_stored_as_done_before_its_dead_letters_are_kept() {
+    let log = log_of(["{}".to_owned(), json(1)]);
+    let mut order = mockall::Sequence::new();
+    let mut letters = MockLetters::new();
+    let away = || Err(Error::unavailable("dead letters", "away"));
+    letters.expect_send().times(3).in_sequence(&mut order).returning(move |_| away());
+    letters.expect_send().times(1).in_sequence(&mut order).returning(|_| Ok(()));
+    let mut store = MockStore::new();
+    let of_both = function(|batch: &Batch<IdentifiedEvent>| batch.items().len() == 1 && batch.spans()[0].to == 2);
+    store.expect_store().with(of_both).times(1).in_sequence(&mut order).returning(|_| Ok(BatchOutcome::default()));
+    let ingestor = Ingestor::new(Arc::new(store), Arc::new(letters));
+    ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
+    assert_eq!(log.committed("group")[0].next_offset, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_no_repetition_helps_ends_the_run_uncommitted() {
+    let log = log_of([json(1)]);
+    let mut store = MockStore::new();
+    store.expect_store().times(1).returning(|_| Err(Error::internal("store", "a bug")));
+    let ingestor = Ingestor::new(Arc::new(store), Arc::new(MemoryDeadLetters::new()));
+    let error = ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect_err("the store's error");
+    assert_eq!(error.to_string(), "store failed: a bug");
+    assert_eq!(log.committed("group"), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_must_be_set_up_first_is_waited_for() {
+    let log = log_of([json(1)]);
+    let mut store = MockStore::new();
+    let not_set_up = || Error::NotSetUp { dependency: "store", reason: "run the migrations".into(), source: None };
+    store.expect_store().times(30).returning(move |_| Err(not_set_up()));
+    store.expect_store().returning(|_| Ok(BatchOutcome { new: 1, ..BatchOutcome::default() }));
+    let ingestor = Ingestor::new(Arc::new(store), Arc::new(MemoryDeadLetters::new()));
+    let run = async { ingestor.run(&mut log.source("group"), CancellationToken::new()).await };
+    tokio::time::timeout(HOUR, run).await.expect("in time").expect("the end");
+    assert_eq!(ingestor.stats().snapshot().new, 1);
+}
+
+#[tokio::test]
+async fn duplicates_and_conflicts_are_counted_apart_wherever_they_lie() {
+    let changed = json(1).replace("user-1", "user-2");
+    let log = log_of([json(1), json(1), changed.clone(), json(2), json(1), changed]);
+    let events = Arc::new(MemoryEventStore::new());
+    let ingestor = Ingestor::new(events.clone(), Arc::new(MemoryDeadLetters::new()))
+        .with_config(ConsumerConfig { batch_size: 3, ..ConsumerConfig::default() });
+    ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
+    let stats = ingestor.stats().snapshot();
+    assert_eq!((stats.new, stats.duplicates, stats.conflicts, stats.batches), (2, 2, 2, 2));
+    assert_eq!(events.len(), 2);
+}

@@ -1,0 +1,317 @@
+//! How to reach the brokers, and librdkafka's properties on top.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaConfRes;
+
+/// The brokers, and what else librdkafka shall know.
+///
+/// Everything has a default that bounds memory and loses nothing; [`with_option`](Self::with_option) passes any of
+/// librdkafka's properties through, such as `security.protocol`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KafkaConfig {
+    brokers: String,
+    options: BTreeMap<String, String>,
+}
+
+impl KafkaConfig {
+    /// The brokers to start from: `host:port`, several with commas between.
+    pub fn new(brokers: impl Into<String>) -> Self {
+        Self { brokers: brokers.into(), options: BTreeMap::new() }
+    }
+
+    /// The brokers to start from.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Sets a property of librdkafka for all clients; a producer ignores those of consumers, and the other way round.
+    ///
+    /// An alias stands for the property it names: `compression.type` replaces `compression.codec`.
+    ///
+    /// # Errors
+    /// For a property that librdkafka does not have, a value that it does not take, and a property that is
+    /// [reserved](ConfigError::Reserved). No error tells the value of a secret.
+    pub fn with_option(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
+        let canonical = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property);
+        if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| *reserved == canonical) {
+            return Err(ConfigError::Reserved { name: name.to_owned(), reason });
+        }
+        match ClientConfig::new().set(canonical, value).create_native_config() {
+            Ok(_) => {}
+            Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
+                return Err(ConfigError::Unknown { name: name.to_owned() });
+            }
+            Err(_) if is_secret(canonical) => {
+                let (value, reason) = ("(not shown)".to_owned(), "not taken by librdkafka".to_owned());
+                return Err(ConfigError::Invalid { name: name.to_owned(), value, reason });
+            }
+            Err(error) => {
+                let reason = match error {
+                    KafkaError::ClientConfig(_, reason, ..) => reason,
+                    other => other.to_string(),
+                };
+                return Err(ConfigError::Invalid { name: name.to_owned(), value: value.to_owned(), reason });
+            }
+        }
+        self.options.insert(canonical.to_owned(), value.to_owned());
+        Ok(self)
+    }
+
+    /// For a member of `group`.
+    pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
+        let mut config = self.client(CONSUMER);
+        config.set("group.id", group);
+        if self.options.get("group.protocol").is_some_and(|protocol| protocol == "consumer") {
+            // these are the broker's to decide then, and librdkafka refuses them
+            config.remove("partition.assignment.strategy").remove("session.timeout.ms");
+        }
+        config
+    }
+
+    /// For a producer whose batches are at most `batch_bytes`.
+    pub(crate) fn producer(&self, batch_bytes: usize) -> ClientConfig {
+        let mut config = self.client(PRODUCER);
+        if !self.options.contains_key("batch.size") {
+            config.set("batch.size", batch_bytes.to_string());
+        }
+        config
+    }
+
+    /// For a client that neither reads nor writes records.
+    pub(crate) fn admin(&self) -> ClientConfig {
+        self.client(&[])
+    }
+
+    fn client(&self, defaults: &[(&str, &str)]) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set_log_level(RDKafkaLogLevel::Warning);
+        config.set("bootstrap.servers", &self.brokers);
+        for (name, value) in CLIENT.iter().chain(defaults) {
+            config.set(*name, *value);
+        }
+        config.extend(self.options.clone());
+        config
+    }
+}
+
+impl Default for KafkaConfig {
+    /// A broker on this machine, at Kafka's port.
+    fn default() -> Self {
+        Self::new("localhost:9092")
+    }
+}
+
+impl fmt::Debug for KafkaConfig {
+    /// Tells which options are set, not to what: some are secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<_> = self.options.keys().collect();
+        f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("options", &options).finish()
+    }
+}
+
+/// Why a configuration cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// librdkafka has no such property.
+    #[error("{name} is no property of librdkafka; see its CONFIGURATION.md for those there are")]
+    Unknown {
+        /// The property, as it was given.
+        name: String,
+    },
+    /// The property does not take the value.
+    #[error("{name} does not take {value}: {reason}")]
+    Invalid {
+        /// The property, as it was given.
+        name: String,
+        /// The value; not that of a secret.
+        value: String,
+        /// What librdkafka says.
+        reason: String,
+    },
+    /// netagg sets the property itself; another value would break a guarantee.
+    #[error("{name} cannot be set: {reason}")]
+    Reserved {
+        /// The property, as it was given.
+        name: String,
+        /// What depends on it.
+        reason: &'static str,
+    },
+    /// Each property is fine, but librdkafka makes no client of them.
+    #[error("librdkafka refuses the configuration: {reason}")]
+    Refused {
+        /// What librdkafka says.
+        reason: String,
+    },
+}
+
+impl From<KafkaError> for ConfigError {
+    /// Of an error while a client was made.
+    fn from(error: KafkaError) -> Self {
+        let reason = match error {
+            // its text has the value, which may be a secret
+            KafkaError::ClientConfig(_, _, name, _) => format!("{name} has a value that it does not take"),
+            KafkaError::ClientCreation(reason) => reason,
+            other => {
+                other.rdkafka_error_code().map_or_else(|| other.to_string(), |code: RDKafkaErrorCode| code.to_string())
+            }
+        };
+        Self::Refused { reason }
+    }
+}
+
+/// What every client is told.
+const CLIENT: &[(&str, &str)] = &[
+    ("client.id", "netagg"),
+    ("reconnect.backoff.max.ms", "2000"),
+    ("socket.keepalive.enable", "true"),
+    // a topic that is made later is found within this time
+    ("topic.metadata.refresh.interval.ms", "5000"),
+];
+
+const CONSUMER: &[(&str, &str)] = &[
+    // a new group starts with all there is
+    ("auto.offset.reset", "earliest"),
+    // only what is stored is committed, by us
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // librdkafka's defaults hold 64 MiB and more, and stall for a second whenever that is full
+    ("fetch.max.bytes", "8388608"),
+    ("fetch.message.max.bytes", "1048576"),
+    ("fetch.queue.backoff.ms", "50"),
+    ("queued.max.messages.kbytes", "16384"),
+    ("isolation.level", "read_committed"),
+    // members keep what they go on with; a crashed one is replaced after the session's timeout
+    ("partition.assignment.strategy", "cooperative-sticky"),
+    ("session.timeout.ms", "15000"),
+    // tells us which brokers are up
+    ("statistics.interval.ms", "1000"),
+];
+
+const PRODUCER: &[(&str, &str)] = &[
+    ("acks", "all"),
+    ("compression.codec", "lz4"),
+    ("enable.idempotence", "true"),
+    ("queue.buffering.max.ms", "5"),
+    // room for the largest dead letter; what fits is the broker's to say
+    ("message.max.bytes", "2097152"),
+    ("message.timeout.ms", "30000"),
+    // as Java's clients do, so that a key goes to one partition whoever writes it; null keys go anywhere
+    ("partitioner", "murmur2_random"),
+    ("queue.buffering.max.kbytes", "32768"),
+];
+
+/// Aliases, and the properties they name. librdkafka takes whichever was set last, and we set in no certain order.
+const ALIASES: &[(&str, &str)] = &[
+    ("auto.commit.enable", "enable.auto.commit"),
+    ("compression.type", "compression.codec"),
+    ("delivery.timeout.ms", "message.timeout.ms"),
+    ("linger.ms", "queue.buffering.max.ms"),
+    ("max.in.flight.requests.per.connection", "max.in.flight"),
+    ("max.partition.fetch.bytes", "fetch.message.max.bytes"),
+    ("metadata.broker.list", "bootstrap.servers"),
+    ("request.required.acks", "acks"),
+    ("retries", "message.send.max.retries"),
+    ("sasl.mechanism", "sasl.mechanisms"),
+];
+
+/// What is not for options to set, and why.
+const RESERVED: &[(&str, &str)] = &[
+    ("acks", "an event counts as sent when all replicas in sync have it"),
+    ("auto.offset.reset", "a new group must start with the first event"),
+    ("bootstrap.servers", "the brokers are configured by themselves"),
+    ("delivery.report.only.error", "every event sent is waited for"),
+    ("enable.auto.commit", "only offsets of stored events are committed"),
+    ("enable.auto.offset.store", "only offsets of stored events are committed"),
+    ("enable.idempotence", "events of one user must stay in order"),
+    ("group.id", "the group is configured by itself"),
+    ("isolation.level", "events of aborted transactions must not be read"),
+    ("offset.store.method", "offsets are kept by the broker"),
+    ("statistics.interval.ms", "readiness depends on the statistics"),
+    ("transactional.id", "events are not sent in transactions"),
+];
+
+fn is_secret(property: &str) -> bool {
+    ["password", "passphrase", "secret", ".pem", "oauthbearer.config"].iter().any(|part| property.contains(part))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rdkafka::consumer::BaseConsumer;
+    use rdkafka::producer::BaseProducer;
+
+    fn with(options: &[(&str, &str)]) -> Result<KafkaConfig, ConfigError> {
+        options.iter().try_fold(KafkaConfig::default(), |config, (name, value)| config.with_option(name, value))
+    }
+
+    fn makes_clients(options: &[(&str, &str)]) {
+        let config = with(options).expect("valid options");
+        config.consumer("group").create::<BaseConsumer>().unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        config.producer(1_000).create::<BaseProducer>().unwrap_or_else(|error| panic!("{options:?}: {error}"));
+    }
+
+    #[test]
+    fn every_promised_codec_and_protocol_is_built_in() {
+        makes_clients(&[]);
+        for codec in ["none", "gzip", "snappy", "lz4", "zstd"] {
+            makes_clients(&[("compression.type", codec)]);
+        }
+        makes_clients(&[("security.protocol", "ssl")]);
+        for mechanism in ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] {
+            for protocol in ["sasl_plaintext", "sasl_ssl"] {
+                let login = [("sasl.username", "user"), ("sasl.password", "password")];
+                makes_clients(
+                    &[&[("security.protocol", protocol), ("sasl.mechanism", mechanism)][..], &login].concat(),
+                );
+            }
+        }
+        makes_clients(&[("partition.assignment.strategy", "range")]);
+        makes_clients(&[("group.protocol", "consumer")]);
+    }
+
+    #[test]
+    fn an_option_replaces_the_default_also_by_its_alias() {
+        let config = with(&[("linger.ms", "20"), ("fetch.max.bytes", "1000000")]).expect("valid");
+        assert_eq!(config.producer(1_000).get("queue.buffering.max.ms"), Some("20"));
+        assert_eq!(config.producer(1_000).get("linger.ms"), None);
+        assert_eq!(config.consumer("group").get("fetch.max.bytes"), Some("1000000"));
+    }
+
+    #[test]
+    fn wrong_options_are_named() {
+        assert_eq!(with(&[("no.such", "1")]), Err(ConfigError::Unknown { name: "no.such".to_owned() }));
+        for (name, value) in [("fetch.min.bytes", "0"), ("fetch.min.bytes", "many"), ("compression.type", "rar")] {
+            let error = with(&[(name, value)]).expect_err("invalid");
+            assert!(matches!(&error, ConfigError::Invalid { name: named, .. } if named == name), "{error}");
+            assert!(error.to_string().contains(value), "{error}");
+        }
+        for name in RESERVED.iter().map(|(name, _)| *name).chain(["request.required.acks", "auto.commit.enable"]) {
+            let error = with(&[(name, "1")]).expect_err("reserved");
+            assert!(matches!(&error, ConfigError::Reserved { name: named, .. } if named == name), "{error}");
+        }
+        let error = with(&[("rebalance_cb", "1")]).expect_err("not for text");
+        assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
+    }
+
+    #[test]
+    fn properties_that_do_not_go_together_are_refused() {
+        let config = with(&[("session.timeout.ms", "10000"), ("max.poll.interval.ms", "5000")]).expect("valid each");
+        let error = config.consumer("group").create::<BaseConsumer>().map(drop).expect_err("too short");
+        assert!(ConfigError::from(error).to_string().contains("max.poll.interval.ms"));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let config = with(&[("sasl.password", "hunter2"), ("ssl.key.password", "hunter2")]).expect("valid");
+        let shown = format!("{config:?}");
+        assert!(shown.contains("sasl.password") && !shown.contains("hunter2"), "{shown}");
+        let error = with(&[("ssl.key.pem", "hunter2\0")]).expect_err("NUL");
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error}");
+    }
+}

@@ -1,0 +1,56 @@
+//! Kafka's errors, by what they mean to a caller.
+
+use netagg_core::Error;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+/// What the ports' errors call this dependency.
+pub(crate) const KAFKA: &str = "kafka";
+
+/// The port's error for `error`, seen while working on `topic`.
+pub(crate) fn of(error: KafkaError, topic: &str) -> Error {
+    let code = error.rdkafka_error_code();
+    match code {
+        Some(code) if is_missing_topic(code) => {
+            Error::NotSetUp { dependency: KAFKA, reason: missing_topic(topic), source: Some(error.into()) }
+        }
+        Some(code) if is_refused_access(code) => {
+            Error::NotSetUp { dependency: KAFKA, reason: refused_access(code, topic), source: Some(error.into()) }
+        }
+        Some(
+            RDKafkaErrorCode::MessageSizeTooLarge
+            | RDKafkaErrorCode::InvalidRecord
+            | RDKafkaErrorCode::InvalidTimestamp
+            | RDKafkaErrorCode::PolicyViolation,
+        ) => Error::Refused { dependency: KAFKA, source: error.into() },
+        Some(RDKafkaErrorCode::InvalidArgument | RDKafkaErrorCode::InvalidTopic) => Error::internal(KAFKA, error),
+        // most codes tell of a state that brokers get over
+        _ => Error::unavailable(KAFKA, error),
+    }
+}
+
+pub(crate) fn is_missing_topic(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition
+    )
+}
+
+pub(crate) fn missing_topic(topic: &str) -> String {
+    format!("the topic {topic} is not there; `netagg topic create` makes it")
+}
+
+pub(crate) fn is_refused_access(code: RDKafkaErrorCode) -> bool {
+    matches!(
+        code,
+        RDKafkaErrorCode::Authentication
+            | RDKafkaErrorCode::SaslAuthenticationFailed
+            | RDKafkaErrorCode::SSL
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::ClusterAuthorizationFailed
+    )
+}
+
+pub(crate) fn refused_access(code: RDKafkaErrorCode, topic: &str) -> String {
+    format!("the broker refuses access ({code}); check the login, the certificates and the rights on the topic {topic}")
+}

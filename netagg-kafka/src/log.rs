@@ -1,0 +1,17 @@
+//! librdkafka's own log lines.
+
+use rdkafka::config::RDKafkaLogLevel;
+
+/// Passes a line on: warnings as such, connection troubles for debugging only. They come with every attempt to
+/// reconnect, and a [`KafkaHealth`](crate::KafkaHealth) or a failing call tells of them.
+pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    let ignored_on_purpose = facility == "CONFWARN" && message.contains("will be ignored by this");
+    let connection = matches!(facility, "FAIL" | "ERROR");
+    match level {
+        _ if ignored_on_purpose || connection => tracing::debug!(target: "librdkafka", facility, message),
+        RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info | RDKafkaLogLevel::Debug => {
+            tracing::debug!(target: "librdkafka", facility, message);
+        }
+        _ => tracing::warn!(target: "librdkafka", facility, message),
+    }
+}

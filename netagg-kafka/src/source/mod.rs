@@ -1,0 +1,154 @@
+//! Reads events, as a member of a group.
+
+mod context;
+mod outbox;
+mod poller;
+mod positions;
+mod record;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, Thread};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use netagg_core::ports::{EventSource, SourceEvent};
+use netagg_core::{Error, PartitionId, Position};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use tokio::sync::{mpsc, oneshot};
+
+use self::context::Context;
+use self::outbox::Delivery;
+use self::poller::Poller;
+use self::positions::Positions;
+use crate::error::KAFKA;
+use crate::{ConfigError, KafkaConfig, KafkaHealth};
+
+/// How many deliveries wait for the reader, at most.
+const DELIVERIES: usize = 8;
+/// How long closing may take.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Reads a topic as a member of a group.
+///
+/// A thread of its own polls the broker, so that the member stays in its group however slow its reader is; what it
+/// reads ahead is bounded: by `queued.max.messages.kbytes` inside librdkafka, and by 8 MiB (or eight records, if those
+/// are larger) after it. A reader that stands still for 2 s has its partitions paused.
+///
+/// Positions are committed twice a second and when partitions are given up. [`close`](EventSource::close) makes sure of
+/// the last ones; a source that is dropped tries the same, with nobody to tell.
+pub struct KafkaSource {
+    deliveries: mpsc::Receiver<Delivery>,
+    positions: Arc<Positions>,
+    /// The assignments that the reader has been told of.
+    epochs: BTreeMap<PartitionId, u64>,
+    health: KafkaHealth,
+    closing: Arc<AtomicBool>,
+    closed: Option<oneshot::Receiver<Result<(), Error>>>,
+    thread: Thread,
+}
+
+impl KafkaSource {
+    /// A member of `group` that reads `topic`, which need not exist yet. It connects by itself and waits for what is
+    /// absent; [`health`](Self::health) tells what that is.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the configuration.
+    pub fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, ConfigError> {
+        let positions = Arc::new(Positions::default());
+        let health = KafkaHealth::new();
+        let context = Context {
+            topic: topic.into(),
+            positions: Arc::clone(&positions),
+            health: health.clone(),
+            changes: Mutex::default(),
+            complaint: Mutex::default(),
+        };
+        let consumer: BaseConsumer<Context> = config.consumer(group).create_with_context(context)?;
+        consumer.subscribe(&[topic])?;
+        tracing::info!(brokers = config.brokers(), group, topic, "kafka consumer");
+
+        let (sender, deliveries) = mpsc::channel(DELIVERIES);
+        let closing = Arc::new(AtomicBool::new(false));
+        let (closed_sender, closed) = oneshot::channel();
+        let poller = Poller::new(consumer, sender, Arc::clone(&closing));
+        let thread = thread::Builder::new()
+            .name(format!("kafka {group}"))
+            .spawn(move || poller.run(closed_sender))
+            .map_err(|error| ConfigError::Refused { reason: format!("no thread for the consumer: {error}") })?;
+        Ok(Self {
+            deliveries,
+            positions,
+            epochs: BTreeMap::new(),
+            health,
+            closing,
+            closed: Some(closed),
+            thread: thread.thread().clone(),
+        })
+    }
+
+    /// Tells how the source fares, for readiness.
+    pub fn health(&self) -> KafkaHealth {
+        self.health.clone()
+    }
+}
+
+#[async_trait]
+impl EventSource for KafkaSource {
+    async fn next(&mut self) -> Result<SourceEvent, Error> {
+        let Some(delivery) = self.deliveries.recv().await else {
+            // only a source that was closed ends
+            let closed = self.closed.is_none();
+            return if closed { Ok(SourceEvent::End) } else { Err(Error::internal(KAFKA, "the consumer has ended")) };
+        };
+        self.thread.unpark();
+        match delivery {
+            Delivery::Assigned { epoch, partitions } => {
+                self.epochs.extend(partitions.iter().map(|partition| (partition.clone(), epoch)));
+                Ok(SourceEvent::Assigned(partitions))
+            }
+            Delivery::Records(records) => Ok(SourceEvent::Records(records)),
+            Delivery::Revoked(partitions) => {
+                self.epochs.retain(|partition, _| !partitions.contains(partition));
+                Ok(SourceEvent::Revoked(partitions))
+            }
+            Delivery::Failed(error) => Err(error),
+        }
+    }
+
+    async fn commit(&mut self, positions: &[Position]) -> Result<(), Error> {
+        for position in positions {
+            if let Some(epoch) = self.epochs.get(&position.partition) {
+                self.positions.offer(position, *epoch);
+            }
+        }
+        Ok(())
+    }
+
+    async fn close(&mut self) -> Result<(), Error> {
+        let Some(closed) = self.closed.take() else { return Ok(()) };
+        self.closing.store(true, Ordering::Release);
+        self.thread.unpark();
+        self.deliveries.close();
+        match tokio::time::timeout(CLOSE, closed).await {
+            Ok(Ok(committed)) => committed,
+            Ok(Err(_)) => Err(Error::internal(KAFKA, "the consumer has ended early")),
+            Err(elapsed) => Err(Error::unavailable(KAFKA, elapsed)),
+        }
+    }
+}
+
+impl Drop for KafkaSource {
+    fn drop(&mut self) {
+        self.closing.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl fmt::Debug for KafkaSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSource").field("health", &self.health).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,137 @@
+//! What has been read and not yet handed over.
+
+use std::collections::VecDeque;
+
+use netagg_core::{Error, PartitionId, Record};
+
+/// How many records are handed over at once, at most.
+const CHUNK_RECORDS: usize = 500;
+/// How many bytes of records are handed over at once; the last record may exceed it.
+const CHUNK_BYTES: usize = 1 << 20;
+
+/// What the polling thread tells the reader.
+#[derive(Debug)]
+pub(super) enum Delivery {
+    Assigned {
+        epoch: u64,
+        partitions: Vec<PartitionId>,
+    },
+    Records(Vec<Record>),
+    Revoked(Vec<PartitionId>),
+    /// The consumer can never go on.
+    Failed(Error),
+}
+
+/// Deliveries in order, the records of the last one still being gathered.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    ready: VecDeque<Delivery>,
+    chunk: Vec<Record>,
+    bytes: usize,
+}
+
+impl Outbox {
+    /// Adds a record.
+    pub(super) fn record(&mut self, record: Record) {
+        self.bytes += record.size();
+        self.chunk.push(record);
+        if self.chunk.len() >= CHUNK_RECORDS || self.bytes >= CHUNK_BYTES {
+            self.close_chunk();
+        }
+    }
+
+    /// Makes the records so far ready.
+    pub(super) fn close_chunk(&mut self) {
+        if !self.chunk.is_empty() {
+            let room = Vec::with_capacity(self.chunk.len());
+            self.ready.push_back(Delivery::Records(std::mem::replace(&mut self.chunk, room)));
+            self.bytes = 0;
+        }
+    }
+
+    /// Adds anything but records. No record of partitions that are revoked is handed over any more.
+    pub(super) fn event(&mut self, event: Delivery) {
+        self.close_chunk();
+        if let Delivery::Revoked(partitions) = &event {
+            self.ready.retain_mut(|delivery| {
+                let Delivery::Records(records) = delivery else { return true };
+                records.retain(|record| !partitions.contains(&record.partition));
+                !records.is_empty()
+            });
+        }
+        self.ready.push_back(event);
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Delivery> {
+        self.ready.pop_front()
+    }
+
+    /// Puts the delivery back that [`pop`](Self::pop) gave.
+    pub(super) fn put_back(&mut self, delivery: Delivery) {
+        self.ready.push_front(delivery);
+    }
+
+    /// Whether nothing waits, not even for its chunk to fill.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready.is_empty() && self.chunk.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(partition: i32, offset: i64, bytes: usize) -> Record {
+        Record {
+            partition: PartitionId::new("topic", partition),
+            offset,
+            timestamp: None,
+            key: None,
+            value: Some(vec![b'x'; bytes].into()),
+            headers: Vec::new(),
+        }
+    }
+
+    /// Deliveries as text: `+` assigned, `-` revoked, else the records.
+    fn drain(outbox: &mut Outbox) -> Vec<String> {
+        let text = |delivery| match delivery {
+            Delivery::Assigned { partitions, .. } => format!("+{}", partitions.len()),
+            Delivery::Revoked(partitions) => format!("-{}", partitions.len()),
+            Delivery::Failed(error) => error.to_string(),
+            Delivery::Records(records) => {
+                let places: Vec<_> = records.iter().map(|r| format!("{}@{}", r.partition.number, r.offset)).collect();
+                places.join(" ")
+            }
+        };
+        std::iter::from_fn(|| outbox.pop()).map(text).collect()
+    }
+
+    #[test]
+    fn chunks_are_bounded_by_count_and_bytes() {
+        let mut outbox = Outbox::default();
+        for offset in 0..501 {
+            outbox.record(record(0, offset, 10));
+        }
+        assert!(matches!(outbox.pop(), Some(Delivery::Records(records)) if records.len() == CHUNK_RECORDS));
+        assert!(outbox.pop().is_none() && !outbox.is_empty());
+        outbox.record(record(0, 501, CHUNK_BYTES));
+        assert_eq!(drain(&mut outbox), ["0@500 0@501"]);
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn events_keep_their_place_among_records() {
+        let mut outbox = Outbox::default();
+        let partitions = || vec![PartitionId::new("topic", 1)];
+        outbox.record(record(0, 5, 1));
+        outbox.event(Delivery::Assigned { epoch: 1, partitions: partitions() });
+        outbox.record(record(1, 7, 1));
+        outbox.record(record(0, 6, 1));
+        outbox.close_chunk();
+        outbox.record(record(1, 8, 1));
+        outbox.event(Delivery::Revoked(partitions()));
+        outbox.record(record(0, 7, 1));
+        outbox.close_chunk();
+        assert_eq!(drain(&mut outbox), ["0@5", "+1", "0@6", "-1", "0@7"]);
+    }
+}

@@ -1,0 +1,266 @@
+//! The thread that polls.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netagg_core::{Error, PartitionId, Position};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Message};
+use rdkafka::{Offset, TopicPartitionList};
+use tokio::sync::mpsc::{self, error::TrySendError};
+use tokio::sync::oneshot;
+
+use super::context::{Context, commit, list};
+use super::outbox::{Delivery, Outbox};
+use super::record;
+use crate::error::{self, KAFKA};
+
+/// How long a poll, or a wait for the reader, lasts at most.
+const POLL: Duration = Duration::from_millis(100);
+/// How often positions are committed.
+const COMMIT: Duration = Duration::from_millis(500);
+/// How often all of them are, since the failure of a commit is not told.
+const COMMIT_ALL: Duration = Duration::from_secs(30);
+/// How long the reader may let us wait before the partitions are paused. Pausing throws away what was fetched ahead,
+/// so it is for a reader that stands still, not for one that is merely slower than the broker.
+const PAUSE_AFTER: Duration = Duration::from_secs(2);
+/// How often a topic that is not there is looked for.
+const TOPIC_CHECK: Duration = Duration::from_secs(2);
+/// How long a last commit is tried.
+const LAST_COMMIT: Duration = Duration::from_secs(2);
+/// How long it may take to give up the partitions.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// Owns the consumer. Whatever the reader does, it polls often enough to stay a member of the group.
+pub(super) struct Poller {
+    consumer: BaseConsumer<Context>,
+    deliveries: mpsc::Sender<Delivery>,
+    closing: Arc<AtomicBool>,
+    outbox: Outbox,
+    paused: bool,
+    waiting_since: Option<Instant>,
+    committed: Instant,
+    committed_all: Instant,
+    topic_checked: Instant,
+}
+
+impl Poller {
+    pub(super) fn new(
+        consumer: BaseConsumer<Context>,
+        deliveries: mpsc::Sender<Delivery>,
+        closing: Arc<AtomicBool>,
+    ) -> Self {
+        let now = Instant::now();
+        Self {
+            consumer,
+            deliveries,
+            closing,
+            outbox: Outbox::default(),
+            paused: false,
+            waiting_since: None,
+            committed: now,
+            committed_all: now,
+            topic_checked: now,
+        }
+    }
+
+    /// Polls until the source is closed or the consumer fails for good, then commits, leaves the group, and tells how
+    /// the last commits went.
+    pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), Error>>) {
+        while !self.closing.load(Ordering::Acquire) && !self.deliveries.is_closed() {
+            let delivered = self.deliver();
+            self.commit_when_due();
+            self.check_topic_when_due();
+            if delivered {
+                self.waiting_since = None;
+                self.resume_when_drained();
+            } else if !self.paused {
+                if self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PAUSE_AFTER {
+                    thread::park_timeout(POLL);
+                    continue;
+                }
+                self.pause();
+            }
+            if self.paused {
+                // the reader wakes us, a poll would not end then
+                thread::park_timeout(POLL);
+            }
+            if !self.poll() {
+                self.deliver();
+                break;
+            }
+        }
+        let committed = self.last_commit();
+        self.consumer.unsubscribe();
+        let leaving = Instant::now();
+        while !self.consumer.context().positions.assigned().is_empty() && leaving.elapsed() < LEAVE {
+            let _ = self.consumer.poll(POLL);
+        }
+        // leaves the group
+        drop(self);
+        // nobody may be left to hear it
+        let _ = closed.send(committed);
+    }
+
+    /// Hands over what is ready; false if the reader has to take something first.
+    fn deliver(&mut self) -> bool {
+        while let Some(delivery) = self.outbox.pop() {
+            match self.deliveries.try_send(delivery) {
+                Ok(()) => {}
+                Err(TrySendError::Full(delivery)) => {
+                    self.outbox.put_back(delivery);
+                    return false;
+                }
+                Err(TrySendError::Closed(_)) => return true,
+            }
+        }
+        true
+    }
+
+    /// Takes one message or event in; false if there will never be another.
+    fn poll(&mut self) -> bool {
+        let wait = if self.paused || !self.outbox.is_empty() { Duration::ZERO } else { POLL };
+        match self.consumer.poll(wait) {
+            Some(Ok(message)) => {
+                let record = copy(&self.consumer, &message);
+                self.outbox.record(record);
+            }
+            Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(error)) => return self.take_error(error),
+            None => {
+                self.outbox.close_chunk();
+                self.take_changes();
+            }
+        }
+        true
+    }
+
+    fn take_changes(&mut self) {
+        for change in self.consumer.context().take_changes() {
+            if let Delivery::Assigned { partitions, .. } = &change
+                && self.paused
+            {
+                self.log_failed("pause", self.consumer.pause(&unplaced(partitions)));
+            }
+            self.outbox.event(change);
+        }
+    }
+
+    /// Notes what a poll complained of; false if it is the end.
+    fn take_error(&mut self, error: KafkaError) -> bool {
+        let context = self.consumer.context();
+        let topic = &*context.topic;
+        match (&error, error.rdkafka_error_code()) {
+            (KafkaError::MessageConsumptionFatal(_), _) => {
+                tracing::error!(%error, topic, "kafka consumer cannot go on");
+                self.outbox.event(Delivery::Failed(Error::internal(KAFKA, error)));
+                return false;
+            }
+            (_, Some(code)) if error::is_missing_topic(code) => context.health.topic(Some(error::missing_topic(topic))),
+            (_, Some(code)) if error::is_refused_access(code) => {
+                context.health.topic(Some(error::refused_access(code, topic)));
+            }
+            // the broker's state is told by health
+            (_, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)) => {}
+            _ => tracing::warn!(%error, topic, "kafka consumer goes on after an error"),
+        }
+        true
+    }
+
+    fn commit_when_due(&mut self) {
+        if self.committed.elapsed() < COMMIT {
+            return;
+        }
+        self.committed = Instant::now();
+        let positions = &self.consumer.context().positions;
+        if self.committed_all.elapsed() >= COMMIT_ALL {
+            self.committed_all = self.committed;
+            positions.send_again();
+        }
+        if let Err(error) = commit(&self.consumer, &positions.take_unsent()) {
+            positions.send_again();
+            tracing::debug!(%error, "kafka commit; trying again");
+        }
+    }
+
+    /// A topic's trouble is told once, its end only to members that get partitions.
+    fn check_topic_when_due(&mut self) {
+        let context = self.consumer.context();
+        if !context.health.topic_is_a_problem() || self.topic_checked.elapsed() < TOPIC_CHECK {
+            return;
+        }
+        self.topic_checked = Instant::now();
+        if let Ok(metadata) = self.consumer.fetch_metadata(Some(&context.topic), POLL)
+            && metadata.topics().iter().any(|topic| topic.error().is_none() && !topic.partitions().is_empty())
+        {
+            context.health.topic(None);
+        }
+    }
+
+    fn pause(&mut self) {
+        self.paused = true;
+        tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer paused: its reader stands still");
+        let assigned = self.consumer.context().positions.assigned();
+        self.log_failed("pause", self.consumer.pause(&unplaced(&assigned)));
+    }
+
+    fn resume_when_drained(&mut self) {
+        if self.paused && self.deliveries.capacity() * 2 >= self.deliveries.max_capacity() {
+            self.paused = false;
+            tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer goes on");
+            let assigned = self.consumer.context().positions.assigned();
+            self.log_failed("resume", self.consumer.resume(&unplaced(&assigned)));
+        }
+    }
+
+    fn log_failed(&self, what: &str, result: KafkaResult<()>) {
+        if let Err(error) = result {
+            tracing::warn!(%error, "kafka consumer cannot {what}");
+        }
+    }
+
+    /// Commits all positions and waits until the broker has them.
+    fn last_commit(&mut self) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            let positions = self.consumer.context().positions.all();
+            if positions.is_empty() {
+                return Ok(());
+            }
+            let committed = commit(&self.consumer, &positions).and_then(|()| self.has_committed(&positions));
+            match committed {
+                Ok(true) => return Ok(()),
+                result if begun.elapsed() > LAST_COMMIT => {
+                    let error = result.err().unwrap_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut));
+                    return Err(Error::unavailable(KAFKA, error));
+                }
+                // a rebalance may be what stands in the way, and ends only if we poll
+                _ => drop(self.consumer.poll(Duration::from_millis(20))),
+            }
+        }
+    }
+
+    fn has_committed(&self, positions: &[Position]) -> KafkaResult<bool> {
+        let committed = self.consumer.committed_offsets(list(positions)?, POLL * 5)?;
+        Ok(positions.iter().all(|Position { partition, next_offset }| {
+            let found = committed.find_partition(&partition.topic, partition.number);
+            found.is_some_and(|found| found.offset() == Offset::Offset(*next_offset))
+        }))
+    }
+}
+
+fn copy(consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) -> netagg_core::Record {
+    record::copy(message, PartitionId::new(Arc::clone(&consumer.context().topic), message.partition()))
+}
+
+/// `partitions` as librdkafka takes them, without offsets. Not to be kept.
+fn unplaced(partitions: &[PartitionId]) -> TopicPartitionList {
+    let mut list = TopicPartitionList::with_capacity(partitions.len());
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.number);
+    }
+    list
+}

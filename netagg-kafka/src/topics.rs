@@ -1,0 +1,270 @@
+//! Makes topics and looks at them.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netagg_core::Error;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
+use rdkafka::client::{Client, ClientContext};
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::metadata::MetadataTopic;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::error::{self, KAFKA};
+use crate::{ConfigError, KafkaConfig, log};
+
+/// How long one request may take.
+const REQUEST: Duration = Duration::from_secs(10);
+
+/// The largest value of an event.
+const EVENT_BYTES: u64 = 1 << 20;
+/// Room for a message's key, headers and framing.
+const ROOM: u64 = 64 << 10;
+
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+/// Administers topics.
+pub struct KafkaTopics {
+    admin: Arc<AdminClient<Context>>,
+    config: KafkaConfig,
+}
+
+/// A topic to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct TopicSpec {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it gets.
+    pub partitions: i32,
+    /// How many copies of each; `None` leaves it to the broker.
+    pub replication: Option<i32>,
+    /// The size of the largest batch, and so of a message.
+    pub max_message_bytes: u64,
+}
+
+impl TopicSpec {
+    /// A topic of events: 8 partitions, and room for events of 1 MiB.
+    pub fn events(name: impl Into<String>) -> Self {
+        Self { name: name.into(), partitions: 8, replication: None, max_message_bytes: EVENT_BYTES + ROOM }
+    }
+
+    /// The topic of dead letters of such events: also room for the headers that tell why.
+    pub fn dead_letters(name: impl Into<String>) -> Self {
+        Self { max_message_bytes: EVENT_BYTES + 2 * ROOM, ..Self::events(name) }
+    }
+}
+
+/// What became of a topic to be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Creation {
+    /// It was made.
+    Created,
+    /// One of this name is there; it was left as it is.
+    Existed,
+}
+
+/// A topic, in brief.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct TopicListing {
+    /// Its name.
+    pub name: String,
+    /// How many partitions it has.
+    pub partitions: usize,
+}
+
+/// A topic, in full.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct TopicDescription {
+    /// Its name.
+    pub name: String,
+    /// The size of the largest batch it takes; `None` if the broker does not tell.
+    pub max_message_bytes: Option<u64>,
+    /// Its partitions, by number.
+    pub partitions: Vec<PartitionDescription>,
+}
+
+/// A partition of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PartitionDescription {
+    /// Its number, from 0.
+    pub number: i32,
+    /// The broker that leads it; `None` while there is none.
+    pub leader: Option<i32>,
+    /// The brokers that have a copy.
+    pub replicas: Vec<i32>,
+    /// Those whose copy is complete.
+    pub in_sync: Vec<i32>,
+    /// The first offset that is still there.
+    pub low: i64,
+    /// The offset that the next message gets.
+    pub high: i64,
+}
+
+/// How far a group has got in a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PartitionLag {
+    /// The partition's number, from 0.
+    pub number: i32,
+    /// The offset the group goes on from; `None` if it has not committed any.
+    pub committed: Option<i64>,
+    /// The offset that the next message gets.
+    pub high: i64,
+    /// How many offsets the group has before it.
+    pub lag: i64,
+}
+
+impl KafkaTopics {
+    /// Connects by itself, with the first request.
+    ///
+    /// # Errors
+    /// When librdkafka does not take the configuration.
+    pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
+        let admin = Arc::new(config.admin().create_with_context(Context)?);
+        Ok(Self { admin, config: config.clone() })
+    }
+
+    /// Makes a topic, unless there is one of this name.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn create(&self, topic: &TopicSpec) -> Result<Creation, Error> {
+        let size = topic.max_message_bytes.to_string();
+        let replication = TopicReplication::Fixed(topic.replication.unwrap_or(-1));
+        let new = NewTopic::new(&topic.name, topic.partitions, replication).set(MAX_MESSAGE_BYTES, &size);
+        let created = self.admin.create_topics([&new], &options()).await;
+        let created = created.map_err(|error| error::of(error, &topic.name))?;
+        match created.into_iter().next() {
+            Some(Ok(_)) => Ok(Creation::Created),
+            Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(Creation::Existed),
+            Some(Err((_, code))) => Err(error::of(KafkaError::AdminOp(code), &topic.name)),
+            None => Err(Error::internal(KAFKA, "the broker does not say whether it made the topic")),
+        }
+    }
+
+    /// All topics but the broker's own, by name.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn list(&self) -> Result<Vec<TopicListing>, Error> {
+        let mut topics = self
+            .blocking("", |client| {
+                let metadata = client.fetch_metadata(None, REQUEST)?;
+                let own = metadata.topics().iter().filter(|topic| !topic.name().starts_with("__"));
+                let listing = |topic: &MetadataTopic| TopicListing {
+                    name: topic.name().to_owned(),
+                    partitions: topic.partitions().len(),
+                };
+                Ok(own.map(listing).collect::<Vec<_>>())
+            })
+            .await?;
+        topics.sort_by(|one, other| one.name.cmp(&other.name));
+        Ok(topics)
+    }
+
+    /// What there is to know about a topic; `None` if it is not there.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
+        let name = topic.to_owned();
+        let Some(partitions) = self.blocking(topic, move |client| partitions(client, &name)).await? else {
+            return Ok(None);
+        };
+        let configs = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
+        let configs = configs.map_err(|error| error::of(error, topic))?;
+        let size =
+            configs.iter().flatten().find_map(|config| config.get(MAX_MESSAGE_BYTES)?.value.as_ref()?.parse().ok());
+        Ok(Some(TopicDescription { name: topic.to_owned(), max_message_bytes: size, partitions }))
+    }
+
+    /// How far `group` has got in `topic`, by partition; `None` if the topic is not there.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn lag(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+        let consumer: BaseConsumer =
+            self.config.consumer(group).create().map_err(|error: KafkaError| error::of(error, topic))?;
+        let name = topic.to_owned();
+        self.blocking(topic, move |client| {
+            let Some(partitions) = partitions(client, &name)? else { return Ok(None) };
+            let mut list = TopicPartitionList::with_capacity(partitions.len());
+            for partition in &partitions {
+                list.add_partition(&name, partition.number);
+            }
+            let committed = consumer.committed_offsets(list, REQUEST)?;
+            let lag = |PartitionDescription { number, low, high, .. }| {
+                let committed = match committed.find_partition(&name, number).map(|found| found.offset()) {
+                    Some(Offset::Offset(offset)) => Some(offset),
+                    _ => None,
+                };
+                // what has been deleted cannot be read any more
+                let lag = (high - committed.unwrap_or(low).max(low)).max(0);
+                PartitionLag { number, committed, high, lag }
+            };
+            Ok(Some(partitions.into_iter().map(lag).collect()))
+        })
+        .await
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        topic: &str,
+        ask: impl FnOnce(&Client<Context>) -> KafkaResult<T> + Send + 'static,
+    ) -> Result<T, Error> {
+        let admin = Arc::clone(&self.admin);
+        let answer = tokio::task::spawn_blocking(move || ask(admin.inner())).await;
+        answer.map_err(|error| Error::internal(KAFKA, error))?.map_err(|error| error::of(error, topic))
+    }
+}
+
+impl fmt::Debug for KafkaTopics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaTopics").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST))
+}
+
+fn partitions(client: &Client<Context>, topic: &str) -> KafkaResult<Option<Vec<PartitionDescription>>> {
+    // asking for the one topic could make it
+    let metadata = client.fetch_metadata(None, REQUEST)?;
+    let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
+    let describe = |partition: &rdkafka::metadata::MetadataPartition| {
+        let (low, high) = client.fetch_watermarks(topic, partition.id(), REQUEST)?;
+        Ok(PartitionDescription {
+            number: partition.id(),
+            leader: Some(partition.leader()).filter(|leader| *leader >= 0),
+            replicas: partition.replicas().to_vec(),
+            in_sync: partition.isr().to_vec(),
+            low,
+            high,
+        })
+    };
+    let mut partitions = found.partitions().iter().map(describe).collect::<KafkaResult<Vec<_>>>()?;
+    partitions.sort_by_key(|partition| partition.number);
+    Ok(Some(partitions))
+}
+
+struct Context;
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log::forward(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // the request that fails tells its caller
+        tracing::debug!(%error, reason, "kafka admin");
+    }
+}

@@ -1,0 +1,205 @@
+//! Rows per second of `PgEventStore::store` and `PgAggregateStore::add` against the server at `DATABASE_URL`, which should
+//! have fsync on:
+//!
+//! ```sh
+//! DATABASE_URL=postgres://app_user:app_password@localhost/network_events cargo bench -p netagg-pg --bench write
+//! ```
+//!
+//! Each figure is the median of `RUNS` runs (default 3), each on `ROWS` events (default 400000) of three months in batches
+//! of `BATCH` (default 5000), in a fresh database that is dropped afterwards. With duplicates, that share of each batch
+//! are events of earlier batches. An argument keeps only the cases whose name contains it.
+
+#![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for people")]
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use netagg_core::ports::{AggregateStore, EventStore};
+use netagg_core::{
+    Batch, Contribution, Event, EventFields, EventType, IdentifiedEvent, Meta, PartitionId, SourceId, Span, Timestamp,
+    UserId,
+};
+use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use uuid::Uuid;
+
+#[tokio::main]
+async fn main() {
+    let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
+    let url = std::env::var("DATABASE_URL").expect("DATABASE_URL names a server to measure");
+    let server = Server { url };
+    let (rows, size, runs) = (variable("ROWS", 400_000), variable("BATCH", 5_000), variable("RUNS", 3));
+    println!("fsync {}; {rows} rows in batches of {size}, median of {runs}", server.setting("fsync").await);
+    for duplicates in [0, 1, 20] {
+        let batches = Batches::generate(rows, size, duplicates);
+        for connections in [1, 2] {
+            for target in [Target::Events, Target::Aggregates] {
+                let name = format!("{} connections={connections} duplicates={duplicates}%", target.name());
+                if !name.contains(&filter) {
+                    continue;
+                }
+                let mut rates = Vec::new();
+                for _ in 0..runs {
+                    rates.push(server.measure(target, connections, &batches, rows).await);
+                }
+                rates.sort_by(f64::total_cmp);
+                println!(
+                    "{name:<44} {:>8.0} rows/s   ({:.0} to {:.0})",
+                    rates[rates.len() / 2],
+                    rates[0],
+                    rates[rates.len() - 1]
+                );
+            }
+        }
+    }
+}
+
+fn variable(name: &str, default: usize) -> usize {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+#[derive(Clone, Copy)]
+enum Target {
+    Events,
+    Aggregates,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Events => "store",
+            Self::Aggregates => "add  ",
+        }
+    }
+}
+
+struct Batches {
+    events: Vec<Arc<Batch<IdentifiedEvent>>>,
+    contributions: Vec<Arc<Batch<Contribution>>>,
+}
+
+impl Batches {
+    fn generate(rows: usize, size: usize, duplicates: usize) -> Self {
+        let mut events: Vec<IdentifiedEvent> = Vec::with_capacity(rows);
+        for number in 0..rows {
+            let repeats = number >= size && number % 100 < duplicates;
+            events.push(if repeats { events[number - size].clone() } else { event(number as u64).into() });
+        }
+        // As a consumer of eight partitions has it: each batch holds a stretch of every one.
+        let spans = |batch: usize| {
+            let span = |number| Span {
+                partition: PartitionId::new("events.telecom", number),
+                from: (batch * size / 8) as i64,
+                to: ((batch + 1) * size / 8) as i64,
+                last_timestamp: Timestamp::from_millis(batch as i64),
+            };
+            (0..8).map(span).collect::<Vec<_>>()
+        };
+        let chunks = || events.chunks(size).enumerate().map(|(at, chunk)| (chunk, spans(at)));
+        Self {
+            events: chunks().map(|(chunk, spans)| Arc::new(Batch::new(chunk.to_vec(), spans))).collect(),
+            contributions: chunks()
+                .map(|(chunk, spans)| {
+                    let items = chunk.iter().map(|item| Contribution::of(&item.event)).collect();
+                    Arc::new(Batch::new(items, spans))
+                })
+                .collect(),
+        }
+    }
+}
+
+fn event(number: u64) -> Event {
+    let month = 31 * 86_400_000_000_i64;
+    let started_at = 1_760_000_000_000_000 + (number as i64 * 7_919_000_003) % (2 * month);
+    Event::new(EventFields {
+        event_id: Uuid::new_v4(),
+        source_id: SourceId::new("provider-1").unwrap(),
+        user_id: UserId::new((number * 2_654_435_761 % 100_000).to_string()).unwrap(),
+        event_type: EventType::ALL[(number % 5) as usize],
+        started_at: Timestamp::from_micros(started_at).unwrap(),
+        ended_at: Timestamp::from_micros(started_at + 60_000_000),
+        duration_sec: Some(60),
+        bytes_up: number,
+        bytes_down: number * 3,
+        meta: Some(Meta::parse(r#"{"cell":"A1","network":"4G"}"#).unwrap()),
+    })
+    .unwrap()
+}
+
+struct Server {
+    url: String,
+}
+
+impl Server {
+    async fn setting(&self, name: &str) -> String {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the server answers");
+        sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(&mut connection).await.unwrap()
+    }
+
+    async fn execute(&self, statement: &str) {
+        let mut connection = PgConnection::connect(&self.url).await.expect("the server answers");
+        sqlx::raw_sql(AssertSqlSafe(statement))
+            .execute(&mut connection)
+            .await
+            .expect("a role that may create databases");
+    }
+
+    async fn measure(&self, target: Target, connections: usize, batches: &Batches, rows: usize) -> f64 {
+        let name = format!("bench_{}", Uuid::new_v4().simple());
+        self.execute(&format!("CREATE DATABASE {name}")).await;
+        self.execute("CHECKPOINT").await;
+        let (address, _) = self.url.rsplit_once('/').expect("a URL with a database");
+        let config = PgConfig::new(format!("{address}/{name}").parse().expect("a URL"));
+        let postgres = Postgres::new(config);
+        postgres.migrations().up().await.unwrap();
+        let took = match target {
+            Target::Events => {
+                let store = Arc::new(PgEventStore::new(postgres.clone()));
+                run(connections, &batches.events, move |batch| {
+                    let store = Arc::clone(&store);
+                    async move { store.store(&batch).await }
+                })
+                .await
+            }
+            Target::Aggregates => {
+                let store = Arc::new(PgAggregateStore::new(postgres.clone()));
+                run(connections, &batches.contributions, move |batch| {
+                    let store = Arc::clone(&store);
+                    async move { store.add(&batch).await }
+                })
+                .await
+            }
+        };
+        postgres.close().await;
+        self.execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
+        rows as f64 / took
+    }
+}
+
+/// Seconds that `connections` tasks take for all batches.
+async fn run<T, F>(
+    connections: usize,
+    batches: &[Arc<Batch<T>>],
+    write: impl Fn(Arc<Batch<T>>) -> F + Clone + Send + 'static,
+) -> f64
+where
+    T: Send + Sync + 'static,
+    F: Future<Output = Result<netagg_core::BatchOutcome, netagg_core::Error>> + Send + 'static,
+{
+    let started = Instant::now();
+    let tasks: Vec<_> = (0..connections)
+        .map(|task| {
+            let own: Vec<_> = batches.iter().skip(task).step_by(connections).cloned().collect();
+            let write = write.clone();
+            tokio::spawn(async move {
+                for batch in own {
+                    write(batch).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    started.elapsed().as_secs_f64()
+}

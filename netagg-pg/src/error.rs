@@ -1,0 +1,139 @@
+//! What PostgreSQL's errors mean to netagg: whether waiting helps, whether an operator has to act.
+
+use std::time::Duration;
+
+use netagg_core::Error;
+
+/// The dependency's name in errors.
+const POSTGRES: &str = "postgres";
+
+pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+/// Also "no partition of relation found for row".
+pub(crate) const CHECK_VIOLATION: &str = "23514";
+pub(crate) const DUPLICATE_TABLE: &str = "42P07";
+pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+
+/// Why a call of an adapter failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PgError {
+    /// What the driver says.
+    #[error(transparent)]
+    Sqlx(#[from] sqlx::Error),
+    /// The driver gives no reason for this one.
+    #[error("no connection to {address} within {limit:?}: it does not answer, or all {max} connections are in use")]
+    NoConnection { address: String, limit: Duration, max: u32 },
+    /// The connection was closed.
+    #[error("no answer from {address} within {limit:?}")]
+    CallTimedOut { address: String, limit: Duration },
+    /// An operator has to act.
+    #[error("{0}")]
+    NotSetUp(String),
+    /// A stored value that netagg never writes.
+    #[error("{what} in the database: {source}")]
+    Unreadable {
+        what: &'static str,
+        #[source]
+        source: netagg_core::BoxError,
+    },
+}
+
+impl PgError {
+    pub(crate) fn unreadable(what: &'static str, source: impl Into<netagg_core::BoxError>) -> Self {
+        Self::Unreadable { what, source: source.into() }
+    }
+
+    /// Whether the server gave this SQLSTATE.
+    pub(crate) fn is(&self, code: &str) -> bool {
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some(code))
+    }
+}
+
+/// What `error` means to a caller of a port.
+pub(crate) fn to_core(error: PgError) -> Error {
+    let error = match error {
+        PgError::Sqlx(error) => error,
+        PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
+        PgError::NoConnection { .. } | PgError::CallTimedOut { .. } => return Error::unavailable(POSTGRES, error),
+        PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
+    };
+    match meaning(&error) {
+        Meaning::Unavailable => Error::unavailable(POSTGRES, error),
+        Meaning::NotSetUp(what_to_do) => {
+            let reason = format!("{error}: {what_to_do}");
+            Error::NotSetUp { dependency: POSTGRES, reason, source: Some(error.into()) }
+        }
+        Meaning::Refused => Error::Refused { dependency: POSTGRES, source: error.into() },
+        Meaning::Bug => Error::internal(POSTGRES, error),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Meaning {
+    Unavailable,
+    NotSetUp(&'static str),
+    Refused,
+    Bug,
+}
+
+fn meaning(error: &sqlx::Error) -> Meaning {
+    match error {
+        sqlx::Error::Database(error) => meaning_of_code(error.code().as_deref().unwrap_or_default()),
+        // A connection that breaks off in the middle of a message is a protocol error to the driver.
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Meaning::Unavailable,
+        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
+            Meaning::NotSetUp("check the SSL mode and the certificates")
+        }
+        _ => Meaning::Bug,
+    }
+}
+
+/// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn meaning_of_code(code: &str) -> Meaning {
+    match code {
+        // serialization failure, deadlock, lock or statement timeout, the server going down or coming up,
+        // a connection that was idle in a transaction, a standby that is not promoted yet
+        "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006" => {
+            Meaning::Unavailable
+        }
+        UNDEFINED_TABLE | "42704" | "42703" | "42883" => Meaning::NotSetUp("run `netagg migrate up`"),
+        "3D000" | "57P04" => Meaning::NotSetUp("create the database, or name another one"),
+        "42501" => Meaning::NotSetUp("grant the role what it lacks"),
+        "23502" | CHECK_VIOLATION => Meaning::Refused,
+        _ => match code.get(..2) {
+            Some("08" | "53" | "58") => Meaning::Unavailable,
+            Some("28") => Meaning::NotSetUp("check user and password"),
+            Some("22") => Meaning::Refused,
+            _ => Meaning::Bug,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_by_what_helps() {
+        for (codes, expected) in [
+            (&["08006", "40001", "40P01", "53300", "53100", "55P03", "57014", "57P01", "57P03", "58030"][..], "wait"),
+            (&["28P01", "28000", "3D000", "42501", "42P01"], "act"),
+            (&["22P05", "22003", "22021", "23502", "23514"], "refused"),
+            (&["42601", "21000", "XX000", ""], "bug"),
+        ] {
+            for code in codes {
+                let found = match meaning_of_code(code) {
+                    Meaning::Unavailable => "wait",
+                    Meaning::NotSetUp(_) => "act",
+                    Meaning::Refused => "refused",
+                    Meaning::Bug => "bug",
+                };
+                assert_eq!(found, expected, "{code}");
+            }
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! `events_raw`.
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use netagg_core::ports::{EventStore, TimelineFilter, TimelineQuery};
+use netagg_core::{
+    Batch, BatchOutcome, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, SourceId, Timestamp, UserId,
+};
+use sqlx::Row as _;
+use sqlx::postgres::PgRow;
+use uuid::Uuid;
+
+use crate::copy::{Row, copy_in};
+use crate::error::{CHECK_VIOLATION, PgError};
+use crate::ledger::Ledger;
+use crate::partitions::Partitions;
+use crate::postgres::Postgres;
+use crate::progress;
+
+const COPY_EVENTS: &str = "COPY events_raw (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
+                           bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
+
+/// Keeps events in `events_raw`, which it partitions by month as they come.
+#[derive(Debug)]
+pub struct PgEventStore {
+    postgres: Postgres,
+    partitions: Partitions,
+    ledger: Ledger,
+}
+
+impl PgEventStore {
+    /// The service in `consumer_progress`.
+    pub const SERVICE: &str = "ingestor";
+
+    /// The events of `postgres`.
+    pub fn new(postgres: Postgres) -> Self {
+        Self { partitions: postgres.partitions(), postgres, ledger: Ledger::of_events() }
+    }
+
+    /// For each of `events`, how many copies are stored of its identity, for its user and at its time: for whoever
+    /// verifies that it is one.
+    ///
+    /// # Errors
+    /// Retryable while the store cannot be read.
+    pub async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error> {
+        let fields = || events.iter().map(Event::fields);
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let counts: Vec<i64> = sqlx::query_scalar(include_str!("../queries/copies.sql"))
+                    .bind(fields().map(|fields| fields.user_id.as_str()).collect::<Vec<_>>())
+                    .bind(fields().map(|fields| fields.started_at.to_datetime()).collect::<Vec<_>>())
+                    .bind(fields().map(|fields| fields.source_id.as_str()).collect::<Vec<_>>())
+                    .bind(fields().map(|fields| fields.event_id).collect::<Vec<_>>())
+                    .fetch_all(&mut *session)
+                    .await?;
+                session.release();
+                Ok(counts.into_iter().map(i64::unsigned_abs).collect())
+            })
+            .await
+    }
+
+    async fn try_store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, PgError> {
+        let mut session = self.postgres.session().await?;
+        let admission = self.ledger.admit(&mut session, batch).await?;
+        if admission.outcome.new > 0 {
+            let events = admission.new_items(batch);
+            copy_in(&mut session, COPY_EVENTS, 10, events, |row, item| encode(row, &item.event)).await?;
+        }
+        progress::commit(&mut session, Self::SERVICE, batch.spans()).await?;
+        session.release();
+        Ok(admission.outcome)
+    }
+}
+
+#[async_trait]
+impl EventStore for PgEventStore {
+    async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
+        self.postgres
+            .call(async {
+                let months = || batch.items().iter().map(|item| item.identity.day.month());
+                self.partitions.ensure_for(months()).await?;
+                match self.try_store(batch).await {
+                    // A partition that was here before has been dropped or detached.
+                    Err(error) if error.is(CHECK_VIOLATION) => {
+                        self.partitions.forget();
+                        self.partitions.ensure_for(months()).await?;
+                        self.try_store(batch).await
+                    }
+                    result => result,
+                }
+            })
+            .await
+    }
+
+    async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error> {
+        let TimelineQuery { filter, after, limit } = query;
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let rows = sqlx::query(include_str!("../queries/timeline.sql"))
+                    .bind(filter.user_id.as_str())
+                    .bind(filter.from.to_datetime())
+                    .bind(filter.to.to_datetime())
+                    .bind(filter.event_type.map(EventType::as_str))
+                    .bind(after.as_ref().map(|after| after.started_at.to_datetime()))
+                    .bind(after.as_ref().map(|after| after.source_id.as_str()))
+                    .bind(after.as_ref().map(|after| after.event_id))
+                    .bind(i64::from(*limit))
+                    .fetch_all(&mut *session)
+                    .await?;
+                session.release();
+                rows.iter().map(|row| decode(row, &filter.user_id)).collect()
+            })
+            .await
+    }
+
+    async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let count: i64 = sqlx::query_scalar(include_str!("../queries/timeline_count.sql"))
+                    .bind(filter.user_id.as_str())
+                    .bind(filter.from.to_datetime())
+                    .bind(filter.to.to_datetime())
+                    .bind(filter.event_type.map(EventType::as_str))
+                    .fetch_one(&mut *session)
+                    .await?;
+                session.release();
+                Ok(count.unsigned_abs())
+            })
+            .await
+    }
+}
+
+fn encode(row: &mut Row<'_>, event: &Event) {
+    let fields = event.fields();
+    row.text(fields.source_id.as_str());
+    row.bytes(fields.event_id.as_bytes());
+    row.text(fields.user_id.as_str());
+    row.text(fields.event_type.as_str());
+    row.timestamptz(fields.started_at);
+    row.optional(fields.ended_at, Row::timestamptz);
+    // An event's numbers fit: MAX_DURATION_SEC and MAX_BYTES are those of the columns.
+    row.optional(fields.duration_sec, |row, seconds| row.int4(seconds as i32));
+    row.int8(fields.bytes_up as i64);
+    row.int8(fields.bytes_down as i64);
+    row.optional(fields.meta.as_ref(), |row, meta| row.jsonb(meta.as_json()));
+}
+
+fn decode(row: &PgRow, user_id: &UserId) -> Result<Event, PgError> {
+    let timestamp = |at: DateTime<Utc>| Timestamp::try_from(at).map_err(|error| PgError::unreadable("a time", error));
+    let bytes = |bytes: i64| u64::try_from(bytes).map_err(|error| PgError::unreadable("a number of bytes", error));
+    let fields = EventFields {
+        event_id: row.try_get::<Uuid, _>(0)?,
+        source_id: SourceId::new(row.try_get::<&str, _>(1)?)
+            .map_err(|error| PgError::unreadable("a source_id", error))?,
+        user_id: user_id.clone(),
+        event_type: row
+            .try_get::<&str, _>(2)?
+            .parse()
+            .map_err(|error: netagg_core::UnknownEventType| PgError::unreadable("a type", error))?,
+        started_at: timestamp(row.try_get(3)?)?,
+        ended_at: row.try_get::<Option<_>, _>(4)?.map(timestamp).transpose()?,
+        duration_sec: row
+            .try_get::<Option<i32>, _>(5)?
+            .map(u32::try_from)
+            .transpose()
+            .map_err(|error| PgError::unreadable("a duration", error))?,
+        bytes_up: bytes(row.try_get(6)?)?,
+        bytes_down: bytes(row.try_get(7)?)?,
+        meta: row
+            .try_get::<Option<&str>, _>(8)?
+            .map(Meta::parse)
+            .transpose()
+            .map_err(|error| PgError::unreadable("meta", error))?,
+    };
+    Event::new(fields).map_err(|error| PgError::unreadable("an event", error))
+}

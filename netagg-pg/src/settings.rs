@@ -1,0 +1,132 @@
+//! What all programs on one database have to agree on.
+
+use std::time::Duration;
+
+use netagg_core::usage::CursorSecret;
+use netagg_core::{Error, EventLimits};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::error::{self, PgError};
+use crate::postgres::Postgres;
+
+const CURSOR_SECRET: &str = "cursor_secret";
+const MAX_AGE: &str = "event_max_age_us";
+const MAX_FUTURE: &str = "event_max_future_us";
+
+/// Values recorded by the first program that needs them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    postgres: Postgres,
+}
+
+/// Why the event limits are not agreed on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventLimitsError {
+    /// The database says otherwise: two services would reach different verdicts.
+    #[error(
+        "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, this program {} and {}: \
+         configure what the database has, or change it with `netagg limits set`",
+        duration(.recorded.max_age), duration(.recorded.max_future),
+        duration(.configured.max_age), duration(.configured.max_future)
+    )]
+    Differ {
+        /// What the database has.
+        recorded: EventLimits,
+        /// What this program was started with.
+        configured: EventLimits,
+    },
+    /// The database cannot be asked.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Settings {
+    pub(crate) fn new(postgres: Postgres) -> Self {
+        Self { postgres }
+    }
+
+    /// The secret that all APIs on this database seal cursors with; made by the first one.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be asked.
+    pub async fn cursor_secret(&self) -> Result<CursorSecret, Error> {
+        // 244 bits from the system's generator
+        let fresh = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        let [secret] = self.agree([(CURSOR_SECRET, fresh)]).await?;
+        Ok(CursorSecret::new(secret))
+    }
+
+    /// Records `limits` if this is the first program to name any, else checks that they are the recorded ones.
+    ///
+    /// # Errors
+    /// [`EventLimitsError::Differ`] if they aren't.
+    pub async fn event_limits(&self, configured: EventLimits) -> Result<EventLimits, EventLimitsError> {
+        let micros = |duration: Duration| duration.as_micros().to_string();
+        let [max_age, max_future] =
+            self.agree([(MAX_AGE, micros(configured.max_age)), (MAX_FUTURE, micros(configured.max_future))]).await?;
+        let parse = |micros: String| {
+            let micros = micros.parse().map_err(|error: std::num::ParseIntError| {
+                error::to_core(PgError::unreadable("an event limit", error))
+            })?;
+            Ok::<_, Error>(Duration::from_micros(micros))
+        };
+        let recorded = EventLimits { max_age: parse(max_age)?, max_future: parse(max_future)? };
+        if recorded == configured { Ok(recorded) } else { Err(EventLimitsError::Differ { recorded, configured }) }
+    }
+
+    /// What is recorded under each name, which are in order; the proposal where nothing was.
+    async fn agree<const N: usize>(&self, proposals: [(&'static str, String); N]) -> Result<[String; N], Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let values = agree(&mut session, &proposals).await?;
+                session.release();
+                values
+                    .try_into()
+                    .map_err(|values: Vec<_>| PgError::unreadable("settings", format!("{} of {N}", values.len())))
+            })
+            .await
+    }
+}
+
+async fn agree(connection: &mut PgConnection, proposals: &[(&'static str, String)]) -> Result<Vec<String>, PgError> {
+    let names: Vec<&str> = proposals.iter().map(|(name, _)| *name).collect();
+    let values: Vec<&str> = proposals.iter().map(|(_, value)| value.as_str()).collect();
+    sqlx::query(
+        "INSERT INTO settings (name, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING",
+    )
+    .bind(&names)
+    .bind(&values)
+    .execute(&mut *connection)
+    .await?;
+    // A statement of its own: only it sees what another program recorded meanwhile.
+    let recorded = sqlx::query_scalar("SELECT value FROM settings WHERE name = ANY($1) ORDER BY name")
+        .bind(&names)
+        .fetch_all(connection)
+        .await?;
+    Ok(recorded)
+}
+
+/// As the variables are written: an integer and the largest unit that needs no fraction.
+fn duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 6] =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
+    let micros = duration.as_micros();
+    let (size, unit) =
+        UNITS.into_iter().find(|(size, _)| micros >= *size && micros.is_multiple_of(*size)).unwrap_or((1, "us"));
+    format!("{}{unit}", micros / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_print_as_they_are_configured() {
+        for (micros, printed) in [(0, "0us"), (1_500, "1500us"), (90_000_000, "90s"), (157_680_000_000_000, "1825d")] {
+            assert_eq!(duration(Duration::from_micros(micros)), printed);
+        }
+    }
+}

@@ -1,0 +1,93 @@
+//! Spares callers a server that does not answer.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+/// How many calls in a row must fail.
+const FAILURES: u32 = 5;
+/// How long calls are refused then, until one may try again.
+const REST: Duration = Duration::from_millis(500);
+
+/// Counts failures; after several in a row it admits one call every [`REST`], until one succeeds.
+#[derive(Debug, Default)]
+pub(crate) struct Circuit(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    failures: u32,
+    next_attempt: Option<Instant>,
+}
+
+impl Circuit {
+    /// Whether a call may be made.
+    pub(crate) fn admits(&self) -> bool {
+        self.admits_at(Instant::now())
+    }
+
+    fn admits_at(&self, now: Instant) -> bool {
+        let mut state = self.state();
+        match state.next_attempt {
+            Some(next) if now < next => false,
+            Some(_) => {
+                // the others wait how this one fares
+                state.next_attempt = Some(now + REST);
+                true
+            }
+            None => true,
+        }
+    }
+
+    /// Notes how a call went.
+    pub(crate) fn note<T, E: std::fmt::Display>(&self, result: &Result<T, E>) {
+        self.note_at(result, Instant::now());
+    }
+
+    fn note_at<T, E: std::fmt::Display>(&self, result: &Result<T, E>, now: Instant) {
+        let mut state = self.state();
+        match result {
+            Ok(_) => {
+                if state.next_attempt.take().is_some() {
+                    tracing::info!("redis answers again");
+                }
+                state.failures = 0;
+            }
+            Err(error) => {
+                state.failures = state.failures.saturating_add(1);
+                if state.failures >= FAILURES && state.next_attempt.replace(now + REST).is_none() {
+                    tracing::warn!(%error, "redis does not answer; going on without it");
+                }
+            }
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_opens_after_failures_in_a_row_and_closes_with_a_success() {
+        let (circuit, now) = (Circuit::default(), Instant::now());
+        let (failed, succeeded) = (Err::<(), _>("away"), Ok::<_, &str>(()));
+        for _ in 1..FAILURES {
+            circuit.note_at(&failed, now);
+        }
+        circuit.note_at(&succeeded, now);
+        for _ in 0..FAILURES {
+            assert!(circuit.admits_at(now));
+            circuit.note_at(&failed, now);
+        }
+        assert!(!circuit.admits_at(now));
+        assert!(circuit.admits_at(now + REST), "one may try");
+        assert!(!circuit.admits_at(now + REST), "the others wait");
+        circuit.note_at(&failed, now + REST);
+        assert!(!circuit.admits_at(now + REST));
+        assert!(circuit.admits_at(now + REST * 2));
+        circuit.note_at(&succeeded, now + REST * 2);
+        assert!(circuit.admits_at(now + REST * 2) && circuit.admits_at(now + REST * 2));
+    }
+}

@@ -1,0 +1,57 @@
+//! The keys in Redis.
+//!
+//! All begin with `netagg:1:`, where 1 is the version of this schema. A version key holds a random text that is never
+//! used twice; the key of an answer is a hash of its name and of the versions it was computed under. What was computed
+//! before a version changed lies under a key that nobody looks up any more, and no accident of Redis (an eviction, a
+//! flush, a restart from an old snapshot) can bring an old version back but that snapshot's own.
+
+use std::fmt::Write;
+
+use bytes::Bytes;
+use netagg_core::Month;
+use sha2::{Digest, Sha256};
+
+/// The version of all months together. The hash tag in braces puts all version keys on one node of a cluster, so that
+/// they are read with one command; answers spread over all nodes.
+pub(crate) const ALL_MONTHS: &str = "netagg:1:{version}:all";
+
+/// The version of one month.
+pub(crate) fn month(month: Month) -> String {
+    format!("netagg:1:{{version}}:{month}")
+}
+
+/// The answer named `name` under `versions`.
+pub(crate) fn answer(name: &str, versions: &[Bytes]) -> String {
+    let mut hash = Sha256::new();
+    for part in std::iter::once(name.as_bytes()).chain(versions.iter().map(|version| &version[..])) {
+        // with its length, so that no two lists of parts look alike
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    let mut key = "netagg:1:answer:".to_owned();
+    for byte in hash.finalize() {
+        let _ = write!(key, "{byte:02x}");
+    }
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_names_and_other_versions_are_other_keys() {
+        let versions = |texts: &[&'static str]| texts.iter().map(|text| Bytes::from(*text)).collect::<Vec<_>>();
+        let keys = [
+            answer("name", &versions(&[])),
+            answer("name", &versions(&[""])),
+            answer("name", &versions(&["a", "b"])),
+            answer("name", &versions(&["b", "a"])),
+            answer("name", &versions(&["ab"])),
+            answer("namea", &versions(&["b"])),
+        ];
+        let distinct: std::collections::BTreeSet<_> = keys.iter().collect();
+        assert_eq!(distinct.len(), keys.len());
+        assert_eq!(month("2025-10".parse().expect("a month")), "netagg:1:{version}:2025-10");
+    }
+}

@@ -1,0 +1,121 @@
+//! Help, variables, signals and exit codes.
+
+use std::time::Duration;
+
+use netagg_tests::programs::Process;
+
+use super::installation::{Ended, Installation, PATIENCE};
+
+const PROGRAMS: [&str; 5] = ["ingestor", "aggregator", "api", "generator", "netagg"];
+
+async fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+    let mut process = Process::start(program, arguments, variables.iter().copied());
+    let code = process.code(PATIENCE).await;
+    Ended { code, stdout: process.stdout(), stderr: process.stderr() }
+}
+
+#[tokio::test]
+async fn help_lists_every_variable_with_its_default_and_no_value() {
+    for program in PROGRAMS {
+        let help = run(program, &["--help"], &[("POSTGRES_PASSWORD", "s3cret"), ("LOG_LEVEL", "nonsense")]).await;
+        assert_eq!(help.code, 0, "{}", help.stderr);
+        for shown in ["POSTGRES_HOST", "localhost", "POSTGRES_PASSWORD", "LOG_LEVEL", "info"] {
+            assert!(help.stdout.contains(shown) || (program != "ingestor" && shown == "info"), "{program}: {shown}");
+        }
+        assert!(!help.stdout.contains("s3cret"), "{program}");
+    }
+    let help = run("ingestor", &["--help"], &[]).await.stdout;
+    for variable in ["INGESTOR_WORKER_COUNT", "INGESTOR_BATCH_SIZE", "INGESTOR_BATCH_TIMEOUT", "EVENT_MAX_AGE", "1825d"] {
+        assert!(help.contains(variable), "{variable} in {help}");
+    }
+}
+
+#[tokio::test]
+async fn a_wrong_variable_is_named_with_its_value_and_what_is_accepted() {
+    for (program, name, value, accepted) in [
+        ("ingestor", "INGESTOR_BATCH_SIZE", "0", "an integer from 1"),
+        ("ingestor", "EVENT_MAX_AGE", "5", "an integer and a unit"),
+        ("aggregator", "AGGREGATOR_BATCH_TIMEOUT", "5 s", "an integer and a unit"),
+        ("api", "API_HTTP_PORT", "70000", "an integer from 1 to 65535"),
+        ("api", "OPS_BIND", "everywhere", "an IP address"),
+        ("generator", "GENERATOR_DUPLICATE_RATE", "2", "a number from 0 to 1"),
+        ("ingestor", "POSTGRES_SSLMODE", "maybe", "verify-full"),
+        ("ingestor", "LOG_FORMAT", "xml", "json"),
+    ] {
+        let ended = run(program, &[], &[(name, value)]).await;
+        assert_eq!(ended.code, 2, "{name}: {}", ended.stderr);
+        for shown in [name, value, accepted] {
+            assert!(ended.stderr.contains(shown), "{shown} in {}", ended.stderr);
+        }
+    }
+    // Several at once, and never a password.
+    let url = "mysql://me:s3cret@host/db";
+    let ended = run("ingestor", &[], &[("DATABASE_URL", url), ("KAFKA_OPT_ENABLE_AUTO_COMMIT", "true")]).await;
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("DATABASE_URL") && ended.stderr.contains("KAFKA_OPT_ENABLE_AUTO_COMMIT"));
+    assert!(!ended.stderr.contains("s3cret"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn wrong_usage_is_exit_code_2() {
+    for arguments in [&["no-such-command"][..], &["demo", "--events", "0"], &["migrate"], &["migrate", "down", "--to", "x"]] {
+        let ended = run("netagg", arguments, &[]).await;
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
+    }
+    assert_eq!(run("ingestor", &["--no-such-option"], &[]).await.code, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
+    let mut installation = Installation::new().await;
+    let first = installation.start("ingestor");
+    installation.readiness("ingestor", 200).await;
+    installation.set("EVENT_MAX_AGE", "10d");
+    let ended = installation.run("aggregator", &[]).await;
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    for shown in ["1825d", "10d", "netagg limits set"] {
+        assert!(ended.stderr.contains(shown), "{}", ended.stderr);
+    }
+    drop(first);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_wait_for_the_schema_and_say_so() {
+    let installation = Installation::new().await;
+    assert_eq!(installation.run("netagg", &["migrate", "down", "--all"]).await.code, 0);
+    assert_eq!(installation.run("netagg", &["migrate", "status"]).await.code, 1);
+    let mut services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
+    for name in ["ingestor", "aggregator", "api"] {
+        let report = installation.readiness(name, 503).await;
+        let reason = report["dependencies"]["postgres"].as_str().unwrap_or_default().to_owned();
+        assert!(reason.contains("not reached yet") || reason.contains("netagg migrate up"), "{report}");
+        assert_eq!(installation.ops(name, "/healthz").await.expect("alive").0, 200);
+    }
+    assert_eq!(installation.run("netagg", &["migrate", "up"]).await.code, 0);
+    assert_eq!(installation.run("netagg", &["migrate", "status"]).await.code, 0);
+    for name in ["ingestor", "aggregator", "api"] {
+        installation.readiness(name, 200).await;
+    }
+    for service in &mut services {
+        assert!(service.is_running(), "{}", service.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_service_at_once() {
+    // No broker and no database: a stop has much to wait for.
+    let installation = Installation::on("postgres://nobody@127.0.0.1:1/none", "127.0.0.1:1", "redis://127.0.0.1:1");
+    for (signals, expected) in [(1, 0), (2, 143)] {
+        let mut ingestor = installation.start("ingestor");
+        installation.readiness("ingestor", 503).await;
+        // Frozen, it gets both before it can act on the first.
+        ingestor.pause();
+        for _ in 0..signals {
+            ingestor.terminate();
+        }
+        ingestor.resume();
+        let code = ingestor.code(Duration::from_secs(30)).await;
+        // Signals of one number merge while they are pending.
+        assert!(code == expected || code == 0, "{signals}: {code}: {}", ingestor.stderr());
+    }
+}

@@ -1,0 +1,71 @@
+//! The demonstration, which needs no service.
+
+use std::io::Write;
+
+use netagg_core::testkit::{EventTemplate, event};
+use netagg_tests::programs::Process;
+use netagg_tests::eventually;
+
+use super::installation::PATIENCE;
+
+fn demo(arguments: &[&str]) -> Process {
+    Process::start("netagg", [&["demo"], arguments].concat(), [("", ""); 0])
+}
+
+#[tokio::test]
+async fn it_shows_tables_and_verifies_them() {
+    let mut demo = demo(&["--events", "20000"]);
+    let code = demo.code(PATIENCE).await;
+    let shown = demo.stdout();
+    assert_eq!(code, 0, "{shown}\n{}", demo.stderr());
+    for part in ["day", "month", "SMS_RECEIVED", "20000 events stored", "Verified: every event sent is stored once"] {
+        assert!(shown.contains(part), "{part} in {shown}");
+    }
+    assert!(shown.contains("--serve") && shown.contains("--input"), "it says what to try next: {shown}");
+}
+
+#[tokio::test]
+async fn given_events_are_run_and_bad_lines_named() {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    let line = |id| String::from_utf8(event(EventTemplate { id, ..EventTemplate::default() }).encode()).expect("UTF-8");
+    writeln!(file, "{}\nnot JSON\n\n{}\n{}", line(1), line(2), line(1)).expect("written");
+    writeln!(file, "{}", line(3).replace("CALL_OUT", "FAX")).expect("written");
+    let mut demo = demo(&["--input", file.path().to_str().expect("a path")]);
+    let code = demo.code(PATIENCE).await;
+    let (shown, told) = (demo.stdout(), demo.stderr());
+    assert_eq!(code, 0, "{shown}\n{told}");
+    assert!(shown.contains("2 events stored, 1 duplicates dropped") && shown.contains("Verified"), "{shown}");
+    assert!(shown.contains("2025-10-20"), "{shown}");
+    assert!(told.contains(":2: left out: malformed_json") && told.contains(":5: left out: unknown_type"), "{told}");
+    assert!(told.contains("type: found \"FAX\"; accepted: CALL_OUT"), "{told}");
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_there_is_wrong_usage() {
+    let mut demo = demo(&["--input", "/no/such/file"]);
+    assert_eq!(demo.code(PATIENCE).await, 2);
+    assert!(demo.stderr().contains("/no/such/file"), "{}", demo.stderr());
+}
+
+#[tokio::test]
+async fn it_keeps_the_api_up_with_events_flowing() {
+    let port = || {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        listener.local_addr().expect("an address").port().to_string()
+    };
+    let (http, grpc) = (port(), port());
+    let variables = [("API_HTTP_PORT", &http), ("API_GRPC_PORT", &grpc)];
+    let mut demo = Process::start("netagg", ["demo", "--events", "1000", "--serve"], variables);
+    let url = format!("http://127.0.0.1:{http}/api/v1/aggregates?granularity=MONTH&from=2020-01-01&to=2029-12-28");
+    eventually(PATIENCE, "more events are counted than were sent at first", async || {
+        let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        let answer: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let rows = answer["data"].as_array().ok_or_else(|| text.clone())?;
+        let sum: i64 = rows.iter().filter_map(|row| row["count_events"].as_i64()).sum();
+        if sum > 1_000 { Ok(()) } else { Err(text) }
+    })
+    .await;
+    demo.terminate();
+    assert_eq!(demo.code(PATIENCE).await, 0, "{}", demo.stderr());
+}

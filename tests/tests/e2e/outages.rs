@@ -1,0 +1,149 @@
+//! Services that go away and come back: waited for, told, and nothing lost.
+
+use std::time::Duration;
+
+use netagg_tests::programs::Process;
+use netagg_tests::{eventually, kafka, postgres, redis};
+
+use super::installation::{Installation, PATIENCE, figure};
+
+const LOAD: [(&str, &str); 3] =
+    [("GENERATOR_EVENTS_PER_SEC", "1000"), ("GENERATOR_DURATION", "20s"), ("GENERATOR_VERIFY_INTERVAL", "1s")];
+
+async fn stored(installation: &Installation) -> Result<i64, String> {
+    let pool = installation.pool().await;
+    let count = sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(&pool).await;
+    pool.close().await;
+    count.map_err(|error| error.to_string())
+}
+
+async fn more_than(installation: &Installation, events: i64) -> i64 {
+    eventually(PATIENCE, &format!("more than {events} events are stored"), async || {
+        let count = stored(installation).await?;
+        if count > events { Ok(count) } else { Err(count.to_string()) }
+    })
+    .await
+}
+
+async fn finished(generator: &mut Process) -> i64 {
+    let code = generator.code(2 * PATIENCE).await;
+    assert_eq!(code, 0, "{}\n{}", generator.stdout(), generator.stderr());
+    figure(&generator.stdout(), "events_sent").parse().expect("a number")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
+    let server = postgres::Server::start().await;
+    let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
+    installation.set_up().await;
+    server.stop().await;
+    let mut services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
+    for name in ["ingestor", "aggregator", "api"] {
+        let report = installation.readiness(name, 503).await;
+        assert!(report["dependencies"]["postgres"].is_string(), "{report}");
+        assert_eq!(installation.ops(name, "/healthz").await.expect("alive").0, 200);
+    }
+    server.start_again().await;
+    for name in ["ingestor", "aggregator", "api"] {
+        installation.readiness(name, 200).await;
+    }
+
+    let mut generator = installation.generator(&LOAD);
+    let before = more_than(&installation, 1_000).await;
+    server.stop().await;
+    for name in ["ingestor", "aggregator", "api"] {
+        installation.readiness(name, 503).await;
+    }
+    let (status, problem) =
+        installation.api("/api/v1/aggregates?granularity=DAY&from=2024-01-01&to=2024-01-02").await.expect("an answer");
+    assert_eq!(status, 503, "{problem}");
+    server.start_again().await;
+    let between = more_than(&installation, before + 1_000).await;
+    server.crash().await;
+    server.start_again().await;
+    more_than(&installation, between + 500).await;
+
+    let sent = finished(&mut generator).await;
+    installation.drained_and_exact(sent).await;
+    for service in &mut services {
+        assert!(service.is_running(), "{}", service.stderr());
+        let lines = service.stderr().lines().count();
+        assert!(lines < 200, "an outage is told, not repeated: {lines} lines\n{}", service.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_absent_at_the_start_and_restarted_is_waited_for() {
+    let broker = kafka::Broker::start().await;
+    let database = postgres::database().await;
+    let installation = Installation::on(database.url(), &broker.brokers(), &redis::url().await);
+    installation.set_up().await;
+    broker.stop().await;
+    let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    for name in ["ingestor", "aggregator"] {
+        let report = installation.readiness(name, 503).await;
+        assert!(report["dependencies"]["kafka"].is_string() || report["dependencies"]["postgres"].is_string(), "{report}");
+    }
+    broker.start_again().await;
+    for name in ["ingestor", "aggregator"] {
+        installation.readiness(name, 200).await;
+    }
+    let mut generator = installation.generator(&LOAD);
+    let before = more_than(&installation, 1_000).await;
+    broker.crash().await;
+    for name in ["ingestor", "aggregator"] {
+        installation.readiness(name, 503).await;
+    }
+    broker.start_again().await;
+    more_than(&installation, before + 1_000).await;
+    let sent = finished(&mut generator).await;
+    installation.drained_and_exact(sent).await;
+    for service in &mut services {
+        assert!(service.is_running(), "{}", service.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_redis_everything_still_answers() {
+    let server = redis::Server::start().await;
+    let database = postgres::database().await;
+    let installation = Installation::on(database.url(), &kafka::brokers().await, &server.url());
+    installation.set_up().await;
+    server.stop().await;
+    let services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
+    let mut generator = installation.generator(&[("GENERATOR_DURATION", "3s")]);
+    let sent = finished(&mut generator).await;
+    installation.drained_and_exact(sent).await;
+    for name in ["aggregator", "api"] {
+        let report = installation.readiness(name, 200).await;
+        assert!(report["notes"]["redis"].is_string(), "{report}");
+    }
+    totals(&installation, sent).await;
+
+    // Back, hung, and flushed: answers stay right.
+    server.start_again().await;
+    totals(&installation, sent).await;
+    totals(&installation, sent).await;
+    let mut generator = installation.generator(&[("GENERATOR_DURATION", "2s")]);
+    server.pause().await;
+    let more = finished(&mut generator).await;
+    totals(&installation, sent + more).await;
+    server.resume().await;
+    totals(&installation, sent + more).await;
+    drop(services);
+}
+
+/// Waits until the API answers totals of `events` events.
+async fn totals(installation: &Installation, events: i64) {
+    eventually(Duration::from_secs(30), "the API answers the totals", async || {
+        let range = "granularity=DAY&from=2020-01-01&to=2029-12-28";
+        let (status, answer) = installation.api(&format!("/api/v1/aggregates?{range}")).await?;
+        if status != 200 {
+            return Err(answer.to_string());
+        }
+        let sum: i64 =
+            answer["data"].as_array().into_iter().flatten().filter_map(|row| row["count_events"].as_i64()).sum();
+        if sum == events { Ok(()) } else { Err(format!("{sum} of {events}")) }
+    })
+    .await;
+}

@@ -1,0 +1,169 @@
+//! From the generator to the API's answers.
+
+use std::time::Duration;
+
+use netagg_api::proto::usage_service_client::UsageServiceClient;
+use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
+use netagg_tests::eventually;
+
+use super::installation::{Installation, PATIENCE, figure};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_event_sent_is_stored_counted_and_answered() {
+    let installation = Installation::new().await;
+    let mut services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
+    for service in ["ingestor", "aggregator", "api"] {
+        installation.readiness(service, 200).await;
+    }
+    let mut generator = installation.generator(&[
+        ("GENERATOR_EVENTS_PER_SEC", "2000"),
+        ("GENERATOR_DURATION", "7s"),
+        ("GENERATOR_DUPLICATE_RATE", "0.1"),
+        ("GENERATOR_INVALID_RATE", "0.05"),
+        ("GENERATOR_VERIFY_INTERVAL", "1s"),
+    ]);
+    let code = generator.code(PATIENCE).await;
+    let report = generator.stdout();
+    assert_eq!(code, 0, "{report}\n{}", generator.stderr());
+    let sent: i64 = figure(&report, "events_sent").parse().expect("a number");
+    assert!(sent > 2_000, "{report}");
+    assert_eq!(figure(&report, "events_verified"), sent.to_string());
+    assert_eq!(figure(&report, "events_failed"), "0");
+    assert_eq!(figure(&report, "success_rate"), "100.00%");
+    assert!(figure(&report, "avg_latency").ends_with(" ms"), "{report}");
+    assert!(report.matches("events_per_sec: ").count() >= 2, "the figures come every 5 s and at the end: {report}");
+    installation.drained_and_exact(sent).await;
+    the_api_answers_what_is_stored(&installation, sent).await;
+
+    for service in &services {
+        service.terminate();
+    }
+    for service in &mut services {
+        assert_eq!(service.code(Duration::from_secs(30)).await, 0, "{}", service.stderr());
+    }
+}
+
+async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) {
+    let pool = installation.pool().await;
+    let (user, count, newest): (String, i64, uuid::Uuid) = sqlx::query_as(
+        "SELECT user_id, count(*), (array_agg(event_id ORDER BY started_at DESC, source_id, event_id))[1] \
+         FROM events_raw WHERE started_at >= '2000-01-01' GROUP BY user_id ORDER BY 2 DESC LIMIT 1",
+    )
+    .fetch_one(&pool)
+    .await
+    .expect("a user");
+
+    let (from, to) = ("2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
+    let path = format!("/api/v1/users/{user}/detail?from={from}&to={to}&limit=7");
+    let (status, page) = installation.api(&path).await.expect("an answer");
+    assert_eq!(status, 200, "{page}");
+    assert_eq!(page["total_count"], count);
+    assert_eq!(page["items"][0]["event_id"], newest.to_string());
+    let mut seen = 0;
+    let mut next = page;
+    loop {
+        seen += next["items"].as_array().expect("items").len() as i64;
+        let Some(cursor) = next["next_cursor"].as_str() else { break };
+        next = installation.api(&format!("{path}&cursor={cursor}")).await.expect("an answer").1;
+    }
+    assert_eq!(seen, count, "the pages are the whole");
+
+    let mut grpc = UsageServiceClient::connect(format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT")))
+        .await
+        .expect("connected");
+    let detail = grpc
+        .get_user_detail(GetUserDetailRequest {
+            user_id: user,
+            from: from.to_owned(),
+            to: to.to_owned(),
+            limit: 1,
+            ..GetUserDetailRequest::default()
+        })
+        .await
+        .expect("an answer")
+        .into_inner();
+    assert_eq!(detail.total_count, count);
+    assert_eq!(detail.items[0].event_id, newest.to_string());
+
+    // The aggregator's last commits reach readers within a second; the default range has all but the oldest events.
+    let range = "granularity=DAY&from=2020-01-01&to=2029-12-28";
+    let http_rows = eventually(PATIENCE, "the totals are complete", async || {
+        let (_, answer) = installation.api(&format!("/api/v1/aggregates?{range}")).await?;
+        let rows = answer["data"].as_array().cloned().ok_or_else(|| answer.to_string())?;
+        let sum: i64 = rows.iter().filter_map(|row| row["count_events"].as_i64()).sum();
+        if sum == sent { Ok(rows) } else { Err(format!("{sum} of {sent}")) }
+    })
+    .await;
+    let rows = grpc
+        .get_global_agg(GetGlobalAggRequest {
+            granularity: "DAY".to_owned(),
+            from: "2020-01-01".to_owned(),
+            to: "2029-12-28".to_owned(),
+            r#type: String::new(),
+        })
+        .await
+        .expect("an answer")
+        .into_inner()
+        .data;
+    assert_eq!(rows.len(), http_rows.len());
+    for (grpc, http) in rows.iter().zip(&http_rows) {
+        assert_eq!(http["date"], grpc.date);
+        assert_eq!(http["type"], grpc.r#type);
+        assert_eq!(http["count_events"], grpc.count_events);
+        assert_eq!(http["sum_duration"], grpc.sum_duration);
+        assert_eq!(http["sum_bytes_up"], grpc.sum_bytes_up);
+        assert_eq!(http["sum_bytes_down"], grpc.sum_bytes_down);
+    }
+    pool.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_services_go_on_exactly_where_they_were() {
+    let installation = Installation::new().await;
+    let mut ingestors = [installation.start("ingestor"), second(&installation, "ingestor")];
+    let mut aggregators = [installation.start("aggregator"), second(&installation, "aggregator")];
+    let mut generator = installation.generator(&[
+        ("GENERATOR_EVENTS_PER_SEC", "3000"),
+        ("GENERATOR_DURATION", "12s"),
+        ("GENERATOR_DUPLICATE_RATE", "0.2"),
+    ]);
+    let pool = installation.pool().await;
+    let mut stored = 0_i64;
+    for round in 0..4 {
+        // Not at a certain time: in the middle of work, which shows by events that were stored since the last kill.
+        stored = eventually(PATIENCE, "more events are stored", async || {
+            let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events_raw")
+                .fetch_one(&pool)
+                .await
+                .map_err(|error| error.to_string())?;
+            if count > stored + 1_000 { Ok(count) } else { Err(count.to_string()) }
+        })
+        .await;
+        let at = round % 2;
+        ingestors[at].kill();
+        aggregators[at].kill();
+        ingestors[at].wait(PATIENCE).await;
+        aggregators[at].wait(PATIENCE).await;
+        let start = |name| if at == 0 { installation.start(name) } else { second(&installation, name) };
+        ingestors[at] = start("ingestor");
+        aggregators[at] = start("aggregator");
+    }
+    let code = generator.code(PATIENCE).await;
+    assert_eq!(code, 0, "{}\n{}", generator.stdout(), generator.stderr());
+    let sent = figure(&generator.stdout(), "events_sent").parse().expect("a number");
+    installation.drained_and_exact(sent).await;
+}
+
+/// A second member, whose ops port is any.
+fn second(installation: &Installation, name: &str) -> netagg_tests::programs::Process {
+    let other = Installation::on(
+        installation.variable("DATABASE_URL"),
+        installation.variable("KAFKA_BROKERS"),
+        installation.variable("REDIS_URL"),
+    );
+    let mut member = other;
+    for variable in ["KAFKA_TOPIC", "KAFKA_DLQ_TOPIC", "KAFKA_GROUP_ID_INGESTOR", "KAFKA_GROUP_ID_AGGREGATOR"] {
+        member.set(variable, installation.variable(variable));
+    }
+    member.start(name)
+}

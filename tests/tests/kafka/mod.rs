@@ -1,0 +1,106 @@
+//! `netagg-kafka` against a real broker.
+
+mod conformance;
+mod dead_letters;
+mod outages;
+mod publisher;
+mod source;
+mod topics;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use netagg_core::ports::{EventSource, SourceEvent};
+use netagg_core::{Error, OutgoingRecord, PartitionId, Position, Record};
+use netagg_kafka::{Creation, KafkaConfig, KafkaSource, KafkaTopics, TopicSpec};
+use netagg_tests::{kafka, unique};
+
+/// How long anything may take that depends on brokers and rebalances.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+async fn config() -> KafkaConfig {
+    KafkaConfig::new(kafka::brokers().await)
+}
+
+fn with(config: KafkaConfig, options: &[(&str, &str)]) -> KafkaConfig {
+    options.iter().try_fold(config, |config, (name, value)| config.with_option(name, value)).unwrap()
+}
+
+/// A fresh topic of events.
+async fn topic(config: &KafkaConfig, partitions: i32) -> String {
+    let name = unique("events");
+    create(config, TopicSpec { partitions, ..TopicSpec::events(&name) }).await;
+    name
+}
+
+async fn create(config: &KafkaConfig, spec: TopicSpec) {
+    assert_eq!(KafkaTopics::new(config).unwrap().create(&spec).await.unwrap(), Creation::Created);
+}
+
+fn record(number: usize, bytes: usize) -> OutgoingRecord {
+    let mut value = number.to_string().into_bytes();
+    value.resize(bytes.max(value.len()), b' ');
+    OutgoingRecord { key: Some(format!("user {number}").into()), value: Some(value.into()), headers: Vec::new() }
+}
+
+fn number(record: &Record) -> usize {
+    std::str::from_utf8(record.value.as_ref().unwrap()).unwrap().trim_end().parse().unwrap()
+}
+
+fn numbers(records: &[Record]) -> BTreeSet<usize> {
+    records.iter().map(number).collect()
+}
+
+/// Positions after the last records of each partition.
+fn positions(records: &[Record]) -> Vec<Position> {
+    let next: BTreeMap<_, _> = records.iter().map(|record| (record.partition.clone(), record.offset + 1)).collect();
+    next.into_iter().map(|(partition, next_offset)| Position { partition, next_offset }).collect()
+}
+
+/// What a source told.
+#[derive(Debug, Default)]
+struct Told {
+    records: Vec<Record>,
+    assigned: BTreeSet<PartitionId>,
+    revoked: BTreeSet<PartitionId>,
+}
+
+impl Told {
+    /// Listens to `source` until `enough` says so.
+    async fn until(&mut self, source: &mut KafkaSource, enough: impl Fn(&Self) -> bool) {
+        let listening = async {
+            while !enough(self) {
+                match source.next().await.unwrap() {
+                    SourceEvent::Assigned(partitions) => self.assigned.extend(partitions),
+                    SourceEvent::Records(records) => self.records.extend(records),
+                    SourceEvent::Revoked(partitions) => self.revoked.extend(partitions),
+                    SourceEvent::End => panic!("the source ended"),
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, listening).await.is_ok();
+        assert!(
+            in_time,
+            "not in time: {} records, assigned {:?}, revoked {:?}, {:?}",
+            self.records.len(),
+            self.assigned,
+            self.revoked,
+            source.health()
+        );
+    }
+}
+
+async fn read(source: &mut KafkaSource, count: usize) -> Vec<Record> {
+    let mut told = Told::default();
+    told.until(source, |told| told.records.len() >= count).await;
+    told.records
+}
+
+fn bytes(text: &str) -> Bytes {
+    Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn is_unavailable(error: &Error) -> bool {
+    matches!(error, Error::Unavailable { dependency: "kafka", .. })
+}

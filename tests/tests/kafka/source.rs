@@ -1,0 +1,171 @@
+//! What a source promises beyond its port.
+
+use std::time::Duration;
+
+use netagg_core::Position;
+use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
+use netagg_kafka::{KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
+use netagg_tests::{eventually, unique};
+
+use super::{DEADLINE, Told, config, create, numbers, positions, read, record, topic, with};
+
+#[tokio::test]
+async fn a_reader_that_stands_still_keeps_its_partitions_and_misses_nothing() {
+    // longer than this nobody may go without polling
+    let config = with(config().await, &[("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000")]);
+    let topic = topic(&config, 4).await;
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    // more than all buffers hold
+    let count = 40_000;
+    for from in (0..count).step_by(5_000) {
+        publisher.publish((from..from + 5_000).map(|number| record(number, 1_024)).collect()).await.unwrap();
+    }
+    let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| !told.records.is_empty()).await;
+
+    // standing still is the very thing under test
+    tokio::time::sleep(Duration::from_secs(9)).await;
+
+    told.until(&mut source, |told| told.records.len() >= count).await;
+    assert_eq!(told.revoked.len(), 0, "it is still a member");
+    assert_eq!(numbers(&told.records).len(), count, "each came, once");
+    for partition in &told.assigned {
+        let offsets: Vec<_> = told.records.iter().filter(|r| r.partition == *partition).map(|r| r.offset).collect();
+        assert!(offsets.iter().copied().eq(0..offsets.len() as i64), "in order");
+    }
+    source.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_topic_that_is_made_later_is_waited_for() {
+    let config = config().await;
+    let topic = unique("events");
+    let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
+    let health = source.health();
+    eventually(DEADLINE, "the problem", async || match health.problem() {
+        Some(problem) if problem.reason.contains(&topic) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+
+    create(&config, TopicSpec::events(&topic)).await;
+    KafkaPublisher::new(&config, &topic).unwrap().publish(vec![record(1, 0)]).await.unwrap();
+    assert_eq!(numbers(&read(&mut source, 1).await).len(), 1);
+    assert_eq!(health.assigned().len(), 8);
+    eventually(DEADLINE, "ready", async || match health.problem() {
+        None => Ok(()),
+        problem => Err(format!("{problem:?}")),
+    })
+    .await;
+    source.close().await.unwrap();
+    assert_eq!(health.assigned().len(), 0);
+    assert!(matches!(source.next().await, Ok(SourceEvent::End)));
+    source.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn positions_are_committed_while_reading_and_by_a_source_that_is_dropped() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 1).await, unique("group"));
+    let topics = KafkaTopics::new(&config).unwrap();
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    publisher.publish((0..100).map(|number| record(number, 0)).collect()).await.unwrap();
+    let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
+    let records = read(&mut source, 100).await;
+
+    let committed = async |expected: i64| {
+        eventually(DEADLINE, "the commit", async || {
+            let lag = topics.lag(&group, &topic).await.unwrap().unwrap().remove(0);
+            assert_eq!((lag.high, lag.lag), (100, 100 - lag.committed.unwrap_or(0)));
+            if lag.committed == Some(expected) { Ok(()) } else { Err(format!("{lag:?}")) }
+        })
+        .await;
+    };
+    source.commit(&positions(&records[..40])).await.unwrap();
+    committed(40).await;
+    source.commit(&positions(&records[..70])).await.unwrap();
+    drop(source);
+    committed(70).await;
+
+    // it has left the group, or this would take the session's timeout
+    let mut next = KafkaSource::new(&config, &group, &topic).unwrap();
+    assert_eq!(numbers(&read(&mut next, 30).await), (70..100).collect());
+    next.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn positions_of_partitions_that_have_passed_on_are_not_committed() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 4).await, unique("group"));
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    publisher.publish((0..400).map(|number| record(number, 0)).collect()).await.unwrap();
+    let mut one = KafkaSource::new(&config, &group, &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut one, |told| told.records.len() >= 400).await;
+
+    let mut two = KafkaSource::new(&config, &group, &topic).unwrap();
+    told.until(&mut one, |told| !told.revoked.is_empty()).await;
+    one.commit(&positions(&told.records)).await.unwrap();
+    one.close().await.unwrap();
+    let revoked = told.revoked.clone();
+    let mut theirs = Told::default();
+    theirs.until(&mut two, |theirs| theirs.assigned == told.assigned).await;
+    for lag in KafkaTopics::new(&config).unwrap().lag(&group, &topic).await.unwrap().unwrap() {
+        let passed_on = revoked.iter().any(|partition| partition.number == lag.number);
+        assert_eq!(lag.committed.is_none(), passed_on, "{lag:?} of {revoked:?}");
+    }
+    // and comes again
+    theirs.until(&mut two, |theirs| revoked.iter().all(|p| theirs.records.iter().any(|r| r.partition == *p))).await;
+    two.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn many_rebalances_skip_nothing() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 8).await, unique("group"));
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    let mut seen = std::collections::BTreeSet::new();
+    let mut steady = KafkaSource::new(&config, &group, &topic).unwrap();
+    for round in 0..4 {
+        publisher.publish((round * 500..(round + 1) * 500).map(|number| record(number, 0)).collect()).await.unwrap();
+        let mut passing = KafkaSource::new(&config, &group, &topic).unwrap();
+        let mut theirs = 0;
+        let reading = async {
+            while seen.len() < (round + 1) * 500 || theirs == 0 {
+                let (event, by_passing) = tokio::select! {
+                    event = steady.next() => (event.unwrap(), false),
+                    event = passing.next() => (event.unwrap(), true),
+                };
+                if by_passing && matches!(event, SourceEvent::Assigned(_)) {
+                    theirs += 1;
+                }
+                if let SourceEvent::Records(records) = event {
+                    seen.extend(numbers(&records));
+                    let source = if by_passing { &mut passing } else { &mut steady };
+                    source.commit(&positions(&records)).await.unwrap();
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(DEADLINE, reading).await.is_ok();
+        assert!(in_time, "round {round}: {} came, {theirs} assignments", seen.len());
+        passing.close().await.unwrap();
+    }
+    assert_eq!(seen.len(), 2_000);
+    steady.close().await.unwrap();
+    for lag in KafkaTopics::new(&config).unwrap().lag(&group, &topic).await.unwrap().unwrap() {
+        assert_eq!(lag.lag, 0, "{lag:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_position_of_a_partition_never_assigned_is_ignored() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 1).await, unique("group"));
+    let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| !told.assigned.is_empty()).await;
+    let partition = netagg_core::PartitionId::new(topic.as_str(), 7);
+    source.commit(&[Position { partition, next_offset: 3 }]).await.unwrap();
+    source.close().await.unwrap();
+}

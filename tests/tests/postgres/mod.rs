@@ -1,0 +1,77 @@
+//! netagg-pg against a real server.
+
+mod conformance;
+mod identity;
+mod limits;
+mod meta;
+mod migrations;
+mod outages;
+mod partitions;
+mod progress;
+mod queries;
+
+use netagg_core::testkit::{EventTemplate, event};
+use netagg_core::{Batch, Contribution, Event, IdentifiedEvent, Span};
+use netagg_pg::{PgConfig, Postgres};
+use netagg_tests::postgres::{Database, database};
+use sqlx::{Connection, PgConnection};
+
+/// A database of the test's own, with the schema unless said otherwise.
+struct Fresh {
+    postgres: Postgres,
+    database: Database,
+}
+
+impl Fresh {
+    async fn empty() -> Self {
+        let database = database().await;
+        Self { postgres: connect(database.url()), database }
+    }
+
+    async fn migrated() -> Self {
+        let fresh = Self::empty().await;
+        fresh.postgres.migrations().up().await.unwrap();
+        fresh
+    }
+
+    /// A connection past the adapters, to see what they wrote.
+    async fn connection(&self) -> PgConnection {
+        PgConnection::connect(self.database.url()).await.unwrap()
+    }
+
+    /// The one value that `query` gives.
+    async fn value<T>(&self, query: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        sqlx::query_scalar(query).fetch_one(&mut self.connection().await).await.unwrap()
+    }
+
+    async fn execute(&self, statements: &'static str) {
+        sqlx::raw_sql(statements).execute(&mut self.connection().await).await.unwrap();
+    }
+}
+
+fn connect(url: &str) -> Postgres {
+    Postgres::new(PgConfig::new(url.parse().unwrap()))
+}
+
+fn at(id: u128, started_at: &str) -> Event {
+    event(EventTemplate { id, started_at, ..EventTemplate::default() })
+}
+
+fn events(events: impl IntoIterator<Item = Event>) -> Batch<IdentifiedEvent> {
+    events_of(events, Vec::new())
+}
+
+fn events_of(events: impl IntoIterator<Item = Event>, spans: Vec<Span>) -> Batch<IdentifiedEvent> {
+    Batch::new(events.into_iter().map(IdentifiedEvent::from).collect(), spans)
+}
+
+fn contributions(events: impl IntoIterator<Item = Event>) -> Batch<Contribution> {
+    contributions_of(events, Vec::new())
+}
+
+fn contributions_of(events: impl IntoIterator<Item = Event>, spans: Vec<Span>) -> Batch<Contribution> {
+    Batch::new(events.into_iter().map(|event| Contribution::of(&event)).collect(), spans)
+}

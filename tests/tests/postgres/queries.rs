@@ -1,0 +1,52 @@
+//! The statements themselves.
+
+use std::path::Path;
+
+use sqlx::{AssertSqlSafe, Executor, Row, SqlSafeStr};
+
+use super::{Fresh, at, events};
+use netagg_core::ports::EventStore;
+use netagg_pg::PgEventStore;
+
+#[tokio::test]
+async fn every_query_file_is_valid() {
+    let fresh = Fresh::migrated().await;
+    let mut connection = fresh.connection().await;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../netagg-pg/queries");
+    let mut prepared = 0;
+    for file in std::fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let query = std::fs::read_to_string(&path).unwrap();
+        let statement = connection.prepare(AssertSqlSafe(query).into_sql_str()).await;
+        statement.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        prepared += 1;
+    }
+    assert!(prepared >= 8, "only {prepared} query files");
+}
+
+/// A page reads the index of the months in question only, newest first, and stops when it is full.
+#[tokio::test]
+async fn a_page_of_a_timeline_comes_from_the_index_in_order() {
+    let fresh = Fresh::migrated().await;
+    let store = PgEventStore::new(fresh.postgres.clone());
+    let stored = (0..3_000).map(|id| at(id, &format!("2025-{:02}-10T00:00:{:02}Z", 1 + id % 12, id % 60)));
+    store.store(&events(stored)).await.unwrap();
+    fresh.execute("ANALYZE").await;
+    let mut connection = fresh.connection().await;
+    let query = format!(
+        "PREPARE page AS {}; SET plan_cache_mode = force_custom_plan",
+        include_str!("../../../netagg-pg/queries/timeline.sql")
+    );
+    sqlx::raw_sql(AssertSqlSafe(query)).execute(&mut connection).await.unwrap();
+    let explain = "EXPLAIN (COSTS OFF) EXECUTE page('user-1', '2025-03-01Z', '2025-07-01Z', NULL, \
+                   '2025-06-10Z', 'provider-1', '550e8400-e29b-41d4-a716-446655440000', 10)";
+    let plan: Vec<String> =
+        sqlx::raw_sql(explain).fetch_all(&mut connection).await.unwrap().iter().map(|row| row.get(0)).collect();
+    let plan = plan.join("\n");
+    for part in ["Incremental Sort", "Presorted Key: events_raw.started_at", "Index Scan", "events_raw_2025_06"] {
+        assert!(plan.contains(part), "no {part} in:\n{plan}");
+    }
+    for part in ["events_raw_2025_02", "events_raw_2025_07", "Seq Scan"] {
+        assert!(!plan.contains(part), "{part} in:\n{plan}");
+    }
+}

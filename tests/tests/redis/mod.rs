@@ -1,0 +1,74 @@
+//! `netagg-redis` against a real Redis.
+
+mod outages;
+mod versions;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
+use netagg_core::testkit;
+use netagg_redis::{RedisCache, RedisConfig};
+use netagg_tests::{eventually, redis};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// How long anything may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+const TTL: Duration = Duration::from_secs(60);
+
+/// A cache whose calls may take as long as a busy machine needs, connected.
+async fn cache(url: &str) -> RedisCache {
+    let cache = RedisCache::new(RedisConfig { timeout: DEADLINE, ..at(url) }).unwrap();
+    until_it_answers(&cache).await;
+    cache
+}
+
+fn at(url: &str) -> RedisConfig {
+    RedisConfig { url: url.to_owned(), ..RedisConfig::default() }
+}
+
+async fn until_it_answers(cache: &RedisCache) {
+    eventually(DEADLINE, "redis", async || cache.ping().await.map_err(|error| error.to_string())).await;
+}
+
+fn key(name: &str, months: &[&str]) -> CacheKey {
+    CacheKey { name: name.to_owned(), months: months.iter().map(|month| month.parse().unwrap()).collect() }
+}
+
+async fn miss(cache: &RedisCache, key: &CacheKey) -> CacheTicket {
+    match cache.lookup(key).await.unwrap() {
+        Lookup::Miss(ticket) => ticket,
+        Lookup::Hit(answer) => panic!("a hit: {answer:?}"),
+    }
+}
+
+async fn hit(cache: &RedisCache, key: &CacheKey) -> Bytes {
+    match cache.lookup(key).await.unwrap() {
+        Lookup::Hit(answer) => answer,
+        Lookup::Miss(_) => panic!("a miss"),
+    }
+}
+
+/// What the server at `url` answers to `command`.
+async fn command(url: &str, command: &str) -> String {
+    let address = url.strip_prefix("redis://").unwrap().trim_end_matches('/');
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer.trim_end_matches("+OK\r\n").to_owned()
+}
+
+#[tokio::test]
+async fn it_conforms() {
+    let server = redis::Server::start().await;
+    let database = AtomicU8::new(0);
+    testkit::cache(async || {
+        let number = database.fetch_add(1, Ordering::Relaxed);
+        Arc::new(cache(&format!("{}/{number}", server.url().trim_end_matches('/'))).await)
+    })
+    .await;
+}

@@ -1,0 +1,94 @@
+//! Redis goes away and comes back.
+
+use netagg_core::Error;
+use netagg_core::ports::{Cache, CacheTicket};
+use netagg_redis::RedisCache;
+use netagg_tests::{eventually, redis};
+
+use super::{DEADLINE, TTL, at, command, key, until_it_answers};
+
+/// Every call ends, and says that Redis is unavailable.
+async fn fails(cache: &RedisCache) {
+    let key = key("totals", &["2025-10"]);
+    let calls = async {
+        // more than it takes until Redis is left alone
+        for _ in 0..20 {
+            let ticket = CacheTicket::new("netagg:1:answer:none");
+            let errors = [
+                cache.lookup(&key).await.map(drop).unwrap_err(),
+                cache.fill(ticket, "answer".into(), TTL).await.unwrap_err(),
+                cache.invalidate(&key.months).await.unwrap_err(),
+                cache.invalidate_all().await.unwrap_err(),
+                cache.ping().await.unwrap_err(),
+            ];
+            for error in errors {
+                assert!(matches!(error, Error::Unavailable { dependency: "redis", .. }), "{error:?}");
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, calls).await.expect("every call ends");
+}
+
+/// By and by everything works again.
+async fn works(cache: &RedisCache) {
+    let key = key("totals", &["2025-10"]);
+    eventually(DEADLINE, "a fill and a hit", async || {
+        use netagg_core::ports::Lookup;
+        let text = |error: Error| error.to_string();
+        cache.invalidate(&key.months).await.map_err(text)?;
+        let Lookup::Miss(ticket) = cache.lookup(&key).await.map_err(text)? else {
+            return Err("a hit after an invalidation".to_owned());
+        };
+        cache.fill(ticket, "answer".into(), TTL).await.map_err(text)?;
+        match cache.lookup(&key).await.map_err(text)? {
+            Lookup::Hit(answer) if answer == "answer" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_crash_costs_answers_only() {
+    let server = redis::Server::start().await;
+    let cache = RedisCache::new(at(&server.url())).unwrap();
+    works(&cache).await;
+    for _ in 0..2 {
+        server.crash().await;
+        fails(&cache).await;
+        server.start_again().await;
+        works(&cache).await;
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_hangs_is_left_alone_until_it_answers() {
+    let server = redis::Server::start().await;
+    let cache = RedisCache::new(at(&server.url())).unwrap();
+    works(&cache).await;
+    server.pause().await;
+    fails(&cache).await;
+    server.resume().await;
+    works(&cache).await;
+}
+
+#[tokio::test]
+async fn a_cache_can_begin_without_a_server() {
+    let server = redis::Server::start().await;
+    server.crash().await;
+    let cache = RedisCache::new(at(&server.url())).unwrap();
+    fails(&cache).await;
+    server.start_again().await;
+    works(&cache).await;
+}
+
+#[tokio::test]
+async fn a_password_that_is_set_right_later_is_no_end() {
+    let server = redis::Server::start().await;
+    command(&server.url(), "CONFIG SET requirepass secret").await;
+    let cache = RedisCache::new(at(&server.url())).unwrap();
+    fails(&cache).await;
+    command(&server.url(), "AUTH secret\r\nCONFIG SET requirepass \"\"").await;
+    until_it_answers(&cache).await;
+    works(&cache).await;
+}

@@ -1,0 +1,88 @@
+//! Whatever happens to the keys, no answer outlives its truth.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use netagg_core::ports::Cache;
+use netagg_redis::{RedisCache, RedisConfig};
+use netagg_tests::redis;
+
+use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};
+
+const OLD: Bytes = Bytes::from_static(b"old");
+const NEW: Bytes = Bytes::from_static(b"new");
+
+#[tokio::test]
+async fn an_evicted_version_brings_nothing_back() {
+    let server = redis::Server::start().await;
+    let cache = cache(&server.url()).await;
+    for evicted in ["netagg:1:{version}:2025-10", "netagg:1:{version}:all"] {
+        let key = key(evicted, &["2025-09", "2025-10"]);
+        let before = miss(&cache, &key).await;
+        cache.fill(before.clone(), OLD, TTL).await.unwrap();
+        assert_eq!(hit(&cache, &key).await, OLD);
+
+        assert_eq!(command(&server.url(), &format!("DEL {evicted}")).await, ":1\r\n");
+        let after = miss(&cache, &key).await;
+        assert_ne!(before, after);
+        // the totals change while neither reader has filled, and the version goes once more
+        cache.invalidate(&key.months).await.unwrap();
+        command(&server.url(), &format!("DEL {evicted}")).await;
+        for ticket in [before, after] {
+            cache.fill(ticket, OLD, TTL).await.unwrap();
+            miss(&cache, &key).await;
+        }
+        cache.fill(miss(&cache, &key).await, NEW, TTL).await.unwrap();
+        assert_eq!(hit(&cache, &key).await, NEW);
+    }
+}
+
+#[tokio::test]
+async fn a_flush_between_lookup_and_fill_makes_the_ticket_void() {
+    let server = redis::Server::start().await;
+    let cache = cache(&server.url()).await;
+    let key = key("totals", &["2025-10"]);
+    let ticket = miss(&cache, &key).await;
+    assert_eq!(command(&server.url(), "FLUSHALL").await, "");
+    cache.fill(ticket, OLD, TTL).await.unwrap();
+    miss(&cache, &key).await;
+}
+
+#[tokio::test]
+async fn readers_that_meet_at_a_missing_version_agree() {
+    let server = redis::Server::start().await;
+    let cache = cache(&server.url()).await;
+    let key = key("totals", &["2025-10", "2025-11", "2025-12"]);
+    for _ in 0..50 {
+        command(&server.url(), "FLUSHALL").await;
+        let (one, two, three) = tokio::join!(miss(&cache, &key), miss(&cache, &key), miss(&cache, &key));
+        assert!(one == two && two == three);
+        assert_eq!(miss(&cache, &key).await, one);
+    }
+}
+
+#[tokio::test]
+async fn sizes_and_times_are_bounded() {
+    let server = redis::Server::start().await;
+    let config =
+        RedisConfig { timeout: DEADLINE, max_ttl: Duration::from_secs(10), max_answer_bytes: 100, ..at(&server.url()) };
+    let cache = RedisCache::new(config).unwrap();
+    until_it_answers(&cache).await;
+    let key = key("totals", &[]);
+    let ticket = miss(&cache, &key).await;
+    cache.fill(ticket.clone(), vec![b'x'; 101].into(), TTL).await.unwrap();
+    cache.fill(ticket.clone(), OLD, Duration::from_nanos(1)).await.unwrap();
+    miss(&cache, &key).await;
+    cache.fill(ticket.clone(), vec![b'x'; 100].into(), Duration::MAX).await.unwrap();
+    assert_eq!(hit(&cache, &key).await.len(), 100);
+    let left = command(&server.url(), &format!("PTTL {}", ticket.key())).await;
+    let left: u64 = left.trim().trim_start_matches(':').parse().unwrap();
+    assert!((1..=10_000).contains(&left), "{left}");
+    // no key is for ever
+    cache.invalidate(&["2025-10".parse().unwrap()]).await.unwrap();
+    cache.invalidate_all().await.unwrap();
+    for version in ["2025-10", "all"] {
+        let left = command(&server.url(), &format!("TTL netagg:1:{{version}}:{version}")).await;
+        assert!(left.trim().trim_start_matches(':').parse::<i64>().unwrap() > 0, "{left}");
+    }
+}

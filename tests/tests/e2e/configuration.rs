@@ -1,7 +1,5 @@
 //! Help, variables, signals and exit codes.
 
-use std::time::Duration;
-
 use netagg_tests::programs::Process;
 
 use super::installation::{Ended, Installation, PATIENCE};
@@ -98,24 +96,5 @@ async fn services_wait_for_the_schema_and_say_so() {
     }
     for service in &mut services {
         assert!(service.is_running(), "{}", service.stderr());
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_ends_a_service_at_once() {
-    // No broker and no database: a stop has much to wait for.
-    let installation = Installation::on("postgres://nobody@127.0.0.1:1/none", "127.0.0.1:1", "redis://127.0.0.1:1");
-    for (signals, expected) in [(1, 0), (2, 143)] {
-        let mut ingestor = installation.start("ingestor");
-        installation.readiness("ingestor", 503).await;
-        // Frozen, it gets both before it can act on the first.
-        ingestor.pause();
-        for _ in 0..signals {
-            ingestor.terminate();
-        }
-        ingestor.resume();
-        let code = ingestor.code(Duration::from_secs(30)).await;
-        // Signals of one number merge while they are pending.
-        assert!(code == expected || code == 0, "{signals}: {code}: {}", ingestor.stderr());
     }
 }

@@ -36,7 +36,7 @@ async fn given_events_are_run_and_bad_lines_named() {
     assert_eq!(code, 0, "{shown}\n{told}");
     assert!(shown.contains("2 events stored, 1 duplicates dropped") && shown.contains("Verified"), "{shown}");
     assert!(shown.contains("2025-10-20"), "{shown}");
-    assert!(told.contains(":2: left out: malformed_json") && told.contains(":5: left out: unknown_type"), "{told}");
+    assert!(told.contains(":2: left out: malformed_json") && told.contains(":6: left out: unknown_type"), "{told}");
     assert!(told.contains("type: found \"FAX\"; accepted: CALL_OUT"), "{told}");
 }
 

@@ -133,6 +133,38 @@ async fn without_redis_everything_still_answers() {
     drop(services);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothing() {
+    let server = postgres::Server::start().await;
+    let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
+    installation.set_up().await;
+    let [mut ingestor, mut aggregator] = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    let generator = installation.generator(&LOAD);
+    more_than(&installation, 1_000).await;
+    server.pause().await;
+    // Batches in flight now wait for a server that does not answer.
+    for name in ["ingestor", "aggregator"] {
+        installation.readiness(name, 503).await;
+    }
+    ingestor.terminate();
+    aggregator.terminate();
+    eventually(PATIENCE, "the ingestor is stopping", async || {
+        if ingestor.stderr().contains("stopping") { Ok(()) } else { Err(ingestor.stderr()) }
+    })
+    .await;
+    assert!(ingestor.is_running(), "it waits for what is in flight");
+    ingestor.terminate();
+    assert_eq!(ingestor.code(Duration::from_secs(5)).await, 143);
+    assert_eq!(aggregator.code(Duration::from_secs(30)).await, 0, "{}", aggregator.stderr());
+
+    // What was abandoned is delivered again.
+    server.resume().await;
+    let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    let mut generator = generator;
+    let sent = finished(&mut generator).await;
+    installation.drained_and_exact(sent).await;
+}
+
 /// Waits until the API answers totals of `events` events.
 async fn totals(installation: &Installation, events: i64) {
     eventually(Duration::from_secs(30), "the API answers the totals", async || {

@@ -127,11 +127,10 @@ async fn concurrent_batches_with_conflicts_keep_one_copy_of_each_and_exact_total
             .fetch_all(&mut fresh.connection().await)
             .await
             .unwrap();
-    let ledger: Vec<(NaiveDate, i64)> =
-        sqlx::query_as("SELECT day, count(*) FROM agg_identity GROUP BY 1 ORDER BY 1")
-            .fetch_all(&mut fresh.connection().await)
-            .await
-            .unwrap();
+    let ledger: Vec<(NaiveDate, i64)> = sqlx::query_as("SELECT day, count(*) FROM agg_identity GROUP BY 1 ORDER BY 1")
+        .fetch_all(&mut fresh.connection().await)
+        .await
+        .unwrap();
     assert_eq!(by_day, ledger);
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_dirty_day").await, 2);
 }

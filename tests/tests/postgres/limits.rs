@@ -17,7 +17,9 @@ async fn the_first_program_records_the_event_limits_and_others_must_have_the_sam
 
     let other = EventLimits { max_age: Duration::from_millis(1_500), ..limits };
     let error = fresh.postgres.settings().event_limits(other).await.unwrap_err();
-    assert!(matches!(&error, EventLimitsError::Differ { recorded, configured } if *recorded == limits && *configured == other));
+    assert!(
+        matches!(&error, EventLimitsError::Differ { recorded, configured } if *recorded == limits && *configured == other)
+    );
     let message = error.to_string();
     for part in ["EVENT_MAX_AGE=1825d", "1500ms", "EVENT_MAX_FUTURE=1d", "netagg limits set"] {
         assert!(message.contains(part), "{message}");
@@ -30,7 +32,9 @@ async fn of_programs_that_start_together_one_wins() {
     let tasks = (1..=8).map(|days| {
         let settings = fresh.postgres.settings();
         let limits = EventLimits { max_age: Duration::from_secs(days * 86_400), ..EventLimits::default() };
-        tokio::spawn(async move { (settings.event_limits(limits).await.is_ok(), settings.cursor_secret().await.is_ok()) })
+        tokio::spawn(
+            async move { (settings.event_limits(limits).await.is_ok(), settings.cursor_secret().await.is_ok()) },
+        )
     });
     let results: Vec<_> = join_all(tasks).await.into_iter().map(Result::unwrap).collect();
     assert_eq!(results.iter().filter(|(agreed, _)| *agreed).count(), 1);

@@ -30,11 +30,37 @@ fn nested(levels: usize) -> String {
 /// JSON texts at the edges of what can be stored.
 fn edges() -> Vec<String> {
     let mut edges: Vec<String> = [
-        "0e131072", "1e131071", "1e131072", "9.9e131071", "0.1e131072", "0.01e131073", "1e-16383", "1e-16384", "1.0e-16382",
-        "1.0e-16383", "0e-16384", "0.0e-16383", "-0", "-0.0", "1E+5", "1e200000", "1e1073741822", "0e1073741822",
-        "0e1073741823", "1e-1073741823", "0e-1073741823", "1e2147483648", "0e2147483648", "0e-2147483649",
-        "1e99999999999999999999", "1e-99999999999999999999", "0e99999999999999999999", "1e0000000000000000000000005",
-        "12345678901234567890123456789.123456789012345678901234567890", "100000e131066", "100000e131067",
+        "0e131072",
+        "1e131071",
+        "1e131072",
+        "9.9e131071",
+        "0.1e131072",
+        "0.01e131073",
+        "1e-16383",
+        "1e-16384",
+        "1.0e-16382",
+        "1.0e-16383",
+        "0e-16384",
+        "0.0e-16383",
+        "-0",
+        "-0.0",
+        "1E+5",
+        "1e200000",
+        "1e1073741822",
+        "0e1073741822",
+        "0e1073741823",
+        "1e-1073741823",
+        "0e-1073741823",
+        "1e2147483648",
+        "0e2147483648",
+        "0e-2147483649",
+        "1e99999999999999999999",
+        "1e-99999999999999999999",
+        "0e99999999999999999999",
+        "1e0000000000000000000000005",
+        "12345678901234567890123456789.123456789012345678901234567890",
+        "100000e131066",
+        "100000e131067",
     ]
     .iter()
     .map(|number| format!("{{\"a\":{number}}}"))
@@ -45,9 +71,19 @@ fn edges() -> Vec<String> {
     edges.extend([16_384].map(|digits| format!("{{\"a\":1.{}e1}}", "0".repeat(digits))));
     edges.extend(
         [
-            r#""\u0000""#, r#""\\u0000""#, r#""\\\u0000""#, r#""\ud800""#, r#""\udc00\ud800""#, r#""\ud83d\ude00""#,
-            r#""\ud83d\ud83d\ude00""#, r#""\ud83dx""#, r#""\ud83d\\ude00""#, r#""\uFFFF\uFFFE\u007f\u0001""#, r#""\/\b\f\n\r\t""#,
-            "\"\u{7f}\u{85}\u{2028}\u{10FFFF}\"", "\"\"",
+            r#""\u0000""#,
+            r#""\\u0000""#,
+            r#""\\\u0000""#,
+            r#""\ud800""#,
+            r#""\udc00\ud800""#,
+            r#""\ud83d\ude00""#,
+            r#""\ud83d\ud83d\ude00""#,
+            r#""\ud83dx""#,
+            r#""\ud83d\\ude00""#,
+            r#""\uFFFF\uFFFE\u007f\u0001""#,
+            r#""\/\b\f\n\r\t""#,
+            "\"\u{7f}\u{85}\u{2028}\u{10FFFF}\"",
+            "\"\"",
         ]
         .iter()
         .flat_map(|string| [format!("{{\"a\":{string}}}"), format!("{{{string}:1}}")]),
@@ -121,7 +157,8 @@ fn object() -> impl Strategy<Value = String> {
 
 /// An object, some keys of which repeat.
 fn entries(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
-    let key = prop_oneof![prop::sample::select(vec!["\"a\"", "\"\\u0061\"", "\"bb\""]).prop_map(String::from), string()];
+    let key =
+        prop_oneof![prop::sample::select(vec!["\"a\"", "\"\\u0061\"", "\"bb\""]).prop_map(String::from), string()];
     prop::collection::vec((key, value), 0..4).prop_map(|entries| {
         let entries: Vec<String> = entries.into_iter().map(|(key, value)| format!("{key} :{value}")).collect();
         format!("{{{}}}", entries.join(","))

@@ -1,9 +1,7 @@
 //! The schema comes, goes and comes back; without it everybody is told what to do.
 
 use futures::future::join_all;
-use netagg_core::ports::{
-    AggregateStore, EventStore, TimelineFilter, TimelineQuery, TotalsQuery,
-};
+use netagg_core::ports::{AggregateStore, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
 use netagg_core::{Error, EventLimits, Granularity, Timestamp, UserId};
 use netagg_pg::{EventLimitsError, PgAggregateStore, PgEventStore};
 

@@ -153,7 +153,9 @@ async fn a_cancelled_call_leaves_nothing_half_done() {
     // Closed connections roll back as soon as the server notices.
     eventually(Duration::from_secs(10), "no open transaction", async || {
         let open: i64 = fresh
-            .value("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'")
+            .value(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in tr%'",
+            )
             .await;
         if open == 0 { Ok(()) } else { Err(format!("{open} open")) }
     })
@@ -175,7 +177,11 @@ async fn more_calls_than_connections_take_turns() {
         let store = store.clone();
         tokio::spawn(async move {
             let day = 1 + call % 28;
-            store.store(&events([at(call, &format!("2025-{:02}-{day:02}T00:00:00Z", 1 + call % 12))])).await.unwrap().new
+            store
+                .store(&events([at(call, &format!("2025-{:02}-{day:02}T00:00:00Z", 1 + call % 12))]))
+                .await
+                .unwrap()
+                .new
         })
     });
     assert_eq!(join_all(calls).await.into_iter().map(Result::unwrap).sum::<u64>(), 64);

@@ -14,7 +14,8 @@ fn span(number: i32, from: i64, to: i64, last_timestamp: Option<&str>) -> Span {
     Span { partition: PartitionId::new("events.telecom", number), from, to, last_timestamp }
 }
 
-const PROGRESS: &str = "SELECT string_agg(concat_ws(' ', service, topic, partition, done, last_timestamp AT TIME ZONE 'UTC'), '; '
+const PROGRESS: &str =
+    "SELECT string_agg(concat_ws(' ', service, topic, partition, done, last_timestamp AT TIME ZONE 'UTC'), '; '
                         ORDER BY service, topic, partition) FROM consumer_progress";
 
 #[tokio::test]
@@ -61,8 +62,5 @@ async fn batches_in_flight_commit_in_any_order() {
     for joined in join_all(tasks).await {
         joined.unwrap();
     }
-    assert_eq!(
-        fresh.value::<i64>("SELECT count(*) FROM consumer_progress WHERE done = '{[0,800)}'").await,
-        4
-    );
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM consumer_progress WHERE done = '{[0,800)}'").await, 4);
 }

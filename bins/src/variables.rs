@@ -229,8 +229,11 @@ impl Variables {
 const UNITS: [(&str, u64); 6] =
     [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
-/// The duration that an integer and a unit of `us ms s m h d` spell.
+/// The duration that an integer and a unit of `us ms s m h d` spell; a zero needs no unit.
 pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
     let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0)?;
     let (number, unit) = text.split_at(digits);
     let (_, micros) = UNITS.iter().find(|(name, _)| *name == unit)?;
@@ -254,9 +257,15 @@ mod tests {
 
     #[test]
     fn durations_are_an_integer_and_a_unit() {
-        for (text, micros) in
-            [("5us", 5), ("20ms", 20_000), ("5s", 5_000_000), ("2m", 120_000_000), ("1h", 3_600_000_000), ("0d", 0)]
-        {
+        for (text, micros) in [
+            ("5us", 5),
+            ("20ms", 20_000),
+            ("5s", 5_000_000),
+            ("2m", 120_000_000),
+            ("1h", 3_600_000_000),
+            ("0d", 0),
+            ("0", 0),
+        ] {
             assert_eq!(parse_duration(text), Some(Duration::from_micros(micros)), "{text}");
         }
         for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5S", "5min", "99999999999999999999s", "999999999999999d"] {

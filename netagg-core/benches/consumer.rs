@@ -1,6 +1,7 @@
 //! What the consumer adds to an event: batches, the tracker of offsets, tasks; with a store that costs nothing.
 //!
 //! `cargo bench -p netagg-core --bench consumer`
+#![allow(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! What one event costs: reading it, its identity, its content, writing it.
 //!
 //! `cargo bench -p netagg-core --bench events`
+#![allow(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
 
 use std::hint::black_box;
 

@@ -1,4 +1,5 @@
 //! The ingestor through its public interface.
+#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The usage service over the memory adapters: defaults, limits, pages, and the cache.
+#![allow(clippy::expect_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -279,7 +280,11 @@ async fn a_cursor_is_bound_to_its_listing() {
     let cursor = stage.detail(first.clone()).await.next_cursor.expect("more");
     let next = DetailRequest { cursor: Some(cursor.clone()), ..first.clone() };
     assert_eq!(ids(&stage.detail(next.clone()).await), [1]);
-    assert_eq!(ids(&stage.detail(DetailRequest { limit: Some(2), ..next.clone() }).await), [1, 2], "a limit is no part");
+    assert_eq!(
+        ids(&stage.detail(DetailRequest { limit: Some(2), ..next.clone() }).await),
+        [1, 2],
+        "a limit is no part"
+    );
 
     let mut forged = cursor.clone().into_bytes();
     forged[10] ^= 1;
@@ -307,9 +312,12 @@ async fn a_cursor_is_bound_to_its_listing() {
 #[tokio::test]
 async fn aggregates_default_to_the_last_thirty_days() {
     let stage = Stage::new();
-    for (id, started_at) in
-        [(1, "2025-10-01T23:59:59Z"), (2, "2025-10-02T00:00:00Z"), (3, "2025-10-31T23:59:59Z"), (4, "2025-11-01T00:00:00Z")]
-    {
+    for (id, started_at) in [
+        (1, "2025-10-01T23:59:59Z"),
+        (2, "2025-10-02T00:00:00Z"),
+        (3, "2025-10-31T23:59:59Z"),
+        (4, "2025-11-01T00:00:00Z"),
+    ] {
         stage.put(at(id, started_at)).await;
     }
     let dates = |answer: AggregatesAnswer| answer.rows.iter().map(|row| row.date.to_string()).collect::<Vec<_>>();
@@ -377,10 +385,8 @@ async fn totals_are_cached_until_one_of_their_months_changes() {
     assert_eq!(day_totals().await, first, "also from the cache");
     assert_eq!(stage.reads(), (0, 1));
     // Other questions have other answers.
-    let data = AggregatesRequest {
-        event_type: Some(EventType::Data),
-        ..range(Granularity::Day, "2025-09-15", "2025-10-31")
-    };
+    let data =
+        AggregatesRequest { event_type: Some(EventType::Data), ..range(Granularity::Day, "2025-09-15", "2025-10-31") };
     assert_eq!(stage.service.aggregates(data).await.expect("totals").rows, first.rows);
     assert_eq!(stage.aggregates(Granularity::Day, "2025-09-15", "2025-10-19").await.rows, []);
     assert_eq!(stage.aggregates(Granularity::Month, "2025-09-15", "2025-10-31").await.rows.len(), 1);

@@ -48,7 +48,7 @@ impl GeneratorConfig {
             "GENERATOR_DURATION",
             "60s",
             Duration::ZERO..=365 * day,
-            "how long events are sent; 0s: until stopped",
+            "how long events are sent; 0: until stopped",
         );
         let batch_size = variables.number("GENERATOR_BATCH_SIZE", 100, 1..=10_000, "events handed over at a time");
         let workers = variables.number("GENERATOR_WORKERS", 4, 1..=256, "batches on their way at a time");

@@ -49,7 +49,7 @@ pub(super) fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
 }
 
 fn malformed(error: serde_json::Error) -> InvalidEvent {
-    InvalidEvent::message(InvalidKind::MalformedJson, error.to_string(), ACCEPTED_MESSAGE)
+    InvalidEvent::message(InvalidKind::MalformedJson, format!("no JSON ({error})"), ACCEPTED_MESSAGE)
 }
 
 /// Refuses text nested deeper than `max`, so that whatever walks it later may recurse.

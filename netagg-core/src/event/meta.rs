@@ -36,7 +36,7 @@ impl Meta {
         // One level less: in an event it lies in the event's own object.
         decode::check_depth(json, super::MAX_DEPTH - 1)?;
         let raw: &RawValue = serde_json::from_str(json).map_err(|error| {
-            InvalidEvent::field(InvalidKind::MalformedJson, "meta", error.to_string(), "a JSON object")
+            InvalidEvent::field(InvalidKind::MalformedJson, "meta", format!("no JSON ({error})"), "a JSON object")
         })?;
         Self::from_raw(raw)
     }
@@ -96,7 +96,7 @@ impl<'a> Canonicalizer<'a> {
             b't' => self.literal("true", out),
             b'f' => self.literal("false", out),
             b'n' => self.literal("null", out),
-            _ => return self.number(out),
+            _ => self.number(out),
         }
     }
 

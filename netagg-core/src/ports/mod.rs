@@ -1,7 +1,7 @@
 //! What netagg's services need from the outside, in the language of the domain.
 //!
 //! Each port is a small, object-safe trait. Its documentation says what is durable when a call returns, what a repeated
-//! call does and what is safe to cancel; [`testkit`](crate::testkit) has a suite of behaviours for each, which every
+//! call does and what is safe to cancel; the module `testkit` (a feature) has a suite of behaviours for each, which every
 //! adapter runs.
 
 mod aggregate_store;

@@ -143,7 +143,7 @@ async fn totals_equal_the_group_by_over_the_events() {
             id,
             started_at: &format!("2025-{:02}-{:02}T23:59:59.999999Z", 1 + id % 12, 1 + id % 28),
             event_type: EventType::ALL[(id % 5) as usize],
-            duration_sec: (id % 3 != 0).then_some(id as u32),
+            duration_sec: (!id.is_multiple_of(3)).then_some(id as u32),
             bytes_up: u64::MAX >> 1,
             bytes_down: id as u64,
             ..EventTemplate::default()

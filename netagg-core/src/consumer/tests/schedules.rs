@@ -54,11 +54,7 @@ fn the_schedules_meet_what_they_are_for() {
 
 fn check(seed: u64) {
     let outcome = Schedule::run(seed);
-    assert!(
-        outcome.broken.is_empty(),
-        "seed {seed} (SCHEDULE_SEED={seed} repeats it alone): {:#?}",
-        outcome.broken
-    );
+    assert!(outcome.broken.is_empty(), "seed {seed} (SCHEDULE_SEED={seed} repeats it alone): {:#?}", outcome.broken);
 }
 
 #[derive(Debug, Default)]
@@ -311,12 +307,8 @@ impl Schedule {
         let mut expected = BTreeMap::<(Day, EventType), Totals>::new();
         for &&sample in &distinct {
             let Sample { day, event_type, bytes_up, .. } = &POOL[sample];
-            *expected.entry((day.parse().expect("a day"), *event_type)).or_default() += Totals {
-                count_events: 1,
-                sum_duration: sample as u64,
-                sum_bytes_up: *bytes_up,
-                sum_bytes_down: 0,
-            };
+            *expected.entry((day.parse().expect("a day"), *event_type)).or_default() +=
+                Totals { count_events: 1, sum_duration: sample as u64, sum_bytes_up: *bytes_up, sum_bytes_down: 0 };
         }
         let mut broken = Vec::new();
         if self.events.len() != distinct.len() {
@@ -504,11 +496,7 @@ impl EventSource for Faulty<MemorySource> {
 #[test]
 fn the_pool_is_valid() {
     for sample in POOL.iter() {
-        let record = Record {
-            timestamp: PUBLISHED.parse().ok(),
-            value: Some(sample.json.clone()),
-            ..super::record(0)
-        };
+        let record = Record { timestamp: PUBLISHED.parse().ok(), value: Some(sample.json.clone()), ..super::record(0) };
         let event = EventLimits::default().admit(&record).expect("valid");
         assert_eq!(event.day().to_string(), sample.day);
     }

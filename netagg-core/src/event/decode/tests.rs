@@ -227,7 +227,8 @@ fn times_are_rfc_3339_and_stored_in_utc_cut_to_the_microsecond() {
         assert_eq!(event.fields().ended_at, Some(event.fields().started_at));
     }
     for name in ["started_at", "ended_at"] {
-        for text in ["", "2025-10-20 12:34:56Z", "2025-10-20T12:34:56", "2025-13-01T00:00:00Z", "10000-01-01T00:00:00Z"] {
+        for text in ["", "2025-10-20 12:34:56Z", "2025-10-20T12:34:56", "2025-13-01T00:00:00Z", "10000-01-01T00:00:00Z"]
+        {
             let (kind, message) = refused(with(name, &format!("\"{text}\"")));
             assert_eq!(kind, InvalidKind::InvalidTime);
             let accepted = "an RFC 3339 time of the years 0001 to 9999, such as 2025-10-20T12:34:56Z";
@@ -389,7 +390,10 @@ fn a_field_given_twice_is_refused_however_it_is_spelled() {
             }
         }
     }
-    assert_eq!(decode(&json(&[("type", None), (r"ty\u0070e", Some(r#""DATA""#))])).fields().event_type, EventType::Data);
+    assert_eq!(
+        decode(&json(&[("type", None), (r"ty\u0070e", Some(r#""DATA""#))])).fields().event_type,
+        EventType::Data
+    );
 }
 
 #[test]
@@ -399,9 +403,7 @@ fn nesting_is_bounded_everywhere() {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         with(name, &format!("{open}{value}{close}"))
     };
-    let meta = |levels: usize| {
-        with("meta", &format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels)))
-    };
+    let meta = |levels: usize| with("meta", &format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels)));
     decode(&nested("x", 99, ""));
     decode(&meta(99));
     decode(&nested("x", 99, r#""]]]][[[[\"[[[""#)); // brackets in a string are no levels
@@ -435,6 +437,7 @@ fn the_whole_message_is_one_object_in_utf_8() {
     ] {
         let (kind, message) = refused(&text);
         assert_eq!(kind, InvalidKind::MalformedJson, "{text}");
+        assert!(message.starts_with("found no JSON (") && message.contains(" at line "), "{message}");
         assert!(message.ends_with("; accepted: one JSON object in UTF-8"), "{message}");
     }
     for text in ["[]", "null", " true", "5", r#""text""#, r#""\ud800""#, "[{}]"] {
@@ -543,7 +546,9 @@ fn kinds_are_snake_case_and_distinct() {
 fn any_json() -> impl Strategy<Value = String> {
     let number = prop_oneof![
         any::<i64>().prop_map(|number| number.to_string()),
-        any::<f64>().prop_filter("JSON has no NaN", |number| number.is_finite()).prop_map(|number| format!("{number:e}")),
+        any::<f64>()
+            .prop_filter("JSON has no NaN", |number| number.is_finite())
+            .prop_map(|number| format!("{number:e}")),
         "-?(0|[1-9][0-9]{0,30})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,6})?",
     ];
     let leaf = prop_oneof![

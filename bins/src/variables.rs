@@ -243,7 +243,8 @@ pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
 /// `duration` in the largest unit that divides it.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let micros = duration.as_micros();
-    let (name, unit) = UNITS.iter().rev().find(|(_, unit)| micros % u128::from(*unit) == 0).unwrap_or(&UNITS[0]);
+    let (name, unit) =
+        UNITS.iter().rev().find(|(_, unit)| micros.is_multiple_of(u128::from(*unit))).unwrap_or(&UNITS[0]);
     if micros == 0 { "0s".to_owned() } else { format!("{}{name}", micros / u128::from(*unit)) }
 }
 

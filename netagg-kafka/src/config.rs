@@ -68,7 +68,9 @@ impl KafkaConfig {
         config.set("group.id", group);
         if self.options.get("group.protocol").is_some_and(|protocol| protocol == "consumer") {
             // these are the broker's to decide then, and librdkafka refuses them
-            config.remove("partition.assignment.strategy").remove("session.timeout.ms");
+            for property in ["heartbeat.interval.ms", "partition.assignment.strategy", "session.timeout.ms"] {
+                config.remove(property);
+            }
         }
         config
     }
@@ -186,7 +188,9 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "50"),
     ("queued.max.messages.kbytes", "16384"),
     ("isolation.level", "read_committed"),
-    // members keep what they go on with; a crashed one is replaced after the session's timeout
+    // members keep what they go on with, learn of a rebalance by a heartbeat, and are replaced after the session's
+    // timeout if they crash
+    ("heartbeat.interval.ms", "1000"),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "15000"),
     // tells us which brokers are up

@@ -73,7 +73,8 @@ impl RedisCache {
         call: impl AsyncFnOnce(WithOptions<Client>) -> Result<T, fred::error::Error>,
     ) -> Result<T, Error> {
         let options = Options { fail_fast: true, ..Options::default() };
-        let called = tokio::time::timeout(self.config.timeout, call(self.pool.next().with_options(&options))).await;
+        let called =
+            tokio::time::timeout(self.config.timeout, call(self.pool.next_connected().with_options(&options))).await;
         let result: Result<T, BoxError> = match called {
             Ok(result) => result.map_err(BoxError::from),
             Err(elapsed) => Err(elapsed.into()),

@@ -29,7 +29,8 @@ const DEADLINE: Duration = Duration::from_secs(300);
 #[tokio::main]
 async fn main() {
     let events = std::env::var("NETAGG_BENCH_EVENTS").map_or(EVENTS, |text| text.parse().expect("a number"));
-    let (broker, server, cache) = tokio::join!(kafka::Broker::start(), postgres::Server::start(), redis::Server::start());
+    let (broker, server, cache) =
+        tokio::join!(kafka::Broker::start(), postgres::Server::start(), redis::Server::start());
     let variables = |run: usize| {
         vec![
             ("DATABASE_URL", server.url()),
@@ -42,7 +43,9 @@ async fn main() {
         ]
     };
     run("netagg", &["topic", "create"], variables(0)).await;
-    for (label, duplicate_rate, topic) in [("no duplicates", 0.0, "events.clean"), ("20 % duplicates", 0.2, "events.dirty")] {
+    for (label, duplicate_rate, topic) in
+        [("no duplicates", 0.0, "events.clean"), ("20 % duplicates", 0.2, "events.dirty")]
+    {
         let mut create = variables(0);
         create.push(("KAFKA_TOPIC", topic.to_owned()));
         run("netagg", &["topic", "create"], create).await;
@@ -58,10 +61,15 @@ async fn main() {
                 variables.push(("KAFKA_TOPIC", topic.to_owned()));
                 results.push(work_off(service, variables, &server.url(), records).await);
             }
-            results.sort_by(|one, other| one.0.total_cmp(&other.0));
-            let rates = results.iter().map(|(rate, _)| format!("{rate:.0}")).collect::<Vec<_>>().join(" ");
-            let memory = results.iter().map(|(_, memory)| *memory).max().unwrap_or(0);
-            println!("  {service:<10} {:>7.0} messages/s (median of {rates}), {memory} MiB resident at most", results[RUNS / 2].0);
+            results.sort_by(|one, other| one.rate.total_cmp(&other.rate));
+            let rates = results.iter().map(|run| format!("{:.0}", run.rate)).collect::<Vec<_>>().join(" ");
+            let resident = results.iter().map(|run| run.resident).max().unwrap_or(0);
+            let Run { rate, whole, .. } = results[RUNS / 2];
+            println!(
+                "  {service:<10} {rate:>7.0} messages/s (median of {rates}); {:.1} s from start to done; \
+                 {resident} MiB resident at most",
+                whole.as_secs_f64()
+            );
         }
     }
 }
@@ -88,8 +96,17 @@ async fn publish(brokers: &str, topic: &str, events: u64, duplicate_rate: f64) -
     stats.events() + stats.duplicates()
 }
 
-/// Messages per second between the first batch and the last, and the most memory in MiB.
-async fn work_off(service: &str, variables: Vec<(&str, String)>, database: &str, records: u64) -> (f64, u64) {
+/// What one run showed.
+struct Run {
+    /// Messages per second between the first batch and the last.
+    rate: f64,
+    /// From the start of the process, joining the group included.
+    whole: Duration,
+    /// The most memory, in MiB.
+    resident: u64,
+}
+
+async fn work_off(service: &str, variables: Vec<(&str, String)>, database: &str, records: u64) -> Run {
     let pool = PgPool::connect(database).await.expect("the database answers");
     let process = Process::start(service, [""; 0], variables);
     let started = Instant::now();
@@ -113,12 +130,13 @@ async fn work_off(service: &str, variables: Vec<(&str, String)>, database: &str,
             Some(first) => first,
         };
         if done >= records {
-            let memory = resident_mib(process.id());
+            let resident = resident_mib(process.id());
             process.terminate();
             let mut process = process;
             process.wait(Duration::from_secs(30)).await;
             pool.close().await;
-            return ((done - before) as f64 / (now - since).as_secs_f64(), memory);
+            let rate = (done - before) as f64 / (now - since).as_secs_f64();
+            return Run { rate, whole: now - started, resident };
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }

@@ -14,7 +14,7 @@ use super::outbox::Delivery;
 use super::positions::Positions;
 use crate::{KafkaHealth, log};
 
-/// A connected broker from which nothing has come for this long does not answer; heartbeats come every 3 s.
+/// A connected broker from which nothing has come for this long does not answer; heartbeats come every second.
 const SILENT_MICROS: i64 = 20_000_000;
 
 pub(super) struct Context {

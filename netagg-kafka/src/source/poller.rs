@@ -29,8 +29,10 @@ const COMMIT_ALL: Duration = Duration::from_secs(30);
 const PAUSE_AFTER: Duration = Duration::from_secs(2);
 /// How often a topic that is not there is looked for.
 const TOPIC_CHECK: Duration = Duration::from_secs(2);
-/// How long a last commit is tried.
-const LAST_COMMIT: Duration = Duration::from_secs(2);
+/// How often errors that mean nothing to us are worth a warning.
+const WARN: Duration = Duration::from_secs(30);
+/// How long a last commit is tried: longer than a rebalance takes, since the coordinator answers nothing before that.
+const LAST_COMMIT: Duration = Duration::from_secs(3);
 /// How long it may take to give up the partitions.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -45,6 +47,7 @@ pub(super) struct Poller {
     committed: Instant,
     committed_all: Instant,
     topic_checked: Instant,
+    warned: Option<Instant>,
 }
 
 impl Poller {
@@ -64,6 +67,7 @@ impl Poller {
             committed: now,
             committed_all: now,
             topic_checked: now,
+            warned: None,
         }
     }
 
@@ -99,10 +103,15 @@ impl Poller {
         while !self.consumer.context().positions.assigned().is_empty() && leaving.elapsed() < LEAVE {
             let _ = self.consumer.poll(POLL);
         }
-        // leaves the group
-        drop(self);
         // nobody may be left to hear it
-        let _ = closed.send(committed);
+        if committed.is_err() {
+            // leaving the group takes its time without a broker, and is in vain
+            let _ = closed.send(committed);
+            drop(self);
+        } else {
+            drop(self);
+            let _ = closed.send(committed);
+        }
     }
 
     /// Hands over what is ready; false if the reader has to take something first.
@@ -165,7 +174,11 @@ impl Poller {
             }
             // the broker's state is told by health
             (_, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)) => {}
-            _ => tracing::warn!(%error, topic, "kafka consumer goes on after an error"),
+            _ if self.warned.is_some_and(|warned| warned.elapsed() < WARN) => {}
+            _ => {
+                self.warned = Some(Instant::now());
+                tracing::warn!(%error, topic, "kafka consumer goes on after an error");
+            }
         }
         true
     }

@@ -42,7 +42,10 @@ async fn invalid_messages_become_dead_letters_and_block_nothing() {
         ("too_deep", Some(with_meta(7, &["[".repeat(100), "]".repeat(100)].concat()))),
         ("missing_field", Some(b"{}".to_vec())),
         ("too_old", Some(event(EventTemplate { started_at: "1999-01-01T00:00:00Z", ..template(8) }).encode())),
-        ("too_far_in_future", Some(event(EventTemplate { started_at: "2990-01-01T00:00:00Z", ..template(9) }).encode())),
+        (
+            "too_far_in_future",
+            Some(event(EventTemplate { started_at: "2990-01-01T00:00:00Z", ..template(9) }).encode()),
+        ),
     ];
     // What jsonb just holds, between the others on the same partition.
     let good = [
@@ -73,7 +76,9 @@ async fn invalid_messages_become_dead_letters_and_block_nothing() {
         let headers: BTreeMap<_, _> = letter
             .headers
             .iter()
-            .map(|header| (header.name.as_str(), header.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default()))
+            .map(|header| {
+                (header.name.as_str(), header.value.as_deref().map(String::from_utf8_lossy).unwrap_or_default())
+            })
             .collect();
         assert_eq!(headers["netagg-error"], *kind, "{}", headers["netagg-error-detail"]);
         assert!(headers["netagg-error-detail"].contains("accepted: "), "{}", headers["netagg-error-detail"]);

@@ -23,7 +23,8 @@ async fn help_lists_every_variable_with_its_default_and_no_value() {
         assert!(!help.stdout.contains("s3cret"), "{program}");
     }
     let help = run("ingestor", &["--help"], &[]).await.stdout;
-    for variable in ["INGESTOR_WORKER_COUNT", "INGESTOR_BATCH_SIZE", "INGESTOR_BATCH_TIMEOUT", "EVENT_MAX_AGE", "1825d"] {
+    for variable in ["INGESTOR_WORKER_COUNT", "INGESTOR_BATCH_SIZE", "INGESTOR_BATCH_TIMEOUT", "EVENT_MAX_AGE", "1825d"]
+    {
         assert!(help.contains(variable), "{variable} in {help}");
     }
 }
@@ -56,7 +57,9 @@ async fn a_wrong_variable_is_named_with_its_value_and_what_is_accepted() {
 
 #[tokio::test]
 async fn wrong_usage_is_exit_code_2() {
-    for arguments in [&["no-such-command"][..], &["demo", "--events", "0"], &["migrate"], &["migrate", "down", "--to", "x"]] {
+    for arguments in
+        [&["no-such-command"][..], &["demo", "--events", "0"], &["migrate"], &["migrate", "down", "--to", "x"]]
+    {
         let ended = run("netagg", arguments, &[]).await;
         assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
     }

@@ -3,8 +3,8 @@
 use std::io::Write;
 
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_tests::programs::Process;
 use netagg_tests::eventually;
+use netagg_tests::programs::Process;
 
 use super::installation::PATIENCE;
 

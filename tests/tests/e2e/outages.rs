@@ -82,7 +82,10 @@ async fn a_broker_absent_at_the_start_and_restarted_is_waited_for() {
     let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
     for name in ["ingestor", "aggregator"] {
         let report = installation.readiness(name, 503).await;
-        assert!(report["dependencies"]["kafka"].is_string() || report["dependencies"]["postgres"].is_string(), "{report}");
+        assert!(
+            report["dependencies"]["kafka"].is_string() || report["dependencies"]["postgres"].is_string(),
+            "{report}"
+        );
     }
     broker.start_again().await;
     for name in ["ingestor", "aggregator"] {

@@ -15,8 +15,10 @@ async fn a_topic_is_made_once_and_described() {
     assert_eq!(topics.lag("group", &spec.name).await.unwrap(), None);
     assert_eq!(topics.create(&spec).await.unwrap(), Creation::Created);
     assert_eq!(topics.create(&spec).await.unwrap(), Creation::Existed);
-    let described = eventually(DEADLINE, "the topic", async || {
-        topics.describe(&spec.name).await.unwrap().filter(|topic| topic.partitions.len() == 8).ok_or("none".to_owned())
+    // its leaders are elected by and by
+    let described = eventually(DEADLINE, "the topic", async || match topics.describe(&spec.name).await {
+        Ok(Some(topic)) if topic.partitions.len() == 8 => Ok(topic),
+        other => Err(format!("{other:?}")),
     })
     .await;
     assert_eq!(described.max_message_bytes, Some(spec.max_message_bytes));

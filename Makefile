@@ -121,6 +121,10 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	else deploy/native/install; fi
 	cargo build --locked --workspace --all-features --bins --tests
 	cargo test --locked --workspace --all-features
+	for example in embed_in_memory custom_aggregate_store; do \
+		cargo run --locked --quiet -p netagg-examples --example $$example; \
+	done
+	cargo run --locked --quiet -p netagg-examples --example custom_source </dev/null
 
 test-coverage: ## Run every test and report line coverage (needs install-tools)
 	source <(cargo llvm-cov show-env --export-prefix); \

@@ -4,5 +4,6 @@ mod bad_input;
 mod configuration;
 mod demo;
 mod installation;
+mod large_messages;
 mod outages;
 mod pipeline;

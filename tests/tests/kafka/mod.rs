@@ -19,8 +19,9 @@ use netagg_tests::{kafka, unique};
 /// How long anything may take that depends on brokers and rebalances.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// For the shared broker. A member that does not leave its group when it should holds it up beyond all deadlines.
 async fn config() -> KafkaConfig {
-    KafkaConfig::new(kafka::brokers().await)
+    with(KafkaConfig::new(kafka::brokers().await), &[("session.timeout.ms", "120000")])
 }
 
 fn with(config: KafkaConfig, options: &[(&str, &str)]) -> KafkaConfig {

@@ -88,7 +88,7 @@ async fn positions_are_committed_while_reading_and_by_a_source_that_is_dropped()
     drop(source);
     committed(70).await;
 
-    // it has left the group, or this would take the session's timeout
+    // it has left the group, or this would come too late
     let mut next = KafkaSource::new(&config, &group, &topic).unwrap();
     assert_eq!(numbers(&read(&mut next, 30).await), (70..100).collect());
     next.close().await.unwrap();

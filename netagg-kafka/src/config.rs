@@ -91,7 +91,8 @@ impl KafkaConfig {
 
     fn client(&self, defaults: &[(&str, &str)]) -> ClientConfig {
         let mut config = ClientConfig::new();
-        config.set_log_level(RDKafkaLogLevel::Warning);
+        let debugging = self.options.contains_key("debug");
+        config.set_log_level(if debugging { RDKafkaLogLevel::Debug } else { RDKafkaLogLevel::Warning });
         config.set("bootstrap.servers", &self.brokers);
         for (name, value) in CLIENT.iter().chain(defaults) {
             config.set(*name, *value);
@@ -182,9 +183,10 @@ const CONSUMER: &[(&str, &str)] = &[
     // only what is stored is committed, by us
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // librdkafka's defaults hold 64 MiB and more, and stall for a second whenever that is full
-    ("fetch.max.bytes", "8388608"),
-    ("fetch.message.max.bytes", "1048576"),
+    // of what comes over the wire: compressed events grow tenfold when unpacked; a larger message comes nevertheless
+    ("fetch.max.bytes", "2097152"),
+    ("fetch.message.max.bytes", "262144"),
+    // librdkafka's defaults hold 64 MiB, and stall for a second whenever that is full
     ("fetch.queue.backoff.ms", "50"),
     ("queued.max.messages.kbytes", "16384"),
     ("isolation.level", "read_committed"),

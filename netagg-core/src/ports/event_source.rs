@@ -52,6 +52,6 @@ pub trait EventSource: Debug + Send {
     /// Makes the last commits durable as far as the broker can be reached, and leaves the group.
     ///
     /// # Errors
-    /// When the last commits could not be made; their records will be delivered again.
+    /// When the last commits could not be made sure of; their records may be delivered again.
     async fn close(&mut self) -> Result<(), Error>;
 }

@@ -33,8 +33,6 @@ const TOPIC_CHECK: Duration = Duration::from_secs(2);
 const WARN: Duration = Duration::from_secs(30);
 /// How long a last commit is tried: longer than a rebalance takes, since the coordinator answers nothing before that.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
-/// How long it may take to give up the partitions.
-const LEAVE: Duration = Duration::from_secs(1);
 
 /// Owns the consumer. Whatever the reader does, it polls often enough to stay a member of the group.
 pub(super) struct Poller {
@@ -98,14 +96,10 @@ impl Poller {
             }
         }
         let committed = self.last_commit();
-        self.consumer.unsubscribe();
-        let leaving = Instant::now();
-        while !self.consumer.context().positions.assigned().is_empty() && leaving.elapsed() < LEAVE {
-            let _ = self.consumer.poll(POLL);
-        }
-        // nobody may be left to hear it
+        // Dropping the consumer gives up the partitions and leaves the group. (Unsubscribing before, it would end
+        // without a word to the group, which then waits for the session's timeout.) That takes long, and is in vain,
+        // if no broker answers. In either case nobody may be left to hear how it went.
         if committed.is_err() {
-            // leaving the group takes its time without a broker, and is in vain
             let _ = closed.send(committed);
             drop(self);
         } else {

@@ -1,17 +1,20 @@
-//! The administration of a real installation: schema, topics, partitions.
+//! The administration of a real installation: schema, topics, partitions, limits.
 #![allow(clippy::print_stdout, reason = "these are the commands' answers")]
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
+use netagg_core::EventLimits;
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_kafka::{Creation, KafkaTopics, TopicSpec};
+use netagg_kafka::{Creation, KafkaTopics, PartitionLag, TopicSpec};
 use netagg_pg::{PgConfig, Postgres};
 
 use crate::Failure;
-use crate::config::Kafka;
+use crate::config::{Groups, Kafka};
+use crate::variables::{parse_duration, show_duration};
 
 /// What to do with the schema.
 #[derive(Debug, Subcommand)]
@@ -42,7 +45,14 @@ pub async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCo
         MigrateCommand::Up => migrations.up().await?,
         MigrateCommand::Status => {}
         MigrateCommand::Down { all: true, .. } => migrations.down_all().await?,
-        MigrateCommand::Down { to: Some(version), .. } => migrations.down_to(version).await?,
+        MigrateCommand::Down { to: Some(version), .. } => {
+            let known: Vec<_> = migrations.status().await?.iter().map(|known| known.version).collect();
+            if version != 0 && !known.contains(&version) {
+                let accepted = known.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                return Err(Failure::Usage(format!("--to {version}: no such version; accepted: 0, {accepted}")));
+            }
+            migrations.down_to(version).await?;
+        }
         MigrateCommand::Down { .. } => migrations.down_one().await?,
     }
     let versions = migrations.status().await?;
@@ -72,7 +82,7 @@ pub enum TopicCommand {
     },
     /// List all topics
     List,
-    /// Tell partitions, leaders and offsets of a topic, and how far our groups have got in it
+    /// Show a topic's partitions, leaders and offsets, and how many messages each of our groups has before it
     Describe {
         /// The topic; KAFKA_TOPIC without it
         topic: Option<String>,
@@ -83,7 +93,7 @@ pub enum TopicCommand {
 ///
 /// # Errors
 /// When the broker cannot be reached or refuses.
-pub async fn topic(command: TopicCommand, kafka: Kafka) -> Result<ExitCode, Failure> {
+pub async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
     let topics = KafkaTopics::new(&kafka.client)?;
     match command {
         TopicCommand::Create { partitions, replication } => {
@@ -103,24 +113,44 @@ pub async fn topic(command: TopicCommand, kafka: Kafka) -> Result<ExitCode, Fail
             }
             println!("{table}");
         }
-        TopicCommand::Describe { topic } => return describe_topic(&topics, topic.unwrap_or(kafka.topic)).await,
+        TopicCommand::Describe { topic } => {
+            return describe_topic(&topics, topic.unwrap_or(kafka.topic), &groups).await;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn describe_topic(topics: &KafkaTopics, name: String) -> Result<ExitCode, Failure> {
+async fn describe_topic(topics: &KafkaTopics, name: String, groups: &Groups) -> Result<ExitCode, Failure> {
     let Some(topic) = topics.describe(&name).await? else {
         return Err(Failure::Failed(format!("there is no topic {name}; `netagg topic create` makes ours").into()));
     };
     let size = topic.max_message_bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
     println!("{}: largest message {size} bytes", topic.name);
     let list = |ids: &[i32]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
-    let mut table = table(["partition", "first offset", "next offset", "leader", "replicas", "in sync"]);
+    let ingested = topics.lag(&groups.ingestor, &name).await?.unwrap_or_default();
+    let aggregated = topics.lag(&groups.aggregator, &name).await?.unwrap_or_default();
+    let mut table = table([
+        "partition",
+        "first offset",
+        "next offset",
+        "ingestor lag",
+        "aggregator lag",
+        "leader",
+        "replicas",
+        "in sync",
+    ]);
     for partition in &topic.partitions {
+        let lag = |lags: &[PartitionLag]| {
+            let of_partition = lags.iter().find(|lag| lag.number == partition.number);
+            // What a group has never committed, it has all of before it.
+            of_partition.map_or("-".to_owned(), |lag| lag.lag.to_string())
+        };
         table.add_row([
             partition.number.to_string(),
             partition.low.to_string(),
             partition.high.to_string(),
+            lag(&ingested),
+            lag(&aggregated),
             partition.leader.map_or("none".to_owned(), |leader| leader.to_string()),
             list(&partition.replicas),
             list(&partition.in_sync),
@@ -167,6 +197,84 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What to do with the limits of events' ages.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::exhaustive_enums)]
+pub enum LimitsCommand {
+    /// Show the limits that the database has, which all services must be configured with
+    Show,
+    /// Record other limits, once both services have drained the topic and stopped
+    Set {
+        /// The oldest event taken, seen from its record's timestamp, such as 1825d
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        max_age: Option<Duration>,
+        /// The newest event taken, seen from its record's timestamp, such as 1d
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        max_future: Option<Duration>,
+        /// Don't check that the topic is drained; totals may differ from the events until they are audited
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    parse_duration(text).ok_or("an integer and a unit (us ms s m h d) is accepted")
+}
+
+/// Shows the limits or records others.
+///
+/// # Errors
+/// When the topic isn't drained, or the database or the broker cannot be reached.
+pub async fn limits(
+    command: LimitsCommand,
+    postgres: PgConfig,
+    kafka: Kafka,
+    groups: Groups,
+) -> Result<ExitCode, Failure> {
+    let settings = Postgres::new(postgres).settings();
+    let recorded = settings.recorded_event_limits().await?;
+    let LimitsCommand::Set { max_age, max_future, force } = command else {
+        match recorded {
+            Some(limits) => print_limits(limits),
+            None => println!("none yet: the first service that starts records its EVENT_MAX_AGE and EVENT_MAX_FUTURE"),
+        }
+        return Ok(ExitCode::SUCCESS);
+    };
+    if max_age.is_none() && max_future.is_none() {
+        return Err(Failure::Usage("nothing to set: --max-age or --max-future is accepted".to_owned()));
+    }
+    if !force {
+        drained(&KafkaTopics::new(&kafka.client)?, &kafka.topic, &groups).await?;
+    }
+    let before = recorded.unwrap_or_default();
+    let limits =
+        EventLimits { max_age: max_age.unwrap_or(before.max_age), max_future: max_future.unwrap_or(before.max_future) };
+    settings.set_event_limits(limits).await?;
+    print_limits(limits);
+    println!("Start the services with these.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_limits(limits: EventLimits) {
+    println!("EVENT_MAX_AGE={}", show_duration(limits.max_age));
+    println!("EVENT_MAX_FUTURE={}", show_duration(limits.max_future));
+}
+
+/// Fails unless both groups have committed everything in `topic`.
+async fn drained(topics: &KafkaTopics, topic: &str, groups: &Groups) -> Result<(), Failure> {
+    for group in [&groups.ingestor, &groups.aggregator] {
+        let lag: i64 = topics.lag(group, topic).await?.iter().flatten().map(|partition| partition.lag).sum();
+        if lag > 0 {
+            let reason = format!(
+                "{group} has {lag} messages of {topic} before it, which one service might judge by the old limits and \
+                 the other by the new: let both drain the topic and stop them first, or use --force and audit afterwards"
+            );
+            return Err(Failure::Failed(reason.into()));
+        }
+    }
+    Ok(())
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

@@ -8,8 +8,9 @@ use netagg_core::{ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaConfig;
 use netagg_pg::{PgAddress, PgConfig, SslMode};
 use netagg_redis::RedisConfig;
+use tokio::net::TcpListener;
 
-use crate::{Problem, Variables};
+use crate::{Failure, Problem, Variables};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -30,9 +31,9 @@ impl Kafka {
     pub fn read(variables: &mut Variables) -> Self {
         let host = variables.text("KAFKA_HOST", "localhost", "a broker's host");
         let port = variables.port("KAFKA_PORT", 9092, "its port");
-        let brokers = variables.optional_text("KAFKA_BROKERS", "", "host:port,host:port,…; wins over both");
-        let topic = variables.text("KAFKA_TOPIC", "events.telecom", "the topic of events");
-        let dlq_topic = variables.text("KAFKA_DLQ_TOPIC", "events.telecom.dlq", "the topic of dead letters");
+        let brokers = variables.parse("KAFKA_BROKERS", "", "wins over both", "host:port,host:port,…", broker_list);
+        let topic = topic(variables, "KAFKA_TOPIC", "events.telecom", "the topic of events");
+        let dlq_topic = topic_apart(variables, &topic);
         let mut client = KafkaConfig::new(brokers.unwrap_or_else(|| format!("{host}:{port}")));
         const PREFIX: &str = "KAFKA_OPT_";
         for (name, value) in
@@ -47,6 +48,65 @@ impl Kafka {
         }
         Self { client, topic, dlq_topic }
     }
+}
+
+/// A list of brokers, each `host:port`.
+fn broker_list(text: &str) -> Option<String> {
+    let is_broker = |broker: &str| {
+        broker.rsplit_once(':').is_some_and(|(host, port)| {
+            // Only an IPv6 address in brackets has colons of its own.
+            let is_host = !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
+            is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
+    };
+    text.split(',').all(|broker| is_broker(broker.trim())).then(|| text.to_owned())
+}
+
+fn topic(variables: &mut Variables, name: &str, default: &str, meaning: &str) -> String {
+    let accepted = "1 to 249 of the characters a-z A-Z 0-9 . _ -";
+    let parse = |text: &str| {
+        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        let is_name = (1..=249).contains(&text.len()) && text.chars().all(is_legal) && !matches!(text, "." | "..");
+        is_name.then(|| text.to_owned())
+    };
+    variables.parse(name, default, meaning, accepted, parse).unwrap_or_else(|| default.to_owned())
+}
+
+/// The topic of dead letters: another one than that of events, where each would become a dead letter again.
+fn topic_apart(variables: &mut Variables, events: &str) -> String {
+    const NAME: &str = "KAFKA_DLQ_TOPIC";
+    let name = topic(variables, NAME, "events.telecom.dlq", "the topic of dead letters");
+    if name == events {
+        variables.problem(Problem::new(NAME, &name, "another topic than KAFKA_TOPIC"));
+    }
+    name
+}
+
+/// The consumer groups of the services.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Groups {
+    /// The ingestors'.
+    pub ingestor: String,
+    /// The aggregators'.
+    pub aggregator: String,
+}
+
+impl Groups {
+    /// Reads both groups.
+    pub fn read(variables: &mut Variables) -> Self {
+        Self { ingestor: ingestor_group(variables), aggregator: aggregator_group(variables) }
+    }
+}
+
+/// The consumer group of the ingestors.
+pub fn ingestor_group(variables: &mut Variables) -> String {
+    variables.text("KAFKA_GROUP_ID_INGESTOR", "ingestor-group", "the ingestors' consumer group")
+}
+
+/// The consumer group of the aggregators.
+pub fn aggregator_group(variables: &mut Variables) -> String {
+    variables.text("KAFKA_GROUP_ID_AGGREGATOR", "aggregator-group", "the aggregators' consumer group")
 }
 
 /// The database that events and totals are kept in.
@@ -94,8 +154,11 @@ pub fn read_postgres(variables: &mut Variables, writing: &PgConfig) -> PgConfig 
 pub fn redis(variables: &mut Variables) -> RedisConfig {
     let host = variables.text("REDIS_HOST", "localhost", "Redis's host");
     let port = variables.port("REDIS_PORT", 6379, "its port");
-    let url =
-        variables.optional_text("REDIS_URL", "", "redis://…, rediss://…, redis-cluster://…, redis-sentinel://…; wins");
+    let url = variables.optional_text(
+        "REDIS_URL",
+        "",
+        "redis://…, rediss://…, redis-cluster://…, redis-sentinel://…; wins over both",
+    );
     match url.as_deref().map(RedisConfig::from_url) {
         None => RedisConfig::at(&host, port),
         Some(Ok(config)) => config,
@@ -175,6 +238,21 @@ impl ApiAddresses {
     }
 }
 
+impl ApiAddresses {
+    /// Listens on both: HTTP, then gRPC.
+    ///
+    /// # Errors
+    /// When one cannot be bound, naming its variable.
+    pub async fn listen(&self) -> Result<(TcpListener, TcpListener), Failure> {
+        let listen = async |address: SocketAddr, variable| {
+            TcpListener::bind(address).await.map_err(|error| {
+                Failure::Failed(format!("{address} (API_BIND and {variable}) cannot be bound: {error}").into())
+            })
+        };
+        Ok((listen(self.http, "API_HTTP_PORT").await?, listen(self.grpc, "API_GRPC_PORT").await?))
+    }
+}
+
 /// How long answers are kept, and the cursor secret if it is configured.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
@@ -251,6 +329,20 @@ mod tests {
         for name in ["KAFKA_OPT_NO_SUCH", "KAFKA_OPT_ENABLE_AUTO_COMMIT", "KAFKA_OPT_AUTO_OFFSET_RESET"] {
             assert!(problems(&[(name, "1")], read).starts_with(name), "{name}");
         }
+    }
+
+    #[test]
+    fn brokers_and_topics_that_cannot_be_are_refused() {
+        let read = |variables: &mut Variables| drop(Kafka::read(variables));
+        for brokers in ["one:9092,two:9092", "[::1]:9092", "10.0.0.1:1, b:2"] {
+            assert_eq!(problems(&[("KAFKA_BROKERS", brokers)], read), "");
+        }
+        for brokers in [",", "a:b:c", "host", "host:0", ":9092", "host:9092,"] {
+            assert!(problems(&[("KAFKA_BROKERS", brokers)], read).starts_with("KAFKA_BROKERS"), "{brokers}");
+        }
+        assert!(problems(&[("KAFKA_TOPIC", "bad topic")], read).starts_with("KAFKA_TOPIC"));
+        let same = problems(&[("KAFKA_TOPIC", "t"), ("KAFKA_DLQ_TOPIC", "t")], read);
+        assert!(same.starts_with("KAFKA_DLQ_TOPIC"), "dead letters would be read as events for ever: {same}");
     }
 
     #[test]

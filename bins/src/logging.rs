@@ -1,6 +1,9 @@
 //! Logs: structured, to stderr.
 
+use std::io::IsTerminal;
+
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
 use crate::Variables;
@@ -40,19 +43,24 @@ impl LogConfig {
     /// Reads `LOG_LEVEL` and `LOG_FORMAT`.
     pub(crate) fn read(variables: &mut Variables, defaults: LogDefaults) -> Self {
         const LEVELS: &str = "error, warn, info, debug, trace, or a filter such as info,netagg_pg=debug";
-        let is_filter = |text: &str| EnvFilter::try_new(text).is_ok().then(|| text.to_owned());
+        // A word alone would be taken for the name of a target.
+        let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
+        let is_filter =
+            |text: &str| (text.split(',').all(is_level) && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned());
         let filter = variables.parse("LOG_LEVEL", defaults.level, "what is logged, to stderr", LEVELS, is_filter);
-        let is_json = variables.choice("LOG_FORMAT", &defaults.formats, "json, or text for people") == "json";
+        let is_json = variables.choice("LOG_FORMAT", &defaults.formats, "how it is written") == "json";
         Self { filter: filter.unwrap_or_else(|| defaults.level.to_owned()), is_json }
     }
 
     /// Sends the process's logs to stderr. The first call decides.
     pub(crate) fn start(&self) {
-        // librdkafka's own lines are mostly about reconnecting; what matters of them our adapter tells.
-        let filter = EnvFilter::new(format!("{},librdkafka=off,rdkafka=off,fred=off", self.filter));
+        // The drivers' own lines are mostly about reconnecting; what matters of them our adapters tell. Later
+        // directives win, so that a filter can still ask for them.
+        let filter = EnvFilter::new(format!("librdkafka=off,rdkafka=off,fred=off,sqlx=off,{}", self.filter));
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal())
             .with_timer(ChronoUtc::rfc_3339());
         let started = if self.is_json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
         drop(started);

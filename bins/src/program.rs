@@ -64,6 +64,8 @@ impl<C> Program<C> {
         clap::Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
+            // The variables stand in columns, which wrapping would break.
+            .term_width(0)
             .after_help(described.help())
             .get_matches();
         run_with(self.configure, self.log, job)

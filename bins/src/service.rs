@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{Error, EventLimits};
+use netagg_core::{ConsumerStats, Error, EventLimits, StatsSnapshot};
 use netagg_kafka::KafkaHealth;
 use netagg_pg::{EventLimitsError, Postgres};
 use netagg_redis::RedisCache;
@@ -17,6 +17,9 @@ use crate::{Failure, Shutdown};
 
 /// How often it is made sure that there are partitions ahead.
 const PARTITION_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// How long a service waits for Redis at its start; it goes on without it.
+const FIRST_CONNECTION: Duration = Duration::from_millis(500);
 
 /// A service between its start and its stop.
 #[derive(Debug)]
@@ -59,8 +62,14 @@ impl Service {
         });
     }
 
-    /// Watches the cache, which nobody waits for.
-    pub fn watch_redis(&self, cache: &Arc<RedisCache>) {
+    /// Watches the cache, and gives it a moment for its first connection.
+    pub async fn watch_redis(&self, cache: &Arc<RedisCache>) {
+        let connected = async {
+            while cache.ping().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(FIRST_CONNECTION, connected).await;
         let cache = cache.clone();
         self.readiness.watch("redis", Need::Optional, self.shutdown.token(), move || {
             let cache = cache.clone();
@@ -131,13 +140,7 @@ impl Service {
         tokio::spawn(async move {
             while !stop.is_cancelled() {
                 let pause = match partitions.ensure_ahead(SystemClock.now(), months).await {
-                    Ok(made) => {
-                        if !made.is_empty() {
-                            let months = made.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-                            tracing::info!(months, "partitions made");
-                        }
-                        PARTITION_INTERVAL
-                    }
+                    Ok(_) => PARTITION_INTERVAL,
                     // Readiness tells why.
                     Err(error) => {
                         tracing::debug!(%error, "partitions are made later");
@@ -151,6 +154,12 @@ impl Service {
             }
         });
     }
+}
+
+/// Tells what a consumer has done.
+pub fn log_stopped(stats: &ConsumerStats) {
+    let StatsSnapshot { consumed, new, duplicates, conflicts, invalid, batches } = stats.snapshot();
+    tracing::info!(consumed, new, duplicates, conflicts, invalid, batches, "stopped");
 }
 
 /// A wrong Kafka configuration, found only when a client is made of it.

@@ -188,7 +188,8 @@ impl Variables {
     pub fn choice(&mut self, name: &str, choices: &[&'static str], meaning: &str) -> &'static str {
         let parse = |text: &str| choices.iter().copied().find(|choice| *choice == text);
         let default = choices.first().copied().unwrap_or_default();
-        self.parse(name, default, meaning, &choices.join(", "), parse).unwrap_or(default)
+        let accepted = choices.join(", ");
+        self.parse(name, default, &format!("{meaning}: {accepted}"), &accepted, parse).unwrap_or(default)
     }
 
     /// A duration within `range`: an integer and a unit of `us ms s m h d`.

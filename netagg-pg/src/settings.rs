@@ -66,14 +66,58 @@ impl Settings {
         let micros = |duration: Duration| duration.as_micros().to_string();
         let [max_age, max_future] =
             self.agree([(MAX_AGE, micros(configured.max_age)), (MAX_FUTURE, micros(configured.max_future))]).await?;
-        let parse = |micros: String| {
-            let micros = micros.parse().map_err(|error: std::num::ParseIntError| {
-                error::to_core(PgError::unreadable("an event limit", error))
-            })?;
-            Ok::<_, Error>(Duration::from_micros(micros))
-        };
-        let recorded = EventLimits { max_age: parse(max_age)?, max_future: parse(max_future)? };
+        let parse = |micros: &str| duration_from_micros(micros).map_err(error::to_core);
+        let recorded = EventLimits { max_age: parse(&max_age)?, max_future: parse(&max_future)? };
         if recorded == configured { Ok(recorded) } else { Err(EventLimitsError::Differ { recorded, configured }) }
+    }
+
+    /// The recorded limits, if any program has recorded some.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be asked.
+    pub async fn recorded_event_limits(&self) -> Result<Option<EventLimits>, Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let recorded: Vec<String> =
+                    sqlx::query_scalar("SELECT value FROM settings WHERE name = ANY($1) ORDER BY name")
+                        .bind([MAX_AGE, MAX_FUTURE])
+                        .fetch_all(&mut *session)
+                        .await?;
+                session.release();
+                match &*recorded {
+                    [max_age, max_future] => Ok(Some(EventLimits {
+                        max_age: duration_from_micros(max_age)?,
+                        max_future: duration_from_micros(max_future)?,
+                    })),
+                    _ => Ok(None),
+                }
+            })
+            .await
+    }
+
+    /// Records `limits` in place of others. The caller makes sure that no message is left that one service has judged
+    /// by the others and another has not: both have drained the topic, and are started anew.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be asked.
+    pub async fn set_event_limits(&self, limits: EventLimits) -> Result<(), Error> {
+        let values = [limits.max_age, limits.max_future].map(|limit| limit.as_micros().to_string());
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                sqlx::query(
+                    "INSERT INTO settings (name, value) SELECT * FROM unnest($1::text[], $2::text[]) \
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                )
+                .bind([MAX_AGE, MAX_FUTURE])
+                .bind(&values[..])
+                .execute(&mut *session)
+                .await?;
+                session.release();
+                Ok(())
+            })
+            .await
     }
 
     /// What is recorded under each name, which are in order; the proposal where nothing was.
@@ -107,6 +151,10 @@ async fn agree(connection: &mut PgConnection, proposals: &[(&'static str, String
         .fetch_all(connection)
         .await?;
     Ok(recorded)
+}
+
+fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
+    micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
 }
 
 /// As the variables are written: an integer and the largest unit that needs no fraction.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
-use netagg::service::Service;
+use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaSource;
@@ -24,7 +24,7 @@ struct Config {
 
 fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
-    let group = variables.text("KAFKA_GROUP_ID_AGGREGATOR", "aggregator-group", "the consumer group");
+    let group = config::aggregator_group(variables);
     let consumer = config::consumer(variables, "AGGREGATOR", 4, 5_000);
     // One for each batch in flight, and a few for probes and settings.
     let connections = consumer.batches_in_flight as u32 + 3;
@@ -44,7 +44,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     let postgres = Postgres::new(config.postgres);
     service.watch_postgres("postgres", &postgres);
     let cache = Arc::new(RedisCache::new(config.redis)?);
-    service.watch_redis(&cache);
+    service.watch_redis(&cache).await;
     let Some(limits) = service.agree_on_limits(&postgres, config.limits).await? else {
         return Ok(ExitCode::SUCCESS);
     };
@@ -57,7 +57,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
         .with_config(config.consumer);
     let stats = aggregator.stats();
     aggregator.run(&mut source, service.stop_token()).await?;
-    tracing::info!(stats = ?stats.snapshot(), "stopped");
+    service::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -11,7 +11,6 @@ use netagg_api::{ApiLimits, serve_grpc, serve_http};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
-use tokio::net::TcpListener;
 
 struct Config {
     postgres: PgConfig,
@@ -36,13 +35,12 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let http = listen(config.addresses.http).await?;
-    let grpc = listen(config.addresses.grpc).await?;
+    let (http, grpc) = config.addresses.listen().await?;
     let service = Service::start(config.ops, shutdown).await?;
     let reads = Postgres::new(config.read_postgres);
     service.watch_postgres("postgres", &reads);
     let cache = Arc::new(RedisCache::new(config.redis)?);
-    service.watch_redis(&cache);
+    service.watch_redis(&cache).await;
     let cursor_secret = match config.answers.cursor_secret.clone() {
         Some(secret) => secret,
         None => {
@@ -68,12 +66,6 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     answered?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-async fn listen(address: SocketAddr) -> Result<TcpListener, Failure> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| Failure::Failed(format!("{address} cannot be bound: {error}").into()))
 }
 
 fn main() -> ExitCode {

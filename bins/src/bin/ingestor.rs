@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
-use netagg::service::Service;
+use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource};
@@ -23,7 +23,7 @@ struct Config {
 
 fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
-    let group = variables.text("KAFKA_GROUP_ID_INGESTOR", "ingestor-group", "the consumer group");
+    let group = config::ingestor_group(variables);
     let consumer = config::consumer(variables, "INGESTOR", 4, 5_000);
     // One for each batch in flight, and a few for partitions, probes and settings.
     let connections = consumer.batches_in_flight as u32 + 4;
@@ -55,7 +55,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
         .with_config(config.consumer);
     let stats = ingestor.stats();
     ingestor.run(&mut source, service.stop_token()).await?;
-    tracing::info!(stats = ?stats.snapshot(), "stopped");
+    service::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)
 }
 

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use netagg::admin::{self, MigrateCommand, PartitionsCommand, TopicCommand};
-use netagg::config::{self, ApiAddresses, Kafka};
+use netagg::admin::{self, LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
+use netagg::config::{self, ApiAddresses, Groups, Kafka};
 use netagg::demo::{self, DemoConfig, DemoEvents};
 use netagg::{LogDefaults, Variables, run_with};
 
@@ -43,6 +43,9 @@ enum Command {
     /// Make or list the partitions of events_raw
     #[command(subcommand)]
     Partitions(PartitionsCommand),
+    /// Show or change how old and how new events may be
+    #[command(subcommand)]
+    Limits(LimitsCommand),
 }
 
 /// All variables of all commands, for the help.
@@ -50,6 +53,7 @@ fn describe(variables: &mut Variables) {
     ApiAddresses::read(variables);
     config::postgres(variables, 2, "netagg");
     Kafka::read(variables);
+    Groups::read(variables);
     config::partitions_ahead(variables);
 }
 
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
     let mut variables = Variables::default();
     describe(&mut variables);
     LogDefaults::COMMAND.describe(&mut variables);
-    let matches = Cli::command().after_help(variables.help()).get_matches();
+    let matches = Cli::command().term_width(0).after_help(variables.help()).get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
         Err(error) => error.exit(),
@@ -84,7 +88,19 @@ fn main() -> ExitCode {
             async |postgres, _| admin::migrate(command, postgres).await,
         ),
         Command::Topic(command) => {
-            run_with(Kafka::read, LogDefaults::COMMAND, async |kafka, _| admin::topic(command, kafka).await)
+            let configure = |variables: &mut Variables| (Kafka::read(variables), Groups::read(variables));
+            run_with(configure, LogDefaults::COMMAND, async |(kafka, groups), _| {
+                admin::topic(command, kafka, groups).await
+            })
+        }
+        Command::Limits(command) => {
+            let configure = |variables: &mut Variables| {
+                let postgres = config::postgres(variables, 2, "netagg-limits");
+                (postgres, Kafka::read(variables), Groups::read(variables))
+            };
+            run_with(configure, LogDefaults::COMMAND, async |(postgres, kafka, groups), _| {
+                admin::limits(command, postgres, kafka, groups).await
+            })
         }
         Command::Partitions(command) => run_with(
             |variables| (config::postgres(variables, 2, "netagg-partitions"), config::partitions_ahead(variables)),

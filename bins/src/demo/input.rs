@@ -35,10 +35,11 @@ pub(super) async fn publish_lines(
 ) -> Result<Published, Failure> {
     let mut reader = BufReader::new(reader);
     let mut seen = HashSet::new();
-    let (mut records, mut left_out) = (0, 0);
+    let (mut records, mut left_out) = (0, 0_u64);
     let mut batch = Vec::new();
     for number in 1_u64.. {
-        let line = match next_line(&mut reader).await? {
+        let line = next_line(&mut reader).await;
+        let line = match line.map_err(|error| Failure::Failed(format!("{name}:{number}: {error}").into()))? {
             None => break,
             Some(Line::TooLong) => {
                 left_out += 1;
@@ -73,11 +74,8 @@ pub(super) async fn publish_lines(
         }
     }
     log.publish(batch).await?;
-    if left_out > 0 {
-        eprintln!("{name}: {left_out} lines left out");
-    }
     let events = seen.len() as u64;
-    Ok(Published { records, events, duplicates: records - events, invalid: 0, model: None })
+    Ok(Published { records, events, duplicates: records - events, invalid: 0, left_out, model: None })
 }
 
 enum Line {

@@ -121,6 +121,8 @@ struct Published {
     duplicates: u64,
     /// Messages that are no events.
     invalid: u64,
+    /// Lines of a given file that are no events and were not published.
+    left_out: u64,
     /// The generated run, if it is one.
     model: Option<Arc<Model>>,
 }
@@ -185,7 +187,14 @@ impl Pipeline {
         self.send(&model, load, &stats, shutdown, |sent| bar.set_position(sent)).await?;
         bar.finish_and_clear();
         let (events, duplicates, invalid) = (stats.events(), stats.duplicates(), stats.invalid());
-        Ok(Published { records: events + duplicates + invalid, events, duplicates, invalid, model: Some(model) })
+        Ok(Published {
+            records: events + duplicates + invalid,
+            events,
+            duplicates,
+            invalid,
+            left_out: 0,
+            model: Some(model),
+        })
     }
 
     async fn send(
@@ -287,15 +296,8 @@ struct Api {
 
 impl Api {
     async fn bind(addresses: ApiAddresses) -> Result<Self, Failure> {
-        let bind = async |address| {
-            TcpListener::bind(address).await.map_err(|error| format!("{address} cannot be bound: {error}"))
-        };
-        let failed = |error: String| Failure::Failed(error.into());
-        Ok(Self {
-            addresses,
-            http: bind(addresses.http).await.map_err(failed)?,
-            grpc: bind(addresses.grpc).await.map_err(failed)?,
-        })
+        let (http, grpc) = addresses.listen().await?;
+        Ok(Self { addresses, http, grpc })
     }
 
     /// Answers until the program is told to stop, while events go on.

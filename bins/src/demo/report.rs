@@ -36,13 +36,20 @@ pub(super) async fn print(
     let ingested = pipeline.ingested.snapshot();
     let seconds = elapsed.as_secs_f64();
     println!(
-        "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped, {} invalid messages set aside.",
+        "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped{}, {} invalid messages set aside.",
         published.records,
         published.records as f64 / seconds,
         ingested.new,
-        ingested.duplicates + ingested.conflicts,
+        ingested.duplicates,
+        match ingested.conflicts {
+            0 => String::new(),
+            conflicts => format!(", {conflicts} of other content than the first copy dropped"),
+        },
         ingested.invalid,
     );
+    if published.left_out > 0 {
+        println!("{} lines are no valid events and were left out, as told above.", published.left_out);
+    }
     if verification.problems.is_empty() {
         println!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
     } else {

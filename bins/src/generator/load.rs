@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::model::Model;
@@ -35,6 +35,16 @@ pub struct LoadConfig {
     pub duplicate_rate: f64,
     /// Invalid messages for each valid event.
     pub invalid_rate: f64,
+}
+
+impl LoadConfig {
+    /// Events of one publish call: fewer than configured at rates so low that they would come in bursts.
+    fn batch_size(&self) -> u64 {
+        /// Calls of each worker in a second, at least.
+        const CALLS_PER_SEC: u64 = 10;
+        self.events_per_sec
+            .map_or(self.batch_size, |rate| self.batch_size.min((rate / (self.workers * CALLS_PER_SEC)).max(1)))
+    }
 }
 
 /// Numbers of events that the broker has, and when it took them.
@@ -90,6 +100,7 @@ pub async fn send(
     let mut workers = JoinSet::new();
     for number in 0..config.workers {
         let worker = Worker {
+            number,
             model: model.clone(),
             config: config.clone(),
             publisher: publisher.clone(),
@@ -109,6 +120,7 @@ pub async fn send(
 }
 
 struct Worker {
+    number: u64,
     model: Arc<Model>,
     config: LoadConfig,
     publisher: Arc<dyn EventPublisher>,
@@ -123,26 +135,37 @@ struct Worker {
 
 impl Worker {
     async fn run(mut self) -> Result<(), BoxError> {
+        let batch_size = self.config.batch_size();
         let mut pace = self.config.events_per_sec.map(|rate| {
-            let batches_per_sec = rate as f64 / self.config.workers as f64 / self.config.batch_size as f64;
-            let mut pace = interval(Duration::from_secs_f64(1.0 / batches_per_sec));
+            let period = Duration::from_secs_f64((batch_size * self.config.workers) as f64 / rate as f64);
+            // The workers take turns.
+            let first = period.mul_f64((self.number + 1) as f64 / self.config.workers as f64);
+            let mut pace = interval_at(Instant::now() + first, period);
             // Behind after a pause, the worker catches up: the rate is an average.
             pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
             pace
         });
+        let deadline = self.deadline;
         loop {
-            if let Some(pace) = &mut pace {
-                tokio::select! {
-                    biased;
-                    () = self.stop.cancelled() => return Ok(()),
-                    _ = pace.tick() => {}
+            let due = async {
+                if let Some(pace) = &mut pace {
+                    pace.tick().await;
                 }
+            };
+            let over = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = self.stop.cancelled() => return Ok(()),
+                () = over => return Ok(()),
+                () = due => {}
             }
-            if self.stop.is_cancelled() || self.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-                return Ok(());
-            }
-            let first = self.next.fetch_add(self.config.batch_size, Relaxed);
-            let end = (first + self.config.batch_size).min(self.config.events.unwrap_or(u64::MAX));
+            let first = self.next.fetch_add(batch_size, Relaxed);
+            let end = (first + batch_size).min(self.config.events.unwrap_or(u64::MAX));
             if first >= end {
                 return Ok(());
             }
@@ -198,5 +221,42 @@ pub fn record(event: &Event) -> OutgoingRecord {
         key: Some(Bytes::copy_from_slice(event.fields().user_id.as_str().as_bytes())),
         value: Some(event.encode().into()),
         headers: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use netagg_core::memory::MemoryLog;
+    use netagg_core::ports::{Clock, SystemClock};
+
+    async fn sent(rate: u64, seconds: u64, workers: u64) -> u64 {
+        let config = LoadConfig {
+            events_per_sec: Some(rate),
+            events: None,
+            duration: Some(Duration::from_secs(seconds)),
+            batch_size: 100,
+            workers,
+            duplicate_rate: 0.0,
+            invalid_rate: 0.0,
+        };
+        let model = Arc::new(Model::new(1, 10, SystemClock.now()).expect("a model"));
+        let stats = Arc::new(LoadStats::default());
+        let (sent, mut received) = mpsc::channel(1);
+        tokio::spawn(async move { while received.recv().await.is_some() {} });
+        let begun = Instant::now();
+        let log = Arc::new(MemoryLog::new("events", 1));
+        send(model, config, log, stats.clone(), sent, CancellationToken::new()).await.expect("sent");
+        assert_eq!(begun.elapsed().as_secs(), seconds, "it ends when its time is over");
+        stats.events()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_rate_is_kept_also_when_it_is_low() {
+        for (rate, seconds, workers) in [(1, 10, 4), (10, 3, 4), (150, 3, 4), (500, 1, 4), (5_000, 4, 4), (7, 10, 3)] {
+            let (sent, expected) = (sent(rate, seconds, workers).await, rate * seconds);
+            // The last instant counts or doesn't.
+            assert!(sent <= expected && sent + expected / 20 + workers >= expected, "{sent} of {expected}");
+        }
     }
 }

@@ -40,9 +40,9 @@ impl Report {
         self.events_verified == self.events_sent && self.events_failed == 0
     }
 
-    /// The share of sent events that are stored once, in percent.
-    pub fn success_rate(&self) -> f64 {
-        if self.events_sent == 0 { 100.0 } else { 100.0 * self.events_verified as f64 / self.events_sent as f64 }
+    /// The share of sent events that are known to be stored once, in percent; `None` before the first was sent.
+    pub fn success_rate(&self) -> Option<f64> {
+        (self.events_sent > 0).then(|| 100.0 * self.events_verified as f64 / self.events_sent as f64)
     }
 
     /// Prints one figure a line to stdout.
@@ -52,8 +52,11 @@ impl Report {
         println!("events_verified: {}", self.events_verified);
         println!("events_failed: {}", self.events_failed);
         println!("events_per_sec: {:.1}", self.events_per_sec);
-        // Rounded down: only all is 100 %.
-        println!("success_rate: {:.2}%", (self.success_rate() * 100.0).floor() / 100.0);
+        match self.success_rate() {
+            // Rounded down: only all is 100 %.
+            Some(percent) => println!("success_rate: {:.2}%", (percent * 100.0).floor() / 100.0),
+            None => println!("success_rate: -"),
+        }
         match self.avg_latency {
             Some(latency) => println!("avg_latency: {:.1} ms", latency.as_secs_f64() * 1_000.0),
             None => println!("avg_latency: -"),

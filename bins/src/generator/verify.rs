@@ -22,6 +22,8 @@ use super::model::Model;
 const CHUNK: u64 = 5_000;
 /// After the last event was sent, how long nothing new may become visible before the rest counts as missing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// After what part of that time a person is told what is waited for.
+const HINT: Duration = Duration::from_secs(10);
 /// How often an event whose latency is measured is looked for.
 const LATENCY_POLL: Duration = Duration::from_millis(2);
 /// How often an event is picked to measure its latency.
@@ -110,6 +112,7 @@ impl Verifier {
         let mut waiting = VecDeque::new();
         let mut is_sending = true;
         let mut last_progress = Instant::now();
+        let mut is_told = false;
         while is_sending || !waiting.is_empty() {
             let mut next_look = std::pin::pin!(sleep(if is_sending { every } else { Duration::from_millis(200) }));
             // Always receiving, so that the senders never wait for the verifier.
@@ -130,6 +133,9 @@ impl Verifier {
             self.look(&mut waiting).await?;
             if self.stats.verified() > before {
                 last_progress = Instant::now();
+            } else if !is_sending && last_progress.elapsed() > HINT && !std::mem::replace(&mut is_told, true) {
+                let seconds = PATIENCE.as_secs();
+                tracing::warn!("nothing more is stored; waiting up to {seconds} s in all: does the ingestor run?");
             } else if !is_sending && (last_progress.elapsed() > PATIENCE || stop.is_cancelled()) {
                 break;
             }

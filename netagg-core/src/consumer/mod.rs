@@ -156,10 +156,10 @@ impl Consumer {
                         self.unread = records.into_iter();
                     }
                     Ok(SourceEvent::Assigned(partitions)) => {
-                        tracing::info!(partitions = %list(&partitions), "assigned");
+                        tracing::debug!(partitions = %list(&partitions), "assigned");
                     }
                     Ok(SourceEvent::Revoked(partitions)) => {
-                        tracing::info!(partitions = %list(&partitions), "revoked");
+                        tracing::debug!(partitions = %list(&partitions), "revoked");
                         self.batch.forget(&partitions);
                         self.tracker.forget(&partitions);
                     }

@@ -1,5 +1,6 @@
 //! Help, variables, signals and exit codes.
 
+use netagg_tests::eventually;
 use netagg_tests::programs::Process;
 
 use super::installation::{Ended, Installation, PATIENCE};
@@ -78,6 +79,40 @@ async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
         assert!(ended.stderr.contains(shown), "{}", ended.stderr);
     }
     drop(first);
+
+    assert_eq!(
+        installation.run("netagg", &["limits", "show"]).await.stdout,
+        "EVENT_MAX_AGE=1825d\nEVENT_MAX_FUTURE=1d\n"
+    );
+    assert_eq!(installation.run("netagg", &["limits", "set"]).await.code, 2);
+    assert_eq!(installation.run("netagg", &["limits", "set", "--max-age", "ten"]).await.code, 2);
+    let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let _second = installation.start("aggregator");
+    installation.readiness("aggregator", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_are_not_changed_while_messages_wait_to_be_judged() {
+    let installation = Installation::new().await;
+    let generator = installation.generator(&[("GENERATOR_DURATION", "1s")]);
+    let ingestor = installation.start("ingestor");
+    // Stored by the one, not yet counted by the other.
+    eventually(PATIENCE, "events are stored", async || {
+        let pool = installation.pool().await;
+        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(&pool).await.expect("a count");
+        pool.close().await;
+        if count > 0 { Ok(()) } else { Err("none".to_owned()) }
+    })
+    .await;
+    let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
+    assert_eq!(ended.code, 1, "{}", ended.stdout);
+    assert!(ended.stderr.contains("aggregator") && ended.stderr.contains("--force"), "{}", ended.stderr);
+    let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d", "--force"]).await;
+    assert_eq!((ended.code, ended.stdout.lines().next()), (0, Some("EVENT_MAX_AGE=10d")));
+    let shown = installation.run("netagg", &["topic", "describe"]).await.stdout;
+    assert!(shown.contains("ingestor lag") && shown.contains("aggregator lag"), "{shown}");
+    drop((generator, ingestor));
 }
 
 #[tokio::test(flavor = "multi_thread")]

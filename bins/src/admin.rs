@@ -264,17 +264,22 @@ fn print_limits(limits: EventLimits) {
 
 /// Fails unless both groups have committed everything in `topic`.
 async fn drained(topics: &KafkaTopics, topic: &str, groups: &Groups) -> Result<(), Failure> {
+    let mut behind = Vec::new();
     for group in [&groups.ingestor, &groups.aggregator] {
         let lag: i64 = topics.lag(group, topic).await?.iter().flatten().map(|partition| partition.lag).sum();
         if lag > 0 {
-            let reason = format!(
-                "{group} has {lag} messages of {topic} before it, which one service might judge by the old limits and \
-                 the other by the new: let both drain the topic and stop them first, or use --force and audit afterwards"
-            );
-            return Err(Failure::Failed(reason.into()));
+            behind.push(format!("{group} has {lag} messages before it"));
         }
     }
-    Ok(())
+    if behind.is_empty() {
+        return Ok(());
+    }
+    let behind = behind.join(" and ");
+    let reason = format!(
+        "{topic} is not drained: {behind}, which one service might judge by the old limits and the other by the new. \
+         Let both drain it and stop them first, or use --force and audit afterwards"
+    );
+    Err(Failure::Failed(reason.into()))
 }
 
 fn table<const N: usize>(header: [&str; N]) -> Table {

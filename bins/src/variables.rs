@@ -3,7 +3,7 @@
 //! Reading collects every problem instead of stopping at the first, and the same declarations print the help, so that
 //! neither can leave a variable out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -194,24 +194,13 @@ impl Variables {
 
     /// A duration within `range`: an integer and a unit of `us ms s m h d`.
     pub fn duration(&mut self, name: &str, default: &str, range: RangeInclusive<Duration>, meaning: &str) -> Duration {
-        self.optional_duration(name, default, range, meaning).unwrap_or_default()
-    }
-
-    /// A duration that may be absent.
-    pub fn optional_duration(
-        &mut self,
-        name: &str,
-        default: &str,
-        range: RangeInclusive<Duration>,
-        meaning: &str,
-    ) -> Option<Duration> {
         let accepted = format!(
             "an integer and a unit (us ms s m h d), from {} to {}",
             show_duration(*range.start()),
             show_duration(*range.end())
         );
         let parse = |text: &str| parse_duration(text).filter(|duration| range.contains(duration));
-        self.parse(name, default, meaning, &accepted, parse)
+        self.parse(name, default, meaning, &accepted, parse).unwrap_or_default()
     }
 
     /// Every variable whose name starts with `prefix`, which is declared as `prefix*`.
@@ -219,11 +208,6 @@ impl Variables {
         self.declare(&format!("{prefix}*"), "", meaning);
         let found = self.values.iter().filter(|(name, _)| name.starts_with(prefix));
         found.map(|(name, value)| (name.clone(), value.clone())).collect()
-    }
-
-    /// The names declared so far.
-    pub fn names(&self) -> BTreeSet<&str> {
-        self.declared.iter().map(|declared| declared.name.as_str()).collect()
     }
 }
 

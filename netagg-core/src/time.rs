@@ -72,11 +72,6 @@ impl Timestamp {
         Self(self.0.saturating_sub(by).max(MIN_MICROS))
     }
 
-    /// How long after `earlier` this is; zero if it isn't after it.
-    pub fn saturating_since(self, earlier: Self) -> std::time::Duration {
-        std::time::Duration::from_micros(u64::try_from(self.0 - earlier.0).unwrap_or(0))
-    }
-
     /// The UTC day this instant lies in.
     pub fn day(self) -> Day {
         Day::from_epoch_days(self.0.div_euclid(MICROS_PER_DAY))

@@ -6,7 +6,7 @@ use netagg_core::testkit::{EventTemplate, event};
 use netagg_tests::eventually;
 use netagg_tests::programs::Process;
 
-use super::installation::PATIENCE;
+use super::installation::{PATIENCE, free_ports};
 
 fn demo(arguments: &[&str]) -> Process {
     Process::start("netagg", [&["demo"], arguments].concat(), [("", ""); 0])
@@ -49,11 +49,7 @@ async fn a_file_that_is_not_there_is_wrong_usage() {
 
 #[tokio::test]
 async fn it_keeps_the_api_up_with_events_flowing() {
-    let port = || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        listener.local_addr().expect("an address").port().to_string()
-    };
-    let (http, grpc) = (port(), port());
+    let [http, grpc] = free_ports().map(|port: u16| port.to_string());
     let variables = [("API_HTTP_PORT", &http), ("API_GRPC_PORT", &grpc)];
     let mut demo = Process::start("netagg", ["demo", "--events", "1000", "--serve"], variables);
     let url = format!("http://127.0.0.1:{http}/api/v1/aggregates?granularity=MONTH&from=2020-01-01&to=2029-12-28");

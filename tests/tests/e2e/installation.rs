@@ -183,7 +183,7 @@ async fn get(url: &str) -> Result<(u16, String), String> {
 }
 
 /// Ports that are free now; held together so that they differ.
-fn free_ports<const N: usize>() -> [u16; N] {
+pub(super) fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     held.map(|listener| listener.local_addr().expect("an address").port())
 }

@@ -156,12 +156,11 @@ async fn killed_services_go_on_exactly_where_they_were() {
 
 /// A second member, whose ops port is any.
 fn second(installation: &Installation, name: &str) -> netagg_tests::programs::Process {
-    let other = Installation::on(
+    let mut member = Installation::on(
         installation.variable("DATABASE_URL"),
         installation.variable("KAFKA_BROKERS"),
         installation.variable("REDIS_URL"),
     );
-    let mut member = other;
     for variable in ["KAFKA_TOPIC", "KAFKA_DLQ_TOPIC", "KAFKA_GROUP_ID_INGESTOR", "KAFKA_GROUP_ID_AGGREGATOR"] {
         member.set(variable, installation.variable(variable));
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netagg_core::Error;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
@@ -18,6 +18,9 @@ use crate::{ConfigError, KafkaConfig, log};
 
 /// How long one request may take.
 const REQUEST: Duration = Duration::from_secs(10);
+
+/// How long to wait before a coordinator is looked for again.
+const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
 
 /// The largest value of an event.
 const EVENT_BYTES: u64 = 1 << 20;
@@ -200,7 +203,7 @@ impl KafkaTopics {
             for partition in &partitions {
                 list.add_partition(&name, partition.number);
             }
-            let committed = consumer.committed_offsets(list, REQUEST)?;
+            let committed = committed(&consumer, &list)?;
             let lag = |PartitionDescription { number, low, high, .. }| {
                 let committed = match committed.find_partition(&name, number).map(|found| found.offset()) {
                     Some(Offset::Offset(offset)) => Some(offset),
@@ -234,6 +237,25 @@ impl fmt::Debug for KafkaTopics {
 
 fn options() -> AdminOptions {
     AdminOptions::new().request_timeout(Some(REQUEST)).operation_timeout(Some(REQUEST))
+}
+
+/// What the consumer's group has committed. The first one to ask makes the broker's topic of offsets; until that has its
+/// leaders, there is no coordinator.
+fn committed(consumer: &BaseConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
+    const NO_COORDINATOR: [RDKafkaErrorCode; 3] = [
+        RDKafkaErrorCode::NotCoordinator,
+        RDKafkaErrorCode::CoordinatorNotAvailable,
+        RDKafkaErrorCode::CoordinatorLoadInProgress,
+    ];
+    let begun = Instant::now();
+    loop {
+        match consumer.committed_offsets(list.clone(), REQUEST) {
+            Err(KafkaError::MetadataFetch(code)) if NO_COORDINATOR.contains(&code) && begun.elapsed() < REQUEST => {
+                std::thread::sleep(COORDINATOR_PAUSE);
+            }
+            result => return result,
+        }
+    }
 }
 
 fn partitions(client: &Client<Context>, topic: &str) -> KafkaResult<Option<Vec<PartitionDescription>>> {

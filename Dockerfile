@@ -9,10 +9,12 @@ RUN apt-get update \
 ENV CARGO_PROFILE_RELEASE_DEBUG=false
 WORKDIR /src
 COPY . .
-# registry and target folder stay with the builder: a change of our code does not compile the dependencies again
+# Registry and target folder stay with the builder: a change of our code does not compile the dependencies again. Ours is
+# touched, as cargo goes by the files' times: an older file of another checkout would pass for the one built last.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked -p netagg --bins \
+    find . -path ./target -prune -o -type f -exec touch {} + \
+ && cargo build --release --locked -p netagg --bins \
  && cd target/release && install -D -t /programs ingestor aggregator api generator netagg
 
 FROM debian:bookworm-slim

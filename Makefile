@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
-	build-aggregator build-api run-generator test test-coverage bench fmt lint proto-gen install-tools clean
+	build-aggregator build-api run-generator test test-coverage soak bench fmt lint proto-gen install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -127,11 +127,17 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	cargo run --locked --quiet -p netagg-examples --example custom_source </dev/null
 
 test-coverage: ## Run every test and report line coverage (needs install-tools)
-	source <(cargo llvm-cov show-env --export-prefix); \
+	source <(cargo llvm-cov show-env --sh); \
 	cargo llvm-cov clean --workspace; \
 	cargo build --locked --workspace --all-features --bins --tests; \
 	cargo test --locked --workspace --all-features --lib --bins --tests; \
 	cargo llvm-cov report
+
+# Two ingestors and two aggregators at work all the time, one of them killed every other moment.
+soak: ## Kill 1,000 services at random and check that nothing is lost or doubled (KILLS and SEED change it)
+	cargo build --locked --workspace --all-features --bins --tests
+	NETAGG_KILLS=$${KILLS:-1000} NETAGG_KILLS_SEED=$${SEED:-$$(date +%s)} \
+		cargo test --locked --workspace --all-features -p netagg-tests --test main -- --nocapture random_kills
 
 bench: ## Run the benchmarks
 	cargo bench --locked --workspace

@@ -110,6 +110,8 @@ async fn agree(connection: &mut PgConnection, json: &str) {
         }
         (Err(_), None) => {}
         (Ok(_), None) => panic!("accepted, and refused by jsonb: {shown}"),
+        // Later versions take a few more, such as a zero with any exponent; what is taken must not depend on that.
+        (Err(_), Some(_)) if connection.server_version_num().is_some_and(|version| version >= 160_000) => {}
         (Err(error), Some(_)) => panic!("refused, and taken by jsonb: {shown}: {error}"),
     }
 }
@@ -193,6 +195,7 @@ async fn whatever_is_accepted_is_stored_and_comes_back() {
         to: Timestamp::MAX,
         event_type: None,
     };
-    let found = store.timeline(&TimelineQuery { filter, after: None, limit: 10_000 }).await.unwrap();
+    let found =
+        store.timeline(&TimelineQuery { filter, after: None, limit: 10_000, max_bytes: u64::MAX }).await.unwrap();
     assert_eq!(found, accepted, "the same instant and source: in the order of ids");
 }

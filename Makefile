@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
-	build-aggregator build-api run-generator test test-coverage soak bench fmt lint proto-gen install-tools clean
+	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint proto-gen install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -138,6 +138,20 @@ soak: ## Kill 1,000 services at random and check that nothing is lost or doubled
 	cargo build --locked --workspace --all-features --bins --tests
 	NETAGG_KILLS=$${KILLS:-1000} NETAGG_KILLS_SEED=$${SEED:-$$(date +%s)} \
 		cargo test --locked --workspace --all-features -p netagg-tests --test main -- --nocapture random_kills
+
+# The versions of dependencies are those of the workspace.
+fuzz: ## Fuzz the event decoder and the cursor, FUZZ_SECONDS (600) each (needs nightly Rust and cargo-fuzz)
+	cp Cargo.lock fuzz/Cargo.lock
+	for target in event_decode cursor; do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -dict=fuzz/event.dict \
+			-use_value_profile=1 -max_total_time=$${FUZZ_SECONDS:-600} -print_final_stats=1; \
+	done
+
+fuzz-check: ## Check that the fuzz targets compile, without running them (needs a C++ compiler)
+	cp Cargo.lock fuzz/Cargo.lock
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 
 bench: ## Run the benchmarks
 	cargo bench --locked --workspace

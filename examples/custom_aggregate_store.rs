@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use netagg_core::memory::MemoryLog;
 use netagg_core::ports::{AggregateStore, Clock, EventPublisher, SystemClock, TotalsQuery};
 use netagg_core::{
-    AggregateRow, Aggregator, Batch, BatchOutcome, Contribution, Day, Error, EventKey, EventType, Granularity,
-    OutgoingRecord, Totals, testkit,
+    AggregateRow, Aggregator, Batch, BatchOutcome, Contribution, Day, Error, EventKey, EventType,
+    Granularity, OutgoingRecord, Totals, testkit,
 };
 use tokio_util::sync::CancellationToken;
 

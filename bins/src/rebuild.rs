@@ -10,7 +10,7 @@ use comfy_table::CellAlignment;
 use indicatif::{ProgressBar, ProgressStyle};
 use netagg_core::ports::Cache;
 use netagg_core::{Day, Error, Month};
-use netagg_kafka::KafkaTopics;
+use netagg_kafka::{KafkaTopics, PartitionLag};
 use netagg_pg::{Change, Left, PgConfig, Postgres, Repair, Repairs};
 use netagg_redis::{RedisCache, RedisConfig};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::audit::check_range;
 use crate::config::{Groups, Kafka};
 use crate::{Failure, Shutdown};
 
-/// How long the broker has to say whether the ingestor has read everything.
+/// How long the broker has to say how far the ingestor is.
 const BROKER_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the cache has to take an invalidation, its first connection included.
@@ -124,7 +124,7 @@ impl Rebuild {
         }
         repair.wait_for_the_ingestor(self.wait).await?;
         let is_behind = repair.left().values().any(|left| matches!(left, Left::Behind { .. }));
-        if is_behind && is_read_by_the_ingestor(&places.kafka, &places.groups).await {
+        if is_behind && is_read_by_the_ingestor(&places.kafka, &places.groups, self.wait).await {
             repair.forget_what_is_not_stored().await?;
         }
         Ok(repair)
@@ -186,13 +186,28 @@ struct Outcome {
     untold: BTreeSet<Month>,
 }
 
-/// Whether the ingestors' group has nothing left before it. No answer is a no.
-async fn is_read_by_the_ingestor(kafka: &Kafka, groups: &Groups) -> bool {
-    let lag = async {
-        let lag = KafkaTopics::new(&kafka.client).ok()?.lag(&groups.ingestor, &kafka.topic).await.ok()??;
-        Some(lag.iter().map(|partition| partition.lag).sum::<i64>())
+/// Whether the ingestors read, within `patience`, all that is in the topic now. A broker that does not answer is a no.
+async fn is_read_by_the_ingestor(kafka: &Kafka, groups: &Groups, patience: Duration) -> bool {
+    let Ok(topics) = KafkaTopics::new(&kafka.client) else { return false };
+    let lag = async || {
+        let lag = tokio::time::timeout(BROKER_LIMIT, topics.lag(&groups.ingestor, &kafka.topic)).await;
+        lag.ok()?.ok()?
     };
-    matches!(tokio::time::timeout(BROKER_LIMIT, lag).await, Ok(Some(0)))
+    let begun = Instant::now();
+    let Some(now) = lag().await else { return false };
+    loop {
+        let Some(then) = lag().await else { return false };
+        let is_read = |(now, then): (&PartitionLag, &PartitionLag)| {
+            then.lag == 0 || then.committed.is_some_and(|committed| committed >= now.high)
+        };
+        if now.iter().zip(&then).all(is_read) {
+            return true;
+        }
+        if begun.elapsed() >= patience {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
 }
 
 /// Tells the cache which months have changed; whether it could be told within `limit`.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netagg_core::PartitionId;
 use netagg_kafka::{KafkaTopics, PartitionLag};
-use netagg_pg::{PgAggregateStore, PgEventStore};
+use netagg_pg::{Account, PgAggregateStore, PgEventStore};
 
 use crate::config::{Groups, Kafka};
 
@@ -38,12 +38,12 @@ impl Broker {
         self.lags.as_ref().err().map(String::as_str)
     }
 
-    pub(super) fn lag_of_ingestor(&self) -> i64 {
-        self.lags.iter().flat_map(|lags| &lags.ingestor).map(|partition| partition.lag).sum()
-    }
-
-    pub(super) fn lag_of_aggregator(&self) -> i64 {
-        self.lags.iter().flat_map(|lags| &lags.aggregator).map(|partition| partition.lag).sum()
+    /// Whether the topic ends before offsets that were done with.
+    pub(super) fn has_topic_anew(&self, accounts: &[Account]) -> bool {
+        let ends_before = |account: &Account| {
+            self.lag(&account.service, &account.partition).is_some_and(|partition| partition.high < account.next)
+        };
+        accounts.iter().any(ends_before)
     }
 
     /// How far the group of `service` is in `partition`.

@@ -69,17 +69,18 @@ impl Audit {
 
     async fn find(&self, postgres: Postgres, kafka: &Kafka, groups: &Groups) -> Result<Findings, netagg_core::Error> {
         postgres.check_schema().await?;
-        // Before the database is read: what the groups have committed by then must be in it.
+        let audit = postgres.audit();
+        // What was done with before the broker is asked, it must have; what is committed by then, the database must.
+        let accounts = audit.accounts().await?;
         let broker = Broker::ask(kafka, groups).await;
         let options = AuditOptions {
             from: self.from,
             to: self.to,
             patience: self.wait,
-            ingestor_lags: broker.lag_of_ingestor() > 0,
-            aggregator_lags: broker.lag_of_aggregator() > 0,
+            topic_is_anew: broker.has_topic_anew(&accounts),
         };
         let bar = progress_bar();
-        let report = postgres.audit().run(&options, &|progress| show(&bar, progress)).await;
+        let report = audit.run(&options, &|progress| show(&bar, progress)).await;
         bar.finish_and_clear();
         Ok(Findings::new(self.from, self.to, report?, broker))
     }

@@ -11,6 +11,11 @@ use netagg_core::{Aggregator, ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaSource;
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
+use tikv_jemallocator::Jemalloc;
+
+/// Takes heap profiles.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
     postgres: PgConfig,

@@ -11,6 +11,11 @@ use netagg_api::{ApiLimits, serve_grpc, serve_http};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
+use tikv_jemallocator::Jemalloc;
+
+/// Takes heap profiles.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
     postgres: PgConfig,

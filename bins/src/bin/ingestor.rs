@@ -10,6 +10,11 @@ use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource};
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
+use tikv_jemallocator::Jemalloc;
+
+/// Takes heap profiles.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
     postgres: PgConfig,

@@ -67,6 +67,10 @@ fn profiles() -> Router {
             "/debug/pprof/profile",
             get(async |State(profiler): State<Arc<Profiler>>, parameters: Query<_>| profiler.cpu(parameters).await),
         )
+        .route(
+            "/debug/pprof/heap",
+            get(async |State(profiler): State<Arc<Profiler>>, parameters: Query<_>| profiler.heap(parameters).await),
+        )
         .with_state(profiler)
 }
 
@@ -76,6 +80,9 @@ fn profiles() -> Router {
 /// When its address cannot be bound.
 pub(crate) async fn serve(config: OpsConfig, ops: Ops, stop: CancellationToken) -> Result<(), Failure> {
     let OpsConfig { address, pprof } = config;
+    if pprof {
+        profile::sample_heap().await;
+    }
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| Failure::Failed(format!("the ops port {address} cannot be bound: {error}").into()))?;

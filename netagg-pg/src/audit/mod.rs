@@ -48,16 +48,15 @@ pub struct AuditOptions {
     pub to: Option<Day>,
     /// How long to wait for a service that is behind the other, and for repairs that are due.
     pub patience: Duration,
-    /// Whether the broker is known to have messages that the ingestor has not read.
-    pub ingestor_lags: bool,
-    /// Whether the broker is known to have messages that the aggregator has not read.
-    pub aggregator_lags: bool,
+    /// Whether the topic is known to have been made anew. Then offsets may be done with for the second time, and do not
+    /// tell whether a service has passed what the other has done.
+    pub topic_is_anew: bool,
 }
 
 impl Default for AuditOptions {
     /// Every day, with a minute of patience.
     fn default() -> Self {
-        Self { from: None, to: None, patience: Duration::from_secs(60), ingestor_lags: false, aggregator_lags: false }
+        Self { from: None, to: None, patience: Duration::from_secs(60), topic_is_anew: false }
     }
 }
 
@@ -88,6 +87,21 @@ pub struct AuditReport {
 impl Audit {
     pub(crate) fn new(postgres: Postgres) -> Self {
         Self { postgres }
+    }
+
+    /// What the services say became of every record: the ingestor's accounts, then the aggregator's.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be read.
+    pub async fn accounts(&self) -> Result<Vec<Account>, Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let accounts = accounts::read(&mut session).await?;
+                session.release();
+                Ok(accounts)
+            })
+            .await
     }
 
     /// Compares `agg_day` and `agg_month` with `events_raw`, and the ledgers with what they stand for. Changes nothing

@@ -55,10 +55,10 @@ pub(super) async fn settle(
         let begun = Instant::now();
         // Asked before it is looked: who has passed by now has left what is to be found.
         ingestor_passed = ingestor_passed
-            || !options.ingestor_lags
+            || !options.topic_is_anew
                 && has_passed(connection, PgEventStore::SERVICE, PgAggregateStore::SERVICE, accounts).await?;
         aggregator_passed = aggregator_passed
-            || !options.aggregator_lags
+            || !options.topic_is_anew
                 && has_passed(connection, PgAggregateStore::SERVICE, PgEventStore::SERVICE, accounts).await?;
         books::look_up(connection, Ledger::Stored, &mut unstored, |apart, content, day| {
             if content == apart.content {
@@ -94,7 +94,7 @@ pub(super) async fn settle(
         if books.ahead > 0 {
             settled.not_yet_stored.insert(day, books.ahead);
         }
-        if look.aggregator_has_passed && !options.aggregator_lags {
+        if look.aggregator_has_passed && !options.topic_is_anew {
             settled.never_counted.insert(day, books.behind);
             settled.uncounted.insert(day, books::subtract(&books.stored, &books.counted));
         } else {

@@ -264,8 +264,10 @@ impl Repair {
     }
 
     /// Takes back out of the totals what the ingestor has not stored, if it never will: it has done all that the
-    /// aggregator had when the days were read. The caller knows that the broker has no message left for it, which tells
-    /// a topic that was made anew. Without that the days are left as they are.
+    /// aggregator had when the days were read. Without that the days are left as they are.
+    ///
+    /// The caller knows that the ingestor has read what was in the topic by then. Its offsets alone do not tell, should
+    /// the topic have been made anew.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.

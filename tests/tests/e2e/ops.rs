@@ -341,6 +341,11 @@ async fn profiles_name_functions_and_come_one_at_a_time() {
     assert!(names.iter().any(|name| name.contains("netagg_api")), "{names:?}");
     assert_eq!(profile(&installation, "profile?seconds=1").await.0, 200, "the next one is taken again");
     busy.abort();
+    let (status, heap) = profile(&installation, "heap").await;
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&heap));
+    let names = functions(&heap);
+    assert!(names.iter().any(|name| name.contains("::")), "{names:?}");
+    assert_eq!(profile(&installation, "heap?seconds=1").await.0, 400);
     for query in ["seconds=0", "seconds=61", "seconds=x", "seconds=", "second=1", "seconds=1&seconds=2"] {
         let (status, body) = profile(&installation, &format!("profile?{query}")).await;
         let body = String::from_utf8_lossy(&body);

@@ -27,12 +27,12 @@ const PARTITIONS: usize = 2;
 const WRITERS: usize = 4;
 
 #[test]
-fn any_batches_in_turn_give_the_models_result() {
+fn any_mix_of_copies_gives_what_the_model_gives() {
     run(48, 8, |services, pool, case| Box::pin(write_in_turn(services, pool, case)));
 }
 
 #[test]
-fn any_batches_at_once_give_the_result_of_some_order() {
+fn any_mix_of_copies_at_once_gives_what_some_order_gives() {
     run(24, 4 * WRITERS, |services, pool, case| Box::pin(write_at_once(services, pool, case)));
 }
 

@@ -249,9 +249,9 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// The tracker against a model that remembers each record.
+    /// The tracker against a model that remembers each record; once all are done, positions are at the end.
     #[test]
-    fn a_position_never_passes_a_record_that_is_not_finished_and_gets_to_the_end(
+    fn a_position_never_passes_a_record_that_is_not_done(
         steps in prop::collection::vec(step(), 1..150),
         order in any::<prop::sample::Index>(),
     ) {

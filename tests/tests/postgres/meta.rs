@@ -110,6 +110,8 @@ async fn agree(connection: &mut PgConnection, json: &str) {
         }
         (Err(_), None) => {}
         (Ok(_), None) => panic!("accepted, and refused by jsonb: {shown}"),
+        // Later versions take a few more, such as a zero with any exponent; what is taken must not depend on that.
+        (Err(_), Some(_)) if connection.server_version_num().is_some_and(|version| version >= 160_000) => {}
         (Err(error), Some(_)) => panic!("refused, and taken by jsonb: {shown}: {error}"),
     }
 }

@@ -6,7 +6,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
-	build-aggregator build-api run-generator test test-coverage bench fmt lint proto-gen install-tools clean
+	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint proto-gen install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -127,11 +127,31 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	cargo run --locked --quiet -p netagg-examples --example custom_source </dev/null
 
 test-coverage: ## Run every test and report line coverage (needs install-tools)
-	source <(cargo llvm-cov show-env --export-prefix); \
+	source <(cargo llvm-cov show-env --sh); \
 	cargo llvm-cov clean --workspace; \
 	cargo build --locked --workspace --all-features --bins --tests; \
 	cargo test --locked --workspace --all-features --lib --bins --tests; \
 	cargo llvm-cov report
+
+# Two ingestors and two aggregators at work all the time, one of them killed every other moment.
+soak: ## Kill 1,000 services at random and check that nothing is lost or doubled (KILLS and SEED change it)
+	cargo build --locked --workspace --all-features --bins --tests
+	NETAGG_KILLS=$${KILLS:-1000} NETAGG_KILLS_SEED=$${SEED:-$$(date +%s)} \
+		cargo test --locked --workspace --all-features -p netagg-tests --test main -- --nocapture random_kills
+
+# The versions of dependencies are those of the workspace.
+fuzz: ## Fuzz the event decoder and the cursor, FUZZ_SECONDS (600) each (needs nightly Rust and cargo-fuzz)
+	cp Cargo.lock fuzz/Cargo.lock
+	for target in event_decode cursor; do \
+		mkdir -p fuzz/corpus/$$target; \
+		cargo +nightly fuzz run $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -dict=fuzz/event.dict \
+			-use_value_profile=1 -max_total_time=$${FUZZ_SECONDS:-600} -print_final_stats=1; \
+	done
+
+fuzz-check: ## Check that the fuzz targets compile, without running them (needs a C++ compiler)
+	cp Cargo.lock fuzz/Cargo.lock
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target/fuzz -- -D warnings
 
 bench: ## Run the benchmarks
 	cargo bench --locked --workspace

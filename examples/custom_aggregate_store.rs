@@ -4,15 +4,14 @@
 //! `cargo run -p netagg-examples --example custom_aggregate_store`
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use netagg_core::memory::MemoryLog;
 use netagg_core::ports::{AggregateStore, Clock, EventPublisher, SystemClock, TotalsQuery};
 use netagg_core::{
-    AggregateRow, Aggregator, Batch, BatchOutcome, Conflict, Contribution, Day, Error, EventKey, EventType,
-    Granularity, OutgoingRecord, Totals, testkit,
+    AggregateRow, Aggregator, Batch, BatchOutcome, Contribution, Day, Error, EventKey, EventType, Granularity,
+    OutgoingRecord, Totals, testkit,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,27 +25,10 @@ impl AggregateStore for Journal {
     // repeated call is harmless. (One that outlives its process would note `batch.spans()` as done, too.)
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         let mut journal = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut outcome = BatchOutcome {
-            duplicates: batch.duplicates(),
-            conflicts: batch.conflicts().to_vec(),
-            ..BatchOutcome::default()
-        };
+        let outcome = batch.judge(|key| journal.get(key).map(|known| known.identity));
         for item in batch.items() {
-            match journal.entry(item.identity.key) {
-                Entry::Vacant(entry) => {
-                    outcome.new += 1;
-                    outcome.days.push(entry.insert(*item).identity.day);
-                }
-                Entry::Occupied(entry) if entry.get().identity.content == item.identity.content => {
-                    outcome.duplicates += 1;
-                }
-                Entry::Occupied(entry) => {
-                    outcome.conflicts.push(Conflict { kept: entry.get().identity, dropped: item.identity });
-                }
-            }
+            journal.entry(item.identity.key).or_insert(*item);
         }
-        outcome.days.sort_unstable();
-        outcome.days.dedup();
         Ok(outcome)
     }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 use clap::Subcommand;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
-use netagg_core::EventLimits;
 use netagg_core::ports::{Clock, SystemClock};
+use netagg_core::{EventLimits, Month};
 use netagg_kafka::{Creation, KafkaTopics, PartitionLag, TopicSpec};
-use netagg_pg::{PgConfig, Postgres};
+use netagg_pg::{DropError, PgConfig, Postgres};
 
 use crate::Failure;
 use crate::config::{Groups, Kafka};
@@ -168,14 +168,21 @@ pub enum PartitionsCommand {
     Ensure,
     /// List them with their sizes
     List,
+    /// Drop the months before one FOR GOOD, with their events and identities; their totals stay
+    Drop {
+        /// The first month to keep
+        #[arg(long, value_name = "YYYY-MM")]
+        before: Month,
+    },
 }
 
-/// Makes partitions or lists them.
+/// Makes partitions, lists them, or drops the old ones.
 ///
 /// # Errors
-/// When the database cannot be reached or refuses.
+/// When the database cannot be reached or refuses, or when events of the months to drop are still taken.
 pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32) -> Result<ExitCode, Failure> {
-    let partitions = Postgres::new(config).partitions();
+    let postgres = Postgres::new(config);
+    let partitions = postgres.partitions();
     match command {
         PartitionsCommand::Ensure => {
             let made = partitions.ensure_ahead(SystemClock.now(), ahead).await?;
@@ -194,6 +201,23 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
                 table.add_row([partition.name, partition.month.to_string(), rows, partition.bytes.to_string()]);
             }
             println!("{table}");
+            if let Some(month) = postgres.retention().dropped_through().await? {
+                println!("dropped: the months up to {month}");
+            }
+        }
+        PartitionsCommand::Drop { before } => {
+            let limits = postgres.settings().recorded_event_limits().await?.unwrap_or_default();
+            let dropped = match postgres.retention().drop_before(before, limits, SystemClock.now()).await {
+                Ok(dropped) => dropped,
+                Err(error @ DropError::StillTaken { .. }) => {
+                    return Err(Failure::Usage(format!("--before {before}: {error}")));
+                }
+                Err(error) => return Err(Failure::Failed(error.into())),
+            };
+            println!("{} months dropped, {} identities removed", dropped.months.len(), dropped.identities);
+            for month in dropped.months {
+                println!("{month}");
+            }
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -219,7 +243,7 @@ pub enum LimitsCommand {
     },
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).ok_or("an integer and a unit (us ms s m h d) is accepted")
 }
 
@@ -282,7 +306,7 @@ async fn drained(topics: &KafkaTopics, topic: &str, groups: &Groups) -> Result<(
     Err(Failure::Failed(reason.into()))
 }
 
-fn table<const N: usize>(header: [&str; N]) -> Table {
+pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_BORDERS_ONLY).set_header(header);
     table

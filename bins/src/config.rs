@@ -10,6 +10,9 @@ use netagg_pg::{PgAddress, PgConfig, SslMode};
 use netagg_redis::RedisConfig;
 use tokio::net::TcpListener;
 
+use crate::ops::OpsConfig;
+use crate::service::PartitionPlan;
+use crate::variables::parse_duration;
 use crate::{Failure, Problem, Variables};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -188,6 +191,16 @@ pub fn partitions_ahead(variables: &mut Variables) -> u32 {
     variables.number("PARTITIONS_AHEAD", 3, 0..=120, "months of partitions made ahead") as u32
 }
 
+/// Which partitions there are to be, where events are judged by `limits`.
+pub fn partition_plan(variables: &mut Variables, limits: EventLimits) -> PartitionPlan {
+    const RETENTION: &str = "EVENT_RETENTION";
+    let accepted = "an integer and a unit (us ms s m h d), not less than EVENT_MAX_AGE";
+    let meaning = "how long events are kept, in whole months; totals stay; default: for ever";
+    let parse = |text: &str| parse_duration(text).filter(|retention| *retention >= limits.max_age);
+    let ahead = partitions_ahead(variables);
+    PartitionPlan { ahead, retention: variables.parse(RETENTION, "", meaning, accepted, parse) }
+}
+
 /// The batches of the consumer whose variables start with `prefix`.
 pub fn consumer(variables: &mut Variables, prefix: &str, workers: u64, batch_size: u64) -> ConsumerConfig {
     let default = ConsumerConfig::default();
@@ -204,10 +217,12 @@ pub fn consumer(variables: &mut Variables, prefix: &str, workers: u64, batch_siz
     ConsumerConfig { batch_size: batch_size as usize, batch_timeout, batches_in_flight: workers as usize, ..default }
 }
 
-/// Where the ops port of a service listens.
-pub fn ops_address(variables: &mut Variables, name: &str, port: u16) -> SocketAddr {
-    let address = bind_address(variables, "OPS_BIND", "address of the ops port (/healthz, /readyz)");
-    SocketAddr::new(address, variables.port(name, port, "the ops port"))
+/// Where the ops port of a service listens, and what it tells.
+pub fn ops(variables: &mut Variables, name: &str, port: u16) -> OpsConfig {
+    let address = bind_address(variables, "OPS_BIND", "address of the ops port (/healthz, /readyz, /metrics)");
+    let address = SocketAddr::new(address, variables.port(name, port, "the ops port"));
+    let pprof = variables.flag("PPROF_ENABLED", true, "whether the ops port gives profiles (/debug/pprof)");
+    OpsConfig { address, pprof }
 }
 
 fn bind_address(variables: &mut Variables, name: &str, meaning: &str) -> IpAddr {

@@ -4,16 +4,23 @@
 //! embed netagg in a service of your own, use `netagg-core` and the adapter crates.
 
 pub mod admin;
+pub mod audit;
 pub mod config;
+pub mod dead_letters;
 pub mod demo;
 pub mod generator;
+pub mod import;
+mod lines;
 mod logging;
 pub mod ops;
+mod printable;
 mod program;
+pub mod rebuild;
 pub mod service;
 mod shutdown;
 mod variables;
 
+pub use lines::Input;
 pub use logging::LogDefaults;
 pub use program::{Failure, Program, run_with};
 pub use shutdown::Shutdown;

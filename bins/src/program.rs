@@ -99,6 +99,8 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
         .check()
         .map_err(|problems| Failure::Usage(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
     log.start();
+    #[cfg(feature = "crash-points")]
+    netagg_core::crash::set_up();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let outcome = runtime.block_on(async { job(config, Shutdown::on_signals()?).await });
     // A blocking read of a terminal or a broken connection must not keep the process.

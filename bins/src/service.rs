@@ -1,22 +1,24 @@
 //! What the services do at their start and beside their job.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{ConsumerStats, Error, EventLimits, StatsSnapshot};
 use netagg_kafka::KafkaHealth;
-use netagg_pg::{EventLimitsError, Postgres};
+use netagg_pg::{DropError, EventLimitsError, Postgres};
 use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::{self, Need, Readiness};
+use crate::ops::{self, Job, Metrics, Need, Ops, OpsConfig, Readiness};
 use crate::{Failure, Shutdown};
 
-/// How often it is made sure that there are partitions ahead.
+/// How often it is made sure that there are partitions ahead, and none that is too old.
 const PARTITION_INTERVAL: Duration = Duration::from_secs(60 * 60);
+
+/// How soon it is tried again when that failed.
+const PARTITION_RETRY: Duration = Duration::from_secs(5);
 
 /// How long a service waits for Redis at its start; it goes on without it.
 const FIRST_CONNECTION: Duration = Duration::from_millis(500);
@@ -25,6 +27,9 @@ const FIRST_CONNECTION: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Service {
     readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    /// The consumer's, once it works.
+    work: Arc<OnceLock<Arc<ConsumerStats>>>,
     shutdown: Shutdown,
 }
 
@@ -33,11 +38,13 @@ impl Service {
     ///
     /// # Errors
     /// When its address cannot be bound.
-    pub async fn start(ops: SocketAddr, shutdown: Shutdown) -> Result<Self, Failure> {
-        let readiness = Arc::new(Readiness::default());
+    pub async fn start(job: Job, ops: OpsConfig, shutdown: Shutdown) -> Result<Self, Failure> {
+        let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::install(job)?));
+        metrics.sample_readiness(readiness.clone());
         // The port outlives the stop: a service that drains is alive.
-        ops::serve(ops, readiness.clone(), CancellationToken::new()).await?;
-        Ok(Self { readiness, shutdown })
+        let told = Ops { readiness: readiness.clone(), metrics: metrics.clone() };
+        ops::serve(ops, told, CancellationToken::new()).await?;
+        Ok(Self { readiness, metrics, work: Arc::default(), shutdown })
     }
 
     /// The token that is cancelled when it is time to stop.
@@ -47,18 +54,29 @@ impl Service {
 
     /// Watches the database and its schema.
     pub fn watch_postgres(&self, name: &'static str, postgres: &Postgres) {
-        let postgres = postgres.clone();
+        self.metrics.sample_pool(postgres);
+        let (postgres, work) = (postgres.clone(), self.work.clone());
         self.readiness.watch(name, Need::Required, self.shutdown.token(), move || {
-            let postgres = postgres.clone();
-            async move { postgres.check_schema().await }
+            let (postgres, work) = (postgres.clone(), work.clone());
+            async move {
+                postgres.check_schema().await.map_err(|error| error.to_string())?;
+                comes_on(&work, name)
+            }
         });
+    }
+
+    /// Has readiness tell what the consumer waits for: a database that answers and takes nothing is not ready.
+    pub fn watch_work(&self, stats: Arc<ConsumerStats>) {
+        self.work.get_or_init(|| stats);
     }
 
     /// Watches the consumer.
     pub fn watch_kafka(&self, health: KafkaHealth) {
+        self.metrics.sample_lag(health.clone());
+        let work = self.work.clone();
         self.readiness.watch("kafka", Need::Required, self.shutdown.token(), move || {
-            let problem = health.problem();
-            async move { problem.map_or(Ok(()), |problem| Err(problem.reason)) }
+            let problem = health.problem().map_or_else(|| comes_on(&work, "kafka"), |problem| Err(problem.reason));
+            async move { problem }
         });
     }
 
@@ -133,18 +151,24 @@ impl Service {
         }
     }
 
-    /// Makes partitions ahead, now and then, in the background. Months that come sooner are made when their first event
-    /// does.
-    pub fn keep_partitions_ahead(&self, postgres: &Postgres, months: u32) {
-        let (partitions, stop) = (postgres.partitions(), self.shutdown.token());
+    /// Makes partitions ahead and drops those that are too old, now and then, in the background. Months that come sooner
+    /// are made when their first event does.
+    pub fn keep_partitions(&self, postgres: &Postgres, plan: PartitionPlan, limits: EventLimits) {
+        let (postgres, stop) = (postgres.clone(), self.shutdown.token());
         tokio::spawn(async move {
             while !stop.is_cancelled() {
-                let pause = match partitions.ensure_ahead(SystemClock.now(), months).await {
-                    Ok(_) => PARTITION_INTERVAL,
-                    // Readiness tells why.
+                let pause = match plan.carry_out(&postgres, limits).await {
+                    Ok(()) => PARTITION_INTERVAL,
+                    // Another replica is at it.
+                    Err(DropError::Busy) => PARTITION_RETRY,
+                    Err(DropError::Store(error)) if error.is_retryable() => {
+                        // Readiness tells why.
+                        tracing::debug!(%error, "partitions are made and dropped later");
+                        PARTITION_RETRY
+                    }
                     Err(error) => {
-                        tracing::debug!(%error, "partitions are made later");
-                        Duration::from_secs(5)
+                        tracing::error!(%error, "partitions cannot be made or dropped");
+                        PARTITION_INTERVAL
                     }
                 };
                 tokio::select! {
@@ -153,6 +177,32 @@ impl Service {
                 }
             }
         });
+    }
+}
+
+/// Fails while the consumer waits for `dependency`.
+fn comes_on(work: &OnceLock<Arc<ConsumerStats>>, dependency: &str) -> Result<(), String> {
+    work.get().and_then(|stats| stats.waiting_for(dependency)).map_or(Ok(()), Err)
+}
+
+/// Which partitions there are to be.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PartitionPlan {
+    /// How many months after this one have their partition ready.
+    pub ahead: u32,
+    /// How long events are kept: a month goes when all of it is older. `None` keeps all.
+    pub retention: Option<Duration>,
+}
+
+impl PartitionPlan {
+    async fn carry_out(self, postgres: &Postgres, limits: EventLimits) -> Result<(), DropError> {
+        let now = SystemClock.now();
+        postgres.partitions().ensure_ahead(now, self.ahead).await?;
+        if let Some(retention) = self.retention {
+            postgres.retention().drop_before(now.saturating_sub(retention).day().month(), limits, now).await?;
+        }
+        Ok(())
     }
 }
 

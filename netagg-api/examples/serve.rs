@@ -23,8 +23,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let events: Vec<Event> =
         EVENTS.trim().lines().map(|line| Event::decode(line.as_bytes())).collect::<Result<_, _>>()?;
     let (stored, counted) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
-    counted.add(&Batch::new(events.iter().map(Contribution::of).collect(), Vec::new())).await?;
-    stored.store(&Batch::new(events.into_iter().map(IdentifiedEvent::from).collect(), Vec::new())).await?;
+    counted.add(&Batch::new(events.iter().map(Contribution::of).collect())).await?;
+    stored.store(&Batch::new(events.into_iter().map(IdentifiedEvent::from).collect())).await?;
     let service = Arc::new(UsageService::new(stored, counted, UsageConfig::default()));
 
     let (http, grpc) = (TcpListener::bind("127.0.0.1:8000").await?, TcpListener::bind("127.0.0.1:9090").await?);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_core::Error;
+use futures::{Stream, TryStreamExt, stream};
 use netagg_core::usage::{AggregatesAnswer, DetailPage, InvalidQuery, UsageService};
-use tokio::sync::Semaphore;
+use netagg_core::{Error, Event};
+use tokio::sync::{Semaphore, mpsc};
 
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
@@ -15,7 +16,9 @@ use crate::parameters::Parameters;
 pub(crate) struct Answers {
     service: Arc<UsageService>,
     requests: Arc<Semaphore>,
+    exports: Arc<Semaphore>,
     timeout: Duration,
+    stall_timeout: Duration,
 }
 
 /// Why there is no answer, as far as it is a client's business. The cause is in the log.
@@ -31,16 +34,52 @@ pub(crate) enum Failure {
 
 impl Answers {
     pub(crate) fn new(service: Arc<UsageService>, limits: &ApiLimits) -> Self {
-        Self { service, requests: Arc::new(Semaphore::new(limits.max_requests)), timeout: limits.request_timeout }
+        Self {
+            service,
+            requests: Arc::new(Semaphore::new(limits.max_requests)),
+            exports: Arc::new(Semaphore::new(limits.max_exports)),
+            timeout: limits.request_timeout,
+            stall_timeout: limits.idle_timeout,
+        }
     }
 
     pub(crate) async fn detail(&self, parameters: Parameters) -> Result<DetailPage, Failure> {
-        let request = parameters.into_detail().map_err(Failure::Invalid)?;
+        let request = parameters.into_detail(&self.service).map_err(Failure::Invalid)?;
         self.bounded(self.service.user_detail(request)).await
     }
 
+    /// All events that are asked for, chunk by chunk. Each is a request of its own to the store, made while the client
+    /// takes the one before; a client that takes none for too long, or is gone, is given up. A stream that ends without
+    /// an error is whole.
+    pub(crate) async fn events(
+        &self,
+        parameters: Parameters,
+    ) -> Result<impl Stream<Item = Result<Vec<Event>, Failure>> + Send + use<>, Failure> {
+        let request = parameters.into_detail(&self.service).map_err(Failure::Invalid)?;
+        let place = self.exports.clone().try_acquire_owned().map_err(|_| Failure::Unavailable)?;
+        let mut chunks = Box::pin(self.service.user_events(&request).map_err(Failure::Invalid)?);
+        let mut next = Ok(self.bounded(chunks.try_next()).await?);
+        let (sender, receiver) = mpsc::channel(1);
+        let answers = self.clone();
+        tokio::spawn(async move {
+            let _place = place;
+            // The end is sent too: a channel that just closes has been given up.
+            loop {
+                let goes_on = matches!(next, Ok(Some(_)));
+                if sender.send_timeout(next, answers.stall_timeout).await.is_err() || !goes_on {
+                    break;
+                }
+                next = answers.bounded(chunks.try_next()).await;
+            }
+        });
+        Ok(stream::try_unfold(receiver, async |mut receiver| {
+            let chunk = receiver.recv().await.unwrap_or(Err(Failure::Unavailable))?;
+            Ok(chunk.map(|chunk| (chunk, receiver)))
+        }))
+    }
+
     pub(crate) async fn aggregates(&self, parameters: Parameters) -> Result<AggregatesAnswer, Failure> {
-        let request = parameters.into_aggregates().map_err(Failure::Invalid)?;
+        let request = parameters.into_aggregates(&self.service).map_err(Failure::Invalid)?;
         self.bounded(self.service.aggregates(request)).await
     }
 

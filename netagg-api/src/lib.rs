@@ -9,5 +9,5 @@ mod parameters;
 pub mod proto;
 
 pub use grpc::serve_grpc;
-pub use http::{router, serve_http};
+pub use http::{router, serve_http, serve_router};
 pub use limits::ApiLimits;

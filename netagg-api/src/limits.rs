@@ -11,13 +11,16 @@ pub struct ApiLimits {
     pub max_connections: usize,
     /// The most requests answered at a time; further ones wait, within their `request_timeout`.
     pub max_requests: usize,
+    /// The most exports and streams at a time; a further one is told to come again.
+    pub max_exports: usize,
     /// The most bytes of an HTTP request's line and headers.
     pub max_head_bytes: usize,
     /// The most bytes of a request's body. No HTTP request has a use for one.
     pub max_body_bytes: usize,
     /// How long a request may take before it is answered as unavailable.
     pub request_timeout: Duration,
-    /// How long a connection may take to send its next request's head, and to prove that it is alive. Longer than the
+    /// How long a connection may take to send its next request's head, to take the next part of an export, and to prove
+    /// that it is alive. Longer than the
     /// usual idle time of a proxy (60 s), which would else reuse a connection that is just being closed.
     pub idle_timeout: Duration,
     /// How long requests and streams may go on once the server is told to stop; what is left then is cut.
@@ -29,6 +32,7 @@ impl Default for ApiLimits {
         Self {
             max_connections: 1_024,
             max_requests: 64,
+            max_exports: 16,
             max_head_bytes: 32 * 1_024,
             max_body_bytes: 64 * 1_024,
             request_timeout: Duration::from_secs(10),

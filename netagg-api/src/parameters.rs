@@ -2,7 +2,10 @@
 
 use std::str::FromStr;
 
-use netagg_core::usage::{AggregatesRequest, DetailRequest, InvalidParameter, InvalidQuery, MAX_LIMIT};
+use netagg_core::usage::{
+    AggregatesRequest, CURSOR_ACCEPTED, DetailRequest, InvalidParameter, InvalidQuery, MAX_LIMIT, UsageService,
+    is_cursor,
+};
 use netagg_core::{EventType, Granularity};
 
 /// Names no more wrong parameters than this, however many there are.
@@ -21,10 +24,9 @@ pub(crate) struct Parameters {
 impl Parameters {
     /// Notes that `name` is given as `text`. The first one given counts; another is a problem.
     pub(crate) fn give(&mut self, name: &'static str, text: String) {
-        if self.given.iter().any(|(given, _)| *given == name) {
-            self.refuse(name, "it repeated", "it once");
-        } else {
-            self.given.push((name, text));
+        match self.given.iter().find(|(given, _)| *given == name) {
+            Some((_, first)) => self.refuse(name, &format!("{first}, then {text}"), "one value"),
+            None => self.given.push((name, text)),
         }
     }
 
@@ -35,51 +37,88 @@ impl Parameters {
         }
     }
 
-    /// The question for a user's events that they ask.
-    pub(crate) fn into_detail(mut self) -> Result<DetailRequest, InvalidQuery> {
+    /// The question for a user's events that they ask of `service`.
+    pub(crate) fn into_detail(mut self, service: &UsageService) -> Result<DetailRequest, InvalidQuery> {
         let user_id = self.required("user_id", "1 to 64 characters, none of them NUL");
         let from = self.optional("from", TIME);
         let to = self.optional("to", TIME);
-        let cursor = self.optional("cursor", "");
-        let limit = self.optional("limit", &format!("an integer from 1 to {MAX_LIMIT}")).map(|Limit(limit)| limit);
+        let cursor = self.optional("cursor", CURSOR_ACCEPTED);
+        let limit = self.optional("limit", &format!("an integer from 1 to {MAX_LIMIT}"));
         let event_type = self.optional("type", EventType::ACCEPTED);
-        match user_id {
-            Some(user_id) if self.problems.is_empty() => {
-                Ok(DetailRequest { user_id, from, to, event_type, cursor, limit })
-            }
-            _ => Err(InvalidQuery::all(self.problems)),
-        }
+        let request = || -> Result<_, Wrong> {
+            Ok(DetailRequest {
+                user_id: user_id?,
+                from: from?,
+                to: to?,
+                event_type: event_type?,
+                cursor: cursor?.map(|CursorText(text)| text),
+                // Which is no part of what the others are checked by.
+                limit: limit.unwrap_or_default().map(|Limit(limit)| limit),
+            })
+        };
+        self.unless_wrong(request(), |request| service.check_detail(request))
     }
 
-    /// The question for everybody's totals that they ask.
-    pub(crate) fn into_aggregates(mut self) -> Result<AggregatesRequest, InvalidQuery> {
+    /// The question for everybody's totals that they ask of `service`.
+    pub(crate) fn into_aggregates(mut self, service: &UsageService) -> Result<AggregatesRequest, InvalidQuery> {
         let granularity = self.required("granularity", Granularity::ACCEPTED);
         let from = self.optional("from", DATE);
         let to = self.optional("to", DATE);
         let event_type = self.optional("type", EventType::ACCEPTED);
-        match granularity {
-            Some(granularity) if self.problems.is_empty() => {
-                Ok(AggregatesRequest { granularity, from, to, event_type })
+        let request = || -> Result<_, Wrong> {
+            let (granularity, from, to) = (granularity?, from?, to?);
+            Ok(AggregatesRequest { granularity, from, to, event_type: event_type.unwrap_or_default() })
+        };
+        self.unless_wrong(request(), |request| service.check_aggregates(request))
+    }
+
+    /// `request`, unless it makes no sense or anything is wrong with its parameters: both are told at once.
+    fn unless_wrong<T>(
+        mut self,
+        request: Result<T, Wrong>,
+        check: impl Fn(&T) -> Result<(), InvalidQuery>,
+    ) -> Result<T, InvalidQuery> {
+        if let Ok(Err(query)) = request.as_ref().map(check) {
+            for problem in query.problems {
+                self.refuse(&problem.name, &problem.found, &problem.accepted);
             }
+        }
+        match request {
+            Ok(request) if self.problems.is_empty() => Ok(request),
             _ => Err(InvalidQuery::all(self.problems)),
         }
     }
 
-    fn required<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Option<T> {
+    fn required<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Result<T, Wrong> {
         if self.given.iter().all(|(given, _)| *given != name) {
             self.refuse(name, "nothing", accepted);
         }
-        self.optional(name, accepted)
+        self.optional(name, accepted)?.ok_or(Wrong)
     }
 
-    fn optional<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Option<T> {
-        let at = self.given.iter().position(|(given, _)| *given == name)?;
-        let (_, text) = self.given.swap_remove(at);
-        let value = text.parse().ok();
-        if value.is_none() {
-            self.refuse(name, &text, accepted);
+    fn optional<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Result<Option<T>, Wrong> {
+        let given = self.given.iter().position(|(given, _)| *given == name);
+        let text = given.map(|at| self.given.swap_remove(at).1);
+        let value = text.as_deref().and_then(|text| text.parse().ok());
+        if let (Some(text), None) = (&text, &value) {
+            self.refuse(name, text, accepted);
         }
-        value
+        if self.problems.iter().any(|problem| problem.name == name) { Err(Wrong) } else { Ok(value) }
+    }
+}
+
+/// A parameter that a problem names.
+#[derive(Clone, Copy, Debug)]
+struct Wrong;
+
+/// What may be a cursor.
+struct CursorText(String);
+
+impl FromStr for CursorText {
+    type Err = Wrong;
+
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        is_cursor(text).then(|| Self(text.to_owned())).ok_or(Wrong)
     }
 }
 
@@ -87,10 +126,10 @@ impl Parameters {
 struct Limit(u32);
 
 impl FromStr for Limit {
-    type Err = ();
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
+    fn from_str(text: &str) -> Result<Self, Wrong> {
         let limit = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten();
-        limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).map(Self).ok_or(())
+        limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)).map(Self).ok_or(Wrong)
     }
 }

@@ -12,11 +12,14 @@ use crate::Error;
 use crate::aggregate::Contribution;
 use crate::batch::Batch;
 use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, Retrier, RetryPolicy, Sink};
-use crate::event::EventLimits;
+use crate::event::{Admission, EventLimits};
 use crate::ingestor::log_conflicts;
-use crate::ports::{AggregateStore, Cache, EventSource};
+use crate::ports::{AggregateStore, Cache, EventSource, TotalsRepair};
 use crate::record::{Record, Span};
 use crate::time::Month;
+
+/// How often it is looked for totals to repair, before a random share on top. A conflict is repaired within 30 s.
+const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for the cache to learn of the last changes.
 const LAST_INVALIDATION: Duration = Duration::from_secs(1);
@@ -29,6 +32,7 @@ const LAST_INVALIDATION: Duration = Duration::from_secs(1);
 pub struct Aggregator {
     store: Arc<dyn AggregateStore>,
     cache: Option<Arc<dyn Cache>>,
+    repair: Option<Arc<dyn TotalsRepair>>,
     limits: EventLimits,
     config: ConsumerConfig,
     stats: Arc<ConsumerStats>,
@@ -40,6 +44,7 @@ impl Aggregator {
         Self {
             store,
             cache: None,
+            repair: None,
             limits: EventLimits::default(),
             config: ConsumerConfig::default(),
             stats: Arc::default(),
@@ -50,6 +55,12 @@ impl Aggregator {
     #[must_use]
     pub fn with_cache(self, cache: Arc<dyn Cache>) -> Self {
         Self { cache: Some(cache), ..self }
+    }
+
+    /// Has `repair` look now and then for days whose totals conflicting duplicates have parted from the events.
+    #[must_use]
+    pub fn with_repair(self, repair: Arc<dyn TotalsRepair>) -> Self {
+        Self { repair: Some(repair), ..self }
     }
 
     /// Judges events by `limits`. An ingestor of the same events must be given the same.
@@ -78,30 +89,34 @@ impl Aggregator {
         let changes = Arc::new(ChangedMonths::default());
         let sink = Arc::new(AggregateSink {
             store: self.store.clone(),
-            limits: self.limits,
+            admission: Admission::new(self.limits),
             stats: self.stats.clone(),
             changes: changes.clone(),
         });
-        let consume = consumer::run(source, sink, self.config.clone(), self.stats(), shutdown);
-        let Some(cache) = &self.cache else { return consume.await };
         let stop = CancellationToken::new();
-        let invalidate = invalidate(cache.as_ref(), &changes, &stop);
-        let (outcome, ()) = tokio::join!(
-            async {
-                let outcome = consume.await;
-                stop.cancel();
-                outcome
-            },
-            invalidate
-        );
-        outcome
+        let consume = async {
+            let outcome = consumer::run(source, sink, self.config.clone(), self.stats(), shutdown).await;
+            stop.cancel();
+            outcome
+        };
+        let repair = async {
+            if let Some(repair) = &self.repair {
+                keep_repairing(repair.as_ref(), &changes, &stop).await;
+            }
+        };
+        let invalidate = async {
+            if let Some(cache) = &self.cache {
+                invalidate(cache.as_ref(), &changes, &stop).await;
+            }
+        };
+        tokio::join!(consume, repair, invalidate).0
     }
 }
 
 #[derive(Debug)]
 struct AggregateSink {
     store: Arc<dyn AggregateStore>,
-    limits: EventLimits,
+    admission: Admission,
     stats: Arc<ConsumerStats>,
     changes: Arc<ChangedMonths>,
 }
@@ -109,19 +124,53 @@ struct AggregateSink {
 #[async_trait]
 impl Sink for AggregateSink {
     async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned> {
-        let contributions: Vec<_> = records
-            .iter()
-            .filter_map(|record| self.limits.admit(record).ok())
-            .map(|event| Contribution::of(&event))
-            .collect();
-        let invalid = records.len() - contributions.len();
-        drop(records);
-        let batch = Batch::new(contributions, spans);
-        let outcome = retrier.run(|| self.store.add(&batch)).await?;
+        let (outcome, invalid) = loop {
+            let mut invalid = 0;
+            let mut batch = Batch::builder(spans.clone());
+            for record in &records {
+                match self.admission.admit(record) {
+                    Ok(event) => batch.push(&record.partition, record.offset, Contribution::of(&event)),
+                    Err(_) => {
+                        batch.reject(&record.partition, record.offset);
+                        invalid += 1;
+                    }
+                }
+            }
+            let batch = batch.build();
+            match retrier.run(|| self.store.add(&batch)).await {
+                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.admission.months_are_dropped(through),
+                outcome => break (outcome?, invalid),
+            }
+        };
         self.changes.add(outcome.days.iter().map(|day| day.month()));
         log_conflicts(&outcome);
         self.stats.finished(&outcome, invalid);
+        metrics::counter!("netagg_events_counted_total").increment(outcome.new);
         Ok(())
+    }
+}
+
+/// Repairs dirty days until `stop`, beside the consumer, which never waits for it.
+async fn keep_repairing(repair: &dyn TotalsRepair, changes: &ChangedMonths, stop: &CancellationToken) {
+    // Work goes on without it.
+    let retrier = Retrier::new(RetryPolicy::default(), stop.clone(), Arc::default());
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            // Members of a group that started together would else look together.
+            () = tokio::time::sleep(retrier.jittered(REPAIR_INTERVAL)) => {}
+        }
+        match retrier.run(|| repair.repair()).await {
+            Ok(days) if days.is_empty() => {}
+            Ok(days) => {
+                tracing::info!(days = days.len(), "totals follow the events again after conflicts");
+                metrics::counter!("netagg_repaired_days_total").increment(days.len() as u64);
+                changes.add(days.iter().map(|day| day.month()));
+            }
+            Err(Abandoned::Stopping) => return,
+            Err(Abandoned::Failed(error)) => tracing::error!(%error, "totals are not repaired; trying again"),
+        }
     }
 }
 
@@ -148,8 +197,8 @@ async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &Cancellat
     // Changes that an earlier run committed and could not tell.
     let mut all = true;
     let mut untold = BTreeSet::new();
-    let retrier =
-        Retrier::new(RetryPolicy { max_delay: Duration::from_millis(500), ..RetryPolicy::default() }, stop.clone());
+    let policy = RetryPolicy { max_delay: Duration::from_millis(500), ..RetryPolicy::default() };
+    let retrier = Retrier::new(policy, stop.clone(), Arc::default());
     loop {
         untold.append(&mut changes.take());
         tokio::select! {

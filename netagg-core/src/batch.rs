@@ -1,8 +1,10 @@
 //! Batches of items with an identity: distinct, sorted, and with the stretch of the log they came from.
 
+use std::ops::AddAssign;
+
 use crate::aggregate::Contribution;
 use crate::event::{ContentHash, Event, EventKey};
-use crate::record::Span;
+use crate::record::{PartitionId, Place, Span};
 use crate::time::Day;
 
 /// The identity of an item, what tells its content apart, and the day it counts under: what a ledger keeps.
@@ -25,13 +27,15 @@ impl Identity {
 }
 
 /// One identity that came with two contents.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Conflict {
     /// The copy that counts.
     pub kept: Identity,
     /// The copy that was dropped.
     pub dropped: Identity,
+    /// Where the dropped copy lies; `None` if it came from no log.
+    pub place: Option<Place>,
 }
 
 /// Something that has an [`Identity`].
@@ -68,37 +72,49 @@ impl Identified for Contribution {
     }
 }
 
-/// Items of distinct identity in the order of their keys, and what the batch is made of.
+/// Items of distinct identity in the order of their keys, the copies that came after them, and the stretches of the log
+/// they all came from.
 ///
 /// The order lets concurrent writers of a ledger lock in one order, so that they wait for each other and never
 /// deadlock.
 #[derive(Clone, Debug)]
 pub struct Batch<T> {
     items: Vec<T>,
+    /// Those of `items`, one for each.
+    origins: Vec<Origin>,
+    /// Later copies of `items`, in the order they were read among those of one identity.
+    repeats: Vec<(Identity, Origin)>,
     spans: Vec<Span>,
-    duplicates: u64,
-    conflicts: Vec<Conflict>,
+    /// Records without a valid event, for each of `spans`.
+    invalid: Vec<u64>,
 }
 
+/// Which span an item was read in, and at what offset; `None` if it came from no log.
+type Origin = Option<(usize, i64)>;
+
 impl<T: Identified> Batch<T> {
-    /// Keeps the first of each identity in `items`, which are in the order they were read; the others are counted as
-    /// duplicates or conflicts.
-    pub fn new(mut items: Vec<T>, spans: Vec<Span>) -> Self {
-        let (mut duplicates, mut conflicts) = (0, Vec::new());
-        items.sort_by_cached_key(|item| item.identity().key); // stable: the first read stays first
-        items.dedup_by(|later, first| {
-            let (kept, dropped) = (first.identity(), later.identity());
-            if kept.key != dropped.key {
-                return false;
+    /// A batch that comes from no log. Of one identity, the first of `items` is taken.
+    pub fn new(items: Vec<T>) -> Self {
+        Self::of(items.into_iter().map(|item| (item, None)).collect(), Vec::new(), Vec::new())
+    }
+
+    /// A batch of what was read in `spans`, to be filled in the order it was read.
+    pub fn builder(spans: Vec<Span>) -> BatchBuilder<T> {
+        BatchBuilder { items: Vec::new(), invalid: vec![0; spans.len()], spans }
+    }
+
+    fn of(mut all: Vec<(T, Origin)>, spans: Vec<Span>, invalid: Vec<u64>) -> Self {
+        all.sort_by_cached_key(|(item, _)| item.identity().key); // stable: the first read stays first
+        let mut repeats = Vec::new();
+        all.dedup_by(|(later, origin), (first, _)| {
+            let is_repeat = first.identity().key == later.identity().key;
+            if is_repeat {
+                repeats.push((later.identity(), *origin));
             }
-            if kept.content == dropped.content {
-                duplicates += 1;
-            } else {
-                conflicts.push(Conflict { kept, dropped });
-            }
-            true
+            is_repeat
         });
-        Self { items, spans, duplicates, conflicts }
+        let (items, origins) = all.into_iter().unzip();
+        Self { items, origins, repeats, spans, invalid }
     }
 
     /// The distinct items, in the order of their keys.
@@ -111,18 +127,86 @@ impl<T: Identified> Batch<T> {
         &self.spans
     }
 
-    /// How many plain duplicates the batch itself held.
-    pub fn duplicates(&self) -> u64 {
-        self.duplicates
+    /// What becomes of every record, given which identities the ledger knew before: an item whose key isn't `known` is
+    /// new, whatever comes with a known key, or after the first of this batch, is a duplicate or a conflict.
+    pub fn judge(&self, known: impl Fn(&EventKey) -> Option<Identity>) -> BatchOutcome {
+        let mut outcome = BatchOutcome {
+            tallies: self.invalid.iter().map(|&invalid| Tally { invalid, ..Tally::default() }).collect(),
+            ..BatchOutcome::default()
+        };
+        let mut repeats = self.repeats.iter().peekable();
+        for (item, &origin) in self.items.iter().zip(&self.origins) {
+            let identity = item.identity();
+            let kept = match known(&identity.key) {
+                Some(kept) => {
+                    self.drop_copy(kept, identity, origin, &mut outcome);
+                    kept
+                }
+                None => {
+                    outcome.new += 1;
+                    outcome.days.push(identity.day);
+                    outcome.tally(origin, |tally| tally.accepted += 1);
+                    identity
+                }
+            };
+            while let Some(&(dropped, origin)) = repeats.next_if(|(repeat, _)| repeat.key == identity.key) {
+                self.drop_copy(kept, dropped, origin, &mut outcome);
+            }
+        }
+        outcome.days.sort_unstable();
+        outcome.days.dedup();
+        outcome
     }
 
-    /// The conflicting duplicates that the batch itself held.
-    pub fn conflicts(&self) -> &[Conflict] {
-        &self.conflicts
+    fn drop_copy(&self, kept: Identity, dropped: Identity, origin: Origin, outcome: &mut BatchOutcome) {
+        if kept.content == dropped.content {
+            outcome.duplicates += 1;
+            outcome.tally(origin, |tally| tally.duplicates += 1);
+            return;
+        }
+        outcome.tally(origin, |tally| tally.conflicts += 1);
+        let place = origin.and_then(|(span, offset)| {
+            self.spans.get(span).map(|span| Place { partition: span.partition.clone(), offset })
+        });
+        outcome.conflicts.push(Conflict { kept, dropped, place });
     }
 }
 
-/// What became of a batch's items.
+/// A [`Batch`] that is being filled with what was read in its spans.
+#[derive(Debug)]
+pub struct BatchBuilder<T> {
+    items: Vec<(T, Origin)>,
+    spans: Vec<Span>,
+    invalid: Vec<u64>,
+}
+
+impl<T: Identified> BatchBuilder<T> {
+    /// Adds what was read at `offset` of `partition`.
+    pub fn push(&mut self, partition: &PartitionId, offset: i64, item: T) {
+        let origin = self.span(partition, offset).map(|span| (span, offset));
+        self.items.push((item, origin));
+    }
+
+    /// Counts a record that holds no valid event.
+    pub fn reject(&mut self, partition: &PartitionId, offset: i64) {
+        if let Some(span) = self.span(partition, offset) {
+            self.invalid[span] += 1;
+        }
+    }
+
+    /// The batch.
+    pub fn build(self) -> Batch<T> {
+        Batch::of(self.items, self.spans, self.invalid)
+    }
+
+    /// Which span a record belongs to. There are as many as a consumer has partitions: few.
+    fn span(&self, partition: &PartitionId, offset: i64) -> Option<usize> {
+        let covers = |span: &Span| (span.from..span.to).contains(&offset) && span.partition == *partition;
+        self.spans.iter().position(covers)
+    }
+}
+
+/// What became of a batch's records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct BatchOutcome {
@@ -134,6 +218,40 @@ pub struct BatchOutcome {
     pub conflicts: Vec<Conflict>,
     /// The days whose totals may have changed, in order.
     pub days: Vec<Day>,
+    /// What became of the records of each of the batch's spans.
+    pub tallies: Vec<Tally>,
+}
+
+impl BatchOutcome {
+    /// Counts in the tally of the span an item came from, if it came from one.
+    fn tally(&mut self, origin: Origin, count: impl FnOnce(&mut Tally)) {
+        if let Some(tally) = origin.and_then(|(span, _)| self.tallies.get_mut(span)) {
+            count(tally);
+        }
+    }
+}
+
+/// What became of the records of a [`Span`]: their sum is [`Span::records`], or a record was lost on the way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Tally {
+    /// Events that were new.
+    pub accepted: u64,
+    /// Events that were there before with the same content.
+    pub duplicates: u64,
+    /// Events that were there before with other content.
+    pub conflicts: u64,
+    /// Records that hold no valid event.
+    pub invalid: u64,
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.accepted += other.accepted;
+        self.duplicates += other.duplicates;
+        self.conflicts += other.conflicts;
+        self.invalid += other.invalid;
+    }
 }
 
 #[cfg(test)]
@@ -157,11 +275,46 @@ mod tests {
         })
     }
 
+    const NOTHING_KNOWN: fn(&EventKey) -> Option<Identity> = |_| None;
+
     #[test]
     fn the_first_of_each_identity_is_kept_in_the_order_of_keys() {
-        let batch = Batch::new(vec![item(2, 1), item(1, 7), item(2, 1), item(2, 9), item(1, 7)], Vec::new());
+        let batch = Batch::new(vec![item(2, 1), item(1, 7), item(2, 1), item(2, 9), item(1, 7)]);
         assert_eq!(batch.items(), [item(1, 7), item(2, 1)]);
-        assert_eq!(batch.duplicates(), 2);
-        assert_eq!(batch.conflicts(), [Conflict { kept: item(2, 1).0, dropped: item(2, 9).0 }]);
+        let outcome = batch.judge(NOTHING_KNOWN);
+        assert_eq!((outcome.new, outcome.duplicates), (2, 2));
+        assert_eq!(outcome.conflicts, [Conflict { kept: item(2, 1).0, dropped: item(2, 9).0, place: None }]);
+    }
+
+    #[test]
+    fn every_copy_is_judged_by_the_one_that_counts() {
+        let batch = Batch::new(vec![item(1, 7), item(1, 8), item(1, 7)]);
+        let outcome = batch.judge(|_| Some(item(1, 8).0));
+        assert_eq!((outcome.new, outcome.duplicates, outcome.conflicts.len()), (0, 1, 2));
+        assert!(outcome.days.is_empty());
+    }
+
+    #[test]
+    fn every_record_counts_in_its_span() {
+        let partitions = [0, 1].map(|number| PartitionId::new("events", number));
+        let spans =
+            partitions.clone().map(|partition| Span { partition, from: 5, to: 9, records: 4, last_timestamp: None });
+        let mut builder = Batch::builder(spans.to_vec());
+        for (partition, offset, item) in
+            [(0, 5, item(1, 7)), (0, 6, item(1, 8)), (1, 5, item(1, 7)), (1, 6, item(2, 1))]
+        {
+            builder.push(&partitions[partition], offset, item);
+        }
+        builder.reject(&partitions[0], 7);
+        let outcome = builder.build().judge(|key| (*key == item(2, 1).0.key).then_some(item(2, 1).0));
+        assert_eq!(
+            outcome.tallies,
+            [
+                Tally { accepted: 1, conflicts: 1, invalid: 1, ..Tally::default() },
+                Tally { duplicates: 2, ..Tally::default() }
+            ]
+        );
+        let place = Some(Place { partition: partitions[0].clone(), offset: 6 });
+        assert_eq!(outcome.conflicts, [Conflict { kept: item(1, 7).0, dropped: item(1, 8).0, place }]);
     }
 }

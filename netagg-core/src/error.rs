@@ -1,5 +1,7 @@
 //! The one error of ports and services.
 
+use crate::time::Month;
+
 /// What an adapter reports as the cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -40,6 +42,13 @@ pub enum Error {
         #[source]
         source: BoxError,
     },
+    /// Events of the call lie in months that retention has dropped; nothing of it took effect. The same call without
+    /// them succeeds.
+    #[error("the months up to {through} are dropped")]
+    MonthsDropped {
+        /// The newest month that is dropped, and with it every month before.
+        through: Month,
+    },
     /// The caller asks for something that does not exist or is not allowed. The same call fails again.
     #[error(transparent)]
     InvalidQuery(#[from] crate::usage::InvalidQuery),
@@ -70,14 +79,14 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::NotSetUp { .. })
     }
 
-    /// The dependency it is about, such as `postgres`; `None` for a wrong request.
+    /// The dependency it is about, such as `postgres`; `None` if the request itself is what is wrong.
     pub fn dependency(&self) -> Option<&'static str> {
         match self {
             Self::Unavailable { dependency, .. }
             | Self::NotSetUp { dependency, .. }
             | Self::Refused { dependency, .. }
             | Self::Internal { dependency, .. } => Some(dependency),
-            Self::InvalidQuery(_) => None,
+            Self::MonthsDropped { .. } | Self::InvalidQuery(_) => None,
         }
     }
 }

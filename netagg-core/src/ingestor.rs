@@ -1,5 +1,6 @@
 //! The ingestor: every valid event into the event store, everything else to the dead letters.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -8,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
 use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, Retrier, Sink};
-use crate::event::{EventLimits, InvalidEvent, InvalidKind};
+use crate::crash::{self, CrashPoint};
+use crate::event::{Admission, EventLimits, InvalidEvent, InvalidKind};
 use crate::ports::{DeadLetters, EventSource, EventStore};
 use crate::record::{DeadLetter, Record, Span};
 
@@ -63,7 +65,7 @@ impl Ingestor {
         let sink = IngestSink {
             store: self.store.clone(),
             dead_letters: self.dead_letters.clone(),
-            limits: self.limits,
+            admission: Admission::new(self.limits),
             stats: self.stats.clone(),
         };
         consumer::run(source, Arc::new(sink), self.config.clone(), self.stats(), shutdown).await
@@ -74,71 +76,123 @@ impl Ingestor {
 struct IngestSink {
     store: Arc<dyn EventStore>,
     dead_letters: Arc<dyn DeadLetters>,
-    limits: EventLimits,
+    admission: Admission,
     stats: Arc<ConsumerStats>,
 }
 
 #[async_trait]
 impl Sink for IngestSink {
     async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned> {
-        let mut events = Vec::with_capacity(records.len());
-        let mut letters = Vec::new();
-        for record in &records {
-            match self.limits.admit(record) {
-                Ok(event) => events.push(IdentifiedEvent::from(event)),
-                Err(reason) => letters.push(DeadLetter { record: record.clone(), reason }),
+        let mut dead = BTreeSet::new();
+        let outcome = loop {
+            let batch = self.sort(&records, spans.clone(), &mut dead, retrier).await?;
+            match retrier.run(|| self.store.store(&batch)).await {
+                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.admission.months_are_dropped(through),
+                Err(Abandoned::Failed(error @ Error::Refused { .. })) => {
+                    tracing::error!(%error, "the store refuses a batch; its events are stored one by one");
+                    return self.take_one_by_one(&records, &spans, dead, retrier).await;
+                }
+                outcome => break outcome?,
             }
-        }
-        // Before the store notes the spans as done with.
-        if !letters.is_empty() {
-            retrier.run(|| self.dead_letters.send(&letters)).await?;
-        }
-        let batch = Batch::new(events, spans);
-        let (outcome, refused) = match retrier.run(|| self.store.store(&batch)).await {
-            Err(Abandoned::Failed(error @ Error::Refused { .. })) => {
-                tracing::error!(%error, "the store refuses a batch; its events are stored one by one");
-                self.take_one_by_one(&records, batch.spans().to_vec(), retrier).await?
-            }
-            outcome => (outcome?, 0),
         };
-        log_conflicts(&outcome);
-        self.stats.finished(&outcome, letters.len() + refused);
+        self.finish(&outcome, dead.len());
         Ok(())
     }
 }
 
 impl IngestSink {
-    /// The way out when the store refuses something that passed validation: nothing blocks, and what is refused is
-    /// kept among the dead letters. Returns how many those are, too.
-    async fn take_one_by_one(
+    /// The events in `records`. What holds none is sent to the dead letters, before the store notes it as done with;
+    /// those whose index is in `dead` are there already.
+    async fn sort(
         &self,
         records: &[Record],
         spans: Vec<Span>,
+        dead: &mut BTreeSet<usize>,
         retrier: &Retrier,
-    ) -> Result<(BatchOutcome, usize), Abandoned> {
-        let (mut sum, mut refused) = (BatchOutcome::default(), 0);
-        for record in records {
-            let Ok(event) = self.limits.admit(record) else { continue };
-            let batch = Batch::new(vec![IdentifiedEvent::from(event)], Vec::new());
-            match retrier.run(|| self.store.store(&batch)).await {
-                Ok(outcome) => {
-                    sum.new += outcome.new;
-                    sum.duplicates += outcome.duplicates;
-                    sum.conflicts.extend(outcome.conflicts);
+    ) -> Result<Batch<IdentifiedEvent>, Abandoned> {
+        let mut batch = Batch::builder(spans);
+        let mut letters = Vec::new();
+        for (index, record) in records.iter().enumerate() {
+            let verdict = if dead.contains(&index) { None } else { Some(self.admission.admit(record)) };
+            match verdict {
+                Some(Ok(event)) => batch.push(&record.partition, record.offset, event.into()),
+                Some(Err(reason)) => {
+                    letters.push(DeadLetter { record: record.clone(), reason });
+                    dead.insert(index);
+                    batch.reject(&record.partition, record.offset);
                 }
-                Err(Abandoned::Failed(error @ Error::Refused { .. })) => {
-                    let reason = InvalidEvent::message(InvalidKind::RefusedByStore, error.to_string(), "storable data");
-                    let letter = [DeadLetter { record: record.clone(), reason }];
-                    retrier.run(|| self.dead_letters.send(&letter)).await?;
-                    refused += 1;
-                }
-                Err(abandoned) => return Err(abandoned),
+                None => batch.reject(&record.partition, record.offset),
             }
         }
-        let done = Batch::new(Vec::new(), spans);
-        retrier.run(|| self.store.store(&done)).await?;
-        Ok((sum, refused))
+        if !letters.is_empty() {
+            self.send(&letters, retrier).await?;
+            crash::pass(CrashPoint::DeadLettersSent);
+        }
+        Ok(batch.build())
     }
+
+    /// The way out when the store refuses something that passed validation: nothing blocks, and what is refused is
+    /// kept among the dead letters.
+    async fn take_one_by_one(
+        &self,
+        records: &[Record],
+        spans: &[Span],
+        mut dead: BTreeSet<usize>,
+        retrier: &Retrier,
+    ) -> Result<(), Abandoned> {
+        for (index, (record, span)) in records.iter().zip(each_alone(records, spans)).enumerate() {
+            let mut is_dead: BTreeSet<usize> = dead.take(&index).into_iter().map(|_| 0).collect();
+            let outcome = loop {
+                let batch = self.sort(std::slice::from_ref(record), span.clone(), &mut is_dead, retrier).await?;
+                match retrier.run(|| self.store.store(&batch)).await {
+                    Err(Abandoned::Failed(Error::MonthsDropped { through })) => {
+                        self.admission.months_are_dropped(through);
+                    }
+                    Err(Abandoned::Failed(error @ Error::Refused { .. })) if is_dead.insert(0) => {
+                        let reason =
+                            InvalidEvent::message(InvalidKind::RefusedByStore, error.to_string(), "storable data");
+                        let letter = [DeadLetter { record: record.clone(), reason }];
+                        self.send(&letter, retrier).await?;
+                    }
+                    outcome => break outcome?,
+                }
+            };
+            self.finish(&outcome, is_dead.len());
+        }
+        Ok(())
+    }
+
+    async fn send(&self, letters: &[DeadLetter], retrier: &Retrier) -> Result<(), Abandoned> {
+        retrier.run(|| self.dead_letters.send(letters)).await?;
+        for letter in letters {
+            metrics::counter!("netagg_dead_letters_total", "kind" => letter.reason.kind().as_str()).increment(1);
+        }
+        Ok(())
+    }
+
+    fn finish(&self, outcome: &BatchOutcome, dead: usize) {
+        log_conflicts(outcome);
+        self.stats.finished(outcome, dead);
+        metrics::counter!("netagg_events_stored_total").increment(outcome.new);
+    }
+}
+
+/// For each record the part of its span that ends with it; together they are the spans.
+fn each_alone(records: &[Record], spans: &[Span]) -> impl Iterator<Item = Vec<Span>> {
+    let mut rest = spans.to_vec();
+    records.iter().map(move |record| {
+        let covers =
+            |span: &&mut Span| span.partition == record.partition && (span.from..span.to).contains(&record.offset);
+        let Some(span) = rest.iter_mut().find(covers) else { return Vec::new() };
+        let alone = Span {
+            to: record.offset + 1,
+            records: 1,
+            last_timestamp: record.timestamp.or(span.last_timestamp),
+            ..span.clone()
+        };
+        span.from = alone.to;
+        vec![alone]
+    })
 }
 
 /// One line for the first conflict of a batch: a sample, however many there are.
@@ -149,7 +203,31 @@ pub(crate) fn log_conflicts(outcome: &BatchOutcome) {
             key = %first.kept.key,
             kept = %first.kept.content,
             dropped = %first.dropped.content,
+            place = first.place.as_ref().map(ToString::to_string),
             "events came again with other content; the first copy counts"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::PartitionId;
+
+    #[test]
+    fn the_parts_of_a_span_join() {
+        let partition = PartitionId::new("events", 0);
+        let record = |offset| Record {
+            partition: partition.clone(),
+            offset,
+            timestamp: None,
+            key: None,
+            value: None,
+            headers: Vec::new(),
+        };
+        let span = Span { partition: partition.clone(), from: 3, to: 10, records: 3, last_timestamp: None };
+        let records = [record(4), record(5), record(9)];
+        let parts: Vec<_> = each_alone(&records, &[span]).flatten().map(|part| (part.from, part.to)).collect();
+        assert_eq!(parts, [(3, 5), (5, 6), (6, 10)]);
     }
 }

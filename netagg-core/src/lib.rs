@@ -4,6 +4,8 @@ mod aggregate;
 mod aggregator;
 mod batch;
 mod consumer;
+#[doc(hidden)]
+pub mod crash;
 mod error;
 mod event;
 mod ingestor;
@@ -17,7 +19,7 @@ pub mod usage;
 
 pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
 pub use aggregator::Aggregator;
-pub use batch::{Batch, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity};
+pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity, Tally};
 pub use consumer::{ConsumerConfig, ConsumerStats, RetryPolicy, StatsSnapshot};
 pub use error::{BoxError, Error};
 pub use event::{
@@ -25,5 +27,5 @@ pub use event::{
     InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType, UserId,
 };
 pub use ingestor::Ingestor;
-pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Position, Record, Span};
+pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Place, Position, Record, Span};
 pub use time::{Day, Month, ParseTimeError, Timestamp};

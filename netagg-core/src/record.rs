@@ -31,6 +31,22 @@ impl fmt::Display for PartitionId {
     }
 }
 
+/// Where a record lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Place {
+    /// Its partition.
+    pub partition: PartitionId,
+    /// Its position there.
+    pub offset: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.partition, self.offset)
+    }
+}
+
 /// A record as a consumer reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -149,6 +165,8 @@ pub struct Span {
     pub from: i64,
     /// The offset after the last one.
     pub to: i64,
+    /// How many records were read in it; the other offsets hold none.
+    pub records: u64,
     /// The timestamp of its last record that has one.
     pub last_timestamp: Option<Timestamp>,
 }

@@ -74,7 +74,41 @@ async fn what_the_store_refuses_is_dead_lettered_and_the_rest_of_its_batch_is_st
     assert_eq!(events.done(&PartitionId::new("events", 0)), done, "nothing is left behind");
     assert_eq!(log.committed("group")[0].next_offset, 6);
     let stats = ingestor.stats().snapshot();
-    assert_eq!((stats.consumed, stats.new, stats.duplicates, stats.invalid, stats.batches), (6, 2, 1, 3, 1));
+    assert_eq!((stats.consumed, stats.new, stats.duplicates, stats.invalid, stats.batches), (6, 2, 1, 3, 6));
+}
+
+#[tokio::test(start_paused = true)]
+async fn events_of_dropped_months_are_dead_lettered_and_the_store_is_asked_once_a_month() {
+    let old = json(2).replace("2025-10", "2025-09");
+    let log = log_of([json(1), old.clone(), "{}".to_owned(), old, json(3)]);
+    let (events, letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
+    let mut store = MockStore::new();
+    let inner = events.clone();
+    let mut refusals = 0;
+    store.expect_store().returning(move |batch| {
+        let through = "2025-09".parse().expect("a month");
+        if batch.items().iter().any(|item| item.identity.day.month() <= through) {
+            refusals += 1;
+            assert_eq!(refusals, 1, "it is remembered");
+            return Err(Error::MonthsDropped { through });
+        }
+        futures::executor::block_on(inner.store(batch))
+    });
+    let ingestor = Ingestor::new(Arc::new(store), letters.clone()).with_config(ConsumerConfig {
+        batch_size: 3,
+        batches_in_flight: 1,
+        ..ConsumerConfig::default()
+    });
+    ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
+
+    assert_eq!(events.len(), 2);
+    let mut found: Vec<_> =
+        letters.letters().into_iter().map(|letter| (letter.record.offset, letter.reason.kind())).collect();
+    found.sort_by_key(|(offset, _)| *offset);
+    let dropped = InvalidKind::MonthDropped;
+    assert_eq!(found, [(1, dropped), (2, InvalidKind::MissingField), (3, dropped)], "each once");
+    assert_eq!(log.committed("group")[0].next_offset, 5);
+    assert_eq!(ingestor.stats().snapshot().invalid, 3);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,13 +9,15 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::TryStreamExt;
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
 use netagg_core::ports::{
     AggregateStore, Cache, CacheKey, CacheTicket, Clock, EventStore, Lookup, TimelineFilter, TimelineQuery, TotalsQuery,
 };
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{
-    AggregatesAnswer, AggregatesRequest, CursorSecret, DetailPage, DetailRequest, MAX_LIMIT, UsageConfig, UsageService,
+    AggregatesAnswer, AggregatesRequest, CursorSecret, DetailPage, DetailRequest, MAX_LIMIT, MAX_PAGE_BYTES,
+    UsageConfig, UsageService,
 };
 use netagg_core::{
     AggregateRow, Batch, BatchOutcome, Contribution, Day, Error, Event, EventType, Granularity, IdentifiedEvent,
@@ -132,8 +134,8 @@ impl Stage {
 
     async fn put(&self, template: EventTemplate<'_>) {
         let event = event(template);
-        self.totals.add(&Batch::new(vec![Contribution::of(&event)], Vec::new())).await.expect("added");
-        self.events.store(&Batch::new(vec![event.into()], Vec::new())).await.expect("stored");
+        self.totals.add(&Batch::new(vec![Contribution::of(&event)])).await.expect("added");
+        self.events.store(&Batch::new(vec![event.into()])).await.expect("stored");
     }
 
     async fn detail(&self, request: DetailRequest) -> DetailPage {
@@ -268,6 +270,68 @@ async fn a_last_page_that_is_full_has_no_next() {
     let last = stage.detail(DetailRequest { limit: Some(2), cursor: first.next_cursor, ..user() }).await;
     assert_eq!((ids(&last), last.next_cursor), (vec![2, 3], None));
     assert_eq!((last.from, last.to), (first.from, first.to), "the default range is fixed by the first page");
+}
+
+#[tokio::test]
+async fn a_page_ends_before_its_events_take_too_much() {
+    let stage = Stage::cached();
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000_000));
+    for id in 0..10 {
+        stage.put(EventTemplate { meta: Some(&meta), ..at(id, "2025-10-20T12:00:00Z") }).await;
+    }
+    let first = DetailRequest { to: Some(time("2025-10-21T00:00:00Z")), limit: Some(1_000), ..user() };
+    for _ in 0..2 {
+        // The second time out of the cache.
+        let (mut request, mut found) = (first.clone(), Vec::new());
+        loop {
+            let page = stage.detail(request.clone()).await;
+            assert!(page.items.iter().map(Event::size).sum::<u64>() <= MAX_PAGE_BYTES);
+            assert_eq!(page.total_count, 10);
+            found.push(ids(&page));
+            request.cursor = page.next_cursor;
+            if request.cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(found, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
+    }
+    assert_eq!(stage.reads().0, 3);
+}
+
+#[tokio::test]
+async fn a_stream_has_every_event_once_up_to_its_limit() {
+    let stage = Stage::new();
+    for id in 0..2_500 {
+        // In ties of a hundred.
+        stage.put(at(id, &format!("2025-10-20T12:{:02}:00Z", id / 100))).await;
+    }
+    let chunks = |request: DetailRequest| {
+        let events = stage.service.user_events(&request).expect("a stream");
+        async move { events.map_ok(|chunk| chunk.len()).try_collect::<Vec<_>>().await.expect("no error") }
+    };
+    assert_eq!(chunks(user()).await, [1_000, 1_000, 500]);
+    assert_eq!(chunks(DetailRequest { limit: Some(7), ..user() }).await, [7]);
+    let page = stage.detail(DetailRequest { limit: Some(400), ..user() }).await;
+    let rest = DetailRequest { cursor: page.next_cursor, ..user() };
+    assert_eq!(chunks(rest.clone()).await, [1_000, 1_000, 100]);
+
+    let events = stage.service.user_events(&rest).expect("a stream").try_concat().await.expect("no error");
+    let mut ids: Vec<_> = page.items.iter().chain(&events).map(|event| event.fields().event_id.as_u128()).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..2_500).collect::<Vec<_>>());
+    let forged = DetailRequest { cursor: Some("x".to_owned()), ..user() };
+    assert!(stage.service.user_events(&forged).is_err());
+}
+
+#[tokio::test]
+async fn everything_that_is_wrong_is_told_at_once() {
+    let stage = Stage::new();
+    let (from, to) = (Some(time("2025-10-02T00:00:00Z")), Some(time("2025-10-01T00:00:00Z")));
+    let request = DetailRequest { from, to, limit: Some(0), cursor: Some("forged".to_owned()), ..user() };
+    let query = stage.service.check_detail(&request).expect_err("wrong");
+    let names: Vec<_> = query.problems.iter().map(|problem| problem.name.as_str()).collect();
+    assert_eq!(names, ["limit", "cursor", "from"]);
+    assert_eq!(problem(stage.service.user_detail(request).await.expect_err("wrong")), query.to_string());
 }
 
 #[tokio::test]

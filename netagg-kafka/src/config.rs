@@ -75,11 +75,37 @@ impl KafkaConfig {
         config
     }
 
+    /// For one that reads partitions of its own choice: it joins no group and commits nothing.
+    pub(crate) fn reader(&self) -> ClientConfig {
+        let mut config = self.consumer(READERS_GROUP);
+        for property in ["group.instance.id", "group.protocol", "group.remote.assignor"] {
+            config.remove(property);
+        }
+        config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
+        for (name, value) in READER.iter().filter(|(name, _)| !self.options.contains_key(*name)) {
+            config.set(*name, *value);
+        }
+        config
+    }
+
     /// For a producer whose batches are at most `batch_bytes`.
     pub(crate) fn producer(&self, batch_bytes: usize) -> ClientConfig {
         let mut config = self.client(PRODUCER);
         if !self.options.contains_key("batch.size") {
             config.set("batch.size", batch_bytes.to_string());
+        }
+        config
+    }
+
+    /// For the one producer at a time that sends in transactions called `id`.
+    pub(crate) fn transactional_producer(&self, id: &str, batch_bytes: usize) -> ClientConfig {
+        const TIMEOUT: &str = "transaction.timeout.ms";
+        let mut config = self.producer(batch_bytes);
+        config.set("transactional.id", id);
+        if !self.options.contains_key(TIMEOUT) {
+            // For so long a producer that died holds up the readers of what it wrote to: no longer than it must, and
+            // librdkafka wants no message to outlive its transaction.
+            config.set(TIMEOUT, MESSAGE_TIMEOUT);
         }
         config
     }
@@ -168,6 +194,12 @@ impl From<KafkaError> for ConfigError {
     }
 }
 
+/// The group that readers without a group have to name.
+const READERS_GROUP: &str = "netagg-reader";
+
+/// How long a message is tried to be sent.
+const MESSAGE_TIMEOUT: &str = "30000";
+
 /// What every client is told.
 const CLIENT: &[(&str, &str)] = &[
     ("client.id", "netagg"),
@@ -199,6 +231,13 @@ const CONSUMER: &[(&str, &str)] = &[
     ("statistics.interval.ms", "1000"),
 ];
 
+/// What readers without a group are told beside what consumers are.
+const READER: &[(&str, &str)] = &[
+    // dead letters are alike and packed tightly: what comes over the wire grows a hundredfold
+    ("fetch.message.max.bytes", "65536"),
+    ("queued.min.messages", "5000"),
+];
+
 const PRODUCER: &[(&str, &str)] = &[
     ("acks", "all"),
     ("compression.codec", "lz4"),
@@ -206,7 +245,7 @@ const PRODUCER: &[(&str, &str)] = &[
     ("queue.buffering.max.ms", "5"),
     // room for the largest dead letter; what fits is the broker's to say
     ("message.max.bytes", "2097152"),
-    ("message.timeout.ms", "30000"),
+    ("message.timeout.ms", MESSAGE_TIMEOUT),
     // as Java's clients do, so that a key goes to one partition whoever writes it; null keys go anywhere
     ("partitioner", "murmur2_random"),
     ("queue.buffering.max.kbytes", "32768"),
@@ -238,8 +277,8 @@ const RESERVED: &[(&str, &str)] = &[
     ("group.id", "the group is configured by itself"),
     ("isolation.level", "events of aborted transactions must not be read"),
     ("offset.store.method", "offsets are kept by the broker"),
-    ("statistics.interval.ms", "readiness depends on the statistics"),
-    ("transactional.id", "events are not sent in transactions"),
+    ("statistics.interval.ms", "readiness and lag depend on the statistics"),
+    ("transactional.id", "only a replay sends in transactions, one at a time"),
 ];
 
 fn is_secret(property: &str) -> bool {
@@ -259,7 +298,10 @@ mod tests {
     fn makes_clients(options: &[(&str, &str)]) {
         let config = with(options).expect("valid options");
         config.consumer("group").create::<BaseConsumer>().unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        config.reader().create::<BaseConsumer>().unwrap_or_else(|error| panic!("{options:?}: {error}"));
         config.producer(1_000).create::<BaseProducer>().unwrap_or_else(|error| panic!("{options:?}: {error}"));
+        let transactional = config.transactional_producer("id", 1_000).create::<BaseProducer>();
+        transactional.unwrap_or_else(|error| panic!("{options:?}: {error}"));
     }
 
     #[test]
@@ -278,7 +320,7 @@ mod tests {
             }
         }
         makes_clients(&[("partition.assignment.strategy", "range")]);
-        makes_clients(&[("group.protocol", "consumer")]);
+        makes_clients(&[("group.protocol", "consumer"), ("group.remote.assignor", "uniform")]);
     }
 
     #[test]

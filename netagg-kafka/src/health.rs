@@ -1,10 +1,14 @@
-//! What a consumer knows of its broker, for readiness.
+//! What a consumer knows of its broker and of its partitions, for readiness and metrics.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use netagg_core::PartitionId;
+use netagg_core::ports::{Clock, SystemClock};
+use netagg_core::{PartitionId, Position, Record};
+use rdkafka::Statistics;
+
+use crate::source::Backlog;
 
 /// Tells how a [`KafkaSource`](crate::KafkaSource) fares; a cheap handle that outlives it.
 #[derive(Clone, Debug)]
@@ -20,17 +24,30 @@ pub struct KafkaProblem {
     pub since: SystemTime,
 }
 
+/// How far a source is behind in one of its partitions, about a second ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct SourceLag {
+    /// The partition.
+    pub partition: PartitionId,
+    /// How many offsets the broker held that were not done with.
+    pub events: u64,
+    /// How old the oldest record is that was read and not done with, by its own timestamp, to a second; while none has
+    /// been read, how long there has been one to read. Zero if everything was done with.
+    pub age: Duration,
+}
+
 #[derive(Debug)]
 struct State {
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
-    assigned: BTreeSet<PartitionId>,
+    assigned: BTreeMap<PartitionId, Backlog>,
 }
 
 impl KafkaHealth {
     pub(crate) fn new() -> Self {
         let broker = Some(KafkaProblem { reason: "not connected yet".to_owned(), since: SystemTime::now() });
-        Self(Arc::new(Mutex::new(State { broker, topic: None, assigned: BTreeSet::new() })))
+        Self(Arc::new(Mutex::new(State { broker, topic: None, assigned: BTreeMap::new() })))
     }
 
     /// What keeps the source from reading; `None` while it can, also if it has no partition because there are more
@@ -42,7 +59,47 @@ impl KafkaHealth {
 
     /// The partitions that are assigned to the source, in order.
     pub fn assigned(&self) -> Vec<PartitionId> {
-        self.state().assigned.iter().cloned().collect()
+        self.state().assigned.keys().cloned().collect()
+    }
+
+    /// How far the source is behind, for each assigned partition that the broker has told of.
+    pub fn lag(&self) -> Vec<SourceLag> {
+        let now = SystemClock.now();
+        let lag = |(partition, backlog): (&PartitionId, &Backlog)| {
+            let age = Duration::from_micros(backlog.age_micros(now));
+            Some(SourceLag { partition: partition.clone(), events: backlog.events()?, age })
+        };
+        self.state().assigned.iter().filter_map(lag).collect()
+    }
+
+    /// For how long the broker has had no new commit of some assigned partition of which more is read than committed;
+    /// zero if there is none such.
+    pub fn commit_age(&self) -> Duration {
+        let now = SystemClock.now();
+        let longest = self.state().assigned.values().map(|backlog| backlog.uncommitted_micros(now)).max();
+        Duration::from_micros(longest.unwrap_or(0))
+    }
+
+    /// Notes records on their way to the reader.
+    pub(crate) fn read(&self, records: &[Record]) {
+        let now = SystemClock.now();
+        let mut state = self.state();
+        for run in records.chunk_by(|one, next| one.partition.number == next.partition.number) {
+            if let Some(backlog) = run.first().and_then(|record| state.assigned.get_mut(&record.partition)) {
+                backlog.read(run, now);
+            }
+        }
+    }
+
+    /// Takes in what librdkafka knows, and up to where the partitions are done.
+    pub(crate) fn update(&self, statistics: &Statistics, done: &[Position]) {
+        let now = SystemClock.now();
+        for (partition, backlog) in &mut self.state().assigned {
+            let topic = statistics.topics.get(&*partition.topic);
+            let Some(known) = topic.and_then(|topic| topic.partitions.get(&partition.number)) else { continue };
+            let done = done.iter().find(|position| position.partition == *partition);
+            backlog.update(known, done.map(|position| position.next_offset), now);
+        }
     }
 
     /// Notes whether a broker answers; a change is logged.
@@ -60,11 +117,11 @@ impl KafkaHealth {
     }
 
     pub(crate) fn assign(&self, partitions: &[PartitionId]) {
-        self.state().assigned.extend(partitions.iter().cloned());
+        self.state().assigned.extend(partitions.iter().map(|partition| (partition.clone(), Backlog::default())));
     }
 
     pub(crate) fn revoke(&self, partitions: &[PartitionId]) {
-        self.state().assigned.retain(|partition| !partitions.contains(partition));
+        self.state().assigned.retain(|partition, _| !partitions.contains(partition));
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

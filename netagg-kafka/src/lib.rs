@@ -7,12 +7,17 @@ mod health;
 mod log;
 mod producer;
 mod publisher;
+mod record;
+mod snapshot;
 mod source;
 mod topics;
 
 pub use config::{ConfigError, KafkaConfig};
-pub use dead_letters::KafkaDeadLetters;
-pub use health::{KafkaHealth, KafkaProblem};
+pub use dead_letters::{
+    KafkaDeadLetters, KafkaLetterReader, KafkaReplay, LetterOrigin, Letters, Replayable, Replayed, StoredLetter,
+    Unreplayable,
+};
+pub use health::{KafkaHealth, KafkaProblem, SourceLag};
 pub use publisher::KafkaPublisher;
 pub use source::KafkaSource;
 pub use topics::{

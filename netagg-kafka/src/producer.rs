@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use netagg_core::OutgoingRecord;
+use netagg_core::crash::{self, CrashPoint};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -71,6 +72,7 @@ impl Producer {
                 }
             }
         }
+        crash::pass(CrashPoint::DeadLettersInFlight);
         for (index, delivery) in waiting {
             failures.extend(failure(index, delivery.await.ok()));
         }
@@ -81,20 +83,13 @@ impl Producer {
     }
 
     fn outgoing<'a>(&'a self, record: &'a OutgoingRecord) -> FutureRecord<'a, [u8], [u8]> {
-        let mut headers = None;
-        if !record.headers.is_empty() {
-            let empty = OwnedHeaders::new_with_capacity(record.headers.len());
-            headers = Some(record.headers.iter().fold(empty, |headers, header| {
-                headers.insert(Header { key: &header.name, value: header.value.as_deref() })
-            }));
-        }
         FutureRecord {
             topic: &self.topic,
             partition: None,
             payload: record.value.as_deref(),
             key: record.key.as_deref(),
             timestamp: None,
-            headers,
+            headers: headers(record),
         }
     }
 
@@ -116,6 +111,15 @@ impl fmt::Debug for Producer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Producer").field("topic", &self.topic).finish_non_exhaustive()
     }
+}
+
+/// The headers of `record` as librdkafka takes them.
+pub(crate) fn headers(record: &OutgoingRecord) -> Option<OwnedHeaders> {
+    let empty = OwnedHeaders::new_with_capacity(record.headers.len());
+    let insert = |headers: OwnedHeaders, header: &netagg_core::Header| {
+        headers.insert(Header { key: &header.name, value: header.value.as_deref() })
+    };
+    (!record.headers.is_empty()).then(|| record.headers.iter().fold(empty, insert))
 }
 
 fn failure(index: usize, delivered: Option<OwnedDeliveryResult>) -> Option<Failure> {

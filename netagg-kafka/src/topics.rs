@@ -1,5 +1,6 @@
 //! Makes topics and looks at them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +15,14 @@ use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::{self, KAFKA};
+use crate::snapshot::Snapshot;
 use crate::{ConfigError, KafkaConfig, log};
 
 /// How long one request may take.
-const REQUEST: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
-/// How long to wait before a coordinator is looked for again.
-const COORDINATOR_PAUSE: Duration = Duration::from_millis(100);
+/// How long to wait before a leader or a coordinator is looked for again.
+const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// The largest value of an event.
 const EVENT_BYTES: u64 = 1 << 20;
@@ -47,17 +49,25 @@ pub struct TopicSpec {
     pub replication: Option<i32>,
     /// The size of the largest batch, and so of a message.
     pub max_message_bytes: u64,
+    /// Whether only the last message of each key is kept, for ever.
+    pub is_compacted: bool,
 }
 
 impl TopicSpec {
     /// A topic of events: 8 partitions, and room for events of 1 MiB.
     pub fn events(name: impl Into<String>) -> Self {
-        Self { name: name.into(), partitions: 8, replication: None, max_message_bytes: EVENT_BYTES + ROOM }
+        let max_message_bytes = EVENT_BYTES + ROOM;
+        Self { name: name.into(), partitions: 8, replication: None, max_message_bytes, is_compacted: false }
     }
 
     /// The topic of dead letters of such events: also room for the headers that tell why.
     pub fn dead_letters(name: impl Into<String>) -> Self {
         Self { max_message_bytes: EVENT_BYTES + 2 * ROOM, ..Self::events(name) }
+    }
+
+    /// A topic of marks, each of which counts until there is another one of its key.
+    pub(crate) fn markers(name: impl Into<String>) -> Self {
+        Self { partitions: 1, is_compacted: true, ..Self::events(name) }
     }
 }
 
@@ -121,7 +131,7 @@ pub struct PartitionLag {
     pub committed: Option<i64>,
     /// The offset that the next message gets.
     pub high: i64,
-    /// How many offsets the group has before it.
+    /// How many offsets the group has before it; 0 if none of them holds a record.
     pub lag: i64,
 }
 
@@ -142,7 +152,10 @@ impl KafkaTopics {
     pub async fn create(&self, topic: &TopicSpec) -> Result<Creation, Error> {
         let size = topic.max_message_bytes.to_string();
         let replication = TopicReplication::Fixed(topic.replication.unwrap_or(-1));
-        let new = NewTopic::new(&topic.name, topic.partitions, replication).set(MAX_MESSAGE_BYTES, &size);
+        let mut new = NewTopic::new(&topic.name, topic.partitions, replication).set(MAX_MESSAGE_BYTES, &size);
+        if topic.is_compacted {
+            new = new.set("cleanup.policy", "compact");
+        }
         let created = self.admin.create_topics([&new], &options()).await;
         let created = created.map_err(|error| error::of(error, &topic.name))?;
         match created.into_iter().next() {
@@ -197,7 +210,7 @@ impl KafkaTopics {
         let consumer: BaseConsumer =
             self.config.consumer(group).create().map_err(|error: KafkaError| error::of(error, topic))?;
         let name = topic.to_owned();
-        self.blocking(topic, move |client| {
+        let lag = self.blocking(topic, move |client| {
             let Some(partitions) = partitions(client, &name)? else { return Ok(None) };
             let mut list = TopicPartitionList::with_capacity(partitions.len());
             for partition in &partitions {
@@ -213,9 +226,36 @@ impl KafkaTopics {
                 let lag = (high - committed.unwrap_or(low).max(low)).max(0);
                 PartitionLag { number, committed, high, lag }
             };
-            Ok(Some(partitions.into_iter().map(lag).collect()))
-        })
-        .await
+            Ok(Some(partitions.into_iter().map(lag).collect::<Vec<_>>()))
+        });
+        let Some(mut lag) = lag.await? else { return Ok(None) };
+        self.forget_empty(topic, &mut lag).await?;
+        Ok(Some(lag))
+    }
+
+    /// Clears the lag where none of the offsets before the group holds a record. A transaction ends with a mark, and
+    /// where that is a partition's last offset no reader ever gets past it.
+    async fn forget_empty(&self, topic: &str, lag: &mut [PartitionLag]) -> Result<(), Error> {
+        let starts: BTreeMap<_, _> =
+            lag.iter().filter(|lag| lag.lag > 0).map(|lag| (lag.number, lag.high - lag.lag)).collect();
+        if starts.is_empty() {
+            return Ok(());
+        }
+        let Some(mut snapshot) = Snapshot::take(&self.config, topic).await? else { return Ok(()) };
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut holding = BTreeSet::new();
+            snapshot.start_from(&starts);
+            snapshot.read(|record| {
+                holding.insert(record.partition.number);
+                false
+            })?;
+            Ok::<_, Error>(holding)
+        });
+        let holding = reading.await.map_err(|error| Error::internal(KAFKA, error))??;
+        for lag in lag.iter_mut().filter(|lag| !holding.contains(&lag.number)) {
+            lag.lag = 0;
+        }
+        Ok(())
     }
 
     async fn blocking<T: Send + 'static>(
@@ -247,23 +287,40 @@ fn committed(consumer: &BaseConsumer, list: &TopicPartitionList) -> KafkaResult<
         RDKafkaErrorCode::CoordinatorNotAvailable,
         RDKafkaErrorCode::CoordinatorLoadInProgress,
     ];
+    after_election(&NO_COORDINATOR, || consumer.committed_offsets(list.clone(), REQUEST))
+}
+
+/// The first offset of a partition and the next one. One that was just made, or whose broker is coming back, has no
+/// leader at first.
+fn watermarks<C: ClientContext>(client: &Client<C>, topic: &str, number: i32) -> KafkaResult<(i64, i64)> {
+    const NO_LEADER: [RDKafkaErrorCode; 2] =
+        [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::LeaderNotAvailable];
+    after_election(&NO_LEADER, || client.fetch_watermarks(topic, number, REQUEST))
+}
+
+/// Asks again while the answer is one of `not_yet`, for as long as one request may take.
+fn after_election<T>(not_yet: &[RDKafkaErrorCode], ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     let begun = Instant::now();
     loop {
-        match consumer.committed_offsets(list.clone(), REQUEST) {
-            Err(KafkaError::MetadataFetch(code)) if NO_COORDINATOR.contains(&code) && begun.elapsed() < REQUEST => {
-                std::thread::sleep(COORDINATOR_PAUSE);
+        match ask() {
+            Err(KafkaError::MetadataFetch(code)) if not_yet.contains(&code) && begun.elapsed() < REQUEST => {
+                std::thread::sleep(ELECTION_PAUSE);
             }
             result => return result,
         }
     }
 }
 
-fn partitions(client: &Client<Context>, topic: &str) -> KafkaResult<Option<Vec<PartitionDescription>>> {
+/// The partitions of `topic`; `None` if it is not there. Blocks.
+pub(crate) fn partitions<C: ClientContext>(
+    client: &Client<C>,
+    topic: &str,
+) -> KafkaResult<Option<Vec<PartitionDescription>>> {
     // asking for the one topic could make it
     let metadata = client.fetch_metadata(None, REQUEST)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     let describe = |partition: &rdkafka::metadata::MetadataPartition| {
-        let (low, high) = client.fetch_watermarks(topic, partition.id(), REQUEST)?;
+        let (low, high) = watermarks(client, topic, partition.id())?;
         Ok(PartitionDescription {
             number: partition.id(),
             leader: Some(partition.leader()).filter(|leader| *leader >= 0),

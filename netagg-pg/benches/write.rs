@@ -16,8 +16,8 @@ use std::time::Instant;
 
 use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::{
-    Batch, Contribution, Event, EventFields, EventType, IdentifiedEvent, Meta, PartitionId, SourceId, Span, Timestamp,
-    UserId,
+    Batch, Contribution, Event, EventFields, EventType, Identified, IdentifiedEvent, Meta, PartitionId, SourceId, Span,
+    Timestamp, UserId,
 };
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -78,6 +78,16 @@ struct Batches {
     contributions: Vec<Arc<Batch<Contribution>>>,
 }
 
+/// The items as read from all spans in turn.
+fn batch<T: Identified>(items: impl Iterator<Item = T>, spans: Vec<Span>) -> Batch<T> {
+    let mut batch = Batch::builder(spans.clone());
+    for (number, item) in items.enumerate() {
+        let span = &spans[number % spans.len()];
+        batch.push(&span.partition, span.from + (number / spans.len()) as i64, item);
+    }
+    batch.build()
+}
+
 impl Batches {
     fn generate(rows: usize, size: usize, duplicates: usize) -> Self {
         let mut events: Vec<IdentifiedEvent> = Vec::with_capacity(rows);
@@ -91,18 +101,16 @@ impl Batches {
                 partition: PartitionId::new("events.telecom", number),
                 from: (batch * size / 8) as i64,
                 to: ((batch + 1) * size / 8) as i64,
+                records: (size / 8) as u64,
                 last_timestamp: Timestamp::from_millis(batch as i64),
             };
             (0..8).map(span).collect::<Vec<_>>()
         };
         let chunks = || events.chunks(size).enumerate().map(|(at, chunk)| (chunk, spans(at)));
         Self {
-            events: chunks().map(|(chunk, spans)| Arc::new(Batch::new(chunk.to_vec(), spans))).collect(),
+            events: chunks().map(|(chunk, spans)| Arc::new(batch(chunk.iter().cloned(), spans))).collect(),
             contributions: chunks()
-                .map(|(chunk, spans)| {
-                    let items = chunk.iter().map(|item| Contribution::of(&item.event)).collect();
-                    Arc::new(Batch::new(items, spans))
-                })
+                .map(|(chunk, spans)| Arc::new(batch(chunk.iter().map(|item| Contribution::of(&item.event)), spans)))
                 .collect(),
         }
     }

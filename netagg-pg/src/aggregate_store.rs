@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use chrono::NaiveDate;
+use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{AggregateStore, TotalsQuery};
 use netagg_core::{
     AggregateRow, Batch, BatchOutcome, Contribution, Day, Error, EventType, Granularity, Totals, sum_by_day,
@@ -28,6 +29,11 @@ impl PgAggregateStore {
     pub fn new(postgres: Postgres) -> Self {
         Self { postgres, ledger: Ledger::of_aggregates() }
     }
+
+    /// The totals of `postgres`, months that are refused already included.
+    pub(crate) fn settling(postgres: Postgres) -> Self {
+        Self { postgres, ledger: Ledger::of_settled_aggregates() }
+    }
 }
 
 #[async_trait]
@@ -39,7 +45,8 @@ impl AggregateStore for PgAggregateStore {
                 let admission = self.ledger.admit(&mut session, batch).await?;
                 // The rows that every batch wants come last.
                 add(&mut session, sum_by_day(admission.new_items(batch))).await?;
-                progress::commit(&mut session, Self::SERVICE, batch.spans()).await?;
+                crash::pass(CrashPoint::TotalsAdded);
+                progress::commit(&mut session, Self::SERVICE, batch.spans(), &admission.outcome.tallies).await?;
                 session.release();
                 Ok(admission.outcome)
             })

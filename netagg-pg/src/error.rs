@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netagg_core::Error;
+use netagg_core::{Error, Month};
 
 /// The dependency's name in errors.
 const POSTGRES: &str = "postgres";
@@ -28,6 +28,12 @@ pub(crate) enum PgError {
     /// An operator has to act.
     #[error("{0}")]
     NotSetUp(String),
+    /// Somebody else is in the way for now.
+    #[error("{0}")]
+    Busy(String),
+    /// Events of the call are too old to be kept.
+    #[error("the months up to {through} are dropped")]
+    MonthsDropped { through: Month },
     /// A stored value that netagg never writes.
     #[error("{what} in the database: {source}")]
     Unreadable {
@@ -53,7 +59,10 @@ pub(crate) fn to_core(error: PgError) -> Error {
     let error = match error {
         PgError::Sqlx(error) => error,
         PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
-        PgError::NoConnection { .. } | PgError::CallTimedOut { .. } => return Error::unavailable(POSTGRES, error),
+        PgError::MonthsDropped { through } => return Error::MonthsDropped { through },
+        PgError::NoConnection { .. } | PgError::CallTimedOut { .. } | PgError::Busy(_) => {
+            return Error::unavailable(POSTGRES, error);
+        }
         PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
     };
     match meaning(&error) {

@@ -2,12 +2,15 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{EventStore, TimelineFilter, TimelineQuery};
 use netagg_core::{
-    Batch, BatchOutcome, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, SourceId, Timestamp, UserId,
+    Batch, BatchOutcome, Conflict, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, SourceId, Timestamp,
+    UserId,
 };
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
 use uuid::Uuid;
 
 use crate::copy::{Row, copy_in};
@@ -66,8 +69,10 @@ impl PgEventStore {
         if admission.outcome.new > 0 {
             let events = admission.new_items(batch);
             copy_in(&mut session, COPY_EVENTS, 10, events, |row, item| encode(row, &item.event)).await?;
+            crash::pass(CrashPoint::EventsCopied);
         }
-        progress::commit(&mut session, Self::SERVICE, batch.spans()).await?;
+        note_conflicts(&mut session, &admission.outcome.conflicts, batch).await?;
+        progress::commit(&mut session, Self::SERVICE, batch.spans(), &admission.outcome.tallies).await?;
         session.release();
         Ok(admission.outcome)
     }
@@ -94,11 +99,11 @@ impl EventStore for PgEventStore {
     }
 
     async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error> {
-        let TimelineQuery { filter, after, limit } = query;
+        let TimelineQuery { filter, after, limit, max_bytes } = query;
         self.postgres
             .call(async {
                 let mut session = self.postgres.session().await?;
-                let rows = sqlx::query(include_str!("../queries/timeline.sql"))
+                let mut rows = sqlx::query(include_str!("../queries/timeline.sql"))
                     .bind(filter.user_id.as_str())
                     .bind(filter.from.to_datetime())
                     .bind(filter.to.to_datetime())
@@ -107,10 +112,20 @@ impl EventStore for PgEventStore {
                     .bind(after.as_ref().map(|after| after.source_id.as_str()))
                     .bind(after.as_ref().map(|after| after.event_id))
                     .bind(i64::from(*limit))
-                    .fetch_all(&mut *session)
-                    .await?;
+                    .fetch(&mut *session);
+                let (mut events, mut bytes) = (Vec::new(), 0);
+                while let Some(row) = rows.try_next().await? {
+                    let event = decode(&row, &filter.user_id)?;
+                    bytes += event.size();
+                    events.push(event);
+                    if bytes > *max_bytes {
+                        // The server has more to send: the connection, dropped before it is released, closes on it.
+                        return Ok(events);
+                    }
+                }
+                drop(rows);
                 session.release();
-                rows.iter().map(|row| decode(row, &filter.user_id)).collect()
+                Ok(events)
             })
             .await
     }
@@ -131,6 +146,43 @@ impl EventStore for PgEventStore {
             })
             .await
     }
+}
+
+/// Lists the dropped copies for whoever asks what was dropped.
+async fn note_conflicts(
+    connection: &mut PgConnection,
+    conflicts: &[Conflict],
+    batch: &Batch<IdentifiedEvent>,
+) -> Result<(), PgError> {
+    let mut noted: Vec<(&Conflict, &EventFields)> = conflicts
+        .iter()
+        .filter_map(|conflict| {
+            // Of whichever copy: those of one identity have its source_id and event_id.
+            let at = batch.items().binary_search_by_key(&conflict.dropped.key, |item| item.identity.key).ok()?;
+            Some((conflict, batch.items()[at].event.fields()))
+        })
+        .collect();
+    if noted.is_empty() {
+        return Ok(());
+    }
+    // Concurrent writers of one list wait for each other and never deadlock.
+    noted.sort_by_key(|(conflict, _)| (conflict.dropped.key, conflict.dropped.content.to_i64()));
+    let conflicts = || noted.iter().map(|(conflict, _)| *conflict);
+    let places = || conflicts().map(|conflict| conflict.place.as_ref());
+    sqlx::query(include_str!("../queries/event_conflict_add.sql"))
+        .bind(conflicts().map(|conflict| Uuid::from_bytes(conflict.kept.key.to_bytes())).collect::<Vec<_>>())
+        .bind(noted.iter().map(|(_, fields)| fields.source_id.as_str()).collect::<Vec<_>>())
+        .bind(noted.iter().map(|(_, fields)| fields.event_id).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.kept.content.to_i64()).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.kept.day.to_date()).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.dropped.content.to_i64()).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.dropped.day.to_date()).collect::<Vec<_>>())
+        .bind(places().map(|place| place.map(|place| &*place.partition.topic)).collect::<Vec<_>>())
+        .bind(places().map(|place| place.map(|place| place.partition.number)).collect::<Vec<_>>())
+        .bind(places().map(|place| place.map(|place| place.offset)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 fn encode(row: &mut Row<'_>, event: &Event) {

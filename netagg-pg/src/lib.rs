@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 
+mod accounts;
 mod aggregate_store;
+mod audit;
+mod books;
 mod config;
 mod copy;
 mod error;
@@ -10,13 +13,23 @@ mod migrations;
 mod partitions;
 mod postgres;
 mod progress;
+mod repair;
+mod retention;
 mod settings;
 
+pub use accounts::Account;
 pub use aggregate_store::PgAggregateStore;
+pub use audit::{
+    Audit, AuditOptions, AuditReport, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
+    TotalsDifference, Undecided,
+};
+pub use books::{Column, OnProgress, Progress};
 pub use config::{InvalidAddress, PgAddress, PgConfig};
 pub use event_store::PgEventStore;
 pub use migrations::{Migrations, SchemaVersion};
 pub use partitions::{Partition, Partitions};
-pub use postgres::Postgres;
+pub use postgres::{PoolUse, Postgres};
+pub use repair::{Change, Left, PgTotalsRepair, Repair, Repairs};
+pub use retention::{DropError, Dropped, Retention};
 pub use settings::{EventLimitsError, Settings};
 pub use sqlx::postgres::PgSslMode as SslMode;

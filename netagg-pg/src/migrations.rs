@@ -12,7 +12,7 @@ use crate::error::{self, PgError, UNDEFINED_TABLE};
 use crate::postgres::Postgres;
 
 /// Version, description, up, down.
-const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
     (1, "events", include_str!("../migrations/0001_events.up.sql"), include_str!("../migrations/0001_events.down.sql")),
     (
         2,
@@ -25,6 +25,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 3] = [
         "progress and settings",
         include_str!("../migrations/0003_progress_and_settings.up.sql"),
         include_str!("../migrations/0003_progress_and_settings.down.sql"),
+    ),
+    (
+        4,
+        "reconciliation",
+        include_str!("../migrations/0004_reconciliation.up.sql"),
+        include_str!("../migrations/0004_reconciliation.down.sql"),
     ),
 ];
 

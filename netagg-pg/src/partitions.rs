@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use netagg_core::crash::{self, CrashPoint};
 use netagg_core::{Error, Month, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::{DUPLICATE_TABLE, PgError};
 use crate::postgres::Postgres;
+use crate::retention;
 
 /// Taken by whoever makes a partition, so that two never make the same one; an arbitrary number.
 const ADVISORY_LOCK: i64 = 0x6e65_7461_6767_0001;
@@ -122,6 +124,7 @@ async fn make(connection: &mut PgConnection, month: Month) -> Result<bool, PgErr
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *connection).await?;
     let missing = list(connection).await?.iter().all(|partition| partition.month != month);
     if missing {
+        retention::check(connection, month).await?;
         // Digits of a month and of days: nothing from outside.
         let statements = format!(
             "CREATE TABLE {name} (LIKE events_raw INCLUDING ALL); \
@@ -137,17 +140,19 @@ async fn make(connection: &mut PgConnection, month: Month) -> Result<bool, PgErr
                 error
             }
         })?;
+        crash::pass(CrashPoint::PartitionAttached);
     }
     sqlx::raw_sql("COMMIT").execute(connection).await?;
+    crash::pass(CrashPoint::PartitionMade);
     Ok(missing)
 }
 
-fn name_of(month: Month) -> String {
+pub(crate) fn name_of(month: Month) -> String {
     format!("events_raw_{:04}_{:02}", month.year(), month.number())
 }
 
 /// The month of a partition that bears our name; an operator's own are left alone.
-fn month_of(name: &str) -> Option<Month> {
+pub(crate) fn month_of(name: &str) -> Option<Month> {
     let (year, month) = name.strip_prefix("events_raw_")?.split_once('_')?;
     format!("{year}-{month}").parse().ok()
 }

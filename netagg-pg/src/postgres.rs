@@ -8,10 +8,13 @@ use sqlx::pool::PoolConnection;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool};
 
+use crate::audit::Audit;
 use crate::config::PgConfig;
 use crate::error::{self, PgError};
 use crate::migrations::Migrations;
 use crate::partitions::Partitions;
+use crate::repair::Repairs;
+use crate::retention::Retention;
 use crate::settings::Settings;
 
 /// A database, and a bounded pool of connections to it. Clones share the pool.
@@ -66,9 +69,30 @@ impl Postgres {
         Partitions::new(self.clone())
     }
 
+    /// Whether the totals are the sums over the events.
+    pub fn audit(&self) -> Audit {
+        Audit::new(self.clone())
+    }
+
+    /// Recomputing totals from events.
+    pub fn repairs(&self) -> Repairs {
+        Repairs::new(self.clone())
+    }
+
+    /// How long events are kept.
+    pub fn retention(&self) -> Retention {
+        Retention::new(self.clone())
+    }
+
     /// What all programs on this database agree on.
     pub fn settings(&self) -> Settings {
         Settings::new(self.clone())
+    }
+
+    /// How many connections there are, and how many of them work.
+    pub fn pool_use(&self) -> PoolUse {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        PoolUse { idle, used: self.pool.size().saturating_sub(idle), max: self.config.max_connections }
     }
 
     /// Closes the connections, those in use once they are done with.
@@ -104,6 +128,18 @@ impl Postgres {
             self.config.connect_options().options([("statement_timeout", "0"), ("lock_timeout", "0")]),
         )
     }
+}
+
+/// The connections of a pool at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PoolUse {
+    /// Open, with nothing to do.
+    pub idle: u32,
+    /// Open and at work, or being opened.
+    pub used: u32,
+    /// The most there may be.
+    pub max: u32,
 }
 
 /// A connection that goes back to the pool only when its call is done with it ([`Session::release`]).

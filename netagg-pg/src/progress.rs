@@ -1,27 +1,42 @@
-//! How far each service has durably got, and the end of its transactions.
+//! How far each service has durably got and what became of the records, and the end of its transactions.
 
-use netagg_core::Span;
+use netagg_core::crash::{self, CrashPoint};
+use netagg_core::{Span, Tally};
 use sqlx::PgConnection;
 
 use crate::error::PgError;
 
-/// Notes `spans` as done with by `service` and commits, in this order: the rows are those every batch of the service
-/// wants, so they are locked for the shortest time.
-pub(crate) async fn commit(connection: &mut PgConnection, service: &str, spans: &[Span]) -> Result<(), PgError> {
-    let spans: Vec<&Span> = spans.iter().filter(|span| span.from < span.to).collect();
-    if !spans.is_empty() {
-        let topics: Vec<&str> = spans.iter().map(|span| &*span.partition.topic).collect();
-        let timestamps: Vec<_> = spans.iter().map(|span| span.last_timestamp.map(|at| at.to_datetime())).collect();
+/// Notes `spans` as done with by `service`, with the tally of each, and commits, in this order: the rows are those every
+/// batch of the service wants, so they are locked for the shortest time.
+pub(crate) async fn commit(
+    connection: &mut PgConnection,
+    service: &str,
+    spans: &[Span],
+    tallies: &[Tally],
+) -> Result<(), PgError> {
+    let done: Vec<(&Span, &Tally)> = spans.iter().zip(tallies).filter(|(span, _)| span.from < span.to).collect();
+    if !done.is_empty() {
+        let topics: Vec<&str> = done.iter().map(|(span, _)| &*span.partition.topic).collect();
+        let timestamps: Vec<_> = done.iter().map(|(span, _)| span.last_timestamp.map(|at| at.to_datetime())).collect();
+        // Counts of records in memory fit.
+        let count = |count: fn(&Tally) -> u64| done.iter().map(|(_, tally)| count(tally) as i64).collect::<Vec<_>>();
         sqlx::query(include_str!("../queries/consumer_progress_add.sql"))
             .bind(service)
             .bind(topics)
-            .bind(spans.iter().map(|span| span.partition.number).collect::<Vec<_>>())
-            .bind(spans.iter().map(|span| span.from).collect::<Vec<_>>())
-            .bind(spans.iter().map(|span| span.to).collect::<Vec<_>>())
+            .bind(done.iter().map(|(span, _)| span.partition.number).collect::<Vec<_>>())
+            .bind(done.iter().map(|(span, _)| span.from).collect::<Vec<_>>())
+            .bind(done.iter().map(|(span, _)| span.to).collect::<Vec<_>>())
             .bind(timestamps)
+            .bind(done.iter().map(|(span, _)| span.records as i64).collect::<Vec<_>>())
+            .bind(count(|tally| tally.accepted))
+            .bind(count(|tally| tally.duplicates))
+            .bind(count(|tally| tally.conflicts))
+            .bind(count(|tally| tally.invalid))
             .execute(&mut *connection)
             .await?;
     }
+    crash::pass(CrashPoint::ProgressNoted);
     sqlx::raw_sql("COMMIT").execute(connection).await?;
+    crash::pass(CrashPoint::Committed);
     Ok(())
 }

@@ -68,6 +68,16 @@ impl RedisCache {
         }
     }
 
+    /// Makes everything that was answered under the versions in `keys` unreachable.
+    async fn outdate(&self, keys: Vec<String>) -> Result<(), Error> {
+        self.bounded(async |client| match renew(&client, keys.clone(), None).await {
+            // A server that is full takes nothing new; a version that is missing is as good as a new one.
+            Err(error) if error.details().starts_with("OOM") => client.del::<(), _>(keys).await,
+            renewed => renewed,
+        })
+        .await
+    }
+
     async fn bounded<T>(
         &self,
         call: impl AsyncFnOnce(WithOptions<Client>) -> Result<T, fred::error::Error>,
@@ -108,11 +118,11 @@ impl Cache for RedisCache {
     }
 
     async fn invalidate(&self, months: &[Month]) -> Result<(), Error> {
-        self.bounded(async |client| renew(&client, months.iter().map(|month| key::month(*month)), None).await).await
+        self.outdate(months.iter().map(|month| key::month(*month)).collect()).await
     }
 
     async fn invalidate_all(&self) -> Result<(), Error> {
-        self.bounded(async |client| renew(&client, [key::ALL_MONTHS.to_owned()], None).await).await
+        self.outdate(vec![key::ALL_MONTHS.to_owned()]).await
     }
 }
 

@@ -26,6 +26,7 @@ mod wait;
 pub mod kafka;
 pub mod postgres;
 pub mod programs;
+pub mod proxy;
 pub mod redis;
 
 pub use wait::eventually;

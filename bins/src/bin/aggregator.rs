@@ -1,16 +1,21 @@
 //! Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
+use netagg::ops::{Job, OpsConfig};
 use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaSource;
-use netagg_pg::{PgAggregateStore, PgConfig, Postgres};
+use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
+use tikv_jemallocator::Jemalloc;
+
+/// Takes heap profiles.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
     postgres: PgConfig,
@@ -19,15 +24,15 @@ struct Config {
     group: String,
     consumer: ConsumerConfig,
     limits: EventLimits,
-    ops: SocketAddr,
+    ops: OpsConfig,
 }
 
 fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
     let group = config::aggregator_group(variables);
     let consumer = config::consumer(variables, "AGGREGATOR", 4, 5_000);
-    // One for each batch in flight, and a few for probes and settings.
-    let connections = consumer.batches_in_flight as u32 + 3;
+    // One for each batch in flight, and a few for probes, settings and repairs.
+    let connections = consumer.batches_in_flight as u32 + 4;
     Config {
         kafka,
         group,
@@ -35,12 +40,12 @@ fn configure(variables: &mut Variables) -> Config {
         postgres: config::postgres(variables, connections, "netagg-aggregator"),
         redis: config::redis(variables),
         limits: config::event_limits(variables),
-        ops: config::ops_address(variables, "PPROF_PORT_AGGREGATOR", 6061),
+        ops: config::ops(variables, "PPROF_PORT_AGGREGATOR", 6061),
     }
 }
 
 async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let service = Service::start(config.ops, shutdown).await?;
+    let service = Service::start(Job::Aggregator, config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
     service.watch_postgres("postgres", &postgres);
     let cache = Arc::new(RedisCache::new(config.redis)?);
@@ -51,11 +56,13 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
 
-    let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres)))
+    let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
         .with_cache(cache)
+        .with_repair(Arc::new(PgTotalsRepair::new(postgres)))
         .with_limits(limits)
         .with_config(config.consumer);
     let stats = aggregator.stats();
+    service.watch_work(stats.clone());
     aggregator.run(&mut source, service.stop_token()).await?;
     service::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)

@@ -1,16 +1,21 @@
 //! Answers users' detail and everybody's totals over gRPC and HTTP.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Answers, ApiAddresses};
+use netagg::ops::{Job, OpsConfig};
 use netagg::service::Service;
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_api::{ApiLimits, serve_grpc, serve_http};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
+use tikv_jemallocator::Jemalloc;
+
+/// Takes heap profiles.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
     postgres: PgConfig,
@@ -18,7 +23,7 @@ struct Config {
     redis: RedisConfig,
     addresses: ApiAddresses,
     answers: Answers,
-    ops: SocketAddr,
+    ops: OpsConfig,
 }
 
 fn configure(variables: &mut Variables) -> Config {
@@ -30,13 +35,13 @@ fn configure(variables: &mut Variables) -> Config {
         postgres,
         redis: config::redis(variables),
         answers: Answers::read(variables),
-        ops: config::ops_address(variables, "PPROF_PORT_API", 6062),
+        ops: config::ops(variables, "PPROF_PORT_API", 6062),
     }
 }
 
 async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
     let (http, grpc) = config.addresses.listen().await?;
-    let service = Service::start(config.ops, shutdown).await?;
+    let service = Service::start(Job::Api, config.ops, shutdown).await?;
     let reads = Postgres::new(config.read_postgres);
     service.watch_postgres("postgres", &reads);
     let cache = Arc::new(RedisCache::new(config.redis)?);

@@ -1,15 +1,20 @@
 //! Stores the events of the topic in PostgreSQL, each once, and sends what is no event to the dead-letter topic.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
-use netagg::service::{self, Service};
+use netagg::ops::{Job, OpsConfig};
+use netagg::service::{self, PartitionPlan, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource};
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
+use tikv_jemallocator::Jemalloc;
+
+/// Takes heap profiles.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
     postgres: PgConfig,
@@ -17,8 +22,8 @@ struct Config {
     group: String,
     consumer: ConsumerConfig,
     limits: EventLimits,
-    partitions_ahead: u32,
-    ops: SocketAddr,
+    partitions: PartitionPlan,
+    ops: OpsConfig,
 }
 
 fn configure(variables: &mut Variables) -> Config {
@@ -27,26 +32,27 @@ fn configure(variables: &mut Variables) -> Config {
     let consumer = config::consumer(variables, "INGESTOR", 4, 5_000);
     // One for each batch in flight, and a few for partitions, probes and settings.
     let connections = consumer.batches_in_flight as u32 + 4;
+    let limits = config::event_limits(variables);
     Config {
         kafka,
         group,
         consumer,
         postgres: config::postgres(variables, connections, "netagg-ingestor"),
-        limits: config::event_limits(variables),
-        partitions_ahead: config::partitions_ahead(variables),
-        ops: config::ops_address(variables, "PPROF_PORT_INGESTOR", 6060),
+        limits,
+        partitions: config::partition_plan(variables, limits),
+        ops: config::ops(variables, "PPROF_PORT_INGESTOR", 6060),
     }
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let service = Service::start(config.ops, shutdown).await?;
+    let service = Service::start(Job::Ingestor, config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
     service.watch_postgres("postgres", &postgres);
     let dead_letters = KafkaDeadLetters::new(&config.kafka.client, &config.kafka.dlq_topic)?;
     let Some(limits) = service.agree_on_limits(&postgres, config.limits).await? else {
         return Ok(ExitCode::SUCCESS);
     };
-    service.keep_partitions_ahead(&postgres, config.partitions_ahead);
+    service.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
 
@@ -54,6 +60,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
         .with_limits(limits)
         .with_config(config.consumer);
     let stats = ingestor.stats();
+    service.watch_work(stats.clone());
     ingestor.run(&mut source, service.stop_token()).await?;
     service::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)

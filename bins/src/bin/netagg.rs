@@ -1,13 +1,16 @@
 //! netagg's command: a demonstration without any service, and the administration of a real installation.
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use netagg::admin::{self, LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
+use netagg::audit::Audit;
 use netagg::config::{self, ApiAddresses, Groups, Kafka};
+use netagg::dead_letters::DlqCommand;
 use netagg::demo::{self, DemoConfig, DemoEvents};
-use netagg::{LogDefaults, Variables, run_with};
+use netagg::import::Import;
+use netagg::rebuild::{Places, Rebuild};
+use netagg::{Input, LogDefaults, Variables, run_with};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -32,7 +35,7 @@ enum Command {
         events: u64,
         /// Take events from a file of one JSON object a line instead, or from stdin (-)
         #[arg(long, value_name = "FILE", conflicts_with = "events")]
-        input: Option<PathBuf>,
+        input: Option<Input>,
     },
     /// Make, inspect or take back the database schema
     #[command(subcommand)]
@@ -40,20 +43,40 @@ enum Command {
     /// Make or look at the topics
     #[command(subcommand)]
     Topic(TopicCommand),
-    /// Make or list the partitions of events_raw
+    /// Make, list or drop the partitions of events_raw
     #[command(subcommand)]
     Partitions(PartitionsCommand),
     /// Show or change how old and how new events may be
     #[command(subcommand)]
     Limits(LimitsCommand),
+    /// Look at the dead letters, or send them again
+    #[command(subcommand)]
+    Dlq(DlqCommand),
+    /// Publish the events of a file of one JSON object a line to KAFKA_TOPIC
+    ///
+    /// Each valid line is published as it stands, keyed by its user, and judged as received now. Invalid ones are named
+    /// on stderr with their numbers and left out, and the exit code is 1. An import may be repeated, also after it was
+    /// interrupted: events that come twice are stored once.
+    Import(Import),
+    /// Compare agg_day and agg_month with events_raw, and account for every record of the topic
+    ///
+    /// Exact while the services run and lag. Exit code 0 if all is equal, 1 if something differs, 2 if that could not be
+    /// told.
+    Audit(Audit),
+    /// Recompute the totals of days from events_raw, while the services run
+    ///
+    /// It may be repeated, also after it was interrupted. Exit code 1 if a day had to be left as it is.
+    Rebuild(Rebuild),
 }
 
 /// All variables of all commands, for the help.
 fn describe(variables: &mut Variables) {
     ApiAddresses::read(variables);
     config::postgres(variables, 2, "netagg");
+    config::redis(variables);
     Kafka::read(variables);
     Groups::read(variables);
+    config::event_limits(variables);
     config::partitions_ahead(variables);
 }
 
@@ -68,11 +91,7 @@ fn main() -> ExitCode {
     };
     match cli.command {
         Command::Demo { serve, events, input } => {
-            let events = match input {
-                None => DemoEvents::Generated(events),
-                Some(path) if path.as_os_str() == "-" => DemoEvents::Stdin,
-                Some(path) => DemoEvents::File(path),
-            };
+            let events = input.map_or(DemoEvents::Generated(events), DemoEvents::Given);
             let configure = |variables: &mut Variables| {
                 let addresses = ApiAddresses::read(variables);
                 DemoConfig { events, serve: serve.then_some(addresses) }
@@ -101,6 +120,34 @@ fn main() -> ExitCode {
             run_with(configure, LogDefaults::COMMAND, async |(postgres, kafka, groups), _| {
                 admin::limits(command, postgres, kafka, groups).await
             })
+        }
+        Command::Dlq(command) => {
+            run_with(Kafka::read, LogDefaults::COMMAND, async |kafka, shutdown| command.run(kafka, shutdown).await)
+        }
+        Command::Import(import) => {
+            let configure = |variables: &mut Variables| (Kafka::read(variables), config::event_limits(variables));
+            run_with(configure, LogDefaults::COMMAND, async |(kafka, limits), shutdown| {
+                import.run(kafka, limits, shutdown).await
+            })
+        }
+        Command::Audit(audit) => {
+            let configure = |variables: &mut Variables| {
+                let postgres = config::postgres(variables, 2, "netagg-audit");
+                (postgres, Kafka::read(variables), Groups::read(variables))
+            };
+            run_with(configure, LogDefaults::COMMAND, async |(postgres, kafka, groups), shutdown| {
+                audit.run(postgres, kafka, groups, shutdown).await
+            })
+        }
+        Command::Rebuild(rebuild) => {
+            let configure = |variables: &mut Variables| Places {
+                // Two transactions at a time.
+                postgres: config::postgres(variables, 3, "netagg-rebuild"),
+                redis: config::redis(variables),
+                kafka: Kafka::read(variables),
+                groups: Groups::read(variables),
+            };
+            run_with(configure, LogDefaults::COMMAND, async |places, shutdown| rebuild.run(places, shutdown).await)
         }
         Command::Partitions(command) => run_with(
             |variables| (config::postgres(variables, 2, "netagg-partitions"), config::partitions_ahead(variables)),

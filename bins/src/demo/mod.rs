@@ -5,7 +5,6 @@ mod input;
 mod report;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiAddresses;
 use crate::generator::{LoadConfig, LoadStats, Model, StoredCopies, random_seed, send};
+use crate::lines::Input;
 use crate::{Failure, Shutdown};
 
 /// Records the log holds before publishers wait.
@@ -53,10 +53,8 @@ pub struct DemoConfig {
 pub enum DemoEvents {
     /// This many generated ones.
     Generated(u64),
-    /// The lines of a file.
-    File(PathBuf),
-    /// The lines of stdin.
-    Stdin,
+    /// The lines of this input.
+    Given(Input),
 }
 
 /// Runs the demonstration; whether its verification passed.
@@ -78,8 +76,7 @@ pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<bool, Failure
     let started = Instant::now();
     let published = match &config.events {
         DemoEvents::Generated(count) => pipeline.generate(*count, &shutdown).await?,
-        DemoEvents::File(path) => input::publish_file(path, &pipeline.log).await?,
-        DemoEvents::Stdin => input::publish_lines(tokio::io::stdin(), "stdin", &pipeline.log).await?,
+        DemoEvents::Given(input) => input::publish(input, &pipeline.log).await?,
     };
     if shutdown.token().is_cancelled() {
         return Ok(true);

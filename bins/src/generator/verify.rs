@@ -59,7 +59,8 @@ impl StoredCopies for MemoryEventStore {
                 event_type: None,
             };
             let place = TimelinePosition::of(event);
-            let found = self.timeline(&TimelineQuery { filter, after: None, limit: u32::MAX }).await?;
+            let found =
+                self.timeline(&TimelineQuery { filter, after: None, limit: u32::MAX, max_bytes: u64::MAX }).await?;
             counts.push(found.iter().filter(|found| TimelinePosition::of(found) == place).count() as u64);
         }
         Ok(counts)

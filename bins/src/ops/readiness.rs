@@ -64,6 +64,11 @@ impl Readiness {
         *known = problem;
     }
 
+    /// Each dependency, and whether it can be used.
+    pub fn states(&self) -> Vec<(&'static str, bool)> {
+        self.lock().iter().map(|(name, (_, problem))| (*name, problem.is_none())).collect()
+    }
+
     /// What `/readyz` says.
     pub fn report(&self) -> Report {
         let mut report = Report { ready: true, dependencies: BTreeMap::new(), notes: BTreeMap::new() };

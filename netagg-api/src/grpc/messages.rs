@@ -8,7 +8,8 @@ use tonic::Status;
 
 use crate::parameters::Parameters;
 use crate::proto::{
-    AggregateRow, GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse, UsageEvent,
+    AggregateRow, GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse,
+    StreamUserDetailResponse, UsageEvent,
 };
 
 impl From<GetUserDetailRequest> for Parameters {
@@ -59,6 +60,14 @@ impl TryFrom<DetailPage> for GetUserDetailResponse {
             next_cursor: page.next_cursor.unwrap_or_default(),
             total_count: integer(page.total_count, "total_count")?,
         })
+    }
+}
+
+impl TryFrom<Vec<Event>> for StreamUserDetailResponse {
+    type Error = Status;
+
+    fn try_from(events: Vec<Event>) -> Result<Self, Status> {
+        Ok(Self { items: events.iter().map(UsageEvent::try_from).collect::<Result<_, _>>()? })
     }
 }
 

@@ -3,11 +3,19 @@
 mod messages;
 mod serve;
 
-use tonic::{Request, Response, Status};
+use std::time::Instant;
+
+use tonic::{Code, Request, Response, Status};
+
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::answers::{Answers, Failure};
 use crate::proto::usage_service_server::UsageService;
-use crate::proto::{GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse};
+use crate::proto::{
+    GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse, StreamUserDetailResponse,
+};
 
 pub use serve::serve_grpc;
 
@@ -21,23 +29,62 @@ impl UsageService for Usage {
         &self,
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<GetUserDetailResponse>, Status> {
-        let page = self.0.detail(request.into_inner().into()).await?;
-        Ok(Response::new(page.try_into()?))
+        timed("GetUserDetail", async {
+            let page = self.0.detail(request.into_inner().into()).await?;
+            Ok(Response::new(page.try_into()?))
+        })
+        .await
+    }
+
+    type StreamUserDetailStream = BoxStream<'static, Result<StreamUserDetailResponse, Status>>;
+
+    async fn stream_user_detail(
+        &self,
+        request: Request<GetUserDetailRequest>,
+    ) -> Result<Response<Self::StreamUserDetailStream>, Status> {
+        timed("StreamUserDetail", async {
+            let chunks = self.0.events(request.into_inner().into()).await?;
+            Ok(Response::new(chunks.map(|chunk| chunk?.try_into()).boxed()))
+        })
+        .await
     }
 
     async fn get_global_agg(
         &self,
         request: Request<GetGlobalAggRequest>,
     ) -> Result<Response<GetGlobalAggResponse>, Status> {
-        let answer = self.0.aggregates(request.into_inner().into()).await?;
-        Ok(Response::new(answer.try_into()?))
+        timed("GetGlobalAgg", async {
+            let answer = self.0.aggregates(request.into_inner().into()).await?;
+            Ok(Response::new(answer.try_into()?))
+        })
+        .await
     }
+}
+
+/// Notes how long the answer took.
+async fn timed<T>(method: &'static str, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let begun = Instant::now();
+    let answer = answer.await;
+    let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    metrics::histogram!("netagg_grpc_request_seconds", "method" => method, "code" => format!("{code:?}"))
+        .record(begun.elapsed());
+    answer
 }
 
 impl From<Failure> for Status {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Invalid(query) => Self::invalid_argument(query.to_string()),
+            Failure::Invalid(query) => {
+                let message = query.to_string();
+                let violations = query.problems.into_iter().map(|problem| {
+                    FieldViolation::new(
+                        problem.name,
+                        format!("found {}; accepted: {}", problem.found, problem.accepted),
+                    )
+                });
+                let details = ErrorDetails::with_bad_request(violations.collect::<Vec<_>>());
+                Self::with_error_details(Code::InvalidArgument, message, details)
+            }
             Failure::Unavailable => Self::unavailable("this cannot be answered now; please ask again later"),
             Failure::Internal => Self::internal("this cannot be answered; the log of the server says why"),
         }

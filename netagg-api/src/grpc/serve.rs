@@ -7,10 +7,13 @@ use netagg_core::Error;
 use netagg_core::usage::UsageService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::codegen::http::{HeaderValue, Response};
 use tonic::server::NamedService;
 use tonic::transport::Server;
+use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 
 use super::Usage;
 use crate::answers::Answers;
@@ -53,6 +56,7 @@ pub async fn serve_grpc(
     let serving = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(limits.idle_timeout))
+        .layer(MapResponseLayer::new(oversize_is_exhaustion))
         .add_service(usage)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(failed)?)
@@ -70,4 +74,15 @@ async fn stop_serving(mut health: HealthReporter) {
         health.set_service_status(service, ServingStatus::NotServing).await;
         health.clear_service_status(service).await;
     }
+}
+
+/// A message beyond the limit is `RESOURCE_EXHAUSTED` everywhere but in tonic, which says `OUT_OF_RANGE`.
+fn oversize_is_exhaustion<B>(mut response: Response<B>) -> Response<B> {
+    let is_oversize = Status::from_header_map(response.headers()).is_some_and(|status| {
+        status.code() == Code::OutOfRange && status.message().starts_with("Error, decoded message length too large")
+    });
+    if is_oversize {
+        response.headers_mut().insert(Status::GRPC_STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
+    }
+    response
 }

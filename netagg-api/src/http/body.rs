@@ -1,23 +1,8 @@
 //! Answers as JSON, with the contract's names and order.
 
-use axum::http::{HeaderValue, header};
-use axum::response::{IntoResponse, Response};
 use netagg_core::usage::{AggregatesAnswer, DetailPage};
 use netagg_core::{AggregateRow, Event, Meta, Timestamp, UserId};
 use serde::{Serialize, Serializer};
-
-use crate::answers::Failure;
-
-/// `body` as the whole answer.
-pub(super) fn json(body: &impl Serialize) -> Response {
-    match serde_json::to_vec(body) {
-        Ok(json) => ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], json).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "an answer cannot be written as JSON");
-            Failure::Internal.into_response()
-        }
-    }
-}
 
 #[derive(Serialize)]
 pub(super) struct DetailBody<'a> {

@@ -1,31 +1,45 @@
 //! HTTP and JSON over the usage service.
 
+mod accept;
 mod body;
+mod conditional;
+mod export;
 mod problem;
 mod query;
 mod serve;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{Request, State};
-use axum::http::{HeaderValue, Method, Uri, header};
-use axum::middleware::{Next, from_fn_with_state, map_response};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use netagg_core::usage::UsageService;
+use tower_http::CompressionLevel;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::SizeAbove;
 
-use crate::answers::{Answers, Failure};
+use crate::answers::Answers;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
+use accept::Format;
 use body::{AggregatesBody, DetailBody};
 use problem::Problem;
 
-pub use serve::serve_http;
+pub use serve::{serve_http, serve_router};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;
+
+/// Smaller answers are not worth compressing: they fit into one packet anyway.
+const MIN_COMPRESSED_BYTES: u64 = 1_024;
+
+/// Of gzip, br and zstd alike: JSON gets little smaller beyond it, and much slower.
+const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 
 /// The HTTP API over `service`, to serve as it is or to merge into a larger application. Of `limits`, those of requests
 /// hold here; those of connections are the server's.
@@ -37,25 +51,33 @@ pub fn router(service: Arc<UsageService>, limits: &ApiLimits) -> Router {
         .route("/api/v1/aggregates", get(aggregates))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(limits.max_body_bytes as u64, bounded))
-        .layer(map_response(uncached))
+        .layer(from_fn_with_state(limits.clone(), bounded))
+        .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
+        .layer(from_fn(finished))
+        .layer(from_fn(timed))
         .with_state(Answers::new(service, limits))
 }
 
-async fn detail(State(answers): State<Answers>, uri: Uri) -> Result<Response, Failure> {
+async fn detail(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    let format = accept::negotiate(&headers, &[Format::Json, Format::Ndjson, Format::Csv])?;
     let mut parameters = Parameters::default();
     // Not axum's `Path`, which lets a broken escape pass as it is.
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &["from", "to", "cursor", "limit", "type"], &mut parameters);
-    let page = answers.detail(parameters).await?;
-    Ok(body::json(&DetailBody::from(&page)))
+    if format == Format::Json {
+        let page = answers.detail(parameters).await?;
+        Ok(conditional::json(&headers, &DetailBody::from(&page)))
+    } else {
+        Ok(export::response(format, answers.events(parameters).await?))
+    }
 }
 
-async fn aggregates(State(answers): State<Answers>, uri: Uri) -> Result<Response, Failure> {
+async fn aggregates(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+    accept::negotiate(&headers, &[Format::Json])?;
     let mut parameters = Parameters::default();
     query::read(uri.query(), &["granularity", "from", "to", "type"], &mut parameters);
     let answer = answers.aggregates(parameters).await?;
-    Ok(body::json(&AggregatesBody::from(&answer)))
+    Ok(conditional::json(&headers, &AggregatesBody::from(&answer)))
 }
 
 async fn not_found(uri: Uri) -> Response {
@@ -67,10 +89,14 @@ async fn method_not_allowed(method: Method) -> Response {
 }
 
 /// Refuses what is too large before anything looks at it.
-async fn bounded(State(max_body_bytes): State<u64>, request: Request, next: Next) -> Response {
+async fn bounded(State(limits): State<ApiLimits>, request: Request, next: Next) -> Response {
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
+    let head_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    let max_body_bytes = limits.max_body_bytes as u64;
     if uri_bytes > MAX_URI_BYTES {
         Problem::uri_too_long(MAX_URI_BYTES).into_response()
+    } else if uri_bytes + head_bytes > limits.max_head_bytes {
+        Problem::head_too_large(limits.max_head_bytes).into_response()
     } else if request.body().size_hint().lower() > max_body_bytes {
         Problem::body_too_large(max_body_bytes).into_response()
     } else {
@@ -78,8 +104,36 @@ async fn bounded(State(max_body_bytes): State<u64>, request: Request, next: Next
     }
 }
 
-/// Answers change and tell of people: they are for nobody on the way to keep.
-async fn uncached(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+/// Notes how long the answer took, by the route's pattern: paths and methods that a client makes up add no series.
+async fn timed(request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        _ => "other",
+    };
+    let response = next.run(request).await;
+    let route = route.map_or("unmatched".to_owned(), |route| route.as_str().to_owned());
+    let status = response.status().as_str().to_owned();
+    metrics::histogram!("netagg_http_request_seconds", "route" => route, "method" => method, "status" => status)
+        .record(begun.elapsed());
+    response
+}
+
+/// Says of every answer what caches need to know, and of one that no accepted encoding can carry, why there is none.
+async fn finished(request: Request, next: Next) -> Response {
+    let encodings = request.headers().get(header::ACCEPT_ENCODING).cloned();
+    let mut response = next.run(request).await;
+    if response.status() == StatusCode::NOT_ACCEPTABLE
+        && response.extensions().get() != Some(&StatusCode::NOT_ACCEPTABLE)
+    {
+        let found = encodings.as_ref().map_or(Default::default(), |value| String::from_utf8_lossy(value.as_bytes()));
+        let accepted = "gzip, br, zstd or identity";
+        response = Problem::not_acceptable("Accept-Encoding", &found, accepted).into_response();
+    }
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("accept, accept-encoding"));
     response
 }

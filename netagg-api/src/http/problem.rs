@@ -40,6 +40,18 @@ impl Problem {
         Self::new(StatusCode::URI_TOO_LONG, format!("path and query of at most {max_bytes} bytes are accepted"))
     }
 
+    pub(super) fn head_too_large(max_bytes: usize) -> Self {
+        let detail = format!("a request line and headers of at most {max_bytes} bytes together are accepted");
+        Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
+    }
+
+    /// The client's own header `name` rules out everything there is.
+    pub(super) fn not_acceptable(name: &str, found: &str, available: &str) -> Self {
+        let found: String = found.chars().take(100).collect();
+        let detail = format!("{name}: found {found}; available: {available}");
+        Self::new(StatusCode::NOT_ACCEPTABLE, detail)
+    }
+
     pub(super) fn body_too_large(max_bytes: u64) -> Self {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, format!("a body of at most {max_bytes} bytes is accepted"))
     }
@@ -98,6 +110,8 @@ impl IntoResponse for Problem {
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, [(header::CONTENT_TYPE, content_type)], json).into_response();
+        // For whoever finds another one on it.
+        response.extensions_mut().insert(self.status);
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

@@ -21,7 +21,8 @@ pub(super) fn read(query: Option<&str>, known: &[&'static str], parameters: &mut
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode_form(name).unwrap_or_else(|| name.to_owned());
         let Some(name) = known.iter().find(|known| **known == name) else {
-            parameters.refuse(&name, "an unknown parameter", &known.join(", "));
+            let value = decode_form(value).unwrap_or_else(|| value.to_owned());
+            parameters.refuse(&name, &format!("an unknown parameter, {value}"), &known.join(", "));
             continue;
         };
         match decode_form(value) {

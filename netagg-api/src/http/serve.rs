@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::Arc;
 
+use axum::Router;
 use futures::StreamExt;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -26,7 +27,15 @@ pub async fn serve_http(
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) {
-    let app = TowerToHyperService::new(router(service, &limits));
+    let app = router(service, &limits);
+    // The router refuses a head that is too large by itself, and says why; hyper just does.
+    let limits = ApiLimits { max_head_bytes: 2 * limits.max_head_bytes, ..limits };
+    serve_router(listener, app, limits, shutdown).await;
+}
+
+/// Answers HTTP/1.1 by `app` as [`serve_http`] does by the API. Of `limits`, those of connections hold.
+pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits, shutdown: CancellationToken) {
+    let app = TowerToHyperService::new(app);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_header_size(limits.max_head_bytes);
 

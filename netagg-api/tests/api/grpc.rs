@@ -17,6 +17,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tonic_reflection::pb::{v1, v1alpha};
+use tonic_types::StatusExt;
 
 use crate::http_client::get_ok;
 use crate::servers::{Answer, NOW, SECRET, Servers};
@@ -170,7 +171,52 @@ async fn a_wrong_request_names_every_wrong_field() {
         assert_eq!(status.code(), Code::InvalidArgument, "{status}");
     }
     let status = client.get_user_detail(detail_of(&"x".repeat(100_000))).await.expect_err("too large");
-    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+}
+
+#[tokio::test]
+async fn what_is_wrong_is_also_in_the_details() {
+    let servers = Servers::start().await;
+    // As long as what is told of them can get.
+    let long = "😀".repeat(200);
+    let request = GetUserDetailRequest {
+        user_id: long.clone(),
+        from: long.clone(),
+        to: long.clone(),
+        cursor: long.clone(),
+        limit: -1,
+        r#type: long,
+    };
+    let status = client(&servers).await.get_user_detail(request).await.expect_err("wrong");
+    // Clients written in C++, Python and others drop what takes more than 8 KiB.
+    let escaped: usize = status.message().bytes().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum();
+    assert!(escaped + status.details().len() * 4 / 3 < 7 * 1_024);
+    let details = status.get_details_bad_request().expect("details");
+    let named: Vec<_> = details.field_violations.iter().map(|violation| violation.field.as_str()).collect();
+    assert_eq!(named, ["user_id", "from", "to", "cursor", "limit", "type"]);
+    assert_eq!(details.field_violations[4].description, "found -1; accepted: an integer from 1 to 1000");
+    for violation in details.field_violations {
+        assert!(status.message().contains(&format!("{}: {}", violation.field, violation.description)), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_fits_what_clients_take_by_default() {
+    let servers = Servers::start().await;
+    // In sum as large as a page may be, of events as large and as small as they get.
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000_000));
+    let large = |id| event(EventTemplate { id, meta: Some(&meta), user: "large", ..EventTemplate::default() });
+    servers.add_events((0..10).map(large).collect()).await;
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(4_200));
+    let source = "ж".repeat(128);
+    let small = |id| event(EventTemplate { id, meta: Some(&meta), source: &source, ..EventTemplate::default() });
+    servers.add_events((0..1_000).map(small).collect()).await;
+    let mut client = client(&servers).await;
+    for (user, least) in [("large", 4), ("user-1", 800)] {
+        let request = GetUserDetailRequest { limit: 1_000, ..detail_of(user) };
+        let page = client.get_user_detail(request).await.expect("it fits").into_inner();
+        assert!(page.items.len() >= least && !page.next_cursor.is_empty(), "{}", page.items.len());
+    }
 }
 
 #[tokio::test]

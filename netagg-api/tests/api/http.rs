@@ -1,5 +1,6 @@
 //! The HTTP API.
 
+use std::io::Read;
 use std::time::Duration;
 
 use netagg_api::ApiLimits;
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::http_client::{get, get_ok, request, send};
+use crate::http_client::{get, get_ok, request, request_with, send};
 use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
 
 const MAX: u64 = i64::MAX as u64;
@@ -39,7 +40,7 @@ async fn detail_has_every_field() {
     let answer = get(servers.http, "/api/v1/users/123/detail").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
+    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
     // The last 30 days.
     let expected = concat!(
         r#"{"user_id":"123","from":"2025-10-01T12:00:00Z","to":"2025-10-31T12:00:00Z","items":["#,
@@ -185,6 +186,10 @@ async fn a_cursor_is_good_for_its_own_listing_only() {
     // Another limit is the same listing.
     assert_eq!(ids(&get_ok(servers.http, &format!("{of}&cursor={cursor}")).await), [2]);
 
+    // A good one of another listing is told beside what else is wrong.
+    let other = format!("/api/v1/users/user-2/detail?{range}&cursor={cursor}&limit=0&who=me");
+    assert_eq!(get(servers.http, &other).await.wrong_parameters(), ["who", "limit", "cursor"]);
+
     let mut forged = cursor.clone();
     forged.replace_range(5..6, if &cursor[5..6] == "A" { "B" } else { "A" });
     for target in [
@@ -243,6 +248,11 @@ async fn every_wrong_parameter_is_named() {
         (detail("type=DATA&type=DATA"), vec!["type"]),
         (detail("ty%70e=DATA&type=DATA"), vec!["type"]),
         (detail("limit=0&from=x&to=&type=y&who=me&who=me"), vec!["to", "who", "from", "limit", "type"]),
+        // What is wrong by itself and what makes no sense together.
+        (detail("limit=0&cursor=next&from=x"), vec!["from", "cursor", "limit"]),
+        (detail("limit=0&cursor=next&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"), vec!["cursor", "limit"]),
+        (detail("limit=0&who=me&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"), vec!["who", "limit", "from"]),
+        (totals("type=SMS&from=2025-10-21&to=2025-10-20"), vec!["type", "from"]),
         ("/api/v1/aggregates".to_owned(), vec!["granularity"]),
         ("/api/v1/aggregates?granularity=".to_owned(), vec!["granularity"]),
         ("/api/v1/aggregates?granularity=day".to_owned(), vec!["granularity"]),
@@ -274,6 +284,15 @@ async fn every_wrong_parameter_is_named() {
                 {"parameter": "type", "found": "<b>", "accepted": "CALL_OUT, CALL_IN, SMS_SENT, SMS_RECEIVED or DATA"},
             ],
         })
+    );
+    let answer = get(servers.http, &detail("who=me&limit=5&limit=6&cursor=next")).await;
+    assert_eq!(
+        answer.problem()["errors"],
+        json!([
+            {"parameter": "who", "found": "an unknown parameter, me", "accepted": "from, to, cursor, limit, type"},
+            {"parameter": "limit", "found": "5, then 6", "accepted": "one value"},
+            {"parameter": "cursor", "found": "next", "accepted": "next_cursor of a page of the same user, range and type"},
+        ])
     );
     // However much is wrong, the answer stays small.
     let many: String = (0..800).map(|n| format!("&p{n}=1")).collect();
@@ -315,7 +334,6 @@ async fn totals_have_every_field_in_order() {
         r#"]}"#,
     );
     assert_eq!(answer.body, expected);
-    assert_eq!(answer.header("cache-control"), Some("no-store"));
     assert_eq!(get(servers.http, "/api/v1/aggregates?granularity=DAY").await.body, expected, "from the cache");
 
     for (query, expected) in [
@@ -337,9 +355,135 @@ async fn totals_have_every_field_in_order() {
 }
 
 #[tokio::test]
+async fn a_page_ends_before_it_takes_too_much() {
+    let servers = Servers::start().await;
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000_000));
+    let large = |id| event(EventTemplate { id, meta: Some(&meta), ..EventTemplate::default() });
+    servers.add_events((0..10).map(large).collect()).await;
+    let (mut pages, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = get_ok(servers.http, &format!("/api/v1/users/user-1/detail?limit=1000{cursor}")).await;
+        assert_eq!(page["total_count"], 10);
+        pages.push(ids(&page));
+        match page["next_cursor"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => break,
+        }
+    }
+    assert_eq!(pages, [vec![0, 1, 2, 3], vec![4, 5, 6, 7], vec![8, 9]]);
+}
+
+#[tokio::test]
+async fn an_answer_that_a_client_has_is_not_sent_again() {
+    let servers = Servers::start().await;
+    servers.add_events(vec![sms(1, "2025-10-20T00:00:00Z")]).await;
+    for target in ["/api/v1/aggregates?granularity=DAY", "/api/v1/users/user-1/detail"] {
+        let whole = get(servers.http, target).await;
+        assert_eq!(whole.header("cache-control"), Some("private, no-cache"));
+        assert_eq!(whole.header("vary"), Some("accept, accept-encoding"));
+        let tag = whole.header("etag").expect("a tag");
+        assert!(tag.starts_with("W/\""), "{tag}: one for every encoding");
+        for method in ["GET", "HEAD"] {
+            for known in [tag, &tag[2..], &format!("\"other\", {tag}"), "*"] {
+                let again = request_with(servers.http, method, target, &format!("if-none-match: {known}\r\n")).await;
+                assert_eq!((again.status, &*again.body), (304, ""), "{known}");
+                for header in ["etag", "cache-control", "vary"] {
+                    assert_eq!(again.header(header), whole.header(header), "{header}");
+                }
+            }
+            for other in ["\"other\"", "no tag", ""] {
+                let again = request_with(servers.http, method, target, &format!("if-none-match: {other}\r\n")).await;
+                assert_eq!(again.status, 200, "{other}");
+            }
+        }
+    }
+    let target = "/api/v1/users/user-1/detail";
+    let if_known = format!("if-none-match: {}\r\n", get(servers.http, target).await.header("etag").expect("a tag"));
+    servers.add_events(vec![sms(2, "2025-10-20T00:00:00Z")]).await;
+    assert_eq!(request_with(servers.http, "GET", target, &if_known).await.status, 200, "it has changed");
+    let wrong = request_with(servers.http, "GET", "/api/v1/aggregates", "if-none-match: *\r\n").await;
+    assert_eq!((wrong.status, wrong.header("etag"), wrong.header("cache-control")), (400, None, Some("no-store")));
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_as_the_client_likes() {
+    let servers = Servers::start().await;
+    servers.add_events((0..100).map(|id| sms(id, "2025-10-20T00:00:00Z")).collect()).await;
+    let target = "/api/v1/users/user-1/detail";
+    let accept = async |target, encodings: &str| {
+        request_with(servers.http, "GET", target, &format!("accept-encoding: {encodings}\r\n")).await
+    };
+    let plain = get(servers.http, target).await;
+    assert_eq!(plain.header("content-encoding"), None);
+    for (accepted, encoding) in
+        [("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("gzip;q=0.1, zstd;q=0.9, br;q=0", "zstd")]
+    {
+        let answer = accept(target, accepted).await;
+        assert_eq!(answer.header("content-encoding"), Some(encoding));
+        assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
+        assert_eq!(answer.header("etag"), plain.header("etag"));
+        let body = answer.whole().expect("whole");
+        assert!(body.len() * 5 < plain.body.len(), "{encoding}: {} bytes", body.len());
+        let mut text = String::new();
+        match encoding {
+            "gzip" => flate2::read::GzDecoder::new(&*body).read_to_string(&mut text),
+            "br" => brotli_decompressor::Decompressor::new(&*body, 4_096).read_to_string(&mut text),
+            _ => zstd::Decoder::new(&*body).expect("zstd").read_to_string(&mut text),
+        }
+        .expect("decoded");
+        assert_eq!(text, plain.body);
+    }
+    for encodings in ["identity", "", "deflate", "gzip;q=0"] {
+        assert_eq!(accept(target, encodings).await.body, plain.body, "{encodings}");
+    }
+    let small = accept("/api/v1/users/nobody/detail", "gzip").await;
+    assert_eq!((small.header("content-encoding"), small.header("vary")), (None, Some("accept, accept-encoding")));
+    for (target, encodings) in [(target, "identity;q=0"), (target, "*;q=0"), ("/api/v1/aggregates", "*;q=0")] {
+        let refused = accept(target, encodings).await;
+        assert_eq!(refused.status, 406, "{encodings}");
+        let detail = refused.problem()["detail"].as_str().expect("a detail").to_owned();
+        assert_eq!(detail, format!("Accept-Encoding: found {encodings}; available: gzip, br, zstd or identity"));
+    }
+}
+
+#[tokio::test]
+async fn a_form_that_there_is_not_is_refused() {
+    let servers = Servers::start().await;
+    for (target, accept, available) in [
+        ("/api/v1/users/u/detail", "text/html", "application/json, application/x-ndjson, text/csv"),
+        ("/api/v1/users/u/detail", "application/json;q=0", "application/json, application/x-ndjson, text/csv"),
+        ("/api/v1/aggregates?granularity=DAY", "text/csv", "application/json"),
+    ] {
+        let answer = request_with(servers.http, "GET", target, &format!("accept: {accept}\r\n")).await;
+        assert_eq!(answer.status, 406, "{accept}");
+        assert_eq!(answer.problem()["detail"], format!("Accept: found {accept}; available: {available}"));
+    }
+    let browser = "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
+    let answer = request_with(servers.http, "GET", "/api/v1/users/u/detail", browser).await;
+    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+}
+
+#[tokio::test]
 async fn other_paths_and_methods() {
     let servers = Servers::start().await;
-    for target in ["/", "/api/v1/aggregates/", "/api/v1/users/u", "/api/v1/users/u/detail/", "/api/v2/aggregates"] {
+    for target in [
+        "/",
+        "/api/v1/aggregates/",
+        "/api/v1/users/u",
+        "/api/v1/users/u/detail/",
+        "/api/v2/aggregates",
+        "//api/v1/aggregates",
+        "/api//v1/aggregates",
+        "/API/v1/aggregates",
+        "/api/v1/./aggregates",
+        "/api/v1/users/../aggregates",
+        "/api/v1/%2e%2e/v1/aggregates",
+        "/api/v1%2Faggregates",
+        "/api/v1/users/a/b/detail",
+        "/etc/passwd",
+        "/api/v1/users/u/detail;v=1",
+        "http://other/api/v1/none",
+    ] {
         let answer = get(servers.http, target).await;
         assert_eq!(answer.status, 404, "{target}");
         assert_eq!(answer.problem()["title"], "Not Found");
@@ -369,8 +513,12 @@ async fn what_is_too_large_is_refused() {
     let large = "POST /api/v1/aggregates HTTP/1.1\r\nhost: test\r\ncontent-length: 1000000\r\n\r\n";
     let large = send(servers.http, large).await;
     assert_eq!((large.status, &large.problem()["title"]), (413, &json!("Payload Too Large")));
-    let head = format!("GET / HTTP/1.1\r\nhost: test\r\nx: {}\r\n\r\n", "x".repeat(32 * 1_024));
-    assert_eq!(send(servers.http, &head).await.status, 431);
+    let longer = get(servers.http, &format!("/api/v1/aggregates?granularity={}", "x".repeat(40_000))).await;
+    assert_eq!((longer.status, &longer.problem()["title"]), (414, &json!("URI Too Long")));
+    let head = request_with(servers.http, "GET", "/", &format!("x: {}\r\n", "x".repeat(32 * 1_024))).await;
+    assert_eq!((head.status, &head.problem()["title"]), (431, &json!("Request Header Fields Too Large")));
+    // Beyond any reason the server does not even read on.
+    assert_eq!(request_with(servers.http, "GET", "/", &format!("x: {}\r\n", "x".repeat(100_000))).await.status, 431);
 }
 
 #[tokio::test]

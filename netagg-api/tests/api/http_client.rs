@@ -11,14 +11,33 @@ pub(crate) struct Answer {
     pub(crate) status: u16,
     head: String,
     pub(crate) body: String,
+    bytes: Vec<u8>,
 }
 
 impl Answer {
     fn parse(bytes: &[u8]) -> Self {
-        let text = String::from_utf8(bytes.to_vec()).expect("UTF-8");
-        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
+        let (head, bytes) = (String::from_utf8(bytes[..end].to_vec()).expect("UTF-8"), bytes[end + 4..].to_vec());
         let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-        Self { status, head: head.to_owned(), body: body.to_owned() }
+        Self { status, head, body: String::from_utf8_lossy(&bytes).into_owned(), bytes }
+    }
+
+    /// The body, however it was transferred; `None` if it was cut.
+    pub(crate) fn whole(&self) -> Option<Vec<u8>> {
+        if self.header("transfer-encoding") != Some("chunked") {
+            return Some(self.bytes.clone());
+        }
+        let (mut whole, mut rest) = (Vec::new(), &*self.bytes);
+        loop {
+            let end = rest.windows(2).position(|window| window == b"\r\n")?;
+            let length = usize::from_str_radix(std::str::from_utf8(&rest[..end]).expect("a length"), 16).expect("hex");
+            rest = &rest[end + 2..];
+            if length == 0 {
+                return Some(whole);
+            }
+            whole.extend_from_slice(rest.get(..length)?);
+            rest = rest.get(length + 2..)?;
+        }
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -68,14 +87,24 @@ pub(crate) async fn get_ok(server: SocketAddr, target: &str) -> Value {
 }
 
 pub(crate) async fn request(server: SocketAddr, method: &str, target: &str) -> Answer {
-    send(server, &format!("{method} {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")).await
+    request_with(server, method, target, "").await
+}
+
+/// As [`request`], with further header lines.
+pub(crate) async fn request_with(server: SocketAddr, method: &str, target: &str, headers: &str) -> Answer {
+    send(server, &format!("{method} {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n")).await
 }
 
 /// Sends `text` and reads until the server closes.
 pub(crate) async fn send(server: SocketAddr, text: &str) -> Answer {
     let mut stream = TcpStream::connect(server).await.expect("connected");
     stream.write_all(text.as_bytes()).await.expect("sent");
+    read(stream).await
+}
+
+/// Reads until the server closes, or cuts.
+pub(crate) async fn read(mut stream: TcpStream) -> Answer {
     let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).await.expect("read");
+    let _ = stream.read_to_end(&mut answer).await;
     Answer::parse(&answer)
 }

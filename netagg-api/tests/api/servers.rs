@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -35,6 +36,7 @@ pub(crate) struct Servers {
     pub(crate) grpc: SocketAddr,
     events: Arc<MemoryEventStore>,
     aggregates: Arc<MemoryAggregateStore>,
+    reads: Arc<AtomicUsize>,
     shutdown: CancellationToken,
     running: JoinHandle<()>,
 }
@@ -55,6 +57,20 @@ impl Servers {
     pub(crate) async fn start_broken(answer: Answer, limits: ApiLimits) -> Self {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
         Self::start_over(Arc::new(BrokenStore(answer)), Arc::new(BrokenStore(answer)), events, aggregates, limits).await
+    }
+
+    /// Servers over a store that answers so many reads of a timeline, and no more.
+    pub(crate) async fn start_failing_after(reads: usize, limits: ApiLimits) -> Self {
+        let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
+        let reads = Arc::new(AtomicUsize::new(reads));
+        let failing = FailingStore { events: events.clone(), reads: reads.clone() };
+        let servers = Self::start_over(Arc::new(failing), aggregates.clone(), events, aggregates, limits).await;
+        Self { reads, ..servers }
+    }
+
+    /// How many more reads are answered.
+    pub(crate) fn reads_left(&self) -> usize {
+        self.reads.load(SeqCst)
     }
 
     async fn start_over(
@@ -84,7 +100,7 @@ impl Servers {
             }
         };
         let running = tokio::spawn(serving);
-        Self { http: addresses.0, grpc: addresses.1, events, aggregates, shutdown, running }
+        Self { http: addresses.0, grpc: addresses.1, events, aggregates, reads: Arc::default(), shutdown, running }
     }
 
     /// Stores and counts events, given as JSON.
@@ -96,9 +112,9 @@ impl Servers {
 
     pub(crate) async fn add_events(&self, events: Vec<Event>) {
         let contributions = events.iter().map(Contribution::of).collect();
-        self.aggregates.add(&Batch::new(contributions, Vec::new())).await.expect("counted");
+        self.aggregates.add(&Batch::new(contributions)).await.expect("counted");
         let identified = events.into_iter().map(IdentifiedEvent::from).collect();
-        self.events.store(&Batch::new(identified, Vec::new())).await.expect("stored");
+        self.events.store(&Batch::new(identified)).await.expect("stored");
     }
 
     /// Tells both servers to stop.
@@ -149,6 +165,31 @@ impl EventStore for BrokenStore {
 
     async fn count(&self, _: &TimelineFilter) -> Result<u64, Error> {
         self.answer().await
+    }
+}
+
+/// A store that is read from a number of times, and then no more.
+#[derive(Debug)]
+struct FailingStore {
+    events: Arc<MemoryEventStore>,
+    reads: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl EventStore for FailingStore {
+    async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
+        self.events.store(batch).await
+    }
+
+    async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error> {
+        match self.reads.fetch_update(SeqCst, SeqCst, |reads| reads.checked_sub(1)) {
+            Ok(_) => self.events.timeline(query).await,
+            Err(_) => Err(Error::unavailable("postgres", SECRET)),
+        }
+    }
+
+    async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
+        self.events.count(filter).await
     }
 }
 

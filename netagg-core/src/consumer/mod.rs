@@ -20,6 +20,7 @@ pub use stats::{ConsumerStats, StatsSnapshot};
 use tracker::{OffsetTracker, Ticket};
 
 use crate::Error;
+use crate::crash::{self, CrashPoint};
 use crate::ports::{EventSource, SourceEvent};
 use crate::record::{PartitionId, Record, Span};
 
@@ -95,7 +96,7 @@ pub(crate) async fn run(
 ) -> Result<(), Error> {
     let config = config.without_zeros();
     let abandon = CancellationToken::new();
-    let retrier = Retrier::new(config.retry.clone(), abandon.clone());
+    let retrier = Retrier::new(config.retry.clone(), abandon.clone(), stats.clone());
     let mut consumer = Consumer {
         sink,
         stats,
@@ -108,8 +109,16 @@ pub(crate) async fn run(
     };
     let outcome = consumer.consume(source, &shutdown).await;
     let drained = consumer.drain(&abandon, outcome.is_ok()).await;
+    crash::pass(CrashPoint::Drained);
     let committed = source.commit(&consumer.tracker.take_positions()).await;
-    let closed = source.close().await;
+    let closed = match source.close().await {
+        Err(error) if error.is_retryable() && shutdown.is_cancelled() => {
+            tracing::warn!(%error, "stopping without knowing whether the last positions are committed; what is not is \
+                                    delivered again");
+            Ok(())
+        }
+        closed => closed,
+    };
     outcome.and(drained).and(committed).and(closed)
 }
 
@@ -145,20 +154,32 @@ impl Consumer {
             let due = self.batch.due.unwrap_or_else(Instant::now);
             tokio::select! {
                 biased;
-                () = shutdown.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => {
+                    crash::pass(CrashPoint::Stopping);
+                    return Ok(());
+                }
                 Some(done) = self.in_flight.join_next() => self.finish(done)?,
                 () = sleep_until(due), if self.batch.due.is_some() && can_dispatch => self.dispatch(),
-                _ = commit.tick() => source.commit(&self.tracker.take_positions()).await?,
+                _ = commit.tick() => {
+                    let positions = self.tracker.take_positions();
+                    source.commit(&positions).await?;
+                    if !positions.is_empty() {
+                        crash::pass(CrashPoint::OffsetsCommitted);
+                    }
+                }
                 event = source.next(), if !is_full && !has_ended => match event {
                     Ok(SourceEvent::Records(records)) => {
                         failures = self.retrier.backoff();
+                        crash::pass(CrashPoint::Fetched);
                         self.stats.consumed(records.len());
                         self.unread = records.into_iter();
                     }
                     Ok(SourceEvent::Assigned(partitions)) => {
+                        crash::pass(CrashPoint::Assigned);
                         tracing::debug!(partitions = %list(&partitions), "assigned");
                     }
                     Ok(SourceEvent::Revoked(partitions)) => {
+                        crash::pass(CrashPoint::Revoked);
                         tracing::debug!(partitions = %list(&partitions), "revoked");
                         self.batch.forget(&partitions);
                         self.tracker.forget(&partitions);
@@ -192,14 +213,23 @@ impl Consumer {
         let ticket = self.tracker.start();
         let spans = ticket.spans();
         let (sink, retrier) = (self.sink.clone(), self.retrier.clone());
+        let (size, begun) = (records.len(), Instant::now());
         // A task of its own, never cancelled while the consumer runs: a store's write must not be dropped half-way.
-        self.in_flight.spawn(async move { (ticket, sink.take(records, spans, &retrier).await) });
+        self.in_flight.spawn(async move {
+            let outcome = sink.take(records, spans, &retrier).await;
+            if outcome.is_ok() {
+                metrics::histogram!("netagg_batch_records").record(size as f64);
+                metrics::histogram!("netagg_batch_seconds").record(begun.elapsed());
+            }
+            (ticket, outcome)
+        });
     }
 
     fn finish(&mut self, done: Result<(Ticket, Result<(), Abandoned>), tokio::task::JoinError>) -> Result<(), Error> {
         let (ticket, outcome) = done.map_err(|error| Error::internal("consumer", error))?;
         match outcome {
             Ok(()) => {
+                crash::pass(CrashPoint::BatchDone);
                 self.tracker.finish(ticket);
                 Ok(())
             }

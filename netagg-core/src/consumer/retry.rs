@@ -7,6 +7,7 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio_util::sync::CancellationToken;
 
+use super::ConsumerStats;
 use crate::Error;
 
 /// How failed attempts are repeated: pauses grow from `first_delay` by `factor` up to `max_delay`, each lengthened by a
@@ -53,12 +54,17 @@ pub(crate) enum Abandoned {
 pub(crate) struct Retrier {
     policy: RetryPolicy,
     abandon: CancellationToken,
+    /// Told which dependencies are waited for.
+    stats: Arc<ConsumerStats>,
     away: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
+/// So many failures in a row are an outage; fewer are what happens now and then, such as a deadlock.
+const OUTAGE: usize = 3;
+
 impl Retrier {
-    pub(crate) fn new(policy: RetryPolicy, abandon: CancellationToken) -> Self {
-        Self { policy, abandon, away: Arc::default() }
+    pub(crate) fn new(policy: RetryPolicy, abandon: CancellationToken, stats: Arc<ConsumerStats>) -> Self {
+        Self { policy, abandon, stats, away: Arc::default() }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
@@ -71,6 +77,12 @@ impl Retrier {
         Backoff { delays, max_delay: self.policy.max_delay }
     }
 
+    /// `duration`, lengthened by a random share of up to a half.
+    pub(crate) fn jittered(&self, duration: Duration) -> Duration {
+        let share = ExponentialBuilder::default().with_jitter().with_min_delay(duration / 2).build().next();
+        duration / 2 + share.unwrap_or_default()
+    }
+
     /// The result of `attempt`, which is repeated while its error is retryable.
     pub(crate) async fn run<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Abandoned>
     where
@@ -78,6 +90,7 @@ impl Retrier {
     {
         let mut backoff = self.backoff();
         let mut failed = BTreeSet::new();
+        let mut failures = 0;
         loop {
             let error = match attempt().await {
                 Ok(value) => {
@@ -89,6 +102,10 @@ impl Retrier {
             };
             self.report(&error);
             failed.extend(error.dependency());
+            failures += 1;
+            if failures >= OUTAGE {
+                self.stats.waits_for(&error);
+            }
             tokio::select! {
                 biased;
                 () = self.abandon.cancelled() => return Err(Abandoned::Stopping),
@@ -97,9 +114,10 @@ impl Retrier {
         }
     }
 
-    /// Tells that a dependency is away, unless that is known.
+    /// Counts a failure, and tells that a dependency is away, unless that is known.
     pub(crate) fn report(&self, error: &Error) {
         let Some(dependency) = error.dependency() else { return };
+        metrics::counter!("netagg_retries_total", "dependency" => dependency).increment(1);
         if self.away().insert(dependency) {
             if matches!(error, Error::NotSetUp { .. }) {
                 tracing::error!(dependency, %error, "waiting until it is set up");
@@ -110,6 +128,7 @@ impl Retrier {
     }
 
     fn is_back(&self, dependency: &'static str) {
+        self.stats.waits_no_longer(dependency);
         if self.away().remove(dependency) {
             tracing::info!(dependency, "it is back");
         }

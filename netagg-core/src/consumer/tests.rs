@@ -3,7 +3,7 @@
 mod schedules;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -32,6 +32,8 @@ struct Seen {
     delivered: AtomicUsize,
     commits: Mutex<Vec<i64>>,
     closed: AtomicUsize,
+    /// Whether the close cannot tell what is committed.
+    closes_in_doubt: AtomicBool,
 }
 
 impl Seen {
@@ -65,7 +67,7 @@ impl EventSource for PlayedSource {
 
     async fn close(&mut self) -> Result<(), Error> {
         self.seen.closed.fetch_add(1, SeqCst);
-        Ok(())
+        if self.seen.closes_in_doubt.load(SeqCst) { Err(away()) } else { Ok(()) }
     }
 }
 
@@ -267,6 +269,20 @@ async fn a_stop_finishes_and_commits_what_was_read() {
     stage.outcome().await.expect("a graceful stop");
     assert_eq!(source.delivered.load(SeqCst), 8);
     assert_eq!(source.committed().last(), Some(&8));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_cannot_confirm_its_last_commit_is_a_stop_all_the_same() {
+    for stops in [true, false] {
+        let stage = Stage::new(config());
+        stage.source.closes_in_doubt.store(true, SeqCst);
+        if stops {
+            stage.shutdown.cancel();
+        } else {
+            stage.give(Ok(SourceEvent::End));
+        }
+        assert_eq!(stage.outcome().await.is_ok(), stops);
+    }
 }
 
 #[tokio::test(start_paused = true)]

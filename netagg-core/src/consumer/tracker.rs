@@ -73,9 +73,11 @@ impl OffsetTracker {
             // Offsets that hold no record belong to the record after them.
             from: partition.next_read,
             to: record.offset,
+            records: 0,
             last_timestamp: None,
         });
         pending.to = record.offset + 1;
+        pending.records += 1;
         pending.last_timestamp = record.timestamp.or(pending.last_timestamp);
         partition.next_read = record.offset + 1;
     }

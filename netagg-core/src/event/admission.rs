@@ -1,9 +1,11 @@
 //! Whether a record holds an event that netagg takes: the verdict every reader reaches alike, at any time.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Event, InvalidEvent, InvalidKind};
 use crate::record::Record;
+use crate::time::Month;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -61,5 +63,41 @@ impl EventLimits {
             started_at.to_string(),
             format!("a time from {earliest} to {latest} (the record's timestamp is {received})"),
         ))
+    }
+}
+
+/// The verdict of a service: the limits, and the months that its store said are dropped.
+///
+/// A store knows first, and says so when an event of such a month reaches it; then the service knows, too.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    limits: EventLimits,
+    dropped_through: Mutex<Option<Month>>,
+}
+
+impl Admission {
+    pub(crate) fn new(limits: EventLimits) -> Self {
+        Self { limits, dropped_through: Mutex::default() }
+    }
+
+    /// The event in `record`, if it is one to take.
+    pub(crate) fn admit(&self, record: &Record) -> Result<Event, InvalidEvent> {
+        let event = self.limits.admit(record)?;
+        let dropped_through = *self.dropped_through.lock().unwrap_or_else(PoisonError::into_inner);
+        match dropped_through {
+            Some(dropped) if event.day().month() <= dropped => Err(InvalidEvent::field(
+                InvalidKind::MonthDropped,
+                "started_at",
+                event.fields().started_at.to_string(),
+                format!("a time after the month {dropped}, up to which retention has dropped the events"),
+            )),
+            _ => Ok(event),
+        }
+    }
+
+    /// Takes no event of `month` or of any month before it from now on.
+    pub(crate) fn months_are_dropped(&self, through: Month) {
+        let mut known = self.dropped_through.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = (*known).max(Some(through));
     }
 }

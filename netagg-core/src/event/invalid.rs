@@ -52,13 +52,15 @@ pub enum InvalidKind {
     TooOld,
     /// `started_at` is further after the record's timestamp than `EVENT_MAX_FUTURE`.
     TooFarInFuture,
+    /// `started_at` lies in a month that retention has dropped, or in one before it.
+    MonthDropped,
     /// The store refuses what validation let pass: a fault of netagg's, kept here so that nothing is lost.
     RefusedByStore,
 }
 
 impl InvalidKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NullValue,
         Self::EmptyValue,
         Self::NotUtf8,
@@ -80,6 +82,7 @@ impl InvalidKind {
         Self::NoTimestamp,
         Self::TooOld,
         Self::TooFarInFuture,
+        Self::MonthDropped,
         Self::RefusedByStore,
     ];
 
@@ -107,6 +110,7 @@ impl InvalidKind {
             Self::NoTimestamp => "no_timestamp",
             Self::TooOld => "too_old",
             Self::TooFarInFuture => "too_far_in_future",
+            Self::MonthDropped => "month_dropped",
             Self::RefusedByStore => "refused_by_store",
         }
     }

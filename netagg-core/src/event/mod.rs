@@ -12,6 +12,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
+pub(crate) use admission::Admission;
 pub use admission::EventLimits;
 pub use identity::{ContentHash, EventKey};
 pub use invalid::{InvalidEvent, InvalidKind};
@@ -261,6 +262,12 @@ impl Event {
         // A line break is white space of `meta`'s: strings have theirs escaped.
         json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         json
+    }
+
+    /// About how many bytes it takes in an answer or in memory, never less than in an answer of the API's gRPC.
+    pub fn size(&self) -> u64 {
+        let meta = self.0.meta.as_ref().map_or(0, |meta| meta.as_json().len());
+        (256 + self.0.source_id.as_str().len() + meta) as u64
     }
 
     /// Its fields.

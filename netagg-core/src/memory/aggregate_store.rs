@@ -1,11 +1,12 @@
 //! Totals in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
+use super::event_store;
 use super::ledger::Ledger;
 use super::progress::Progress;
 use crate::Error;
@@ -21,7 +22,7 @@ use crate::time::Day;
 pub struct MemoryAggregateStore(Mutex<State>);
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     ledger: Ledger,
     days: BTreeMap<(Day, EventType), Totals>,
     progress: Progress,
@@ -43,8 +44,34 @@ impl MemoryAggregateStore {
         self.lock().progress.ranges(partition)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    pub(super) fn take_dirty(&mut self) -> BTreeSet<Day> {
+        self.ledger.take_dirty()
+    }
+
+    /// Makes the totals of `dirty` those of the `events` that are counted; returns the days done. A day with something
+    /// counted that isn't stored yet stays dirty.
+    pub(super) fn recompute(&mut self, mut dirty: BTreeSet<Day>, events: &event_store::State) -> Vec<Day> {
+        let unstored: BTreeSet<Day> =
+            self.ledger.iter().filter(|counted| !events.has(&counted.key)).map(|counted| counted.day).collect();
+        for &day in dirty.intersection(&unstored) {
+            self.ledger.mark_dirty(day);
+        }
+        dirty.retain(|day| !unstored.contains(day));
+        self.days.retain(|(day, _), _| !dirty.contains(day));
+        for stored in events.contributions().filter(|stored| dirty.contains(&stored.identity.day)) {
+            // What isn't counted yet will be.
+            if self.ledger.get(&stored.identity.key).is_some() {
+                self.ledger.replace(stored.identity);
+                *self.days.entry((stored.identity.day, stored.event_type)).or_default() += &stored;
+            }
+        }
+        dirty.into_iter().collect()
     }
 }
 

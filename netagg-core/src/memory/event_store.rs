@@ -1,7 +1,7 @@
 //! Events in memory.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,7 +12,7 @@ use super::progress::Progress;
 use crate::Error;
 use crate::aggregate::{Contribution, Totals, sum_by_day};
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
-use crate::event::{Event, EventType, UserId};
+use crate::event::{Event, EventKey, EventType, UserId};
 use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
 use crate::record::PartitionId;
 use crate::time::Day;
@@ -22,7 +22,7 @@ use crate::time::Day;
 pub struct MemoryEventStore(Mutex<State>);
 
 #[derive(Debug, Default)]
-struct State {
+pub(super) struct State {
     ledger: Ledger,
     users: HashMap<UserId, Timeline>,
     progress: Progress,
@@ -53,10 +53,7 @@ impl MemoryEventStore {
 
     /// The totals of everything it holds by day and type: what a `GROUP BY` would give.
     pub fn sum_by_day(&self) -> BTreeMap<(Day, EventType), Totals> {
-        let state = self.lock();
-        let contributions: Vec<_> =
-            state.users.values().flat_map(|timeline| &timeline.events).map(Contribution::of).collect();
-        sum_by_day(&contributions)
+        sum_by_day(&self.lock().contributions().collect::<Vec<_>>())
     }
 
     /// The offsets of `partition` that are done with, as ranges in order.
@@ -64,7 +61,7 @@ impl MemoryEventStore {
         self.lock().progress.ranges(partition)
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -80,6 +77,20 @@ impl MemoryEventStore {
         let end = timeline.events.partition_point(|event| event.fields().started_at >= filter.from);
         let matches = |event: &&Event| filter.event_type.is_none_or(|wanted| event.fields().event_type == wanted);
         read(&mut timeline.events.get(first..end).unwrap_or(&[]).iter().filter(matches))
+    }
+}
+
+impl State {
+    pub(super) fn take_dirty(&mut self) -> BTreeSet<Day> {
+        self.ledger.take_dirty()
+    }
+
+    pub(super) fn has(&self, key: &EventKey) -> bool {
+        self.ledger.get(key).is_some()
+    }
+
+    pub(super) fn contributions(&self) -> impl Iterator<Item = Contribution> {
+        self.users.values().flat_map(|timeline| &timeline.events).map(Contribution::of)
     }
 }
 
@@ -119,7 +130,11 @@ impl EventStore for MemoryEventStore {
             events
                 .filter(|event| query.after.as_ref().is_none_or(|after| is_after(event, after)))
                 .take(query.limit as usize)
-                .cloned()
+                .scan(0, |bytes, event| {
+                    let has_room = *bytes <= query.max_bytes;
+                    *bytes += event.size();
+                    has_room.then(|| event.clone())
+                })
                 .collect()
         }))
     }

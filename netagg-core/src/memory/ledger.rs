@@ -1,47 +1,52 @@
 //! Which identities a store has taken.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
-use crate::batch::{Batch, BatchOutcome, Conflict, Identified, Identity};
-use crate::event::{ContentHash, EventKey};
+use crate::batch::{Batch, BatchOutcome, Identified, Identity};
+use crate::event::EventKey;
 use crate::time::Day;
 
-/// The identities taken so far, with what tells their contents apart.
+/// The identities taken so far, and the days that conflicts have made dirty.
 #[derive(Debug, Default)]
-pub(super) struct Ledger(HashMap<EventKey, (ContentHash, Day)>);
+pub(super) struct Ledger {
+    known: HashMap<EventKey, Identity>,
+    dirty: BTreeSet<Day>,
+}
 
 impl Ledger {
     /// Takes the identities of `batch` that are new, and hands each such item to `take`.
     pub(super) fn take<T: Identified>(&mut self, batch: &Batch<T>, mut take: impl FnMut(&T)) -> BatchOutcome {
-        let mut outcome = BatchOutcome {
-            new: 0,
-            duplicates: batch.duplicates(),
-            conflicts: batch.conflicts().to_vec(),
-            days: Vec::new(),
-        };
+        let outcome = batch.judge(|key| self.known.get(key).copied());
+        self.dirty.extend(outcome.conflicts.iter().flat_map(|conflict| [conflict.kept.day, conflict.dropped.day]));
         for item in batch.items() {
             let identity = item.identity();
-            match self.0.entry(identity.key) {
-                Entry::Vacant(entry) => {
-                    entry.insert((identity.content, identity.day));
-                    outcome.new += 1;
-                    outcome.days.push(identity.day);
-                    take(item);
-                }
-                Entry::Occupied(entry) => {
-                    let (content, day) = *entry.get();
-                    if content == identity.content {
-                        outcome.duplicates += 1;
-                    } else {
-                        let kept = Identity { key: identity.key, content, day };
-                        outcome.conflicts.push(Conflict { kept, dropped: identity });
-                    }
-                }
-            }
+            self.known.entry(identity.key).or_insert_with(|| {
+                take(item);
+                identity
+            });
         }
-        outcome.days.sort_unstable();
-        outcome.days.dedup();
         outcome
+    }
+
+    /// The identity as it was taken, if it was.
+    pub(super) fn get(&self, key: &EventKey) -> Option<Identity> {
+        self.known.get(key).copied()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Identity> {
+        self.known.values()
+    }
+
+    /// Takes over which copy of an identity counts.
+    pub(super) fn replace(&mut self, identity: Identity) {
+        self.known.insert(identity.key, identity);
+    }
+
+    pub(super) fn mark_dirty(&mut self, day: Day) {
+        self.dirty.insert(day);
+    }
+
+    pub(super) fn take_dirty(&mut self) -> BTreeSet<Day> {
+        std::mem::take(&mut self.dirty)
     }
 }

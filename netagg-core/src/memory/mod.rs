@@ -8,9 +8,11 @@ mod event_store;
 mod ledger;
 mod log;
 mod progress;
+mod totals_repair;
 
 pub use aggregate_store::MemoryAggregateStore;
 pub use cache::MemoryCache;
 pub use dead_letters::MemoryDeadLetters;
 pub use event_store::MemoryEventStore;
 pub use log::{MemoryLog, MemorySource};
+pub use totals_repair::MemoryTotalsRepair;

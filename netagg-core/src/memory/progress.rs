@@ -37,7 +37,7 @@ mod tests {
     #[test]
     fn ranges_join_in_any_order() {
         let partition = PartitionId::new("events", 0);
-        let span = |from, to| Span { partition: partition.clone(), from, to, last_timestamp: None };
+        let span = |from, to| Span { partition: partition.clone(), from, to, records: 0, last_timestamp: None };
         let mut progress = Progress::default();
         progress.add(&[span(10, 20), span(30, 40)]);
         assert_eq!(progress.ranges(&partition), [10..20, 30..40]);

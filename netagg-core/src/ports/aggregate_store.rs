@@ -23,6 +23,7 @@ pub trait AggregateStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// On a retryable one all of the batch was counted, or nothing; the same call again is harmless.
+    /// [`Error::MonthsDropped`] when an event lies in a month that is not kept any more: nothing was counted.
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error>;
 
     /// The totals, ordered by date and type; a row only where there are events.

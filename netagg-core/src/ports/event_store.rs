@@ -23,10 +23,12 @@ pub trait EventStore: Debug + Send + Sync {
     ///
     /// # Errors
     /// On a retryable one all of the batch was stored, or nothing; the same call again is harmless.
+    /// [`Error::MonthsDropped`] when an event lies in a month that is not kept any more: nothing was stored.
     async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error>;
 
     /// The events of a user from newest to oldest, those of one instant by `source_id` and `event_id` ascending (by
-    /// bytes): those after `query.after`, at most `query.limit`.
+    /// bytes): those after `query.after`, at most `query.limit`, and none after the one whose [`Event::size`] takes
+    /// their sum beyond `query.max_bytes`. What follows that one isn't brought into memory.
     ///
     /// # Errors
     /// Retryable while the store cannot be read.
@@ -63,6 +65,8 @@ pub struct TimelineQuery {
     pub after: Option<TimelinePosition>,
     /// The most events to return.
     pub limit: u32,
+    /// The events end with the one that takes the sum of their sizes beyond this.
+    pub max_bytes: u64,
 }
 
 /// The place of an event in its user's timeline; it need not exist any more.

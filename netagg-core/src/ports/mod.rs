@@ -11,6 +11,7 @@ mod dead_letters;
 mod event_publisher;
 mod event_source;
 mod event_store;
+mod totals_repair;
 
 pub use aggregate_store::{AggregateStore, TotalsQuery};
 pub use cache::{Cache, CacheKey, CacheTicket, Lookup};
@@ -19,3 +20,4 @@ pub use dead_letters::DeadLetters;
 pub use event_publisher::EventPublisher;
 pub use event_source::{EventSource, SourceEvent};
 pub use event_store::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
+pub use totals_repair::TotalsRepair;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{EventTemplate, event};
 use crate::aggregate::{AggregateRow, Contribution, Granularity, Totals};
-use crate::batch::Batch;
+use crate::batch::{Batch, Tally};
 use crate::event::{Event, EventType};
 use crate::ports::{AggregateStore, TotalsQuery};
 use crate::record::{PartitionId, Span};
@@ -22,7 +22,7 @@ pub async fn aggregate_store<S: AggregateStore + ?Sized + 'static>(fresh: impl A
 }
 
 fn batch(events: impl IntoIterator<Item = Event>) -> Batch<Contribution> {
-    Batch::new(events.into_iter().map(|event| Contribution::of(&event)).collect(), Vec::new())
+    Batch::new(events.into_iter().map(|event| Contribution::of(&event)).collect())
 }
 
 fn day(text: &str) -> Day {
@@ -100,11 +100,17 @@ async fn each_identity_counts_once<S: AggregateStore + ?Sized>(store: &S) {
 
 async fn a_repeated_batch_adds_nothing<S: AggregateStore + ?Sized>(store: &S) {
     let events = (0..100).map(|id| Contribution::of(&event(EventTemplate { id, ..EventTemplate::default() })));
-    let span = Span { partition: PartitionId::new("events", 0), from: 0, to: 100, last_timestamp: None };
-    let batch = Batch::new(events.collect(), vec![span]);
-    assert_eq!(store.add(&batch).await.expect("added").new, 100);
+    let span = Span { partition: PartitionId::new("events", 0), from: 0, to: 100, records: 100, last_timestamp: None };
+    let mut batch = Batch::builder(vec![span.clone()]);
+    for (offset, contribution) in events.enumerate() {
+        batch.push(&span.partition, offset as i64, contribution);
+    }
+    let batch = batch.build();
+    let first = store.add(&batch).await.expect("added");
+    assert_eq!((first.new, first.tallies), (100, vec![Tally { accepted: 100, ..Tally::default() }]));
     let again = store.add(&batch).await.expect("added");
     assert_eq!((again.new, again.duplicates, again.days), (0, 100, Vec::new()));
+    assert_eq!(again.tallies, [Tally { duplicates: 100, ..Tally::default() }]);
     let rows = totals(store, everything(Granularity::Month)).await;
     assert_eq!(rows, [row("2025-10-01", EventType::CallOut, 100, 6_000, 0, 0)]);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{EventTemplate, event};
-use crate::batch::{Batch, IdentifiedEvent, Identity};
+use crate::batch::{Batch, IdentifiedEvent, Identity, Tally};
 use crate::event::{Event, EventFields, EventType, UserId};
 use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
 use crate::record::{PartitionId, Span};
@@ -16,12 +16,13 @@ pub async fn event_store<S: EventStore + ?Sized + 'static>(fresh: impl AsyncFn()
     a_repeated_batch_stores_nothing(&*fresh().await).await;
     a_batch_without_events_is_fine(&*fresh().await).await;
     a_timeline_pages_from_newest_to_oldest_through_ties(&*fresh().await).await;
+    a_timeline_ends_with_the_event_that_exceeds_its_bytes(&*fresh().await).await;
     a_timeline_is_filtered_by_user_range_and_type(&*fresh().await).await;
     concurrent_batches_store_each_event_once(fresh().await).await;
 }
 
 fn batch(events: impl IntoIterator<Item = Event>) -> Batch<IdentifiedEvent> {
-    Batch::new(events.into_iter().map(IdentifiedEvent::from).collect(), Vec::new())
+    Batch::new(events.into_iter().map(IdentifiedEvent::from).collect())
 }
 
 fn filter(user: &str) -> TimelineFilter {
@@ -34,7 +35,7 @@ fn filter(user: &str) -> TimelineFilter {
 }
 
 async fn timeline<S: EventStore + ?Sized>(store: &S, filter: TimelineFilter) -> Vec<Event> {
-    store.timeline(&TimelineQuery { filter, after: None, limit: 1_000 }).await.expect("a timeline")
+    store.timeline(&TimelineQuery { filter, after: None, limit: 1_000, max_bytes: u64::MAX }).await.expect("a timeline")
 }
 
 async fn an_event_comes_back_as_it_was_stored<S: EventStore + ?Sized>(store: &S) {
@@ -77,32 +78,43 @@ async fn the_first_copy_of_an_identity_stays<S: EventStore + ?Sized>(store: &S) 
     let outcome = store.store(&again).await.expect("stored");
     assert_eq!(outcome.new, 1, "only the other source's event is new");
     assert_eq!(outcome.duplicates, 2);
-    assert_eq!(outcome.conflicts, [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere) }]);
+    assert_eq!(
+        outcome.conflicts,
+        [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), place: None }]
+    );
     let outcome = store.store(&batch([elsewhere.clone()])).await.expect("stored");
     assert_eq!((outcome.new, outcome.duplicates), (0, 0));
-    assert_eq!(outcome.conflicts, [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere) }]);
+    assert_eq!(
+        outcome.conflicts,
+        [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), place: None }]
+    );
     assert_eq!(timeline(store, filter("user-1")).await, [first, other_source]);
     assert_eq!(timeline(store, filter("user-2")).await, []);
 }
 
 async fn a_repeated_batch_stores_nothing<S: EventStore + ?Sized>(store: &S) {
     let events = (0..100).map(|id| event(EventTemplate { id, ..EventTemplate::default() }));
-    let batch = Batch::new(
-        events.map(IdentifiedEvent::from).collect(),
-        vec![Span { partition: PartitionId::new("events", 0), from: 0, to: 100, last_timestamp: None }],
-    );
+    let span = Span { partition: PartitionId::new("events", 0), from: 0, to: 100, records: 100, last_timestamp: None };
+    let mut batch = Batch::builder(vec![span.clone()]);
+    for (offset, event) in events.enumerate() {
+        batch.push(&span.partition, offset as i64, IdentifiedEvent::from(event));
+    }
+    let batch = batch.build();
     let first = store.store(&batch).await.expect("stored");
     assert_eq!((first.new, first.duplicates), (100, 0));
+    assert_eq!(first.tallies, [Tally { accepted: 100, ..Tally::default() }]);
     let second = store.store(&batch).await.expect("stored");
     assert_eq!((second.new, second.duplicates), (0, 100));
+    assert_eq!(second.tallies, [Tally { duplicates: 100, ..Tally::default() }]);
     assert_eq!(second.days, [], "nothing changed");
     assert_eq!(store.count(&filter("user-1")).await.expect("a count"), 100);
 }
 
 async fn a_batch_without_events_is_fine<S: EventStore + ?Sized>(store: &S) {
-    let spans = vec![Span { partition: PartitionId::new("events", 0), from: 5, to: 9, last_timestamp: None }];
-    let outcome = store.store(&Batch::new(Vec::new(), spans)).await.expect("stored");
-    assert_eq!(outcome.new, 0);
+    let spans =
+        vec![Span { partition: PartitionId::new("events", 0), from: 5, to: 9, records: 0, last_timestamp: None }];
+    let outcome = store.store(&Batch::builder(spans).build()).await.expect("stored");
+    assert_eq!((outcome.new, outcome.tallies), (0, vec![Tally::default()]));
 }
 
 async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Sized>(store: &S) {
@@ -131,7 +143,7 @@ async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Si
         let mut found = Vec::new();
         let mut after = None;
         loop {
-            let query = TimelineQuery { filter: filter("user-1"), after: after.clone(), limit };
+            let query = TimelineQuery { filter: filter("user-1"), after: after.clone(), limit, max_bytes: u64::MAX };
             let page = store.timeline(&query).await.expect("a page");
             assert!(page.len() <= limit as usize);
             let Some(last) = page.last() else { break };
@@ -140,6 +152,25 @@ async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Si
         }
         assert_eq!(found, expected, "pages of {limit}");
     }
+}
+
+async fn a_timeline_ends_with_the_event_that_exceeds_its_bytes<S: EventStore + ?Sized>(store: &S) {
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(100_000));
+    let large = |id| event(EventTemplate { id, meta: Some(&meta), ..EventTemplate::default() });
+    let all: Vec<_> = (0..20).map(large).collect();
+    store.store(&batch(all.clone())).await.expect("stored");
+    let count = async |limit, max_bytes| {
+        let query = TimelineQuery { filter: filter("user-1"), after: None, limit, max_bytes };
+        let found = store.timeline(&query).await.expect("a timeline");
+        assert!(found == all[..found.len()], "the first ones");
+        found.len()
+    };
+    // Between two, since a store may spell `meta` in its own way.
+    let half = all[0].size() / 2;
+    for (max_bytes, expected) in [(0, 1), (half, 1), (3 * half, 2), (11 * half, 6), (100 * half, 20)] {
+        assert_eq!(count(1_000, max_bytes).await, expected, "{max_bytes} bytes");
+    }
+    assert_eq!(count(3, 11 * half).await, 3, "the limit counts too");
 }
 
 async fn a_timeline_is_filtered_by_user_range_and_type<S: EventStore + ?Sized>(store: &S) {

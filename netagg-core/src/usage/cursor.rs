@@ -70,6 +70,10 @@ impl Cursor {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (payload, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG)?)?;
         authenticator(payload, request, secret).verify_truncated_left(tag).ok()?;
+        Self::read(payload)
+    }
+
+    fn read(payload: &[u8]) -> Option<Self> {
         let (fixed, source_id) = payload.split_at_checked(FIXED)?;
         if fixed[0] != VERSION {
             return None;
@@ -85,6 +89,13 @@ impl Cursor {
             },
         })
     }
+}
+
+/// Whether `text` is a cursor of any listing, as far as it can be told without the listing: one that isn't is wrong
+/// whatever else is asked for.
+pub fn is_cursor(text: &str) -> bool {
+    let read = |bytes: Vec<u8>| Cursor::read(bytes.get(..bytes.len().checked_sub(TAG)?)?);
+    URL_SAFE_NO_PAD.decode(text).ok().and_then(read).is_some()
 }
 
 /// Covers the cursor and what it may be used for: the user, the type, and the range as the client gives it (a default
@@ -131,6 +142,10 @@ mod tests {
         let secret = CursorSecret::new(*b"secret");
         let text = cursor().seal(&request(), &secret);
         assert_eq!(Cursor::open(&text, &request(), &secret), Some(cursor()));
+        assert!(is_cursor(&text));
+        for other in [&text[1..], &text[..40], &format!("{text}="), "", "next"] {
+            assert!(!is_cursor(other), "{other}");
+        }
         // Another limit is no other listing.
         assert!(Cursor::open(&text, &DetailRequest { limit: Some(5), ..request() }, &secret).is_some());
 
@@ -146,28 +161,83 @@ mod tests {
         assert_eq!(Cursor::open(&text, &request(), &CursorSecret::new(*b"another")), None);
     }
 
-    #[test]
-    fn a_cut_cursor_is_refused() {
-        let secret = CursorSecret::random();
-        let text = cursor().seal(&request(), &secret);
-        for len in 0..text.len() {
-            assert_eq!(Cursor::open(&text[..len], &request(), &secret), None);
-        }
+    /// Requests and secrets from so few that two are often the same.
+    fn any_listing() -> impl Strategy<Value = (DetailRequest, &'static [u8])> {
+        let user =
+            prop::sample::select(vec!["u", "v", "u\u{1}", "ж"]).prop_map(|user| UserId::new(user).expect("valid"));
+        let time = || prop::option::of((0_i64..2).prop_map(|micros| Timestamp::from_micros(micros).expect("in range")));
+        let event_type = prop::option::of(prop::sample::select(&EventType::ALL[..2]));
+        let secret = prop::sample::select(vec![&b"secret"[..], b"secreT", b"", &[7; 100]]);
+        (user, time(), time(), event_type, secret).prop_map(|(user_id, from, to, event_type, secret)| {
+            (DetailRequest { from, to, event_type, ..DetailRequest::of(user_id) }, secret)
+        })
+    }
+
+    fn any_cursor() -> impl Strategy<Value = Cursor> {
+        let time = || {
+            (Timestamp::MIN.as_micros()..=Timestamp::MAX.as_micros())
+                .prop_map(|micros| Timestamp::from_micros(micros).expect("in range"))
+        };
+        let source = prop::collection::vec(any::<char>().prop_filter("NUL", |char| *char != '\0'), 1..=128);
+        (time(), time(), time(), source, any::<u128>()).prop_map(|(from, to, started_at, source, id)| Cursor {
+            from,
+            to,
+            after: TimelinePosition {
+                started_at,
+                source_id: SourceId::new(String::from_iter(source)).expect("valid"),
+                event_id: Uuid::from_u128(id),
+            },
+        })
     }
 
     proptest! {
         #[test]
-        fn no_other_text_is_a_cursor(text in "[A-Za-z0-9_-]{0,120}") {
-            prop_assert_eq!(Cursor::open(&text, &request(), &CursorSecret::new(*b"secret")), None);
+        fn it_opens_as_it_was_sealed_for_the_same_listing_alone(
+            cursor in any_cursor(),
+            sealed_for in any_listing(),
+            opened_for in any_listing(),
+        ) {
+            let text = cursor.seal(&sealed_for.0, &CursorSecret::new(sealed_for.1));
+            let opened = |(request, secret): &(DetailRequest, &'static [u8])| {
+                Cursor::open(&text, request, &CursorSecret::new(*secret))
+            };
+            prop_assert_eq!(opened(&sealed_for), Some(cursor.clone()));
+            prop_assert_eq!(opened(&opened_for), (opened_for == sealed_for).then_some(cursor));
+            prop_assert!(text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte)), "fit for URLs");
         }
 
         #[test]
-        fn a_changed_cursor_is_refused(at in 0_usize..70, flip in 1_u8..=255) {
+        fn no_other_text_is_a_cursor(bytes in prop::collection::vec(any::<u8>(), 0..200), text in any::<String>()) {
             let secret = CursorSecret::new(*b"secret");
-            let mut bytes = URL_SAFE_NO_PAD.decode(cursor().seal(&request(), &secret)).expect("base64");
-            let at = at % bytes.len();
-            bytes[at] ^= flip;
-            prop_assert_eq!(Cursor::open(&URL_SAFE_NO_PAD.encode(bytes), &request(), &secret), None);
+            for text in [&*String::from_utf8_lossy(&bytes), &*URL_SAFE_NO_PAD.encode(&bytes), &*text] {
+                prop_assert_eq!(Cursor::open(text, &request(), &secret), None);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        /// Each bit of what is sealed, each character of the text, each length.
+        #[test]
+        fn a_changed_cursor_is_refused(cursor in any_cursor(), (request, secret) in any_listing(), other in "[A-Za-z0-9_=+/ -]") {
+            let secret = CursorSecret::new(secret);
+            let text = cursor.seal(&request, &secret);
+            let refused = |text: &str| Cursor::open(text, &request, &secret).is_none();
+            let bytes = URL_SAFE_NO_PAD.decode(&text).expect("base64");
+            for bit in 0..bytes.len() * 8 {
+                let mut bytes = bytes.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                prop_assert!(refused(&URL_SAFE_NO_PAD.encode(bytes)), "bit {bit}");
+            }
+            for at in 0..text.len() {
+                prop_assert!(refused(&text[..at]) && refused(&text[at + 1..]), "cut at {at}");
+                let longer = format!("{}{other}{}", &text[..at], &text[at..]);
+                let changed = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+                prop_assert!(refused(&longer), "{longer}");
+                prop_assert!(changed == text || refused(&changed), "{changed}");
+            }
+            prop_assert!(refused(&(text + &other)), "longer");
         }
     }
 }

@@ -4,9 +4,9 @@ mod cursor;
 mod query;
 mod service;
 
-pub use cursor::CursorSecret;
+pub use cursor::{CursorSecret, is_cursor};
 pub use query::{
-    AggregatesAnswer, AggregatesRequest, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest, InvalidParameter,
-    InvalidQuery, MAX_DAYS, MAX_LIMIT,
+    AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
+    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES,
 };
 pub use service::{UsageConfig, UsageService};

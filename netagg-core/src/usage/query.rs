@@ -8,6 +8,11 @@ use crate::time::{Day, Timestamp};
 
 /// The largest page of a user's detail.
 pub const MAX_LIMIT: u32 = 1_000;
+/// The most that the events of a page take, by [`Event::size`]: with all that is around them, a page stays below the
+/// 4 MiB that gRPC clients take by default. A page has one event at least.
+pub const MAX_PAGE_BYTES: u64 = (4 * 1_024 - 64) * 1_024;
+/// What cursors are accepted, for messages to people.
+pub const CURSOR_ACCEPTED: &str = "next_cursor of a page of the same user, range and type";
 /// The page of a user's detail unless another limit is asked for.
 pub const DEFAULT_LIMIT: u32 = 100;
 /// The length of a range whose start isn't given, in days.
@@ -29,7 +34,7 @@ pub struct DetailRequest {
     pub event_type: Option<EventType>,
     /// Where the page before ended; the first page without it.
     pub cursor: Option<String>,
-    /// The most events of the page, 1 to [`MAX_LIMIT`]; [`DEFAULT_LIMIT`] without it.
+    /// The most events, 1 to [`MAX_LIMIT`]. Without it [`DEFAULT_LIMIT`] for a page, and no limit for a stream.
     pub limit: Option<u32>,
 }
 
@@ -50,7 +55,8 @@ pub struct DetailPage {
     pub from: Timestamp,
     /// The range's end, exclusive.
     pub to: Timestamp,
-    /// The events, newest first.
+    /// The events, newest first: as many as were asked for, unless there are no more or they exceed
+    /// [`MAX_PAGE_BYTES`].
     pub items: Vec<Event>,
     /// Where the next page begins; `None` at the end.
     pub next_cursor: Option<String>,
@@ -131,8 +137,9 @@ pub struct InvalidParameter {
 }
 
 impl InvalidParameter {
-    /// Found text is cut to this many characters.
-    const MAX_FOUND: usize = 100;
+    /// Found text is cut to this many characters: six of them, of four bytes each and percent-encoded, fit the 8 KiB of
+    /// metadata that gRPC clients take.
+    const MAX_FOUND: usize = 40;
 
     /// The parameter `name`, given as `found`.
     pub fn new(name: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::Stream;
 use serde::{Deserialize, Serialize};
 
 use super::cursor::{Cursor, CursorSecret};
 use super::query::{
-    AggregatesAnswer, AggregatesRequest, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest, InvalidQuery,
-    MAX_DAYS, MAX_LIMIT,
+    AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
+    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES,
 };
 use crate::aggregate::{AggregateRow, Granularity, Totals};
 use crate::event::Event;
@@ -16,8 +17,11 @@ use crate::ports::{
     AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SystemClock, TimelineFilter, TimelinePosition,
     TimelineQuery, TotalsQuery,
 };
-use crate::time::Month;
+use crate::time::{Day, Month};
 use crate::{BoxError, Error};
+
+/// What a stream of events reads from the store at a time.
+const MAX_CHUNK_BYTES: u64 = 1_024 * 1_024;
 
 /// How long answers are kept, and the secret of cursors.
 #[derive(Clone, Debug)]
@@ -83,32 +87,9 @@ impl UsageService {
     /// [`Error::InvalidQuery`] for a range upside down, a limit out of range, or a cursor that isn't of this listing;
     /// retryable ones while the store cannot be read.
     pub async fn user_detail(&self, request: DetailRequest) -> Result<DetailPage, Error> {
+        let Listing { filter, after, is_recent } = self.listing(&request)?;
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
-        if limit == 0 || limit > MAX_LIMIT {
-            return Err(InvalidQuery::parameter("limit", limit.to_string(), format!("1 to {MAX_LIMIT}")).into());
-        }
-        let cursor = request.cursor.as_deref().map(|text| {
-            Cursor::open(text, &request, &self.config.cursor_secret).ok_or_else(|| {
-                InvalidQuery::parameter("cursor", text, "next_cursor of a page of the same user, range and type")
-            })
-        });
-        let cursor = cursor.transpose()?;
-        let now = self.clock.now();
-        let (from, to) = match &cursor {
-            Some(cursor) => (cursor.from, cursor.to),
-            None => {
-                let to = request.to.unwrap_or(now);
-                let from = request.from.unwrap_or_else(|| to.saturating_sub(days(DEFAULT_DAYS)));
-                (from, to)
-            }
-        };
-        if from > to {
-            return Err(upside_down(from.to_string(), to.to_string()).into());
-        }
-
-        let filter = TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
-        let after = cursor.map(|cursor| cursor.after);
-        let recent = to > now.saturating_sub(Duration::from_secs(60 * 60));
+        let (from, to) = (filter.from, filter.to);
         // A range that ends now names another key each time: only a fixed one can be met again.
         let key = request.to.or(request.cursor.as_ref().map(|_| to)).map(|to| CacheKey {
             name: format!(
@@ -119,11 +100,12 @@ impl UsageService {
             ),
             months: Vec::new(),
         });
-        let ttl = if recent { self.config.recent_detail_ttl } else { self.config.detail_ttl };
+        let ttl = if is_recent { self.config.recent_detail_ttl } else { self.config.detail_ttl };
         let page = self
             .cached(key, ttl, async {
                 // One event more than the page tells whether another page follows.
-                let query = TimelineQuery { filter: filter.clone(), after, limit: limit + 1 };
+                let query =
+                    TimelineQuery { filter: filter.clone(), after, limit: limit + 1, max_bytes: MAX_PAGE_BYTES };
                 let (items, total_count) =
                     futures::try_join!(self.events.timeline(&query), self.events.count(&filter))?;
                 Ok(CachedPage { items, total_count })
@@ -131,12 +113,84 @@ impl UsageService {
             .await?;
 
         let CachedPage { mut items, total_count } = page;
-        let more = items.len() > limit as usize;
-        items.truncate(limit as usize);
+        let bytes: u64 = items.iter().map(Event::size).sum();
+        let more = items.len() > limit as usize || bytes > MAX_PAGE_BYTES;
+        if more && items.len() > 1 {
+            items.pop();
+        }
         let next_cursor = items.last().filter(|_| more).map(|last| {
             Cursor { from, to, after: TimelinePosition::of(last) }.seal(&request, &self.config.cursor_secret)
         });
         Ok(DetailPage { user_id: request.user_id, from, to, items, next_cursor, total_count })
+    }
+
+    /// All of a user's events that `request` asks for, newest first, chunk by chunk, each read from the store when it is
+    /// asked for. Without a limit it goes on to the end of the range; events that come in meanwhile may be in it, none
+    /// is in it twice. An error ends the stream: what came before isn't all.
+    ///
+    /// # Errors
+    /// What is wrong with `request`, as of [`user_detail`](Self::user_detail).
+    pub fn user_events(
+        &self,
+        request: &DetailRequest,
+    ) -> Result<impl Stream<Item = Result<Vec<Event>, Error>> + Send + use<>, InvalidQuery> {
+        let Listing { filter, after, .. } = self.listing(request)?;
+        let query = TimelineQuery { filter, after, limit: MAX_LIMIT, max_bytes: MAX_CHUNK_BYTES };
+        let events = self.events.clone();
+        Ok(futures::stream::try_unfold((query, request.limit), move |(query, left)| {
+            let events = events.clone();
+            async move {
+                let query = TimelineQuery { limit: left.unwrap_or(MAX_LIMIT), ..query };
+                if query.limit == 0 {
+                    return Ok(None);
+                }
+                let chunk = events.timeline(&query).await?;
+                let Some(last) = chunk.last() else { return Ok(None) };
+                let query = TimelineQuery { after: Some(TimelinePosition::of(last)), ..query };
+                let left = left.map(|left| left.saturating_sub(chunk.len() as u32));
+                Ok(Some((chunk, (query, left))))
+            }
+        }))
+    }
+
+    /// What is wrong with `request`, before it is asked.
+    ///
+    /// # Errors
+    /// Everything that is.
+    pub fn check_detail(&self, request: &DetailRequest) -> Result<(), InvalidQuery> {
+        self.listing(request).map(drop)
+    }
+
+    fn listing(&self, request: &DetailRequest) -> Result<Listing, InvalidQuery> {
+        let mut problems = Vec::new();
+        if let Some(limit) = request.limit.filter(|limit| !(1..=MAX_LIMIT).contains(limit)) {
+            problems.push(InvalidParameter::new("limit", limit.to_string(), format!("1 to {MAX_LIMIT}")));
+        }
+        let cursor = request.cursor.as_deref().and_then(|text| {
+            let cursor = Cursor::open(text, request, &self.config.cursor_secret);
+            if cursor.is_none() {
+                problems.push(InvalidParameter::new("cursor", text, CURSOR_ACCEPTED));
+            }
+            cursor
+        });
+        let now = self.clock.now();
+        let (from, to) = match &cursor {
+            Some(cursor) => (cursor.from, cursor.to),
+            None => {
+                let to = request.to.unwrap_or(now);
+                let from = request.from.unwrap_or_else(|| to.saturating_sub(days(DEFAULT_DAYS)));
+                (from, to)
+            }
+        };
+        if from > to {
+            problems.push(upside_down(from.to_string(), to.to_string()));
+        }
+        if !problems.is_empty() {
+            return Err(InvalidQuery::all(problems));
+        }
+        let filter = TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
+        let is_recent = to > now.saturating_sub(Duration::from_secs(60 * 60));
+        Ok(Listing { filter, after: cursor.map(|cursor| cursor.after), is_recent })
     }
 
     /// Everybody's totals by day or month.
@@ -145,22 +199,7 @@ impl UsageService {
     /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`]; retryable ones while the store
     /// cannot be read.
     pub async fn aggregates(&self, request: AggregatesRequest) -> Result<AggregatesAnswer, Error> {
-        let to = request.to.unwrap_or_else(|| self.clock.now().day());
-        // Both ends count: 30 days are 29 apart.
-        let from = request.from.unwrap_or_else(|| to.saturating_add_days(1 - i64::from(DEFAULT_DAYS)));
-        let (first, last) = match request.granularity {
-            Granularity::Day => (from, to),
-            Granularity::Month => (from.month().first_day(), to.month().last_day()),
-        };
-        if first > last {
-            return Err(upside_down(from.to_string(), to.to_string()).into());
-        }
-        let length = last.epoch_days() - first.epoch_days() + 1;
-        if length > i64::from(MAX_DAYS) {
-            let found = format!("{first} to {last}, {length} days");
-            return Err(InvalidQuery::parameter("from", found, format!("a range of at most {MAX_DAYS} days")).into());
-        }
-
+        let TotalsRange { from, to, first, last } = self.range(&request)?;
         let query = TotalsQuery { granularity: request.granularity, from, to, event_type: request.event_type };
         let key = CacheKey {
             name: format!(
@@ -179,6 +218,33 @@ impl UsageService {
         Ok(AggregatesAnswer { granularity: request.granularity, from, to, rows })
     }
 
+    /// What is wrong with `request`, before it is asked.
+    ///
+    /// # Errors
+    /// Everything that is.
+    pub fn check_aggregates(&self, request: &AggregatesRequest) -> Result<(), InvalidQuery> {
+        self.range(request).map(drop)
+    }
+
+    fn range(&self, request: &AggregatesRequest) -> Result<TotalsRange, InvalidQuery> {
+        let to = request.to.unwrap_or_else(|| self.clock.now().day());
+        // Both ends count: 30 days are 29 apart.
+        let from = request.from.unwrap_or_else(|| to.saturating_add_days(1 - i64::from(DEFAULT_DAYS)));
+        let (first, last) = match request.granularity {
+            Granularity::Day => (from, to),
+            Granularity::Month => (from.month().first_day(), to.month().last_day()),
+        };
+        if first > last {
+            return Err(InvalidQuery::all(vec![upside_down(from.to_string(), to.to_string())]));
+        }
+        let length = last.epoch_days() - first.epoch_days() + 1;
+        if length > i64::from(MAX_DAYS) {
+            let found = format!("{first} to {last}, {length} days");
+            return Err(InvalidQuery::parameter("from", found, format!("a range of at most {MAX_DAYS} days")));
+        }
+        Ok(TotalsRange { from, to, first, last })
+    }
+
     async fn aggregates_uncached(&self, query: TotalsQuery) -> Result<Vec<CachedRow>, Error> {
         Ok(self.aggregates.totals(&query).await?.into_iter().map(CachedRow).collect())
     }
@@ -192,17 +258,26 @@ impl UsageService {
         load: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (Some(cache), Some(key)) = (&self.cache, key) else { return load.await };
+        let looked_up = |outcome| metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).increment(1);
         let ticket = match cache.lookup(&key).await {
             Ok(Lookup::Hit(bytes)) => match serde_json::from_slice(&bytes) {
-                Ok(answer) => return Ok(answer),
+                Ok(answer) => {
+                    looked_up("hit");
+                    return Ok(answer);
+                }
                 Err(error) => {
                     tracing::warn!(%error, "a cached answer cannot be read; it is computed anew");
+                    looked_up("miss");
                     None
                 }
             },
-            Ok(Lookup::Miss(ticket)) => Some(ticket),
+            Ok(Lookup::Miss(ticket)) => {
+                looked_up("miss");
+                Some(ticket)
+            }
             Err(error) => {
                 tracing::debug!(%error, "the cache cannot be read");
+                looked_up("unavailable");
                 None
             }
         };
@@ -217,8 +292,24 @@ impl UsageService {
     }
 }
 
-fn upside_down(from: String, to: String) -> InvalidQuery {
-    InvalidQuery::parameter("from", from, format!("nothing after `to`, which is {to}"))
+/// The events that a request for detail is about, and where among them it begins.
+struct Listing {
+    filter: TimelineFilter,
+    after: Option<TimelinePosition>,
+    /// Whether it reaches into the last hour.
+    is_recent: bool,
+}
+
+/// The days that a request for totals is about, as asked and in full months.
+struct TotalsRange {
+    from: Day,
+    to: Day,
+    first: Day,
+    last: Day,
+}
+
+fn upside_down(from: String, to: String) -> InvalidParameter {
+    InvalidParameter::new("from", from, format!("nothing after `to`, which is {to}"))
 }
 
 fn days(count: u32) -> Duration {

@@ -132,5 +132,6 @@ impl ClientContext for Context {
             None
         };
         self.health.broker(problem);
+        self.health.update(&statistics, &self.positions.all());
     }
 }

@@ -1,10 +1,10 @@
 //! Reads events, as a member of a group.
 
+mod backlog;
 mod context;
 mod outbox;
 mod poller;
 mod positions;
-mod record;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -19,6 +19,7 @@ use netagg_core::{Error, PartitionId, Position};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::{mpsc, oneshot};
 
+pub(crate) use self::backlog::Backlog;
 use self::context::Context;
 use self::outbox::Delivery;
 use self::poller::Poller;

@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 
 use super::context::{Context, commit, list};
 use super::outbox::{Delivery, Outbox};
-use super::record;
 use crate::error::{self, KAFKA};
+use crate::record;
 
 /// How long a poll, or a wait for the reader, lasts at most.
 const POLL: Duration = Duration::from_millis(100);
@@ -111,6 +111,9 @@ impl Poller {
     /// Hands over what is ready; false if the reader has to take something first.
     fn deliver(&mut self) -> bool {
         while let Some(delivery) = self.outbox.pop() {
+            if let Delivery::Records(records) = &delivery {
+                self.consumer.context().health.read(records);
+            }
             match self.deliveries.try_send(delivery) {
                 Ok(()) => {}
                 Err(TrySendError::Full(delivery)) => {

@@ -1,5 +1,7 @@
 //! Help, variables, signals and exit codes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use netagg_tests::eventually;
 use netagg_tests::programs::Process;
 
@@ -28,6 +30,38 @@ async fn help_lists_every_variable_with_its_default_and_no_value() {
     {
         assert!(help.contains(variable), "{variable} in {help}");
     }
+}
+
+#[tokio::test]
+async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
+    let mut defaults = BTreeMap::<String, String>::new();
+    for program in PROGRAMS {
+        let help = run(program, &["--help"], &[]).await.stdout;
+        let (_, variables) = help.split_once("\nEnvironment variables").expect("a list of variables");
+        for line in variables.lines().skip(1) {
+            let mut words = line.split_whitespace();
+            let (name, default) = words.next().zip(words.next()).expect("a name and a default");
+            let default = if default == "-" { "" } else { default };
+            // Where the programs differ, the file leaves each its own.
+            let shared = defaults.entry(name.to_owned()).or_insert_with(|| default.to_owned());
+            if shared != default {
+                shared.clear();
+            }
+        }
+    }
+    let help: BTreeSet<_> = defaults.into_iter().map(|(name, default)| format!("{name}={default}")).collect();
+
+    let lines = include_str!("../../../.env.example").lines();
+    let example: BTreeSet<_> = lines
+        .filter(|line| !line.is_empty())
+        // One of many names stands for all of them.
+        .map(|line| if line.starts_with("# KAFKA_OPT_") { "KAFKA_OPT_*=" } else { line })
+        .filter(|line| !line.starts_with('#'))
+        .map(str::to_owned)
+        .collect();
+    let only = |these: &BTreeSet<String>, those| Vec::from_iter(these.difference(those).cloned());
+    let (missing, unknown) = (only(&help, &example), only(&example, &help));
+    assert!(missing.is_empty() && unknown.is_empty(), "in no .env.example: {missing:?}, in no --help: {unknown:?}");
 }
 
 #[tokio::test]

@@ -1,12 +1,16 @@
 //! The built programs on real services, as an operator has them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::time::Duration;
 
+use netagg_core::Record;
+use netagg_kafka::{KafkaConfig, KafkaLetterReader, KafkaTopics};
 use netagg_tests::programs::Process;
 use netagg_tests::{eventually, kafka, postgres, redis, unique};
 use sqlx::PgPool;
+
+use super::adversary::Adversary;
 
 /// How long anything here may take; nothing is expected to come near it.
 pub(super) const PATIENCE: Duration = Duration::from_secs(90);
@@ -74,9 +78,32 @@ impl Installation {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
+    /// Takes over another installation's topics and groups, and the addresses that this one was not given.
+    pub(super) fn share(&mut self, other: &Self) {
+        for (name, value) in &other.variables {
+            let is_own = matches!(name.as_str(), "DATABASE_URL" | "KAFKA_BROKERS" | "REDIS_URL");
+            if name.starts_with("KAFKA_") && !is_own || is_own && self.variables[name].is_empty() {
+                self.variables.insert(name.clone(), value.clone());
+            }
+        }
+    }
+
     /// Starts a program.
     pub(super) fn start(&self, program: &str) -> Process {
         Process::start(program, [""; 0], &self.variables)
+    }
+
+    /// Starts `netagg` with these arguments.
+    pub(super) fn command(&self, arguments: &[&str]) -> Process {
+        Process::start("netagg", arguments, &self.variables)
+    }
+
+    /// Starts another member of a service, on an ops port of its own.
+    pub(super) fn another(&self, service: &str) -> Process {
+        let [port] = free_ports::<1>();
+        let mut variables = self.variables.clone();
+        variables.insert(format!("PPROF_PORT_{}", service.to_uppercase()), port.to_string());
+        Process::start(service, [""; 0], &variables)
     }
 
     /// Runs a program to its end.
@@ -114,8 +141,64 @@ impl Installation {
         Ok((status, serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?))
     }
 
+    /// The messages on the topic of events that are committed, those of a partition in order.
+    pub(super) async fn messages(&self) -> Vec<Record> {
+        let reader = KafkaLetterReader::new(&self.kafka(), self.variable("KAFKA_TOPIC"));
+        let mut messages = reader.read(None).await.expect("the topic");
+        let mut read = Vec::new();
+        while let Some(message) = messages.next().await.expect("a message") {
+            read.push(message.record);
+        }
+        read
+    }
+
+    /// How many offsets the topic of events has given away.
+    pub(super) async fn offsets(&self) -> i64 {
+        let topics = KafkaTopics::new(&self.kafka()).expect("an administrator");
+        let topic = topics.describe(self.variable("KAFKA_TOPIC")).await.expect("described").expect("the topic");
+        topic.partitions.iter().map(|partition| partition.high).sum()
+    }
+
+    pub(super) fn kafka(&self) -> KafkaConfig {
+        KafkaConfig::new(self.variable("KAFKA_BROKERS"))
+    }
+
     pub(super) async fn pool(&self) -> PgPool {
         PgPool::connect(&self.database).await.expect("the database answers")
+    }
+
+    /// Waits until both services have done everything the adversary has sent, and checks that nothing of it is lost or
+    /// doubled: events, totals, dead letters, and what `netagg audit` says.
+    pub(super) async fn withstood(&self, adversary: &Adversary) {
+        let pool = self.pool().await;
+        eventually(PATIENCE, "both services are done with every record", async || {
+            let done: Vec<(String, i64)> = sqlx::query_as(
+                "SELECT service, sum(upper(range) - lower(range))::bigint \
+                 FROM consumer_progress, unnest(done) AS range WHERE topic = $1 GROUP BY 1 ORDER BY 1",
+            )
+            .bind(self.variable("KAFKA_TOPIC"))
+            .fetch_all(&pool)
+            .await
+            .map_err(|error| error.to_string())?;
+            let all = |service: &str| (service.to_owned(), adversary.records());
+            if done == [all("aggregator"), all("ingestor")] { Ok(()) } else { Err(format!("{done:?}")) }
+        })
+        .await;
+        // Both copies of a conflict are known now; its days may still await their repair.
+        eventually(PATIENCE, "the totals follow the events", async || {
+            let differences = differences(&pool).await;
+            if differences.is_empty() { Ok(()) } else { Err(format!("{differences:?}")) }
+        })
+        .await;
+        let stored: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(&pool).await.expect("a count");
+        assert_eq!(stored, adversary.events());
+        pool.close().await;
+        let letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;
+        let sources: BTreeSet<String> = letters.stdout.lines().map(source_of_letter).collect();
+        assert_eq!(sources.len() as i64, adversary.invalid(), "{}", letters.stderr);
+        let audit = self.run("netagg", &["audit"]).await;
+        assert_eq!(audit.code, 0, "{}\n{}", audit.stdout, audit.stderr);
     }
 
     /// Waits until both services have drained the topic to `events` stored events, and checks that the totals are
@@ -146,6 +229,12 @@ pub(super) struct Ended {
     pub(super) code: i32,
     pub(super) stdout: String,
     pub(super) stderr: String,
+}
+
+/// Where the message of a listed dead letter lay.
+fn source_of_letter(line: &str) -> String {
+    let letter: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
+    letter["source"].to_string()
 }
 
 /// Where the totals differ from the sums over the stored events, or an identity is stored twice.

@@ -1,9 +1,19 @@
 //! The built programs against real services, also killed, cut off and misconfigured on purpose.
 
+mod adversary;
+mod audit;
 mod bad_input;
 mod configuration;
+mod conflicts;
+mod crashes;
+mod dead_letters;
 mod demo;
+mod import;
 mod installation;
+mod kills;
 mod large_messages;
+mod ops;
 mod outages;
 mod pipeline;
+mod refusals;
+mod retention;

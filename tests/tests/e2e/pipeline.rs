@@ -120,8 +120,8 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_services_go_on_exactly_where_they_were() {
     let installation = Installation::new().await;
-    let mut ingestors = [installation.start("ingestor"), second(&installation, "ingestor")];
-    let mut aggregators = [installation.start("aggregator"), second(&installation, "aggregator")];
+    let mut ingestors = [installation.start("ingestor"), installation.another("ingestor")];
+    let mut aggregators = [installation.start("aggregator"), installation.another("aggregator")];
     let mut generator = installation.generator(&[
         ("GENERATOR_EVENTS_PER_SEC", "3000"),
         ("GENERATOR_DURATION", "12s"),
@@ -144,7 +144,7 @@ async fn killed_services_go_on_exactly_where_they_were() {
         aggregators[at].kill();
         ingestors[at].wait(PATIENCE).await;
         aggregators[at].wait(PATIENCE).await;
-        let start = |name| if at == 0 { installation.start(name) } else { second(&installation, name) };
+        let start = |name| if at == 0 { installation.start(name) } else { installation.another(name) };
         ingestors[at] = start("ingestor");
         aggregators[at] = start("aggregator");
     }
@@ -152,17 +152,4 @@ async fn killed_services_go_on_exactly_where_they_were() {
     assert_eq!(code, 0, "{}\n{}", generator.stdout(), generator.stderr());
     let sent = figure(&generator.stdout(), "events_sent").parse().expect("a number");
     installation.drained_and_exact(sent).await;
-}
-
-/// A second member, whose ops port is any.
-fn second(installation: &Installation, name: &str) -> netagg_tests::programs::Process {
-    let mut member = Installation::on(
-        installation.variable("DATABASE_URL"),
-        installation.variable("KAFKA_BROKERS"),
-        installation.variable("REDIS_URL"),
-    );
-    for variable in ["KAFKA_TOPIC", "KAFKA_DLQ_TOPIC", "KAFKA_GROUP_ID_INGESTOR", "KAFKA_GROUP_ID_AGGREGATOR"] {
-        member.set(variable, installation.variable(variable));
-    }
-    member.start(name)
 }

@@ -1,6 +1,8 @@
 //! `netagg-kafka` against a real broker.
 
 mod conformance;
+mod dead_letter_reader;
+mod dead_letter_replay;
 mod dead_letters;
 mod outages;
 mod publisher;

@@ -195,6 +195,7 @@ async fn whatever_is_accepted_is_stored_and_comes_back() {
         to: Timestamp::MAX,
         event_type: None,
     };
-    let found = store.timeline(&TimelineQuery { filter, after: None, limit: 10_000 }).await.unwrap();
+    let found =
+        store.timeline(&TimelineQuery { filter, after: None, limit: 10_000, max_bytes: u64::MAX }).await.unwrap();
     assert_eq!(found, accepted, "the same instant and source: in the order of ids");
 }

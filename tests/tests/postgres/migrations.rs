@@ -12,6 +12,14 @@ async fn applied(fresh: &Fresh) -> Vec<bool> {
     versions.iter().map(|version| version.applied_at.is_some()).collect()
 }
 
+/// The last version there is.
+const LATEST: usize = 4;
+
+/// Every version, applied up to one.
+fn up_to(version: usize) -> Vec<bool> {
+    (1..=LATEST).map(|each| each <= version).collect()
+}
+
 /// Everything of ours in the catalogue.
 const OBJECTS: &str = "SELECT string_agg(name, ' ' ORDER BY name) FROM (
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'i', 'I')
@@ -22,23 +30,23 @@ const OBJECTS: &str = "SELECT string_agg(name, ' ' ORDER BY name) FROM (
 async fn the_schema_goes_up_and_down_and_up_again() {
     let fresh = Fresh::empty().await;
     let migrations = fresh.postgres.migrations();
-    assert_eq!(applied(&fresh).await, [false, false, false]);
+    assert_eq!(applied(&fresh).await, up_to(0));
     migrations.up().await.unwrap();
-    assert_eq!(applied(&fresh).await, [true, true, true]);
+    assert_eq!(applied(&fresh).await, up_to(LATEST));
     fresh.postgres.check_schema().await.unwrap();
     let objects: String = fresh.value(OBJECTS).await;
     migrations.up().await.unwrap();
 
     PgEventStore::new(fresh.postgres.clone()).store(&events([at(1, "2025-10-20T00:00:00Z")])).await.unwrap();
     migrations.down_one().await.unwrap();
-    assert_eq!(applied(&fresh).await, [true, true, false]);
+    assert_eq!(applied(&fresh).await, up_to(LATEST - 1));
     let error = fresh.postgres.check_schema().await.unwrap_err();
-    assert!(error.to_string().contains("version 2 of 3") && error.to_string().contains("netagg migrate up"), "{error}");
+    assert!(error.to_string().contains("version 3 of 4") && error.to_string().contains("netagg migrate up"), "{error}");
 
     migrations.down_to(1).await.unwrap();
-    assert_eq!(applied(&fresh).await, [true, false, false]);
+    assert_eq!(applied(&fresh).await, up_to(1));
     migrations.down_all().await.unwrap();
-    assert_eq!(applied(&fresh).await, [false, false, false]);
+    assert_eq!(applied(&fresh).await, up_to(0));
     assert_eq!(fresh.value::<Option<String>>(OBJECTS).await, None);
     migrations.down_one().await.unwrap();
 
@@ -62,7 +70,7 @@ async fn several_migrators_at_once_take_turns() {
         }
     }
     fresh.postgres.check_schema().await.unwrap();
-    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM _sqlx_migrations").await, 3);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM _sqlx_migrations").await, LATEST as i64);
 }
 
 #[tokio::test]
@@ -72,7 +80,7 @@ async fn a_failed_migration_leaves_no_lock_behind() {
     for _ in 0..2 {
         fresh.postgres.migrations().up().await.unwrap_err();
     }
-    assert_eq!(applied(&fresh).await, [true, false, false]);
+    assert_eq!(applied(&fresh).await, up_to(1));
     fresh.execute("DROP TABLE agg_identity").await;
     fresh.postgres.migrations().up().await.unwrap();
 }
@@ -109,7 +117,8 @@ async fn without_a_schema_every_call_says_what_to_do() {
         Err(EventLimitsError::Store(error)) => Err(error),
         other => panic!("{other:?}"),
     };
-    let timeline = store.timeline(&TimelineQuery { filter: filter.clone(), after: None, limit: 1 }).await;
+    let timeline =
+        store.timeline(&TimelineQuery { filter: filter.clone(), after: None, limit: 1, max_bytes: u64::MAX }).await;
     for error in [
         fresh.postgres.check_schema().await,
         store.store(&events([event.clone()])).await.map(drop),

@@ -1,17 +1,22 @@
 //! netagg-pg against a real server.
 
+mod audit;
+mod batches;
 mod conformance;
 mod identity;
 mod limits;
+mod log;
 mod meta;
 mod migrations;
 mod outages;
 mod partitions;
 mod progress;
 mod queries;
+mod repair;
+mod retention;
 
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_core::{Batch, Contribution, Event, IdentifiedEvent, Span};
+use netagg_core::{Batch, Contribution, Event, Identified, IdentifiedEvent, Span};
 use netagg_pg::{PgConfig, Postgres};
 use netagg_tests::postgres::{Database, database};
 use sqlx::{Connection, PgConnection};
@@ -65,7 +70,7 @@ fn events(events: impl IntoIterator<Item = Event>) -> Batch<IdentifiedEvent> {
 }
 
 fn events_of(events: impl IntoIterator<Item = Event>, spans: Vec<Span>) -> Batch<IdentifiedEvent> {
-    Batch::new(events.into_iter().map(IdentifiedEvent::from).collect(), spans)
+    batch_of(events.into_iter().map(IdentifiedEvent::from), spans)
 }
 
 fn contributions(events: impl IntoIterator<Item = Event>) -> Batch<Contribution> {
@@ -73,5 +78,15 @@ fn contributions(events: impl IntoIterator<Item = Event>) -> Batch<Contribution>
 }
 
 fn contributions_of(events: impl IntoIterator<Item = Event>, spans: Vec<Span>) -> Batch<Contribution> {
-    Batch::new(events.into_iter().map(|event| Contribution::of(&event)).collect(), spans)
+    batch_of(events.into_iter().map(|event| Contribution::of(&event)), spans)
+}
+
+/// The items as read one after the other from the beginning of the first span.
+fn batch_of<T: Identified>(items: impl IntoIterator<Item = T>, spans: Vec<Span>) -> Batch<T> {
+    let Some(first) = spans.first().cloned() else { return Batch::new(items.into_iter().collect()) };
+    let mut batch = Batch::builder(spans);
+    for (offset, item) in (first.from..).zip(items) {
+        batch.push(&first.partition, offset, item);
+    }
+    batch.build()
 }

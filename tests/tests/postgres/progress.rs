@@ -11,7 +11,13 @@ use super::{Fresh, at, contributions_of, events_of};
 
 fn span(number: i32, from: i64, to: i64, last_timestamp: Option<&str>) -> Span {
     let last_timestamp = last_timestamp.map(|at| at.parse().unwrap());
-    Span { partition: PartitionId::new("events.telecom", number), from, to, last_timestamp }
+    Span {
+        partition: PartitionId::new("events.telecom", number),
+        from,
+        to,
+        records: (to - from) as u64,
+        last_timestamp,
+    }
 }
 
 const PROGRESS: &str =

@@ -1,11 +1,11 @@
 //! Redis goes away and comes back.
 
 use netagg_core::Error;
-use netagg_core::ports::{Cache, CacheTicket};
+use netagg_core::ports::{Cache, CacheTicket, Lookup};
 use netagg_redis::RedisCache;
 use netagg_tests::{eventually, redis};
 
-use super::{DEADLINE, TTL, at, command, key, until_it_answers};
+use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};
 
 /// Every call ends, and says that Redis is unavailable.
 async fn fails(cache: &RedisCache) {
@@ -33,7 +33,6 @@ async fn fails(cache: &RedisCache) {
 async fn works(cache: &RedisCache) {
     let key = key("totals", &["2025-10"]);
     eventually(DEADLINE, "a fill and a hit", async || {
-        use netagg_core::ports::Lookup;
         let text = |error: Error| error.to_string();
         cache.invalidate(&key.months).await.map_err(text)?;
         let Lookup::Miss(ticket) = cache.lookup(&key).await.map_err(text)? else {
@@ -91,4 +90,22 @@ async fn a_password_that_is_set_right_later_is_no_end() {
     command(&server.url(), "AUTH secret\r\nCONFIG SET requirepass \"\"").await;
     until_it_answers(&cache).await;
     works(&cache).await;
+}
+
+#[tokio::test]
+async fn a_full_server_brings_no_old_answer_back() {
+    let server = redis::Server::start().await;
+    let cache = cache(&server.url()).await;
+    let key = key("full", &["2025-10"]);
+    cache.fill(miss(&cache, &key).await, "old".into(), TTL).await.unwrap();
+    assert_eq!(hit(&cache, &key).await, "old");
+    command(&server.url(), "CONFIG SET maxmemory 1").await;
+    cache.invalidate(&key.months).await.unwrap();
+    for _ in 0..3 {
+        let found = cache.lookup(&key).await;
+        assert!(!matches!(found, Ok(Lookup::Hit(_))), "{found:?}");
+    }
+    command(&server.url(), "CONFIG SET maxmemory 0").await;
+    works(&cache).await;
+    assert_ne!(cache.lookup(&key).await.unwrap(), Lookup::Hit("old".into()));
 }

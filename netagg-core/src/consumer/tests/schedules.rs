@@ -13,8 +13,10 @@ use super::*;
 use crate::aggregate::{AggregateRow, Contribution, Totals};
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
 use crate::event::{Event, EventKey, EventLimits, EventType, InvalidKind};
-use crate::memory::{MemoryAggregateStore, MemoryDeadLetters, MemoryEventStore, MemoryLog, MemorySource};
-use crate::ports::{AggregateStore, DeadLetters, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
+use crate::memory::{
+    MemoryAggregateStore, MemoryDeadLetters, MemoryEventStore, MemoryLog, MemorySource, MemoryTotalsRepair,
+};
+use crate::ports::{AggregateStore, DeadLetters, EventStore, TimelineFilter, TimelineQuery, TotalsQuery, TotalsRepair};
 use crate::record::DeadLetter;
 use crate::time::{Day, Timestamp};
 use crate::{Aggregator, Ingestor};
@@ -97,6 +99,8 @@ enum Fate {
 /// A valid event of the pool, and what it adds to which totals, spelled out by hand.
 struct Sample {
     json: Bytes,
+    /// The same identity with other content, on another day.
+    conflicting: Bytes,
     key: EventKey,
     day: &'static str,
     event_type: EventType,
@@ -123,7 +127,8 @@ static POOL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
                 id % 7,
             );
             let key = Event::decode(json.as_bytes()).expect("valid").key();
-            Sample { json: json.into(), key, day, event_type, bytes_up: bytes_up.into() }
+            let conflicting = json.replace(started_at, "2025-10-25T00:00:00Z").replace(r#""user_id":"u"#, r#""user_id":"U"#).into();
+            Sample { json: json.into(), conflicting, key, day, event_type, bytes_up: bytes_up.into() }
         })
         .collect()
 });
@@ -132,8 +137,8 @@ static POOL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
 #[derive(Debug)]
 struct Schedule {
     log: MemoryLog,
-    events: MemoryEventStore,
-    totals: MemoryAggregateStore,
+    events: Arc<MemoryEventStore>,
+    totals: Arc<MemoryAggregateStore>,
     letters: MemoryDeadLetters,
     start: Instant,
     state: Mutex<State>,
@@ -142,6 +147,8 @@ struct Schedule {
 #[derive(Debug)]
 struct State {
     rng: fastrand::Rng,
+    /// Whether identities come with two contents.
+    has_conflicts: bool,
     /// Commits get lost while it lasts.
     is_rough: bool,
     /// The fates of each partition's records.
@@ -167,12 +174,13 @@ impl Schedule {
         runtime.expect("a runtime").block_on(async {
             let schedule = Arc::new(Self {
                 log: MemoryLog::new("events", PARTITIONS),
-                events: MemoryEventStore::new(),
-                totals: MemoryAggregateStore::new(),
+                events: Arc::default(),
+                totals: Arc::default(),
                 letters: MemoryDeadLetters::new(),
                 start: Instant::now(),
                 state: Mutex::new(State {
                     rng: fastrand::Rng::with_seed(seed),
+                    has_conflicts: seed % 2 == 1,
                     is_rough: true,
                     published: vec![Vec::new(); PARTITIONS],
                     stored: HashSet::new(),
@@ -200,6 +208,10 @@ impl Schedule {
         for role in [Role::Ingest, Role::Aggregate] {
             self.leave(self.join(role)).await;
         }
+        let repair = MemoryTotalsRepair::new(self.events.clone(), self.totals.clone());
+        if let Err(error) = repair.repair().await {
+            self.broken(error.to_string());
+        }
         self.check_the_end(&published);
     }
 
@@ -217,7 +229,9 @@ impl Schedule {
                     _ => self.below(POOL.len()),
                 };
                 published.push(sample);
-                (Some(POOL[sample].json.clone()), now, Fate::Kept(POOL[sample].key))
+                let conflicts = self.state().has_conflicts && self.below(3) == 0;
+                let json = if conflicts { &POOL[sample].conflicting } else { &POOL[sample].json };
+                (Some(json.clone()), now, Fate::Kept(POOL[sample].key))
             } else {
                 let event = POOL[0].json.clone();
                 let years_later = "2035-10-20T12:00:00Z".parse::<Timestamp>().ok();
@@ -314,6 +328,10 @@ impl Schedule {
         if self.events.len() != distinct.len() {
             broken.push(format!("{} events are stored of {}", self.events.len(), distinct.len()));
         }
+        // Which of two contents came first is not known here; the stored one decides.
+        if self.state().has_conflicts {
+            expected = self.events.sum_by_day();
+        }
         if self.events.sum_by_day() != expected {
             broken.push(format!("stored: {:?}, expected: {expected:?}", self.events.sum_by_day()));
         }
@@ -397,9 +415,12 @@ impl<T> Faulty<T> {
         }
     }
 
-    /// A store may note a stretch as done only when all of it is.
-    fn check_spans(&self, spans: &[Span]) {
-        for span in spans {
+    /// A store may note a stretch as done only when all of it is, and every record of it is accounted for.
+    fn check_spans(&self, spans: &[Span], outcome: &BatchOutcome) {
+        for (span, tally) in spans.iter().zip(&outcome.tallies) {
+            if tally.accepted + tally.duplicates + tally.conflicts + tally.invalid != span.records {
+                self.schedule.broken(format!("{tally:?} of {span:?}"));
+            }
             let unfinished = self.schedule.unfinished(self.role, span.partition.number, span.from..span.to);
             unfinished.into_iter().for_each(|law| self.schedule.broken(format!("span: {law}")));
         }
@@ -410,10 +431,10 @@ impl<T> Faulty<T> {
 impl EventStore for Faulty<()> {
     async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
         self.disturb("store", async {
-            let outcome = self.schedule.events.store(batch).await;
+            let outcome = self.schedule.events.store(batch).await?;
             self.schedule.state().stored.extend(batch.items().iter().map(|item| item.identity.key));
-            self.check_spans(batch.spans());
-            outcome
+            self.check_spans(batch.spans(), &outcome);
+            Ok(outcome)
         })
         .await
     }
@@ -431,10 +452,10 @@ impl EventStore for Faulty<()> {
 impl AggregateStore for Faulty<()> {
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         self.disturb("add", async {
-            let outcome = self.schedule.totals.add(batch).await;
+            let outcome = self.schedule.totals.add(batch).await?;
             self.schedule.state().counted.extend(batch.items().iter().map(|item| item.identity.key));
-            self.check_spans(batch.spans());
-            outcome
+            self.check_spans(batch.spans(), &outcome);
+            Ok(outcome)
         })
         .await
     }

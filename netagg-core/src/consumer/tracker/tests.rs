@@ -1,8 +1,9 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
+use crate::time::Timestamp;
 
 fn partition(number: i32) -> PartitionId {
     PartitionId::new("events", number)
@@ -73,80 +74,218 @@ fn a_source_that_goes_back_is_followed() {
 
 #[derive(Clone, Debug)]
 enum Step {
+    /// Reads the next record of this partition.
     Read(i32),
+    /// Reads this partition anew from so many offsets before what is committed: its position was reset.
+    GoBack(i32, i64),
     Start,
-    /// Finishes the batch in flight at this index, modulo their number.
-    Finish(usize),
-    Forget(i32),
+    /// Finishes the batch in flight at this index.
+    Finish(prop::sample::Index),
+    /// Loses these partitions; another member finishes so many offsets before they come back.
+    Forget(Vec<i32>, i64),
+    /// Commits.
     Take,
 }
 
+const PARTITIONS: std::ops::Range<i32> = 0..3;
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        5 => (0..3).prop_map(Step::Read),
-        3 => Just(Step::Start),
-        3 => (0_usize..8).prop_map(Step::Finish),
-        1 => (0..3).prop_map(Step::Forget),
-        1 => Just(Step::Take),
+        12 => PARTITIONS.prop_map(Step::Read),
+        1 => (PARTITIONS, 1_i64..12).prop_map(|(number, by)| Step::GoBack(number, by)),
+        6 => Just(Step::Start),
+        6 => any::<prop::sample::Index>().prop_map(Step::Finish),
+        1 => (prop::collection::vec(PARTITIONS, 0..3), 0_i64..8).prop_map(|(lost, by)| Step::Forget(lost, by)),
+        3 => Just(Step::Take),
     ]
 }
 
-/// What is known of one assignment of a partition: each offset read, and whether it is done.
-type Model = BTreeMap<i32, (u32, Vec<bool>)>;
+/// The first record from `offset` on in a log with holes, and its timestamp: some have none.
+fn next_record(number: i32, offset: i64) -> Record {
+    let hole = |offset: &i64| (offset * 5 + i64::from(number)) % 7 >= 5 || offset / 10 % 4 == 3;
+    let offset = (offset..).find(|offset| !hole(offset)).unwrap_or(offset);
+    // Not in the order of offsets: producers set it.
+    let timestamp = if offset % 3 == 0 { None } else { Timestamp::from_micros(offset * 37 % 100) };
+    Record { timestamp, ..record(number, offset) }
+}
 
-proptest! {
-    /// The tracker against a model that remembers each record.
-    #[test]
-    fn a_position_never_passes_a_record_that_is_not_done(steps in prop::collection::vec(step(), 1..80)) {
-        let mut tracker = OffsetTracker::default();
-        let mut model = Model::new();
-        let mut assignments = 0;
-        let mut pending: Vec<(i32, u32, usize)> = Vec::new();
-        let mut in_flight = Vec::new();
-        let mut committed: BTreeMap<(i32, u32), usize> = BTreeMap::new();
-        for step in steps.into_iter().chain([Step::Take]) {
-            match step {
-                Step::Read(number) => {
-                    let (assignment, records) = model.entry(number).or_insert_with(|| {
-                        assignments += 1;
-                        (assignments, Vec::new())
-                    });
-                    pending.push((number, *assignment, records.len()));
-                    tracker.read(&record(number, records.len() as i64));
-                    records.push(false);
-                }
-                Step::Start => in_flight.push((tracker.start(), std::mem::take(&mut pending))),
-                Step::Finish(at) if !in_flight.is_empty() => {
-                    let (ticket, records) = in_flight.remove(at % in_flight.len());
-                    tracker.finish(ticket);
-                    for (number, assignment, offset) in records {
-                        if let Some((current, done)) = model.get_mut(&number)
-                            && *current == assignment
-                        {
-                            done[offset] = true;
-                        }
-                    }
-                }
-                Step::Finish(_) => {}
-                Step::Forget(number) => {
-                    tracker.forget(&[partition(number)]);
-                    model.remove(&number);
-                    pending.retain(|(other, ..)| *other != number);
-                }
-                Step::Take => {
-                    for position in tracker.take_positions() {
-                        let number = position.partition.number;
-                        let assignment = model.get(&number).map(|known| known.0);
-                        prop_assert!(assignment.is_some(), "{position:?} of a forgotten partition");
-                        committed.insert((number, assignment.unwrap_or(0)), position.next_offset as usize);
-                    }
-                    for (number, (assignment, done)) in &model {
-                        let expected = done.iter().take_while(|done| **done).count();
-                        let found = committed.get(&(*number, *assignment)).copied().unwrap_or(0);
-                        prop_assert_eq!(found, expected);
-                    }
-                }
+/// One assignment of a partition, record by record.
+struct Assignment {
+    id: u32,
+    /// Where reading began: what the group had committed.
+    start: i64,
+    records: Vec<Record>,
+    /// How many of `records` were put into flight.
+    started: usize,
+    done: BTreeSet<i64>,
+    /// The position as last taken.
+    taken: i64,
+}
+
+impl Assignment {
+    fn next_read(&self) -> i64 {
+        self.records.last().map_or(self.start, |record| record.offset + 1)
+    }
+
+    /// After the last record of those that are done without a gap.
+    fn position(&self) -> i64 {
+        let is_done = |record: &&Record| self.done.contains(&record.offset);
+        self.records.iter().take_while(is_done).last().map_or(self.start, |record| record.offset + 1)
+    }
+}
+
+/// Records: partition, assignment, offset.
+type Records = Vec<(i32, u32, i64)>;
+
+/// All that happened, told record by record.
+#[derive(Default)]
+struct Model {
+    assignments: u32,
+    ours: BTreeMap<i32, Assignment>,
+    /// Read and not in flight, also of before a position was reset.
+    batch: Records,
+    in_flight: Vec<(Ticket, Records)>,
+    /// Offsets that somebody finished.
+    finished: BTreeSet<(i32, i64)>,
+    /// What the group has committed.
+    committed: BTreeMap<i32, i64>,
+}
+
+impl Model {
+    fn committed(&self, number: i32) -> i64 {
+        self.committed.get(&number).copied().unwrap_or(0)
+    }
+
+    /// Reads `record`, which begins a new assignment unless it follows what was read of this one.
+    fn read(&mut self, tracker: &mut OffsetTracker, record: Record) {
+        tracker.read(&record);
+        let number = record.partition.number;
+        if self.ours.get(&number).is_some_and(|ours| record.offset < ours.next_read()) {
+            self.ours.remove(&number);
+        }
+        let id = self.assignments;
+        let ours = self.ours.entry(number).or_insert_with(|| Assignment {
+            id,
+            start: record.offset,
+            records: Vec::new(),
+            started: 0,
+            done: BTreeSet::new(),
+            taken: record.offset,
+        });
+        self.assignments += 1;
+        self.batch.push((number, ours.id, record.offset));
+        ours.records.push(record);
+    }
+
+    /// Puts everything read into flight; the spans are to be those of the records.
+    fn start(&mut self, tracker: &mut OffsetTracker) -> Result<(), TestCaseError> {
+        let ticket = tracker.start();
+        let mut spans = Vec::new();
+        for (&number, ours) in &mut self.ours {
+            let from = ours.started.checked_sub(1).map_or(ours.start, |last| ours.records[last].offset + 1);
+            let new = &ours.records[ours.started..];
+            if let Some(last) = new.last() {
+                spans.push(Span {
+                    partition: partition(number),
+                    from,
+                    to: last.offset + 1,
+                    records: new.len() as u64,
+                    last_timestamp: new.iter().rev().find_map(|record| record.timestamp),
+                });
+            }
+            ours.started = ours.records.len();
+        }
+        prop_assert_eq!(ticket.spans(), spans);
+        self.in_flight.push((ticket, std::mem::take(&mut self.batch)));
+        Ok(())
+    }
+
+    fn finish(&mut self, tracker: &mut OffsetTracker, at: usize) {
+        let (ticket, records) = self.in_flight.remove(at);
+        tracker.finish(ticket);
+        for (number, assignment, offset) in records {
+            self.finished.insert((number, offset));
+            if let Some(ours) = self.ours.get_mut(&number).filter(|ours| ours.id == assignment) {
+                ours.done.insert(offset);
             }
         }
+    }
+
+    fn forget(&mut self, tracker: &mut OffsetTracker, lost: &[i32], elsewhere: i64) {
+        tracker.forget(&lost.iter().copied().map(partition).collect::<Vec<_>>());
+        self.batch.retain(|(number, ..)| !lost.contains(number));
+        for &number in lost {
+            self.ours.remove(&number);
+            let committed = self.committed(number);
+            self.finished.extend((committed..committed + elsewhere).map(|offset| (number, offset)));
+            self.committed.insert(number, committed + elsewhere);
+        }
+    }
+
+    /// Commits what the tracker says, which is to be exactly what moved, and never to pass what nobody finished.
+    fn take(&mut self, tracker: &mut OffsetTracker) -> Result<(), TestCaseError> {
+        let mut moved = Vec::new();
+        for (&number, ours) in &mut self.ours {
+            let now = ours.position();
+            if std::mem::replace(&mut ours.taken, now) != now {
+                moved.push(position(number, now));
+            }
+        }
+        prop_assert_eq!(&tracker.take_positions(), &moved);
+        for Position { partition, next_offset } in moved {
+            let number = partition.number;
+            let after = |record: &Record| Some(next_record(number, record.offset + 1));
+            let lost = std::iter::successors(Some(next_record(number, 0)), after)
+                .map(|record| record.offset)
+                .take_while(|offset| *offset < next_offset)
+                .find(|offset| !self.finished.contains(&(number, *offset)));
+            prop_assert_eq!(lost, None, "not finished, and {} of {} is committed", next_offset, number);
+            self.committed.insert(number, next_offset);
+        }
+        Ok(())
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// The tracker against a model that remembers each record; once all are done, positions are at the end.
+    #[test]
+    fn a_position_never_passes_a_record_that_is_not_done(
+        steps in prop::collection::vec(step(), 1..150),
+        order in any::<prop::sample::Index>(),
+    ) {
+        let mut tracker = OffsetTracker::default();
+        let mut model = Model::default();
+        for step in steps {
+            match step {
+                Step::Read(number) => {
+                    let next = model.ours.get(&number).map_or_else(|| model.committed(number), Assignment::next_read);
+                    model.read(&mut tracker, next_record(number, next));
+                }
+                Step::GoBack(number, by) => {
+                    let reset = (model.committed(number) - by).max(0);
+                    model.read(&mut tracker, next_record(number, reset));
+                }
+                Step::Start => model.start(&mut tracker)?,
+                Step::Finish(at) => {
+                    if !model.in_flight.is_empty() {
+                        model.finish(&mut tracker, at.index(model.in_flight.len()));
+                    }
+                }
+                Step::Forget(lost, elsewhere) => model.forget(&mut tracker, &lost, elsewhere),
+                Step::Take => model.take(&mut tracker)?,
+            }
+        }
+
+        model.start(&mut tracker)?;
+        while !model.in_flight.is_empty() {
+            model.finish(&mut tracker, order.index(model.in_flight.len()));
+            model.take(&mut tracker)?;
+        }
+        for (&number, ours) in &model.ours {
+            prop_assert_eq!(model.committed(number), ours.next_read(), "the end of {}", number);
+        }
+        prop_assert_eq!(tracker.take_positions(), []);
     }
 }

@@ -6,14 +6,12 @@ use netagg_core::ports::DeadLetters;
 use netagg_core::{DeadLetter, Error, Header, OutgoingRecord};
 use rdkafka::error::RDKafkaErrorCode;
 
+use super::letter::TRUNCATED;
 use crate::producer::{Failure, Producer};
 use crate::{ConfigError, KafkaConfig, error};
 
 /// The limit of a topic holds for a whole batch: larger letters go alone, so that each is judged by itself.
 const BATCH_BYTES: usize = 65_536;
-
-/// The header of a letter whose value was cut, with the length it had.
-const TRUNCATED: &str = "netagg-truncated";
 
 /// Appends dead letters to a topic.
 ///

@@ -7,7 +7,7 @@ use netagg_core::{Header, PartitionId, Record, Timestamp};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 /// Copies `message`: a borrowed one pins the whole fetch it came with.
-pub(super) fn copy(message: &BorrowedMessage<'_>, partition: PartitionId) -> Record {
+pub(crate) fn copy(message: &BorrowedMessage<'_>, partition: PartitionId) -> Record {
     Record {
         partition,
         offset: message.offset(),

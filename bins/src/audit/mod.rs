@@ -1,0 +1,115 @@
+//! Whether the totals are the sums over the events, and every record of the topic is accounted for.
+
+mod broker;
+mod findings;
+mod json;
+mod report;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use netagg_core::Day;
+use netagg_pg::{AuditOptions, PgConfig, Postgres, Progress};
+
+use self::broker::Broker;
+use self::findings::{Findings, Verdict};
+use crate::admin::duration;
+use crate::config::{Groups, Kafka};
+use crate::{Failure, Shutdown};
+
+/// What to audit.
+#[derive(Clone, Debug, Args)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Audit {
+    /// The first day, such as 2025-10-01; the first one there is without it
+    #[arg(long, value_name = "DAY")]
+    from: Option<Day>,
+    /// The last day, inclusive; the last one there is without it
+    #[arg(long, value_name = "DAY")]
+    to: Option<Day>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    /// How long to wait for a service that is behind the other, and for repairs that are due
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    wait: Duration,
+}
+
+impl Audit {
+    /// Compares and reports; exit code 0 if all is equal, 1 if something differs, 2 if that could not be told.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`], so that the exit code is 2, also when the database cannot be read.
+    pub async fn run(
+        self,
+        postgres: PgConfig,
+        kafka: Kafka,
+        groups: Groups,
+        shutdown: Shutdown,
+    ) -> Result<ExitCode, Failure> {
+        check_range(self.from, self.to)?;
+        let findings = tokio::select! {
+            findings = self.find(Postgres::new(postgres), &kafka, &groups) => findings,
+            () = shutdown.token().cancelled_owned() => return Err(could_not_tell("interrupted")),
+        };
+        let findings = findings.map_err(could_not_tell)?;
+        if self.json {
+            json::print(&findings)?
+        } else {
+            report::print(&findings)
+        }
+        Ok(match findings.verdict() {
+            Verdict::Equal => ExitCode::SUCCESS,
+            Verdict::Different => ExitCode::FAILURE,
+            Verdict::CouldNotTell => ExitCode::from(2),
+        })
+    }
+
+    async fn find(&self, postgres: Postgres, kafka: &Kafka, groups: &Groups) -> Result<Findings, netagg_core::Error> {
+        postgres.check_schema().await?;
+        let audit = postgres.audit();
+        // What was done with before the broker is asked, it must have; what is committed by then, the database must.
+        let accounts = audit.accounts().await?;
+        let broker = Broker::ask(kafka, groups).await;
+        let options = AuditOptions {
+            from: self.from,
+            to: self.to,
+            patience: self.wait,
+            topic_is_anew: broker.has_topic_anew(&accounts),
+        };
+        let bar = progress_bar();
+        let report = audit.run(&options, &|progress| show(&bar, progress)).await;
+        bar.finish_and_clear();
+        Ok(Findings::new(self.from, self.to, report?, broker))
+    }
+}
+
+/// Refuses a range that is upside down.
+pub(crate) fn check_range(from: Option<Day>, to: Option<Day>) -> Result<(), Failure> {
+    match (from, to) {
+        (Some(from), Some(to)) if from > to => Err(Failure::Usage(format!(
+            "--from {from} --to {to}: accepted: a first day that is not after the last one"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn could_not_tell(reason: impl std::fmt::Display) -> Failure {
+    Failure::Usage(format!("could not tell: {reason}"))
+}
+
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::no_length();
+    match ProgressStyle::with_template("{bar:30} {percent}% {bytes}/{total_bytes} {msg}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn show(bar: &ProgressBar, progress: Progress) {
+    bar.set_length(progress.total);
+    bar.set_position(progress.done);
+    bar.set_message(progress.what);
+}

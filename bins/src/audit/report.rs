@@ -1,0 +1,220 @@
+//! Findings for people.
+#![allow(clippy::print_stdout, reason = "this is the command's answer")]
+
+use std::ops::Range;
+
+use comfy_table::CellAlignment;
+use netagg_core::{Day, Granularity};
+use netagg_pg::{ConflictingDuplicates, LedgerFault, TotalsDifference};
+
+use super::findings::{Findings, Partition, Verdict};
+use crate::admin::table;
+use crate::printable::printable;
+
+pub(super) fn print(findings: &Findings) {
+    let report = &findings.report;
+    println!("{} events on {} days compared{}.", report.events, report.days, range(findings.from, findings.to));
+    if let Some(month) = report.dropped_through {
+        println!("Left out: the months up to {month}, whose events are dropped.");
+    }
+    if report.uncounted > 0 {
+        println!("Not counted yet: {} of the events, which the aggregator has still before it.", report.uncounted);
+    }
+    if !findings.partitions.is_empty() {
+        println!("\nWhat became of the records:");
+        print_partitions(&findings.partitions);
+    }
+    if let Some(reason) = &findings.broker_silence {
+        println!("Not compared with the broker: {reason}");
+    }
+    print_conflicts(&report.conflicts);
+
+    if !report.totals.is_empty() {
+        println!("\nTotals that are not the sums over events_raw:");
+        print_totals(&report.totals);
+    }
+    for wrong in &report.ledgers {
+        println!("{}: {}", wrong.day, describe(wrong.fault));
+    }
+    for Partition { account, lost, .. } in &findings.partitions {
+        let (service, partition) = (&account.service, &account.partition);
+        let unaccounted = account.unaccounted();
+        if unaccounted != 0 {
+            let what = if unaccounted > 0 { "lost on their way" } else { "counted twice" };
+            let (count, first, last) = (unaccounted.abs(), account.first, account.next - 1);
+            println!("{service}, {partition}: {count} records of the offsets {first} to {last} were {what}");
+        }
+        if !lost.is_empty() {
+            let lost = ranges(lost);
+            println!("{service}, {partition}: committed and never done with, so lost: the offsets {lost}");
+        }
+    }
+    for undecided in &report.undecided {
+        println!("{}: could not tell, the ingestor is {} events behind", undecided.day, undecided.events);
+    }
+    println!();
+    match findings.verdict() {
+        Verdict::Equal => {
+            println!("Equal: the totals are the sums over the events, and every record is accounted for.")
+        }
+        Verdict::Different => {
+            println!("DIFFERENT.");
+            print_advice(findings);
+        }
+        Verdict::CouldNotTell => println!("Could not tell."),
+    }
+}
+
+/// What makes totals right again; lost records it cannot bring back.
+fn print_advice(findings: &Findings) {
+    let report = &findings.report;
+    let totals = report.totals.iter().filter(|difference| difference.granularity == Granularity::Day);
+    let counted = |fault| !matches!(fault, LedgerFault::Unlike { .. });
+    let ledgers = report.ledgers.iter().filter(|wrong| counted(wrong.fault));
+    let days = totals.map(|difference| difference.date).chain(ledgers.map(|wrong| wrong.day));
+    if let Some((first, last)) = days.fold(None, |range: Option<(Day, Day)>, day| {
+        Some(range.map_or((day, day), |(first, last)| (first.min(day), last.max(day))))
+    }) {
+        println!("`netagg rebuild --from {first} --to {last}` recomputes the totals from the events.");
+    }
+}
+
+fn range(from: Option<Day>, to: Option<Day>) -> String {
+    let from = from.map_or(String::new(), |from| format!(" from {from} on"));
+    let to = to.map_or(String::new(), |to| format!(" up to {to}"));
+    from + &to
+}
+
+fn print_totals(differences: &[TotalsDifference]) {
+    let mut table = table(["table", "date", "type", "column", "it says", "events_raw says", ""]);
+    for difference in differences {
+        let number = |number: Option<i128>| number.map_or("-".to_owned(), |number| number.to_string());
+        table.add_row([
+            table_of(difference.granularity).to_owned(),
+            date_of(difference),
+            difference.event_type.to_string(),
+            difference.column.as_str().to_owned(),
+            number(difference.in_totals),
+            number(difference.by_events),
+            if difference.awaits_repair { "awaits its repair" } else { "" }.to_owned(),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(4).take(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+}
+
+pub(super) fn table_of(granularity: Granularity) -> &'static str {
+    match granularity {
+        Granularity::Day => "agg_day",
+        Granularity::Month => "agg_month",
+    }
+}
+
+/// The day, or the month.
+pub(super) fn date_of(difference: &TotalsDifference) -> String {
+    match difference.granularity {
+        Granularity::Day => difference.date.to_string(),
+        Granularity::Month => difference.date.month().to_string(),
+    }
+}
+
+fn describe(fault: LedgerFault) -> String {
+    match fault {
+        LedgerFault::Unlike { identities, events } => {
+            format!("event_identity has {identities} identities for the {events} events of events_raw")
+        }
+        LedgerFault::NeverCounted { events } => {
+            format!("agg_identity lacks {events} stored events, which the aggregator has passed")
+        }
+        LedgerFault::NeverStored { events } => {
+            format!("agg_identity has {events} events that are not stored, which the ingestor has passed")
+        }
+    }
+}
+
+fn print_conflicts(conflicts: &ConflictingDuplicates) {
+    if conflicts.count == 0 {
+        return;
+    }
+    let shown = match conflicts.first.len() as u64 {
+        shown if shown < conflicts.count => format!(", the first {shown} of them here"),
+        _ => String::new(),
+    };
+    println!("\nConflicting duplicates: {}{shown}. Totals follow the copies that are kept.", conflicts.count);
+    let mut table = table(["source_id", "event_id", "kept", "of day", "dropped", "of day", "at", "noticed"]);
+    for copy in &conflicts.first {
+        table.add_row([
+            printable(copy.source_id.as_bytes()),
+            copy.event_id.to_string(),
+            copy.kept.to_string(),
+            copy.kept_day.to_string(),
+            copy.dropped.to_string(),
+            copy.dropped_day.to_string(),
+            copy.place.as_ref().map_or("-".to_owned(), ToString::to_string),
+            copy.noticed_at.to_string(),
+        ]);
+    }
+    println!("{table}");
+}
+
+fn print_partitions(partitions: &[Partition]) {
+    let mut table = table([
+        "service",
+        "partition",
+        "offsets",
+        "done",
+        "in flight",
+        "accepted",
+        "duplicates",
+        "conflicts",
+        "invalid",
+        "vacant",
+        "redelivered",
+        "uncounted",
+        "committed",
+        "lag",
+    ]);
+    for Partition { account, committed, lag, .. } in partitions {
+        let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
+        let in_flight = match account.in_flight() {
+            0 => "0".to_owned(),
+            count => format!("{count}: {}", ranges(&account.gaps)),
+        };
+        table.add_row([
+            account.service.clone(),
+            account.partition.to_string(),
+            format!("{}..{}", account.first, account.next),
+            account.done.to_string(),
+            in_flight,
+            account.accepted.to_string(),
+            account.duplicates.to_string(),
+            account.conflicts.to_string(),
+            account.invalid.to_string(),
+            account.vacant.to_string(),
+            account.redelivered.to_string(),
+            account.uncounted.to_string(),
+            number(committed),
+            number(lag),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    println!("{table}");
+}
+
+/// Ranges of offsets, the last ones inclusive; the first few of many.
+fn ranges(ranges: &[Range<i64>]) -> String {
+    const SHOWN: usize = 5;
+    let one = |range: &Range<i64>| match range.end - range.start {
+        1 => range.start.to_string(),
+        _ => format!("{} to {}", range.start, range.end - 1),
+    };
+    let mut shown = ranges.iter().take(SHOWN).map(one).collect::<Vec<_>>().join(", ");
+    if ranges.len() > SHOWN {
+        shown += ", and more";
+    }
+    shown
+}

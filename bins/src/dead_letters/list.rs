@@ -1,0 +1,102 @@
+//! The newest dead letters.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
+use netagg_kafka::{KafkaLetterReader, LetterOrigin};
+use terminal_size::terminal_size_of;
+
+use super::filter::LetterFilter;
+use super::json::{self, LetterJson};
+use super::summary::Summary;
+use super::{kind, print, show_place, show_time};
+use crate::Failure;
+use crate::admin::table;
+use crate::printable::printable;
+
+/// How wide columns are on a terminal, however wide or narrow it is.
+const WIDEST_KEY: Width = Width::Fixed(24);
+const NARROWEST_KEY: Width = Width::Fixed(6);
+const NARROWEST_DETAIL: Width = Width::Fixed(20);
+
+pub(super) async fn list(
+    reader: &KafkaLetterReader,
+    filter: LetterFilter,
+    limit: u64,
+    is_json: bool,
+    topic: &str,
+) -> Result<(), Failure> {
+    filter.check()?;
+    let newest = newest(reader, &filter, limit as usize).await?;
+    if is_json {
+        for letter in &newest {
+            let (origin, key) = (letter.origin.as_ref(), letter.key.as_deref());
+            json::print(&LetterJson::new(&letter.place, letter.time, origin, key))?;
+        }
+        return Ok(());
+    }
+    if newest.is_empty() {
+        return print("no dead letters\n");
+    }
+    print(format_args!("{}\n", as_table(&newest, topic)))
+}
+
+/// The `limit` newest letters, the newest first. No more than these are in memory, whatever there is.
+async fn newest(reader: &KafkaLetterReader, filter: &LetterFilter, limit: usize) -> Result<Vec<Summary>, Failure> {
+    let mut letters = reader.read(filter.since()).await?;
+    let mut newest = BinaryHeap::new();
+    while let Some(letter) = letters.next().await? {
+        if filter.admits(&letter) {
+            newest.push(Reverse(Summary::new(letter)));
+            if newest.len() > limit {
+                newest.pop();
+            }
+        }
+    }
+    Ok(newest.into_sorted_vec().into_iter().map(|Reverse(letter)| letter).collect())
+}
+
+/// On a terminal a line for each letter, however long its detail; elsewhere all of it.
+fn as_table(letters: &[Summary], topic: &str) -> Table {
+    let mut table = table(["place", "time", "kind", "source", "key", "detail"]);
+    let width = terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
+    }
+    for letter in letters {
+        let origin = letter.origin.as_ref();
+        table.add_row([
+            show_place(&letter.place),
+            show_time(letter.time),
+            kind(origin).to_owned(),
+            origin.map_or("-".to_owned(), |origin| source(origin, topic)),
+            letter.key.as_deref().map_or("-".to_owned(), printable),
+            origin.map_or("-".to_owned(), |origin| printable(origin.detail.as_bytes())),
+        ]);
+    }
+    if width.is_some() {
+        for row in table.row_iter_mut() {
+            row.max_height(1);
+        }
+        for (index, column) in table.column_iter_mut().enumerate() {
+            // none is in a cell, so what is too long is cut where the column ends, not where a word does
+            column.set_delimiter('\n');
+            column.set_constraint(match index {
+                4 => ColumnConstraint::Boundaries { lower: NARROWEST_KEY, upper: WIDEST_KEY },
+                5 => ColumnConstraint::LowerBoundary(NARROWEST_DETAIL),
+                _ => ColumnConstraint::ContentWidth,
+            });
+        }
+    }
+    table
+}
+
+/// `partition:offset`, with the topic if it is another one than `topic`.
+fn source(origin: &LetterOrigin, topic: &str) -> String {
+    let place = show_place(&origin.source);
+    if &*origin.source.partition.topic == topic {
+        return place;
+    }
+    format!("{} {place}", printable(origin.source.partition.topic.as_bytes()))
+}

@@ -1,0 +1,133 @@
+//! The dead letters: listed, shown, counted, and sent again.
+
+mod filter;
+mod json;
+mod list;
+mod replay;
+mod show;
+mod stats;
+mod summary;
+
+use std::fmt::Display;
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use clap::Subcommand;
+use netagg_core::{Place, Timestamp};
+use netagg_kafka::{KafkaLetterReader, LetterOrigin};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Kafka;
+use crate::{Failure, Shutdown};
+
+pub use filter::LetterFilter;
+pub use show::LetterPlace;
+
+/// What to do with dead letters.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::exhaustive_enums)]
+pub enum DlqCommand {
+    /// List the newest
+    List {
+        /// Which ones
+        #[command(flatten)]
+        filter: LetterFilter,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+        limit: u64,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one whole: its headers, its key and its value, as text or as a hex dump
+    Show {
+        /// Where it lies in KAFKA_DLQ_TOPIC, as `list` has it
+        #[arg(value_name = "PARTITION:OFFSET")]
+        place: LetterPlace,
+        /// Print a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Count them by kind, and tell how many have been sent again
+    Stats {
+        /// Which ones
+        #[command(flatten)]
+        filter: LetterFilter,
+    },
+    /// Send them to KAFKA_TOPIC again, with their keys and their own headers
+    ///
+    /// Each is sent once: what is sent is remembered in the topic KAFKA_DLQ_TOPIC.replayed, in the same transaction, so
+    /// that another replay, also after one that was killed, leaves it out. The events count as received now. One that is
+    /// still invalid becomes a new dead letter. What netagg did not write, what came from another topic and what had to
+    /// be cut is never sent.
+    Replay {
+        /// Which ones
+        #[command(flatten)]
+        filter: LetterFilter,
+        /// How many at most; all without it
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        limit: Option<u64>,
+        /// Also what has been sent before
+        #[arg(long)]
+        all: bool,
+        /// Tell what would be sent, and send nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+impl DlqCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the broker is away, the topic is not there, or the arguments contradict each other.
+    pub async fn run(self, kafka: Kafka, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+        let reader = KafkaLetterReader::new(&kafka.client, &kafka.dlq_topic);
+        let stop = shutdown.token();
+        match self {
+            Self::List { filter, limit, json } => {
+                unless_stopped(&stop, list::list(&reader, filter, limit, json, &kafka.topic)).await?;
+            }
+            Self::Show { place, json } => {
+                unless_stopped(&stop, show::show(&reader, place, json, &kafka.dlq_topic)).await?;
+            }
+            Self::Stats { filter } => unless_stopped(&stop, stats::stats(&reader, filter, &kafka)).await?,
+            Self::Replay { filter, limit, all, dry_run } => {
+                replay::Plan { filter, limit, all, dry_run }.run(&reader, &kafka, &stop).await?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// What only reads is dropped when the program is told to stop.
+async fn unless_stopped(
+    stop: &CancellationToken,
+    answer: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::select! {
+        answer = answer => answer,
+        () = stop.cancelled() => Err(Failure::Failed("interrupted".into())),
+    }
+}
+
+/// The kind of a letter, or what a message is called that netagg did not write.
+fn kind(origin: Option<&LetterOrigin>) -> &'static str {
+    origin.map_or(filter::FOREIGN, |origin| origin.kind.as_str())
+}
+
+/// Prints to stdout; a reader that has seen enough, such as `head`, is no error.
+fn print(text: impl Display) -> Result<(), Failure> {
+    match write!(std::io::stdout().lock(), "{text}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+fn show_place(place: &Place) -> String {
+    format!("{}:{}", place.partition.number, place.offset)
+}
+
+fn show_time(time: Option<Timestamp>) -> String {
+    time.map_or("-".to_owned(), |time| time.to_string())
+}

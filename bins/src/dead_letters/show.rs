@@ -1,0 +1,150 @@
+//! One dead letter, whole.
+
+use std::fmt::Write;
+use std::str::FromStr;
+
+use netagg_kafka::{KafkaLetterReader, StoredLetter};
+
+use super::json::{self, HeaderJson, LetterJson, ValueJson, WholeJson};
+use super::{kind, print, show_place, show_time};
+use crate::Failure;
+use crate::printable::{is_visible, printable};
+
+/// Where a letter lies in the topic of dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct LetterPlace {
+    /// Its partition.
+    pub partition: i32,
+    /// Its offset there.
+    pub offset: i64,
+}
+
+impl FromStr for LetterPlace {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (partition, offset) = text.split_once(':')?;
+            Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
+        };
+        let is_place = |place: &Self| place.partition >= 0 && place.offset >= 0;
+        parse()
+            .filter(is_place)
+            .ok_or("a partition and an offset such as 3:17 are accepted; `netagg dlq list` has them")
+    }
+}
+
+pub(super) async fn show(
+    reader: &KafkaLetterReader,
+    place: LetterPlace,
+    is_json: bool,
+    dlq_topic: &str,
+) -> Result<(), Failure> {
+    let LetterPlace { partition, offset } = place;
+    let Some(letter) = reader.get(partition, offset).await? else {
+        let reason =
+            format!("{partition}:{offset}: {dlq_topic} has no message there; `netagg dlq list` has the places");
+        return Err(Failure::Usage(reason));
+    };
+    if is_json {
+        return json::print(&whole(&letter));
+    }
+    print(as_text(&letter))
+}
+
+fn whole(letter: &StoredLetter) -> WholeJson<'_> {
+    let StoredLetter { record, origin } = letter;
+    WholeJson {
+        letter: LetterJson::new(&letter.place(), record.timestamp, origin.as_ref(), record.key.as_deref()),
+        truncated: origin.as_ref().and_then(|origin| origin.truncated),
+        headers: record.headers.iter().map(HeaderJson::from).collect(),
+        value: ValueJson::new(record.value.as_deref()),
+    }
+}
+
+fn as_text(letter: &StoredLetter) -> String {
+    let StoredLetter { record, origin } = letter;
+    let mut lines = vec![
+        ("place", show_place(&letter.place())),
+        ("time", show_time(record.timestamp)),
+        ("kind", kind(origin.as_ref()).to_owned()),
+    ];
+    if let Some(origin) = origin {
+        let (topic, place) = (printable(origin.source.partition.topic.as_bytes()), show_place(&origin.source));
+        lines.push(("detail", printable(origin.detail.as_bytes())));
+        lines.push(("source", format!("{topic} {place}, {}", show_time(origin.timestamp))));
+    }
+    lines.push(("key", record.key.as_deref().map_or("null".to_owned(), printable)));
+    let mut text = String::new();
+    // writing to a string cannot fail
+    for (name, value) in lines {
+        let _ = writeln!(text, "{name:8}{value}");
+    }
+    for header in &record.headers {
+        let value = header.value.as_deref().map_or("null".to_owned(), printable);
+        let _ = writeln!(text, "header  {}: {value}", printable(header.name.as_bytes()));
+    }
+    let cut = origin.as_ref().and_then(|origin| origin.truncated);
+    let cut = cut.map_or(String::new(), |whole| format!(", cut from {whole}"));
+    match record.value.as_deref() {
+        None => text.push_str("value   null\n"),
+        Some(value) => {
+            let _ = writeln!(text, "value   {} bytes{cut}", value.len());
+            push_value(&mut text, value);
+        }
+    }
+    text
+}
+
+/// As text if that can be seen as it is, else as a hex dump.
+fn push_value(text: &mut String, value: &[u8]) {
+    let is_text = |value: &&str| value.replace("\r\n", "\n").chars().all(|c| is_visible(c) || matches!(c, '\n' | '\t'));
+    match std::str::from_utf8(value).ok().filter(is_text) {
+        Some(value) => {
+            text.push_str(value);
+            if !value.is_empty() && !value.ends_with('\n') {
+                text.push('\n');
+            }
+        }
+        None => value.chunks(16).enumerate().for_each(|(at, bytes)| {
+            let hex: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+            let ascii =
+                bytes.iter().map(|byte| if byte.is_ascii_graphic() || *byte == b' ' { *byte as char } else { '.' });
+            let _ = writeln!(text, "{:08x}  {:47}  |{}|", at * 16, hex.join(" "), ascii.collect::<String>());
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_a_partition_and_an_offset() {
+        assert_eq!("3:17".parse(), Ok(LetterPlace { partition: 3, offset: 17 }));
+        for text in ["", "3", "3:", ":17", "3:-1", "-3:1", "3:17:1", "3/17", "3:99999999999999999999"] {
+            assert!(text.parse::<LetterPlace>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_value_is_text_or_a_hex_dump() {
+        let shown = |value: &[u8]| {
+            let mut text = String::new();
+            push_value(&mut text, value);
+            text
+        };
+        assert_eq!(shown("{\"я\":\t1}\r\n\n".as_bytes()), "{\"я\":\t1}\r\n\n");
+        assert_eq!(shown(b"no JSON"), "no JSON\n");
+        assert_eq!(shown(b""), "");
+        assert_eq!(
+            shown(b"0123456789abcdef\x1b[2J\xff"),
+            "00000000  30 31 32 33 34 35 36 37 38 39 61 62 63 64 65 66  |0123456789abcdef|\n\
+             00000010  1b 5b 32 4a ff                                   |.[2J.|\n"
+        );
+        for hidden in [&b"a\rb"[..], b"\x9b", "\u{9b}".as_bytes(), "\u{202e}".as_bytes(), b"\0"] {
+            assert!(shown(hidden).starts_with("00000000  "), "{hidden:?}");
+        }
+    }
+}

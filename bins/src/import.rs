@@ -1,0 +1,172 @@
+//! Events of a file, into the topic.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use netagg_core::ports::EventPublisher;
+use netagg_core::{Error, EventLimits};
+use netagg_kafka::KafkaPublisher;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Kafka;
+use crate::lines::{self, Input, LeftOut};
+use crate::{Failure, Shutdown};
+
+/// How long what is on its way may take once the program is told to stop.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What to import.
+#[derive(Clone, Debug, Args)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Import {
+    /// One JSON object a line, plain or packed with gzip or zstd; - is stdin
+    #[arg(value_name = "FILE")]
+    input: Input,
+    /// Check all lines first, and publish nothing if one is invalid
+    #[arg(long)]
+    strict: bool,
+    /// Begin with this line: where an import that was interrupted says that it ended
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
+    from_line: u64,
+}
+
+impl Import {
+    /// Publishes each valid line as it stands, and reports how many; exit code 1 if a line is invalid.
+    ///
+    /// # Errors
+    /// When the input cannot be read or the broker does not take the events; the error tells where to go on.
+    pub async fn run(self, kafka: Kafka, limits: EventLimits, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+        let publisher = KafkaPublisher::new(&kafka.client, &kafka.topic)?;
+        let stop = shutdown.token();
+        if self.strict && !self.is_valid(limits, &stop).await? {
+            return Ok(ExitCode::FAILURE);
+        }
+        let begun = Instant::now();
+        let (published, left_out) = self.publish(limits, &publisher, &stop).await?;
+        print_report(published, left_out, begun.elapsed());
+        Ok(if left_out == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Whether all lines hold events; names those that don't.
+    #[allow(clippy::print_stderr, reason = "why nothing is published")]
+    async fn is_valid(&self, limits: EventLimits, stop: &CancellationToken) -> Result<bool, Failure> {
+        let Some(size) = self.input.size() else {
+            let name = self.input.name();
+            let reason = "it can be read only once; accepted: a file, or no --strict";
+            return Err(Failure::Usage(format!("{name} with --strict: {reason}")));
+        };
+        let bar = progress_bar(Some(size), "checking");
+        let mut left_out = LeftOut::new(self.input.name());
+        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone());
+        loop {
+            let chunk = tokio::select! {
+                () = stop.cancelled() => return Err(Failure::Failed("interrupted; nothing is published".into())),
+                chunk = chunks.next() => chunk?,
+            };
+            let Some(chunk) = chunk else { break };
+            left_out.note(&chunk.invalid, &bar);
+        }
+        bar.finish_and_clear();
+        let is_valid = left_out.finish() == 0;
+        if !is_valid {
+            eprintln!("{}: nothing is published", self.input.name());
+        }
+        Ok(is_valid)
+    }
+
+    /// How many events were published and how many lines left out.
+    async fn publish(
+        &self,
+        limits: EventLimits,
+        publisher: &dyn EventPublisher,
+        stop: &CancellationToken,
+    ) -> Result<(u64, u64), Failure> {
+        let bar = progress_bar(self.input.size(), "0 events");
+        let mut left_out = LeftOut::new(self.input.name());
+        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone());
+        let (mut published, mut next_line) = (0, self.from_line);
+        let begun = Instant::now();
+        loop {
+            let chunk = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Err(interrupted(next_line)),
+                chunk = chunks.next() => chunk.map_err(|failure| unreadable(failure, next_line))?,
+            };
+            let Some(chunk) = chunk else { break };
+            left_out.note(&chunk.invalid, &bar);
+            let events = chunk.events.len() as u64;
+            // One call at a time keeps the events of a user in order; it has thousands of them on their way.
+            let publishing = publisher.publish(chunk.events.into_iter().map(|given| given.into_record()).collect());
+            tokio::select! {
+                outcome = publishing => outcome.map_err(|error| not_taken(&error, next_line, chunk.end))?,
+                () = after(stop, GRACE) => return Err(interrupted(next_line)),
+            }
+            published += events;
+            next_line = chunk.end;
+            bar.set_message(format!("{published} events, {:.0}/s", per_second(published, begun.elapsed())));
+        }
+        bar.finish_and_clear();
+        Ok((published, left_out.finish()))
+    }
+}
+
+async fn after(stop: &CancellationToken, time: Duration) {
+    stop.cancelled().await;
+    sleep(time).await;
+}
+
+fn interrupted(next_line: u64) -> Failure {
+    Failure::Failed(format!("interrupted; {}", go_on(next_line)).into())
+}
+
+/// Wrong usage is told before anything is published.
+fn unreadable(failure: Failure, next_line: u64) -> Failure {
+    match failure {
+        Failure::Failed(error) => Failure::Failed(format!("{error}; {}", go_on(next_line)).into()),
+        usage => usage,
+    }
+}
+
+fn not_taken(error: &Error, next_line: u64, end: u64) -> Failure {
+    let reason = format!("lines {next_line} to {}: {error}; {}", end - 1, go_on(next_line));
+    Failure::Failed(reason.into())
+}
+
+/// What to do after the lines before `next_line` were published, and perhaps some after it.
+fn go_on(next_line: u64) -> String {
+    const HARMLESS: &str = "events that come twice are stored once";
+    if next_line == 1 {
+        return format!("import it again: {HARMLESS}");
+    }
+    format!(
+        "all events before line {next_line} are published: go on with --from-line {next_line}, or import the whole \
+         again: {HARMLESS}"
+    )
+}
+
+fn per_second(events: u64, elapsed: Duration) -> f64 {
+    events as f64 / elapsed.as_secs_f64().max(f64::EPSILON)
+}
+
+#[allow(clippy::print_stdout, reason = "this is the command's report")]
+fn print_report(published: u64, left_out: u64, elapsed: Duration) {
+    println!("events_published: {published}");
+    println!("lines_left_out: {left_out}");
+    println!("events_per_sec: {:.1}", per_second(published, elapsed));
+}
+
+/// A bar on the terminal; nothing where stderr isn't one.
+fn progress_bar(size: Option<u64>, message: &'static str) -> ProgressBar {
+    let (bar, template) = match size {
+        Some(size) => (ProgressBar::new(size), "{bar:40} {bytes}/{total_bytes}, {msg}, {eta} left"),
+        None => (ProgressBar::no_length(), "{spinner} {bytes}, {msg}"),
+    };
+    let bar = bar.with_message(message);
+    match ProgressStyle::with_template(template) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

@@ -1,0 +1,49 @@
+//! Tells a person which lines were left out.
+#![allow(clippy::print_stderr, reason = "the lines that are left out are for the person who gave them")]
+
+use std::collections::BTreeMap;
+
+use indicatif::ProgressBar;
+
+use super::InvalidLine;
+use crate::printable::printable;
+
+/// Lines that are named; of more, there is a count by kind in the end.
+const NAMED: u64 = 20;
+
+/// The lines of one input that hold no event.
+#[derive(Debug)]
+pub(crate) struct LeftOut {
+    name: String,
+    count: u64,
+    kinds: BTreeMap<&'static str, u64>,
+}
+
+impl LeftOut {
+    /// None yet, of the input called `name`.
+    pub(crate) fn new(name: String) -> Self {
+        Self { name, count: 0, kinds: BTreeMap::new() }
+    }
+
+    /// Notes `lines`, and names the first of them on stderr, above `bar`.
+    pub(crate) fn note(&mut self, lines: &[InvalidLine], bar: &ProgressBar) {
+        for InvalidLine { number, kind, reason } in lines {
+            self.count += 1;
+            *self.kinds.entry(kind).or_default() += 1;
+            if self.count <= NAMED {
+                let reason = printable(reason.as_bytes());
+                bar.suspend(|| eprintln!("{}:{number}: left out: {kind}: {reason}", self.name));
+            }
+        }
+    }
+
+    /// Tells of those that were not named, and how many there were in all.
+    pub(crate) fn finish(self) -> u64 {
+        if self.count > NAMED {
+            let kinds: Vec<_> = self.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+            let more = self.count - NAMED;
+            eprintln!("{}: and {more} more; of all {}: {}", self.name, self.count, kinds.join(", "));
+        }
+        self.count
+    }
+}

@@ -1,0 +1,202 @@
+//! Events given by a person, one JSON object a line: read and judged on a thread of their own.
+
+mod input;
+mod left_out;
+
+use bytes::Bytes;
+use indicatif::ProgressBar;
+use netagg_core::ports::{Clock, SystemClock};
+use netagg_core::{Event, EventLimits, OutgoingRecord, PartitionId, Record};
+use tokio::sync::mpsc;
+
+pub use input::Input;
+pub(crate) use left_out::LeftOut;
+
+use crate::Failure;
+use input::{Line, Lines, MAX_LINE};
+
+/// Lines that are handed over together, at most.
+const LINES: usize = 1_000;
+const BYTES: usize = 1 << 20;
+/// Chunks that are read ahead, and joined for a reader that comes late.
+const AHEAD: usize = 4;
+
+/// A stretch of lines.
+#[derive(Debug, Default)]
+pub(crate) struct Chunk {
+    /// The number of the line after the last one.
+    pub(crate) end: u64,
+    /// Those that hold an event, in order.
+    pub(crate) events: Vec<GivenEvent>,
+    /// Those that don't, blank ones aside.
+    pub(crate) invalid: Vec<InvalidLine>,
+    bytes: usize,
+}
+
+/// A line that holds an event.
+#[derive(Debug)]
+pub(crate) struct GivenEvent {
+    pub(crate) event: Event,
+    line: Bytes,
+}
+
+impl GivenEvent {
+    /// The line as it stands, keyed by the event's user.
+    pub(crate) fn into_record(self) -> OutgoingRecord {
+        let key = Some(Bytes::copy_from_slice(self.event.fields().user_id.as_str().as_bytes()));
+        OutgoingRecord { key, value: Some(self.line), headers: Vec::new() }
+    }
+}
+
+/// A line that holds none.
+#[derive(Debug)]
+pub(crate) struct InvalidLine {
+    number: u64,
+    kind: &'static str,
+    reason: String,
+}
+
+/// Lines, as they are read.
+#[derive(Debug)]
+pub(crate) struct Chunks {
+    receiver: mpsc::Receiver<Result<Chunk, Failure>>,
+    failure: Option<Failure>,
+}
+
+impl Chunks {
+    /// The lines that are there, or else the next ones; `None` after the last one.
+    ///
+    /// # Errors
+    /// When the input cannot be read; what was read before has been returned.
+    pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
+        let Some(mut chunk) = self.receiver.recv().await.transpose()? else { return Ok(None) };
+        for _ in 1..AHEAD {
+            match self.receiver.try_recv() {
+                Ok(Ok(more)) => chunk.append(more),
+                Ok(Err(failure)) => self.failure = Some(failure),
+                Err(_) => break,
+            }
+        }
+        Ok(Some(chunk))
+    }
+}
+
+/// Reads `input` from the line `first` on and judges each line as if it were received now. `bar` follows the bytes read.
+pub(crate) fn read(input: Input, first: u64, limits: EventLimits, bar: ProgressBar) -> Chunks {
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    tokio::task::spawn_blocking(move || {
+        let sent = match input.open(&bar) {
+            Ok(lines) => Reader { lines, judge: Judge::new(limits), sender: &sender }.run(&input.name(), first),
+            Err(failure) => Err(Ended::Failed(failure)),
+        };
+        if let Err(Ended::Failed(failure)) = sent {
+            // nobody is left to hear it
+            let _ = sender.blocking_send(Err(failure));
+        }
+    });
+    Chunks { receiver, failure: None }
+}
+
+/// Why reading ends before the input does.
+enum Ended {
+    Failed(Failure),
+    Unwanted,
+}
+
+struct Reader<'a> {
+    lines: Lines,
+    judge: Judge,
+    sender: &'a mpsc::Sender<Result<Chunk, Failure>>,
+}
+
+impl Reader<'_> {
+    fn run(mut self, name: &str, first: u64) -> Result<(), Ended> {
+        let mut chunk = Chunk::default();
+        loop {
+            let (number, line) = match self.lines.next() {
+                Ok(Some(line)) => line,
+                Ok(None) => break,
+                Err(error) => {
+                    self.send(&mut chunk)?;
+                    let at = self.lines.count() + 1;
+                    return Err(Ended::Failed(Failure::Failed(format!("{name}:{at}: {error}").into())));
+                }
+            };
+            if number >= first {
+                self.judge.take(number, line, &mut chunk);
+            }
+            if chunk.is_full() || self.lines.may_wait() {
+                self.send(&mut chunk)?;
+            }
+        }
+        self.send(&mut chunk)?;
+        let count = self.lines.count();
+        if first > count + 1 {
+            let reason = format!("--from-line {first}: {name} has {count} lines; accepted: 1 to {}", count + 1);
+            return Err(Ended::Failed(Failure::Usage(reason)));
+        }
+        Ok(())
+    }
+
+    fn send(&self, chunk: &mut Chunk) -> Result<(), Ended> {
+        if chunk.events.is_empty() && chunk.invalid.is_empty() {
+            return Ok(());
+        }
+        self.sender.blocking_send(Ok(std::mem::take(chunk))).map_err(|_| Ended::Unwanted)
+    }
+}
+
+impl Chunk {
+    fn is_full(&self) -> bool {
+        self.events.len() + self.invalid.len() >= LINES || self.bytes >= BYTES
+    }
+
+    fn append(&mut self, mut later: Self) {
+        self.end = later.end;
+        self.events.append(&mut later.events);
+        self.invalid.append(&mut later.invalid);
+    }
+}
+
+/// Tells events from what is none, as the services do.
+struct Judge {
+    limits: EventLimits,
+    partition: PartitionId,
+}
+
+impl Judge {
+    fn new(limits: EventLimits) -> Self {
+        Self { limits, partition: PartitionId::new("input", 0) }
+    }
+
+    fn take(&self, number: u64, line: Line, chunk: &mut Chunk) {
+        chunk.end = number + 1;
+        let line = match line {
+            Line::TooLong => {
+                let reason = format!("a line of more than {MAX_LINE} bytes");
+                chunk.invalid.push(InvalidLine { number, kind: "too_long", reason });
+                return;
+            }
+            Line::Text(line) if line.trim_ascii().is_empty() => return,
+            Line::Text(line) => Bytes::from(line),
+        };
+        chunk.bytes += line.len();
+        let record = Record {
+            partition: self.partition.clone(),
+            offset: number as i64,
+            timestamp: Some(SystemClock.now()),
+            key: None,
+            value: Some(line.clone()),
+            headers: Vec::new(),
+        };
+        match self.limits.admit(&record) {
+            Ok(event) => chunk.events.push(GivenEvent { event, line }),
+            Err(reason) => {
+                chunk.invalid.push(InvalidLine { number, kind: reason.kind().as_str(), reason: reason.to_string() })
+            }
+        }
+    }
+}

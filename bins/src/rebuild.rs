@@ -1,0 +1,232 @@
+//! Totals of days, recomputed from the stored events.
+#![allow(clippy::print_stdout, reason = "these are the command's answers")]
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Args;
+use comfy_table::CellAlignment;
+use indicatif::{ProgressBar, ProgressStyle};
+use netagg_core::ports::Cache;
+use netagg_core::{Day, Error, Month};
+use netagg_kafka::{KafkaTopics, PartitionLag};
+use netagg_pg::{Change, Left, PgConfig, Postgres, Repair, Repairs};
+use netagg_redis::{RedisCache, RedisConfig};
+use tokio::time::Instant;
+
+use crate::admin::{duration, table};
+use crate::audit::check_range;
+use crate::config::{Groups, Kafka};
+use crate::{Failure, Shutdown};
+
+/// How long the broker has to say how far the ingestor is.
+const BROKER_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long the cache has to take an invalidation, its first connection included.
+const CACHE_LIMIT: Duration = Duration::from_secs(2);
+
+/// What to rebuild.
+#[derive(Clone, Debug, Args)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Rebuild {
+    /// The first day, such as 2025-10-01
+    #[arg(long, value_name = "DAY")]
+    from: Day,
+    /// The last day, inclusive
+    #[arg(long, value_name = "DAY")]
+    to: Day,
+    /// Tell what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// How long to wait for the ingestor to store what the totals contain, and for other repairs to end
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    wait: Duration,
+}
+
+/// Where everything is.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Places {
+    /// Events and totals.
+    pub postgres: PgConfig,
+    /// The cache, which is told what changes.
+    pub redis: RedisConfig,
+    /// The broker, which knows whether the ingestor has read everything.
+    pub kafka: Kafka,
+    /// The services' groups.
+    pub groups: Groups,
+}
+
+impl Rebuild {
+    /// Recomputes the days and prints what changed; exit code 1 if a day had to be left as it is.
+    ///
+    /// # Errors
+    /// When the range is of dropped months, or the database cannot be reached.
+    pub async fn run(self, places: Places, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+        check_range(Some(self.from), Some(self.to))?;
+        let postgres = Postgres::new(places.postgres.clone());
+        postgres.check_schema().await?;
+        if let Some(dropped) = postgres.retention().dropped_through().await?.filter(|month| self.from.month() <= *month)
+        {
+            return Err(Failure::Usage(format!(
+                "--from {}: the events of the months up to {dropped} are dropped; accepted: a day from {} on",
+                self.from,
+                dropped.next().first_day()
+            )));
+        }
+        let repairs = postgres.repairs();
+        let days = repairs.days(self.from, self.to).await?;
+        if days.is_empty() {
+            println!("Nothing to do: no events and no totals from {} to {}.", self.from, self.to);
+            return Ok(ExitCode::SUCCESS);
+        }
+        if !self.dry_run {
+            // Should this end before it is done, an aggregator goes on with it, or the next rebuild.
+            repairs.mark(&days).await?;
+        }
+        let cache = RedisCache::new(places.redis.clone())?;
+        let mut cache_limit = CACHE_LIMIT;
+        let mut outcome = Outcome::default();
+        let bar = progress_bar(days.len());
+        for of_month in days.chunk_by(|one, other| one.month() == other.month()) {
+            let [first, ..] = of_month else { continue };
+            bar.set_message(first.month().to_string());
+            let repair = tokio::select! {
+                repair = self.prepare(&repairs, of_month, &places) => repair?,
+                () = shutdown.token().cancelled_owned() => break,
+            };
+            let left: Vec<(Day, Left)> = repair.left().iter().map(|(day, left)| (*day, *left)).collect();
+            let changes = if self.dry_run { repair.changes() } else { repair.finish().await? };
+            if !self.dry_run && !changes.is_empty() {
+                outcome.untold.insert(first.month());
+                if tell(&cache, &outcome.untold, cache_limit).await {
+                    outcome.untold.clear();
+                } else {
+                    cache_limit = Duration::ZERO;
+                }
+            }
+            outcome.done += of_month.len() - left.len();
+            outcome.changes.extend(changes);
+            outcome.left.extend(left);
+            bar.inc(of_month.len() as u64);
+        }
+        bar.finish_and_clear();
+        self.print(&outcome, days.len());
+        Ok(if outcome.done == days.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Everything up to the change of the totals. It may be broken off anywhere.
+    async fn prepare(&self, repairs: &Repairs, days: &[Day], places: &Places) -> Result<Repair, Error> {
+        let mut repair = repairs.begin(days, self.wait).await?;
+        if !self.dry_run && repair.uncounted() > 0 {
+            repair.count_the_uncounted().await?;
+        }
+        repair.wait_for_the_ingestor(self.wait).await?;
+        let is_behind = repair.left().values().any(|left| matches!(left, Left::Behind { .. }));
+        if is_behind && is_read_by_the_ingestor(&places.kafka, &places.groups, self.wait).await {
+            repair.forget_what_is_not_stored().await?;
+        }
+        Ok(repair)
+    }
+
+    fn print(&self, outcome: &Outcome, days: usize) {
+        let (verb, tense) = if self.dry_run { ("would change", "looked at") } else { ("changed", "rebuilt") };
+        if !outcome.changes.is_empty() {
+            let mut table = table(["day", "type", "column", "now", "then"]);
+            for change in &outcome.changes {
+                let number = |number: Option<i128>| number.map_or("-".to_owned(), |number| number.to_string());
+                table.add_row([
+                    change.day.to_string(),
+                    change.event_type.to_string(),
+                    change.column.as_str().to_owned(),
+                    number(change.before),
+                    number(change.after),
+                ]);
+            }
+            for column in table.column_iter_mut().skip(3) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+            println!("{table}");
+        }
+        let changed: BTreeSet<Day> = outcome.changes.iter().map(|change| change.day).collect();
+        println!("{} of {days} days {tense}, {} {verb}.", outcome.done, changed.len());
+        for (day, left) in &outcome.left {
+            match left {
+                Left::Busy => println!("{day}: left as it is, another repair of it goes on"),
+                Left::Behind { events } => {
+                    println!("{day}: left as it is, the ingestor is {events} events behind on that day");
+                }
+            }
+        }
+        let stopped = days - outcome.done - outcome.left.len();
+        if stopped > 0 {
+            println!("Stopped before {stopped} days.");
+        }
+        if !self.dry_run && outcome.done < days {
+            println!("What is left stays marked: an aggregator repairs it, or this command does, called again.");
+        }
+        if !outcome.untold.is_empty() {
+            let months = outcome.untold.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");
+            println!(
+                "The cache could not be told: answers about {months} may be as old as CACHE_AGG_DAY_TTL and \
+                 CACHE_AGG_MONTH_TTL allow."
+            );
+        }
+    }
+}
+
+/// What was done of the days.
+#[derive(Debug, Default)]
+struct Outcome {
+    done: usize,
+    changes: Vec<Change>,
+    left: Vec<(Day, Left)>,
+    /// Months that changed, of which the cache does not know.
+    untold: BTreeSet<Month>,
+}
+
+/// Whether the ingestors read, within `patience`, all that is in the topic now. A broker that does not answer is a no.
+async fn is_read_by_the_ingestor(kafka: &Kafka, groups: &Groups, patience: Duration) -> bool {
+    let Ok(topics) = KafkaTopics::new(&kafka.client) else { return false };
+    let lag = async || {
+        let lag = tokio::time::timeout(BROKER_LIMIT, topics.lag(&groups.ingestor, &kafka.topic)).await;
+        lag.ok()?.ok()?
+    };
+    let begun = Instant::now();
+    let Some(now) = lag().await else { return false };
+    loop {
+        let Some(then) = lag().await else { return false };
+        let is_read = |(now, then): (&PartitionLag, &PartitionLag)| {
+            then.lag == 0 || then.committed.is_some_and(|committed| committed >= now.high)
+        };
+        if now.iter().zip(&then).all(is_read) {
+            return true;
+        }
+        if begun.elapsed() >= patience {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Tells the cache which months have changed; whether it could be told within `limit`.
+async fn tell(cache: &RedisCache, months: &BTreeSet<Month>, limit: Duration) -> bool {
+    let months: Vec<Month> = months.iter().copied().collect();
+    let begun = Instant::now();
+    while cache.invalidate(&months).await.is_err() {
+        if begun.elapsed() >= limit {
+            return false;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    true
+}
+
+fn progress_bar(days: usize) -> ProgressBar {
+    let bar = ProgressBar::new(days as u64);
+    match ProgressStyle::with_template("{bar:30} {pos}/{len} days {msg} {elapsed}") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}

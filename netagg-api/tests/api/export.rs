@@ -1,0 +1,208 @@
+//! Exports over HTTP, and the stream over gRPC.
+
+use std::time::Duration;
+
+use netagg_api::ApiLimits;
+use netagg_api::proto::GetUserDetailRequest;
+use netagg_api::proto::usage_service_client::UsageServiceClient;
+use netagg_core::testkit::{EventTemplate, event};
+use netagg_core::{Event, EventType};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tonic::Code;
+
+use crate::http_client::{Answer, get_ok, read, request_with};
+use crate::servers::{SOON, Servers};
+
+const DETAIL: &str = "/api/v1/users/user-1/detail";
+const NDJSON: &str = "application/x-ndjson";
+
+async fn export(servers: &Servers, target: &str, format: &str) -> Answer {
+    request_with(servers.http, "GET", target, &format!("accept: {format}\r\n")).await
+}
+
+fn text(answer: &Answer) -> String {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    String::from_utf8(answer.whole().expect("whole")).expect("UTF-8")
+}
+
+/// Newest first.
+fn many(count: u128) -> Vec<Event> {
+    let started_at = |id: u128| format!("2025-10-20T{:02}:{:02}:00Z", 23 - id / 60 % 24, 59 - id % 60);
+    (0..count)
+        .map(|id| event(EventTemplate { id, started_at: &started_at(id / 10), ..EventTemplate::default() }))
+        .collect()
+}
+
+/// More than the sockets on the way can hold.
+async fn add_much(servers: &Servers) {
+    let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000_000));
+    let large = |id| event(EventTemplate { id, meta: Some(&meta), ..EventTemplate::default() });
+    servers.add_events((0..60).map(large).collect()).await;
+}
+
+#[tokio::test]
+async fn lines_are_the_events_as_they_came() {
+    let servers = Servers::start().await;
+    let events = many(2_500);
+    servers.add_events(events.clone()).await;
+    let answer = export(&servers, DETAIL, NDJSON).await;
+    assert_eq!(answer.header("content-type"), Some(NDJSON));
+    assert_eq!((answer.header("cache-control"), answer.header("etag")), (Some("no-store"), None));
+    let decode = |text: &str| -> Vec<Event> {
+        text.lines().map(|line| Event::decode(line.as_bytes()).expect("an event")).collect()
+    };
+    assert_eq!(decode(&text(&answer)), events, "all of them, in order, fit to be imported");
+
+    // The same filters as a page's.
+    assert_eq!(decode(&text(&export(&servers, &format!("{DETAIL}?limit=3"), NDJSON).await)), events[..3]);
+    let cursor = get_ok(servers.http, &format!("{DETAIL}?limit=5")).await["next_cursor"].as_str().map(str::to_owned);
+    let rest = format!("{DETAIL}?cursor={}", cursor.expect("more"));
+    assert_eq!(decode(&text(&export(&servers, &rest, NDJSON).await)), events[5..]);
+    assert_eq!(text(&export(&servers, &format!("{DETAIL}?type=DATA"), NDJSON).await), "");
+    let wrong = export(&servers, &format!("{DETAIL}?limit=0&cursor=x&who=me"), NDJSON).await;
+    assert_eq!(wrong.wrong_parameters(), ["who", "cursor", "limit"]);
+}
+
+#[tokio::test]
+async fn a_table_has_a_header_and_quotes_what_needs_it() {
+    let servers = Servers::start().await;
+    let rich = event(EventTemplate {
+        id: 1,
+        source: "a \"b\",\r\nc",
+        user: "+79161234567",
+        event_type: EventType::Data,
+        started_at: "2025-10-20T12:00:00.5Z",
+        bytes_up: i64::MAX as u64,
+        meta: Some(r#"{"a":"1,2"}"#),
+        ..EventTemplate::default()
+    });
+    let plain = event(EventTemplate {
+        id: 2,
+        source: "=cmd|' /C calc'!A0",
+        user: "+79161234567",
+        duration_sec: None,
+        ..EventTemplate::default()
+    });
+    servers.add_events(vec![rich, plain]).await;
+    let answer = export(&servers, "/api/v1/users/+79161234567/detail", "text/csv").await;
+    assert_eq!(answer.header("content-type"), Some("text/csv; charset=utf-8; header=present"));
+    let expected = concat!(
+        "event_id,source_id,user_id,type,started_at,ended_at,duration_sec,bytes_up,bytes_down,meta\r\n",
+        "00000000-0000-0000-0000-000000000001,\"a \"\"b\"\",\r\nc\",+79161234567,DATA,2025-10-20T12:00:00.5Z,,60,",
+        "9223372036854775807,0,\"{\"\"a\"\":\"\"1,2\"\"}\"\r\n",
+        "00000000-0000-0000-0000-000000000002,'=cmd|' /C calc'!A0,+79161234567,CALL_OUT,2025-10-20T12:00:00Z,,,0,0,\r\n",
+    );
+    assert_eq!(text(&answer), expected);
+    let nobody = text(&export(&servers, "/api/v1/users/nobody/detail", "text/csv").await);
+    assert_eq!(nobody, expected[..expected.find('\n').expect("a line") + 1]);
+    let head = request_with(servers.http, "HEAD", "/api/v1/users/nobody/detail", "accept: text/csv\r\n").await;
+    assert_eq!((head.status, &*head.body), (200, ""));
+    assert_eq!(head.header("content-type"), answer.header("content-type"));
+}
+
+#[tokio::test]
+async fn an_export_that_fails_half_way_is_cut() {
+    let servers = Servers::start_failing_after(2, ApiLimits::default()).await;
+    servers.add_events(many(2_500)).await;
+    for encoding in ["", "accept-encoding: gzip\r\n"] {
+        let servers = Servers::start_failing_after(2, ApiLimits::default()).await;
+        servers.add_events(many(2_500)).await;
+        let cut = request_with(servers.http, "GET", DETAIL, &format!("accept: text/csv\r\n{encoding}")).await;
+        assert_eq!((cut.status, cut.whole()), (200, None), "it does not look like a whole one");
+        // And what cannot begin says so.
+        assert_eq!(export(&servers, DETAIL, NDJSON).await.problem()["status"], 503);
+    }
+    let mut client = UsageServiceClient::connect(format!("http://{}", servers.grpc)).await.expect("connected");
+    let request = GetUserDetailRequest { user_id: "user-1".to_owned(), ..GetUserDetailRequest::default() };
+    let mut stream = client.stream_user_detail(request.clone()).await.expect("a stream").into_inner();
+    let mut count = 0;
+    let status = loop {
+        match stream.message().await {
+            Ok(Some(message)) => count += message.items.len(),
+            Ok(None) => panic!("it looks whole"),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((count, status.code()), (2_000, Code::Unavailable));
+    assert_eq!(client.stream_user_detail(request).await.expect_err("away").code(), Code::Unavailable);
+}
+
+#[tokio::test]
+async fn a_stream_has_what_an_export_has() {
+    let servers = Servers::start().await;
+    let events = many(2_500);
+    servers.add_events(events.clone()).await;
+    let mut client = UsageServiceClient::connect(format!("http://{}", servers.grpc)).await.expect("connected");
+    for (limit, expected) in [(0, 2_500), (7, 7)] {
+        let request = GetUserDetailRequest { user_id: "user-1".to_owned(), limit, ..GetUserDetailRequest::default() };
+        let mut stream = client.stream_user_detail(request).await.expect("a stream").into_inner();
+        let mut ids = Vec::new();
+        while let Some(message) = stream.message().await.expect("no error") {
+            assert!(!message.items.is_empty());
+            ids.extend(message.items.into_iter().map(|item| item.event_id));
+        }
+        let expected: Vec<_> = events[..expected].iter().map(|event| event.fields().event_id.to_string()).collect();
+        assert_eq!(ids, expected);
+    }
+    let wrong = GetUserDetailRequest { limit: -1, cursor: "x".to_owned(), ..GetUserDetailRequest::default() };
+    let status = client.stream_user_detail(wrong).await.expect_err("wrong");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    for name in ["user_id", "limit", "cursor"] {
+        assert!(status.message().contains(name), "{status}");
+    }
+}
+
+async fn begin(servers: &Servers) -> TcpStream {
+    let mut stream = TcpStream::connect(servers.http).await.expect("connected");
+    let request = format!("GET {DETAIL} HTTP/1.1\r\nhost: test\r\naccept: {NDJSON}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    stream.readable().await.expect("an answer");
+    stream
+}
+
+/// Asks until the one place for exports is free again.
+async fn expect_room(servers: &Servers) {
+    let ask = async {
+        while export(servers, "/api/v1/users/nobody/detail", NDJSON).await.status == 503 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, ask).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn only_so_many_exports_at_a_time_and_none_for_a_client_that_is_gone() {
+    let limits = ApiLimits { max_exports: 1, ..ApiLimits::default() };
+    let servers = Servers::start_failing_after(1_000, limits).await;
+    add_much(&servers).await;
+    let stream = begin(&servers).await;
+    let busy = export(&servers, DETAIL, NDJSON).await;
+    assert_eq!((busy.problem()["status"].as_u64(), busy.header("retry-after")), (Some(503), Some("5")));
+    // Pages go on.
+    get_ok(servers.http, &format!("{DETAIL}?limit=1")).await;
+    drop(stream);
+    expect_room(&servers).await;
+    assert!(1_000 - servers.reads_left() < 30, "the rest is not read: {} reads", 1_000 - servers.reads_left());
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_is_given_up() {
+    let limits = ApiLimits { max_exports: 1, idle_timeout: Duration::from_millis(300), ..ApiLimits::default() };
+    let servers = Servers::start_failing_after(1_000, limits).await;
+    add_much(&servers).await;
+    let stalled = begin(&servers).await;
+    expect_room(&servers).await;
+    assert!(1_000 - servers.reads_left() < 30, "the rest is not read: {} reads", 1_000 - servers.reads_left());
+    assert_eq!(read(stalled).await.whole(), None);
+}
+
+#[tokio::test]
+async fn a_stop_cuts_an_export() {
+    let limits = ApiLimits { stop_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let servers = Servers::start_with(limits).await;
+    add_much(&servers).await;
+    let mut stream = begin(&servers).await;
+    assert!(stream.read(&mut [0; 100]).await.expect("the beginning") > 0);
+    servers.stopped().await;
+}

@@ -1,0 +1,13 @@
+//! The topic of dead letters: writing it, reading it, and sending what is in it once more.
+
+mod letter;
+mod reader;
+mod replay;
+mod replayed;
+mod writer;
+
+pub use letter::{LetterOrigin, Replayable, StoredLetter, Unreplayable};
+pub use reader::{KafkaLetterReader, Letters};
+pub use replay::KafkaReplay;
+pub use replayed::Replayed;
+pub use writer::KafkaDeadLetters;

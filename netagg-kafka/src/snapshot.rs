@@ -1,0 +1,177 @@
+//! What a topic holds at one moment, read once.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use netagg_core::{Error, PartitionId, Record, Timestamp};
+use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::message::Message;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::error::{self, KAFKA};
+use crate::topics::{self, REQUEST};
+use crate::{ConfigError, KafkaConfig, log, record};
+
+/// How long one poll lasts at most.
+const POLL: Duration = Duration::from_millis(100);
+/// How long a broker may say nothing.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// The offsets that a topic has when the snapshot is taken, to be read by a consumer without a group. Memory is bounded
+/// by what librdkafka fetches ahead.
+///
+/// Records of transactions that are open or were aborted are not among what is read.
+pub(crate) struct Snapshot {
+    consumer: BaseConsumer<Context>,
+    topic: Arc<str>,
+    /// By partition; none is empty.
+    spans: BTreeMap<i32, Range<i64>>,
+}
+
+impl Snapshot {
+    /// Of all that `topic` has now; `None` if it is not there.
+    pub(crate) async fn take(config: &KafkaConfig, topic: &str) -> Result<Option<Self>, Error> {
+        let consumer: BaseConsumer<Context> = config
+            .reader()
+            .create_with_context(Context)
+            .map_err(|error| Error::internal(KAFKA, ConfigError::from(error)))?;
+        let topic: Arc<str> = topic.into();
+        let take = move || {
+            let partitions = topics::partitions(consumer.client(), &topic).map_err(|error| error::of(error, &topic))?;
+            let Some(partitions) = partitions else { return Ok(None) };
+            let spans = partitions.into_iter().map(|partition| (partition.number, partition.low..partition.high));
+            let mut snapshot = Self { spans: spans.collect(), consumer, topic };
+            snapshot.forget_empty();
+            Ok(Some(snapshot))
+        };
+        tokio::task::spawn_blocking(take).await.map_err(|error| Error::internal(KAFKA, error))?
+    }
+
+    /// Leaves out what comes before the first record whose timestamp is not before `since`, in each partition.
+    pub(crate) fn start_at(&mut self, since: Timestamp) -> Result<(), Error> {
+        self.find(since).map_err(|error| error::of(error, &self.topic))
+    }
+
+    fn find(&mut self, since: Timestamp) -> KafkaResult<()> {
+        let mut wanted = TopicPartitionList::with_capacity(self.spans.len());
+        for partition in self.spans.keys() {
+            // negative ones have other meanings
+            wanted.add_partition_offset(&self.topic, *partition, Offset::Offset(since.as_millis().max(0)))?;
+        }
+        let found = self.consumer.offsets_for_times(wanted, REQUEST)?;
+        for element in found.elements() {
+            element.error()?;
+            if let Some(span) = self.spans.get_mut(&element.partition()) {
+                span.start = match element.offset() {
+                    Offset::Offset(offset) => span.start.max(offset),
+                    _ => span.end,
+                };
+            }
+        }
+        self.forget_empty();
+        Ok(())
+    }
+
+    /// Leaves out everything but `offsets` of `partition`.
+    pub(crate) fn narrow(&mut self, partition: i32, offsets: Range<i64>) {
+        self.spans.retain(|number, _| *number == partition);
+        for span in self.spans.values_mut() {
+            *span = span.start.max(offsets.start)..span.end.min(offsets.end);
+        }
+        self.forget_empty();
+    }
+
+    /// Leaves out the partitions that are not named, and what comes before the offset named.
+    pub(crate) fn start_from(&mut self, starts: &BTreeMap<i32, i64>) {
+        self.spans.retain(|number, span| {
+            let start = starts.get(number);
+            span.start = start.map_or(span.end, |start| span.start.max(*start));
+            !span.is_empty()
+        });
+    }
+
+    fn forget_empty(&mut self) {
+        self.spans.retain(|_, span| !span.is_empty());
+    }
+
+    /// Calls `each` with the records, those of a partition in order, as long as it asks for more of that partition.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// When the broker refuses, or has said nothing for 30 s.
+    pub(crate) fn read(mut self, mut each: impl FnMut(Record) -> bool) -> Result<(), Error> {
+        self.assign().map_err(|error| error::of(error, &self.topic))?;
+        let mut heard = Instant::now();
+        let mut complaint = None;
+        while !self.spans.is_empty() {
+            let has_answered = match self.consumer.poll(POLL) {
+                Some(Ok(message)) => {
+                    let (number, offset) = (message.partition(), message.offset());
+                    if let Some(span) = self.spans.get(&number) {
+                        let goes_on = span.contains(&offset)
+                            && each(record::copy(&message, PartitionId::new(Arc::clone(&self.topic), number)));
+                        if !goes_on || offset + 1 >= span.end {
+                            self.spans.remove(&number);
+                        }
+                    }
+                    true
+                }
+                // the last offsets of a partition may hold no record
+                Some(Err(KafkaError::PartitionEOF(number))) => {
+                    self.spans.remove(&number);
+                    true
+                }
+                Some(Err(error)) => match error::of(error, &self.topic) {
+                    error @ Error::Unavailable { .. } => {
+                        complaint = Some(error);
+                        false
+                    }
+                    error => return Err(error),
+                },
+                None => false,
+            };
+            if has_answered {
+                heard = Instant::now();
+            } else if heard.elapsed() > SILENCE {
+                let silence = || Error::unavailable(KAFKA, KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
+                return Err(complaint.unwrap_or_else(silence));
+            }
+        }
+        Ok(())
+    }
+
+    fn assign(&self) -> KafkaResult<()> {
+        let mut list = TopicPartitionList::with_capacity(self.spans.len());
+        for (partition, span) in &self.spans {
+            list.add_partition_offset(&self.topic, *partition, Offset::Offset(span.start))?;
+        }
+        self.consumer.assign(&list)
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("topic", &self.topic).field("spans", &self.spans).finish_non_exhaustive()
+    }
+}
+
+struct Context;
+
+impl ConsumerContext for Context {}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        log::forward(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        // the read that fails tells its caller
+        tracing::debug!(%error, reason, "kafka reader");
+    }
+}

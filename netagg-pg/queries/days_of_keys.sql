@@ -1,0 +1,10 @@
+-- As days_stored.sql, over the events of some keys.
+SELECT (started_at AT TIME ZONE 'UTC')::date, type::text, count(*)::text, coalesce(sum(duration_sec), 0)::text,
+       sum(bytes_up)::text, sum(bytes_down)::text
+FROM events_raw
+JOIN unnest($3::uuid[]) AS wanted (key)
+    ON wanted.key = encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
+                                            || uuid_send(event_id)) for 16), 'hex')::uuid
+WHERE started_at >= $1
+  AND started_at < $2
+GROUP BY 1, events_raw.type

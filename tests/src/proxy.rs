@@ -1,0 +1,87 @@
+//! A TCP proxy that can hold everything up, or cut every connection: a network that misbehaves.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+/// Forwards connections to another address, until it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    state: watch::Sender<State>,
+    _accepting: JoinSet<()>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct State {
+    stalls: bool,
+    /// Connections of an earlier one are closed.
+    generation: u64,
+}
+
+impl Proxy {
+    /// One to `target` of this machine.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn start(target: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let (state, states) = watch::channel(State { stalls: false, generation: 0 });
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((client, _)) = listener.accept().await {
+                connections.spawn(forward(client, target, states.clone()));
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Self { port, state, _accepting: accepting }
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Holds everything up: connections stay open, and nothing passes.
+    pub fn stall(&self) {
+        self.state.send_modify(|state| state.stalls = true);
+    }
+
+    /// Ends [`Self::stall`]; what was held up passes.
+    pub fn pass(&self) {
+        self.state.send_modify(|state| state.stalls = false);
+    }
+
+    /// Closes every connection; new ones pass.
+    pub fn cut(&self) {
+        self.state.send_modify(|state| state.generation += 1);
+    }
+}
+
+async fn forward(client: TcpStream, target: u16, mut states: watch::Receiver<State>) {
+    let generation = states.borrow().generation;
+    let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], target))).await else { return };
+    let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
+    tokio::select! {
+        () = copy(from_client, to_server, states.clone()) => {}
+        () = copy(from_server, to_client, states.clone()) => {}
+        _ = states.wait_for(|state| state.generation != generation) => {}
+    }
+}
+
+/// Until one side is closed.
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut states: watch::Receiver<State>) {
+    let mut buffer = vec![0; 64 * 1024];
+    while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
+        if states.wait_for(|state| !state.stalls).await.is_err() || to.write_all(&buffer[..bytes]).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Services that die at each place where a wrong order of things would show.
+
+use futures::{StreamExt as _, stream};
+use netagg_core::crash::CrashPoint;
+use netagg_tests::programs::Process;
+
+use super::adversary::Adversary;
+use super::installation::{Installation, PATIENCE};
+
+/// Records published before, and after, the death of a service.
+const RECORDS: usize = 400;
+
+/// Installations at work at a time.
+const AT_ONCE: usize = 4;
+
+/// 128 and SIGABRT.
+const ABORTED: i32 = 134;
+
+/// A service, where it dies, and what brings it there.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    service: &'static str,
+    point: CrashPoint,
+    provocation: Provocation,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Provocation {
+    /// Its work; it passes so many times before it dies.
+    Work(u32),
+    /// A second member, which takes partitions over.
+    Rebalance,
+    /// SIGTERM in the middle of work.
+    Stop,
+}
+
+fn cases() -> Vec<Case> {
+    use CrashPoint::*;
+    use Provocation::{Rebalance, Stop, Work};
+    let of = |service: &'static str| move |(point, provocation)| Case { service, point, provocation };
+    let both = [
+        (Fetched, Work(0)),
+        (Assigned, Work(0)),
+        (Revoked, Rebalance),
+        (LedgerRefused, Work(0)),
+        (LedgerEntered, Work(3)),
+        (ConflictsMarked, Work(0)),
+        (ProgressNoted, Work(2)),
+        (Committed, Work(3)),
+        (BatchDone, Work(1)),
+        (OffsetsCommitted, Work(0)),
+        (Stopping, Stop),
+        (Drained, Stop),
+    ];
+    let ingestor = [
+        (DeadLettersInFlight, Work(1)),
+        (DeadLettersSent, Work(2)),
+        (PartitionAttached, Work(1)),
+        (PartitionMade, Work(0)),
+        (EventsCopied, Work(2)),
+    ];
+    let aggregator = [(TotalsAdded, Work(2)), (RepairComputed, Work(0)), (RepairApplied, Work(0))];
+    let cases = both.into_iter().chain(ingestor).map(of("ingestor"));
+    cases.chain(both.into_iter().chain(aggregator).map(of("aggregator"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_a_service_dies_nothing_is_lost_or_doubled() {
+    stream::iter(cases()).map(dies_and_comes_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
+#[test]
+fn every_crash_point_is_visited() {
+    // Those of retention are visited where months are dropped.
+    let mut visited: Vec<CrashPoint> = cases().into_iter().map(|case| case.point).collect();
+    visited.extend(super::retention::CRASH_POINTS);
+    for point in CrashPoint::ALL {
+        assert!(visited.contains(point), "{}", point.as_str());
+    }
+}
+
+async fn dies_and_comes_back(Case { service, point, provocation }: Case) {
+    let mut installation = Installation::new().await;
+    // Many small batches: some of each have duplicates, conflicts and dead letters.
+    for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
+        installation.set(variable, "40");
+    }
+    let other = if service == "ingestor" { "aggregator" } else { "ingestor" };
+    let mut adversary = Adversary::new(&installation, 1_000 + point as u64);
+    adversary.publish(RECORDS).await;
+    let _other = installation.start(other);
+
+    let passes =
+        if let Provocation::Work(passes @ 1..) = provocation { format!("{passes}*off->") } else { String::new() };
+    installation.set("FAILPOINTS", &format!("{}={passes}return", point.as_str()));
+    let mut doomed = installation.start(service);
+    installation.set("FAILPOINTS", "");
+    let second = match provocation {
+        Provocation::Work(_) => None,
+        Provocation::Rebalance => {
+            installation.readiness(service, 200).await;
+            Some(installation.another(service))
+        }
+        Provocation::Stop => {
+            installation.readiness(service, 200).await;
+            doomed.terminate();
+            None
+        }
+    };
+    let code = doomed.code(PATIENCE).await;
+    assert_eq!(
+        code,
+        ABORTED,
+        "{service} was to die at {} (it must be built with --all-features)\n{}",
+        point.as_str(),
+        doomed.stderr()
+    );
+    adversary.publish(RECORDS).await;
+    let _survivors: (Option<Process>, Process) = (second, installation.start(service));
+    installation.withstood(&adversary).await;
+}

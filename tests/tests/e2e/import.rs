@@ -1,0 +1,233 @@
+//! `netagg import`: files of events, into the topic.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use bytes::Bytes;
+use netagg_core::ports::{Clock, SystemClock};
+use netagg_core::testkit::{EventTemplate, event};
+use netagg_core::{Record, Timestamp};
+use netagg_tests::{eventually, programs};
+use tempfile::TempDir;
+
+use super::installation::{Ended, Installation, PATIENCE, figure};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plain_and_packed_files_are_stored_and_counted_once_however_often_they_come() {
+    let installation = Installation::new().await;
+    let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    let folder = TempDir::new().expect("a folder");
+    let lines: Vec<_> = (0..300).map(line).collect();
+    let (plain, gzipped, zstd) = (&lines[..100], &lines[100..200], &lines[200..]);
+    // names say nothing, and files may be put together
+    let files = [
+        file(&folder, "plain.gz", plain.concat().as_bytes()),
+        file(&folder, "gzip", &[gzip(&gzipped[..40].concat()), gzip(&gzipped[40..].concat())].concat()),
+        file(&folder, "zstd.txt", &[pack_zstd(&zstd[..40].concat()), pack_zstd(&zstd[40..].concat())].concat()),
+    ];
+    for _ in 0..2 {
+        for file in &files {
+            let ended = import(&installation, file, &[]).await;
+            assert_eq!(ended.code, 0, "{}", ended.stderr);
+            assert_eq!(figure(&ended.stdout, "events_published"), "100");
+            assert_eq!(figure(&ended.stdout, "lines_left_out"), "0");
+        }
+    }
+    installation.drained_and_exact(300).await;
+    let published = published(&installation).await;
+    assert_eq!(published.len(), 600);
+    for (key, value, at) in published {
+        let event: serde_json::Value = serde_json::from_str(&value).expect("JSON");
+        assert_eq!(key.as_deref(), event["user_id"].as_str(), "keyed by the user");
+        assert!(lines.contains(&format!("{value}\n")), "as it stands: {value}");
+        let age = SystemClock.now().as_micros() - at.expect("a time").as_micros();
+        assert!(age < PATIENCE.as_micros() as i64, "received now");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn invalid_lines_are_named_and_left_out_or_nothing_is_published() {
+    let installation = Installation::new().await;
+    let folder = TempDir::new().expect("a folder");
+    let old = line(3).replace("2025-10-20", "1999-10-20");
+    let escape = "\u{1b}[2J\"x\n";
+    let long = format!("{}\n", "x".repeat(3 << 20));
+    let [first, second, last] = [1, 2, 4].map(line);
+    let lines = ["\u{feff}", &first, "\r\n", "no JSON\n", &second, &old, escape, &long, "\n", last.trim_end()];
+    let mixed = file(&folder, "mixed", lines.concat().as_bytes());
+
+    let ended = import(&installation, &mixed, &["--strict"]).await;
+    assert_eq!((ended.code, &*ended.stdout), (1, ""), "{}", ended.stderr);
+    assert!(ended.stderr.contains("nothing is published"), "{}", ended.stderr);
+    assert_eq!(published(&installation).await, []);
+    let ended = import(&installation, &mixed, &[]).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert_eq!(figure(&ended.stdout, "events_published"), "3");
+    assert_eq!(figure(&ended.stdout, "lines_left_out"), "4");
+    for told in
+        ["mixed:3: left out: malformed_json", "mixed:5: left out: too_old", "mixed:6: ", "mixed:7: left out: too_long"]
+    {
+        assert!(ended.stderr.contains(told), "{told} in {}", ended.stderr);
+    }
+    assert!(!ended.stderr.contains('\u{1b}'), "{:?}", ended.stderr);
+    let mut values: Vec<_> = published(&installation).await.into_iter().map(|(_, value, _)| value).collect();
+    values.sort();
+    assert_eq!(values, [first, second, last].map(|line| line.trim_end().to_owned()));
+
+    // Of many, the first are named and all are counted.
+    let bad = file(&folder, "bad", &b"bad\n".repeat(10_000));
+    let ended = import(&installation, &bad, &[]).await;
+    assert!(ended.stderr.contains("bad:20: ") && !ended.stderr.contains("bad:21: "), "{}", ended.stderr);
+    assert!(ended.stderr.contains("9980 more; of all 10000: 10000 malformed_json"), "{}", ended.stderr);
+
+    let good = file(&folder, "good", line(5).as_bytes());
+    assert_eq!(import(&installation, &good, &["--strict"]).await.code, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_is_told() {
+    let installation = Installation::new().await;
+    let folder = TempDir::new().expect("a folder");
+    let good = file(&folder, "good", line(0).as_bytes());
+    for (path, more, told) in [
+        (Path::new("/no/such/file"), &[][..], "/no/such/file: it cannot be read"),
+        (folder.path(), &[], "it is a directory"),
+        (Path::new("-"), &["--strict"], "stdin with --strict"),
+        (&good, &["--from-line", "3"], "--from-line 3"),
+        (&good, &["--from-line", "0"], "--from-line"),
+    ] {
+        let ended = import(&installation, path, more).await;
+        assert_eq!(ended.code, 2, "{}", ended.stderr);
+        assert!(ended.stderr.contains(told), "{told} in {}", ended.stderr);
+    }
+    assert_eq!(published(&installation).await, []);
+
+    let lines: Vec<_> = (0..20_000).map(line).collect();
+    let packed = gzip(&lines.concat());
+    let cut = file(&folder, "cut", &packed[..packed.len() / 2]);
+    let ended = import(&installation, &cut, &[]).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("the gzip data is cut or corrupt"), "{}", ended.stderr);
+    let before = go_on_line(&ended.stderr) - 1;
+    assert!(before > 0 && ended.stderr.contains(&format!("cut:{}: ", before + 1)), "{}", ended.stderr);
+    assert_eq!(published(&installation).await.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_goes_on_where_it_was_interrupted_and_users_stay_in_order() {
+    const LINES: usize = 200_000;
+    let installation = Installation::new().await;
+    let folder = TempDir::new().expect("a folder");
+    let lines: Vec<_> = (0..LINES).map(line).collect();
+    let path = file(&folder, "many", lines.concat().as_bytes());
+    let mut process = installation.command(&["import", path.to_str().expect("a path")]);
+    eventually(PATIENCE, "events arrive", async || {
+        if installation.offsets().await > 0 { Ok(()) } else { Err("none".to_owned()) }
+    })
+    .await;
+    process.terminate();
+    assert_eq!(process.code(PATIENCE).await, 1, "{}", process.stderr());
+    let at = go_on_line(&process.stderr());
+    assert!((2..LINES).contains(&at), "{}", process.stderr());
+
+    let ended = import(&installation, &path, &["--from-line", &at.to_string()]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    assert_eq!(figure(&ended.stdout, "events_published"), (LINES + 1 - at).to_string());
+    let mut of_user = BTreeMap::<_, Vec<String>>::new();
+    let mut all = 0;
+    for (key, value, _) in published(&installation).await {
+        let values = of_user.entry(key).or_default();
+        // Those after the line named may have come before, too.
+        if !values.contains(&value) {
+            values.push(value);
+            all += 1;
+        }
+    }
+    assert_eq!(all, LINES);
+    let mut expected = BTreeMap::<_, Vec<String>>::new();
+    for (number, line) in lines.iter().enumerate() {
+        expected.entry(Some(user(number))).or_default().push(line.trim_end().to_owned());
+    }
+    assert!(of_user == expected, "the events of a user are in the order of the file");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_piped_in_are_published_as_they_come() {
+    let installation = Installation::new().await;
+    let names = ["KAFKA_BROKERS", "KAFKA_TOPIC"];
+    let mut process = Command::new(programs::path("netagg"))
+        .args(["import", "-"])
+        .env_clear()
+        .envs(names.map(|name| (name, installation.variable(name))))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("started");
+    let mut input = process.stdin.take().expect("a pipe");
+    let mut count = 0;
+    for more in [1, 20, 1] {
+        for _ in 0..more {
+            count += 1;
+            input.write_all(line(count).as_bytes()).expect("written");
+        }
+        eventually(PATIENCE, "the lines are published", async || match published(&installation).await.len() {
+            found if found == count => Ok(()),
+            found => Err(format!("{found} of {count}")),
+        })
+        .await;
+    }
+    drop(input);
+    let code = eventually(Duration::from_secs(30), "it ends", async || match process.try_wait() {
+        Ok(Some(status)) => Ok(status.code()),
+        other => Err(format!("{other:?}")),
+    });
+    assert_eq!(code.await, Some(0));
+}
+
+fn user(number: usize) -> String {
+    format!("user-{}", number % 10_007)
+}
+
+/// The event of this number, as a line.
+fn line(number: usize) -> String {
+    let user = user(number);
+    let event = event(EventTemplate { id: number as u128, source: "file", user: &user, ..EventTemplate::default() });
+    String::from_utf8(event.encode()).expect("UTF-8") + "\n"
+}
+
+fn gzip(text: &str) -> Vec<u8> {
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(text.as_bytes()).expect("packed");
+    encoder.finish().expect("packed")
+}
+
+fn pack_zstd(text: &str) -> Vec<u8> {
+    zstd::encode_all(text.as_bytes(), 1).expect("packed")
+}
+
+fn file(folder: &TempDir, name: &str, content: &[u8]) -> PathBuf {
+    let path = folder.path().join(name);
+    std::fs::write(&path, content).expect("written");
+    path
+}
+
+async fn import(installation: &Installation, path: &Path, more: &[&str]) -> Ended {
+    installation.run("netagg", &[&["import", path.to_str().expect("a path")], more].concat()).await
+}
+
+/// The line that a message says to go on with.
+fn go_on_line(stderr: &str) -> usize {
+    let (_, after) = stderr.split_once("--from-line ").unwrap_or_else(|| panic!("where to go on: {stderr}"));
+    let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().expect("a number")
+}
+
+/// Key, value and time of the messages on the topic, those of a partition in order.
+async fn published(installation: &Installation) -> Vec<(Option<String>, String, Option<Timestamp>)> {
+    let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("UTF-8");
+    let tell = |record: Record| (record.key.map(text), record.value.map(text).unwrap_or_default(), record.timestamp);
+    installation.messages().await.into_iter().map(tell).collect()
+}

@@ -1,0 +1,159 @@
+//! A database that answers and refuses, sessions that are cut, and a network that stalls: waited out, told, and exact.
+
+use netagg_tests::eventually;
+use netagg_tests::proxy::Proxy;
+use sqlx::{AssertSqlSafe, PgPool};
+
+use super::adversary::Adversary;
+use super::installation::{Installation, PATIENCE};
+
+/// Makes every write to a ledger fail with the SQLSTATE in the table `refusal`, as often as it says.
+const REFUSAL: &str = "
+    CREATE TABLE refusal (code text, times bigint);
+    CREATE SEQUENCE refused;
+    CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE asked refusal;
+    BEGIN
+        SELECT * INTO asked FROM refusal;
+        IF FOUND AND nextval('refused') <= asked.times THEN
+            RAISE EXCEPTION 'refused on purpose' USING ERRCODE = asked.code;
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER refuse BEFORE INSERT ON event_identity FOR EACH STATEMENT EXECUTE FUNCTION refuse();
+    CREATE TRIGGER refuse BEFORE INSERT ON agg_identity FOR EACH STATEMENT EXECUTE FUNCTION refuse();";
+
+async fn execute(pool: &PgPool, statements: impl Into<String>) {
+    sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(pool).await.expect("executed");
+}
+
+/// Ends every session of our services.
+async fn cut_sessions(pool: &PgPool) {
+    execute(pool, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'netagg-%'")
+        .await;
+}
+
+/// Waits until a service says that the database is why it is not ready, and a reason that contains `what`.
+async fn not_ready(installation: &Installation, service: &str, what: &str) {
+    eventually(PATIENCE, &format!("{service} says {what}"), async || {
+        let (status, body) = installation.ops(service, "/readyz").await?;
+        let report: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+        match report["dependencies"]["postgres"].as_str() {
+            Some(reason) if status == 503 && reason.contains(what) => Ok(()),
+            _ => Err(body),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_the_database_refuses_for_a_while_is_waited_out() {
+    let installation = Installation::new().await;
+    let pool = installation.pool().await;
+    execute(&pool, REFUSAL).await;
+    let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    let mut adversary = Adversary::new(&installation, 7);
+
+    // A full disk, too many connections, no memory, an I/O error, a privilege that is missing: told until it is over.
+    for (code, told) in [
+        ("53100", "refused on purpose"),
+        ("53300", "refused on purpose"),
+        ("53200", "refused on purpose"),
+        ("58030", "refused on purpose"),
+        ("42501", "grant the role what it lacks"),
+    ] {
+        execute(&pool, format!("INSERT INTO refusal VALUES ('{code}', 1000000000)")).await;
+        adversary.publish(200).await;
+        for name in ["ingestor", "aggregator"] {
+            not_ready(&installation, name, told).await;
+        }
+        execute(&pool, "TRUNCATE refusal").await;
+        for name in ["ingestor", "aggregator"] {
+            installation.readiness(name, 200).await;
+        }
+    }
+    // A deadlock, a serialization failure, a lock not had in time, a statement cancelled: tried again at once.
+    for code in ["40P01", "40001", "55P03", "57014"] {
+        execute(&pool, format!("ALTER SEQUENCE refused RESTART; INSERT INTO refusal VALUES ('{code}', 5)")).await;
+        adversary.publish(200).await;
+        eventually(PATIENCE, "it was refused five times", async || {
+            let asked: i64 =
+                sqlx::query_scalar("SELECT last_value FROM refused").fetch_one(&pool).await.expect("a number");
+            if asked > 5 { Ok(()) } else { Err(asked.to_string()) }
+        })
+        .await;
+        execute(&pool, "TRUNCATE refusal").await;
+    }
+    installation.withstood(&adversary).await;
+
+    // A database that only reads.
+    let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&pool).await.expect("a name");
+    let mut writer = pool.acquire().await.expect("a connection from before");
+    let read_only = format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on");
+    sqlx::raw_sql(AssertSqlSafe(read_only)).execute(&mut *writer).await.expect("altered");
+    cut_sessions(&pool).await;
+    adversary.publish(200).await;
+    for service in ["ingestor", "aggregator"] {
+        not_ready(&installation, service, "read-only").await;
+    }
+    let writable = format!("ALTER DATABASE \"{name}\" RESET default_transaction_read_only");
+    sqlx::raw_sql(AssertSqlSafe(writable)).execute(&mut *writer).await.expect("altered");
+    cut_sessions(&pool).await;
+
+    // Sessions cut again and again in the middle of work.
+    for _ in 0..20 {
+        adversary.publish(60).await;
+        cut_sessions(&pool).await;
+    }
+    installation.withstood(&adversary).await;
+    for service in &mut services {
+        assert!(service.is_running(), "{}", service.stderr());
+        let lines = service.stderr().lines().count();
+        assert!(lines < 300, "an outage is told, not repeated: {lines} lines");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_stalls_or_breaks_is_waited_out() {
+    let direct = Installation::new().await;
+    let database = url::Url::parse(direct.variable("DATABASE_URL")).expect("a URL");
+    let cache = url::Url::parse(direct.variable("REDIS_URL")).expect("a URL");
+    let to_postgres = Proxy::start(database.port().unwrap_or(5432)).await;
+    let to_redis = Proxy::start(cache.port().unwrap_or(6379)).await;
+    let through = |mut url: url::Url, proxy: &Proxy| {
+        url.set_host(Some("127.0.0.1")).expect("a host");
+        url.set_port(Some(proxy.port())).expect("a port");
+        url.to_string()
+    };
+    let (database, cache) = (through(database, &to_postgres), through(cache, &to_redis));
+    let mut installation = Installation::on(&database, "", &cache);
+    installation.share(&direct);
+    let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    let mut adversary = Adversary::new(&direct, 9);
+    adversary.publish(500).await;
+    for name in ["ingestor", "aggregator"] {
+        installation.readiness(name, 200).await;
+    }
+    to_redis.stall();
+    for _ in 0..2 {
+        to_postgres.stall();
+        adversary.publish(500).await;
+        for name in ["ingestor", "aggregator"] {
+            installation.readiness(name, 503).await;
+        }
+        to_postgres.pass();
+        for name in ["ingestor", "aggregator"] {
+            installation.readiness(name, 200).await;
+        }
+    }
+    to_redis.pass();
+    for _ in 0..20 {
+        adversary.publish(100).await;
+        to_postgres.cut();
+        to_redis.cut();
+    }
+    direct.withstood(&adversary).await;
+    for service in &mut services {
+        assert!(service.is_running(), "{}", service.stderr());
+    }
+}

@@ -1,0 +1,411 @@
+//! Both stores against a model: any mix of new events, duplicates and conflicts, within a batch and across batches, days
+//! and months, delivered again in any stretches, in turn and by several writers at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use chrono::NaiveDate;
+use futures::future::join_all;
+use netagg_core::ports::{AggregateStore, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
+use netagg_core::testkit::{EventTemplate, event};
+use netagg_core::{
+    AggregateRow, Batch, BatchOutcome, Conflict, ContentHash, Contribution, Day, Event, EventKey, EventType,
+    Granularity, Identified, IdentifiedEvent, Identity, PartitionId, Place, Span, Tally, Timestamp, Totals, UserId,
+    sum_by_day,
+};
+use netagg_pg::{PgAggregateStore, PgEventStore, Postgres};
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use sqlx::PgPool;
+use tokio::runtime::Runtime;
+use uuid::Uuid;
+
+use super::Fresh;
+
+const PARTITIONS: usize = 2;
+const WRITERS: usize = 4;
+
+#[test]
+fn any_mix_of_copies_gives_what_the_model_gives() {
+    run(48, 8, |services, pool, case| Box::pin(write_in_turn(services, pool, case)));
+}
+
+#[test]
+fn any_mix_of_copies_at_once_gives_what_some_order_gives() {
+    run(24, 4 * WRITERS, |services, pool, case| Box::pin(write_at_once(services, pool, case)));
+}
+
+/// A log, and the batches that each service makes of it.
+#[derive(Clone, Debug)]
+struct Case {
+    log: Arc<[Vec<Slot>; PARTITIONS]>,
+    deliveries: [Vec<Delivery>; 2],
+}
+
+/// An offset of a partition.
+#[derive(Clone, Copy, Debug)]
+enum Slot {
+    /// An event in one of several contents, each of them spelled in one of two ways.
+    Event { id: u8, content: u8, spelling: bool },
+    /// A record without a valid event.
+    Invalid,
+    /// No record.
+    Vacant,
+}
+
+/// The stretch of each partition that a batch is of.
+type Delivery = [Range<usize>; PARTITIONS];
+
+fn any_case(most_batches: usize) -> impl Strategy<Value = Case> {
+    let content = prop_oneof![3 => Just(0_u8), 1 => 1..4_u8];
+    let event = (0..10_u8, content, any::<bool>());
+    let slot = prop_oneof![
+        8 => event.prop_map(|(id, content, spelling)| Slot::Event { id, content, spelling }),
+        1 => Just(Slot::Invalid),
+        1 => Just(Slot::Vacant),
+    ];
+    let log = prop::array::uniform2(prop::collection::vec(slot, 1..30));
+    log.prop_flat_map(move |log| {
+        let stretch = |slots: &Vec<Slot>| {
+            let length = slots.len();
+            (0..=length, 0..12_usize).prop_map(move |(from, by)| from..(from + by).min(length))
+        };
+        let delivery = log.each_ref().map(stretch);
+        let deliveries = prop::array::uniform2(prop::collection::vec(delivery, 1..=most_batches));
+        (Just(Arc::new(log)), deliveries).prop_map(|(log, deliveries)| Case { log, deliveries })
+    })
+}
+
+/// Runs `check` on so many cases, each on an empty database.
+fn run(
+    cases: u32,
+    most_batches: usize,
+    check: impl for<'a> Fn([Service; 2], &'a PgPool, &'a Case) -> futures::future::LocalBoxFuture<'a, ()>,
+) {
+    let runtime = Runtime::new().unwrap();
+    let fresh = runtime.block_on(Fresh::migrated());
+    let pool = runtime.block_on(PgPool::connect(fresh.database.url())).unwrap();
+    let config =
+        ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() };
+    let outcome = TestRunner::new(config).run(&any_case(most_batches), |case| {
+        runtime.block_on(async {
+            sqlx::raw_sql(EMPTY).execute(&pool).await.unwrap();
+            check(Service::both(&fresh.postgres), &pool, &case).await;
+        });
+        Ok(())
+    });
+    runtime.block_on(async { futures::join!(pool.close(), fresh.postgres.close()) });
+    outcome.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Of a few rows, faster than `TRUNCATE`.
+const EMPTY: &str = "DELETE FROM events_raw; DELETE FROM event_identity; DELETE FROM event_conflict; \
+    DELETE FROM agg_identity; DELETE FROM agg_day; DELETE FROM agg_dirty_day; DELETE FROM consumer_progress";
+
+impl Case {
+    /// What lies in `delivery`, in the order it is read.
+    fn slots(&self, delivery: &Delivery) -> impl Iterator<Item = (PartitionId, i64, Slot)> {
+        (0..PARTITIONS).flat_map(move |number| {
+            let range = delivery[number].clone();
+            range.map(move |offset| (partition(number), offset as i64, self.log[number][offset]))
+        })
+    }
+
+    fn spans(&self, delivery: &Delivery) -> Vec<Span> {
+        let span = |number: usize| Span {
+            partition: partition(number),
+            from: delivery[number].start as i64,
+            to: delivery[number].end as i64,
+            records: self.log[number][delivery[number].clone()]
+                .iter()
+                .filter(|slot| !matches!(slot, Slot::Vacant))
+                .count() as u64,
+            last_timestamp: None,
+        };
+        (0..PARTITIONS).map(span).collect()
+    }
+
+    fn batch<T: Identified>(&self, delivery: &Delivery, item: impl Fn(Event) -> T) -> Batch<T> {
+        let mut batch = Batch::builder(self.spans(delivery));
+        for (partition, offset, slot) in self.slots(delivery) {
+            match slot {
+                Slot::Event { id, content, spelling } => {
+                    batch.push(&partition, offset, item(make(id, content, spelling)));
+                }
+                Slot::Invalid => batch.reject(&partition, offset),
+                Slot::Vacant => {}
+            }
+        }
+        batch.build()
+    }
+
+    /// What becomes of `delivery` in a store that has `kept` so much, record by record.
+    fn expect(&self, delivery: &Delivery, kept: &mut Kept) -> BatchOutcome {
+        let mut outcome = BatchOutcome { tallies: vec![Tally::default(); PARTITIONS], ..BatchOutcome::default() };
+        let mut days = BTreeSet::new();
+        for (partition, offset, slot) in self.slots(delivery) {
+            let tally = &mut outcome.tallies[partition.number as usize];
+            let Slot::Event { id, content, spelling } = slot else {
+                tally.invalid += u64::from(matches!(slot, Slot::Invalid));
+                continue;
+            };
+            let event = make(id, content, spelling);
+            match kept.get(&event.key()) {
+                None => {
+                    outcome.new += 1;
+                    tally.accepted += 1;
+                    days.insert(event.day());
+                    kept.insert(event.key(), event);
+                }
+                Some(first) if *first == event => {
+                    outcome.duplicates += 1;
+                    tally.duplicates += 1;
+                }
+                Some(first) => {
+                    tally.conflicts += 1;
+                    outcome.conflicts.push(Conflict {
+                        kept: Identity::of(first),
+                        dropped: Identity::of(&event),
+                        place: Some(Place { partition, offset }),
+                    });
+                }
+            }
+        }
+        outcome.conflicts.sort_by_key(|conflict| conflict.dropped.key); // stable: those of one key as they were read
+        outcome.days = days.into_iter().collect();
+        outcome
+    }
+}
+
+/// A batch, and what became of it.
+type Written = (Delivery, BatchOutcome);
+
+/// The first copy of each identity.
+type Kept = BTreeMap<EventKey, Event>;
+
+fn partition(number: usize) -> PartitionId {
+    PartitionId::new("events.telecom", number as i32)
+}
+
+/// Identities share ids and sources; contents differ in the month, in the day, or in the type alone.
+fn make(id: u8, content: u8, spelling: bool) -> Event {
+    let times = ["2025-10-31T23:59:59.999999Z", "2025-11-01T00:00:00Z", "2025-10-30T12:00:00Z"];
+    event(EventTemplate {
+        id: u128::from(id / 2),
+        source: ["a", "ж"][usize::from(id % 2)],
+        event_type: EventType::ALL[usize::from((id + content / 3) % 5)],
+        started_at: times[usize::from(content % 3)],
+        duration_sec: (content != 1).then_some(u32::from(id)),
+        bytes_up: u64::MAX >> 1,
+        bytes_down: u64::from(id),
+        meta: Some(if spelling { r#"{"a":1.0,"b":[]}"# } else { r#"{ "b":[], "a":10e-1}"# }),
+        ..EventTemplate::default()
+    })
+}
+
+#[derive(Debug)]
+enum Service {
+    Ingestor(PgEventStore),
+    Aggregator(PgAggregateStore),
+}
+
+impl Service {
+    fn both(postgres: &Postgres) -> [Self; 2] {
+        [Self::Ingestor(PgEventStore::new(postgres.clone())), Self::Aggregator(PgAggregateStore::new(postgres.clone()))]
+    }
+
+    async fn write(&self, case: &Case, delivery: &Delivery) -> BatchOutcome {
+        match self {
+            Self::Ingestor(store) => store.store(&case.batch(delivery, IdentifiedEvent::from)).await,
+            Self::Aggregator(store) => store.add(&case.batch(delivery, |event| Contribution::of(&event))).await,
+        }
+        .unwrap()
+    }
+
+    /// What it keeps must be `kept`.
+    async fn check(&self, pool: &PgPool, kept: &Kept) {
+        assert_eq!(self.ledger(pool).await, kept.values().map(Identity::of).collect::<Vec<_>>());
+        match self {
+            Self::Ingestor(store) => {
+                let user_id = UserId::new("user-1").unwrap();
+                let filter = TimelineFilter { user_id, from: Timestamp::MIN, to: Timestamp::MAX, event_type: None };
+                let mut stored = store
+                    .timeline(&TimelineQuery { filter, after: None, limit: 1_000, max_bytes: u64::MAX })
+                    .await
+                    .unwrap();
+                stored.sort_by_key(Event::key);
+                assert_eq!(stored, kept.values().cloned().collect::<Vec<_>>());
+                let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(pool).await.unwrap();
+                assert_eq!(count, kept.len() as i64);
+            }
+            Self::Aggregator(store) => {
+                let days = sum_by_day(&kept.values().map(Contribution::of).collect::<Vec<_>>());
+                let mut months = BTreeMap::<_, Totals>::new();
+                for ((day, event_type), totals) in &days {
+                    *months.entry((day.month().first_day(), *event_type)).or_default() += *totals;
+                }
+                let [from, to] = [Timestamp::MIN, Timestamp::MAX].map(Timestamp::day);
+                for (granularity, expected) in [(Granularity::Day, days), (Granularity::Month, months)] {
+                    let query = TotalsQuery { granularity, from, to, event_type: None };
+                    let row = |((date, event_type), totals)| AggregateRow { date, event_type, totals };
+                    let expected: Vec<AggregateRow> = expected.into_iter().map(row).collect();
+                    assert_eq!(store.totals(&query).await.unwrap(), expected);
+                }
+            }
+        }
+    }
+
+    /// The identities it keeps, in the order of keys.
+    async fn ledger(&self, pool: &PgPool) -> Vec<Identity> {
+        let query = match self {
+            Self::Ingestor(_) => "SELECT key, content, day FROM event_identity ORDER BY key",
+            Self::Aggregator(_) => "SELECT key, content, day FROM agg_identity ORDER BY key",
+        };
+        let rows: Vec<(Uuid, i64, NaiveDate)> = sqlx::query_as(query).fetch_all(pool).await.unwrap();
+        let identity = |(key, content, day): (Uuid, i64, NaiveDate)| Identity {
+            key: EventKey::from_bytes(key.into_bytes()),
+            content: ContentHash::from_i64(content),
+            day: Day::from(day),
+        };
+        rows.into_iter().map(identity).collect()
+    }
+
+    /// What it says of each partition must be what became of the records it was given.
+    async fn check_accounts(&self, pool: &PgPool, case: &Case, written: &[Written]) {
+        let mut expected = Vec::new();
+        for number in 0..PARTITIONS {
+            let (mut done, mut tally, mut delivered, mut vacant) = (BTreeSet::new(), Tally::default(), 0, 0);
+            for (delivery, outcome) in written {
+                let (span, became) = (&case.spans(delivery)[number], outcome.tallies[number]);
+                let all = became.accepted + became.duplicates + became.conflicts + became.invalid;
+                assert_eq!(all, span.records, "{became:?} of {span:?}");
+                tally += became;
+                done.extend(span.from..span.to);
+                delivered += span.to - span.from;
+                vacant += span.to - span.from - span.records as i64;
+            }
+            if !done.is_empty() {
+                let redelivered = delivered - done.len() as i64;
+                let tally =
+                    [tally.accepted, tally.duplicates, tally.conflicts, tally.invalid].map(|count| count as i64);
+                let became = tally.iter().sum::<i64>() + vacant;
+                assert_eq!(done.len() as i64 + redelivered, became, "the equation of the accounts");
+                let counts = [&tally[..], &[vacant, redelivered, 0]].concat();
+                expected.push((number as i32, done.into_iter().collect::<Vec<_>>(), counts));
+            }
+        }
+        let accounts: Vec<(i32, Vec<i64>, Vec<i64>)> = sqlx::query_as(
+            "SELECT partition,
+                    ARRAY(SELECT generate_series(lower(range), upper(range) - 1) FROM unnest(done) AS range ORDER BY 1),
+                    ARRAY[accepted, duplicates, conflicts, invalid, vacant, redelivered, uncounted]
+             FROM consumer_progress WHERE service = $1 ORDER BY partition",
+        )
+        .bind(self.name())
+        .fetch_all(pool)
+        .await
+        .unwrap();
+        assert_eq!(accounts, expected);
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ingestor(_) => PgEventStore::SERVICE,
+            Self::Aggregator(_) => PgAggregateStore::SERVICE,
+        }
+    }
+}
+
+/// One batch after the other: each comes out as the model says.
+async fn write_in_turn(services: [Service; 2], pool: &PgPool, case: &Case) {
+    let [ingested, aggregated] = [0, 1].map(async |at| {
+        let (service, mut kept, mut written) = (&services[at], Kept::new(), Vec::new());
+        for delivery in &case.deliveries[at] {
+            let outcome = service.write(case, delivery).await;
+            assert_eq!(outcome, case.expect(delivery, &mut kept));
+            written.push((delivery.clone(), outcome));
+        }
+        service.check(pool, &kept).await;
+        service.check_accounts(pool, case, &written).await;
+        conflicts_of(written)
+    });
+    let (ingestors, aggregators) = futures::join!(ingested, aggregated);
+    check_conflicts(pool, &ingestors, &aggregators).await;
+}
+
+/// Several writers of both services at once. Which copies came first is not known, the ledgers tell; all else follows.
+async fn write_at_once(services: [Service; 2], pool: &PgPool, case: &Case) {
+    let services = services.map(Arc::new);
+    let writers = (0..2 * WRITERS).map(|writer| {
+        let (service, case) = (services[writer % 2].clone(), case.clone());
+        tokio::spawn(async move {
+            let mut written = Vec::new();
+            for delivery in case.deliveries[writer % 2].iter().skip(writer / 2).step_by(WRITERS) {
+                written.push((delivery.clone(), service.write(&case, delivery).await));
+            }
+            written
+        })
+    });
+    let mut written = [Vec::new(), Vec::new()];
+    for (writer, joined) in join_all(writers).await.into_iter().enumerate() {
+        written[writer % 2].extend(joined.unwrap());
+    }
+
+    let mut conflicts = Vec::new();
+    for (service, written) in services.iter().zip(written) {
+        let ledger = service.ledger(pool).await;
+        let mut kept = Kept::new();
+        for (.., slot) in written.iter().flat_map(|(delivery, _)| case.slots(delivery)) {
+            let Slot::Event { id, content, spelling } = slot else { continue };
+            let event = make(id, content, spelling);
+            if ledger.contains(&Identity::of(&event)) {
+                kept.insert(event.key(), event);
+            }
+        }
+        // Were all of it to come again, each new one would be a duplicate, and the rest as before.
+        let identities = kept.len() as u64;
+        for (delivery, outcome) in &written {
+            let again = case.expect(delivery, &mut kept);
+            assert_eq!(again.new, 0, "one copy of each is kept");
+            assert_eq!(outcome.new + outcome.duplicates, again.duplicates);
+            assert_eq!(outcome.conflicts, again.conflicts);
+        }
+        assert_eq!(written.iter().map(|(_, outcome)| outcome.new).sum::<u64>(), identities, "each is new once");
+        service.check(pool, &kept).await;
+        service.check_accounts(pool, case, &written).await;
+        conflicts.push(conflicts_of(written));
+    }
+    check_conflicts(pool, &conflicts[0], &conflicts[1]).await;
+}
+
+fn conflicts_of(written: Vec<Written>) -> Vec<Conflict> {
+    written.into_iter().flat_map(|(_, outcome)| outcome.conflicts).collect()
+}
+
+/// The ingestor lists each content it dropped, once; both mark the days of the copies.
+async fn check_conflicts(pool: &PgPool, ingestors: &[Conflict], aggregators: &[Conflict]) {
+    let days = |conflict: &Conflict| [conflict.kept.day, conflict.dropped.day];
+    let expected: BTreeSet<NaiveDate> = ingestors.iter().chain(aggregators).flat_map(days).map(Day::to_date).collect();
+    let marked: Vec<NaiveDate> =
+        sqlx::query_scalar("SELECT day FROM agg_dirty_day ORDER BY day").fetch_all(pool).await.unwrap();
+    assert_eq!(marked, expected.into_iter().collect::<Vec<_>>());
+
+    let listed: Vec<(Uuid, i64, NaiveDate, i64, NaiveDate, i32, i64)> = sqlx::query_as(
+        "SELECT key, kept_content, kept_day, dropped_content, dropped_day, partition, record_offset FROM event_conflict",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    let row = |conflict: &Conflict| {
+        let (Conflict { kept, dropped, .. }, place) = (conflict, conflict.place.clone().unwrap());
+        let key = Uuid::from_bytes(dropped.key.to_bytes());
+        let (kept, dropped) = [kept, dropped].map(|copy| (copy.content.to_i64(), copy.day.to_date())).into();
+        (key, kept.0, kept.1, dropped.0, dropped.1, place.partition.number, place.offset)
+    };
+    let all: BTreeSet<_> = ingestors.iter().map(row).collect();
+    assert!(listed.iter().all(|row| all.contains(row)), "{listed:?} of {all:?}");
+    let dropped = |row: &(Uuid, i64, NaiveDate, i64, NaiveDate, i32, i64)| (row.0, row.3);
+    let mut contents: Vec<_> = listed.iter().map(dropped).collect();
+    contents.sort_unstable();
+    assert_eq!(contents, all.iter().map(dropped).collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>());
+}

@@ -1,0 +1,164 @@
+//! Months that are dropped for good, while both services write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::join_all;
+use netagg_core::ports::{AggregateStore, EventStore};
+use netagg_core::{Error, EventLimits, Month, Timestamp};
+use netagg_pg::{DropError, PgAggregateStore, PgEventStore};
+use netagg_tests::eventually;
+
+use super::{Fresh, at, connect, contributions, events};
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn month(text: &str) -> Month {
+    text.parse().unwrap()
+}
+
+fn now() -> Timestamp {
+    "2025-10-20T12:00:00Z".parse().unwrap()
+}
+
+/// What leaves months before August 2025 to be dropped.
+fn limits() -> EventLimits {
+    EventLimits { max_age: Duration::from_secs(60 * 86_400), ..EventLimits::default() }
+}
+
+const IDENTITIES: &str = "SELECT (SELECT count(*) FROM event_identity) + (SELECT count(*) FROM agg_identity)";
+const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events_raw'::regclass";
+
+/// An event in each month from May to August 2025, stored and counted.
+async fn four_months(fresh: &Fresh) {
+    let all = || (5..9).map(|month| at(month, &format!("2025-0{month}-15T00:00:00Z")));
+    PgEventStore::new(fresh.postgres.clone()).store(&events(all())).await.unwrap();
+    PgAggregateStore::new(fresh.postgres.clone()).add(&contributions(all())).await.unwrap();
+}
+
+#[tokio::test]
+async fn months_go_with_their_identities_and_their_totals_stay() {
+    let fresh = Fresh::migrated().await;
+    four_months(&fresh).await;
+    let retention = fresh.postgres.retention();
+    assert_eq!(retention.dropped_through().await.unwrap(), None);
+    let dropped = retention.drop_before(month("2025-07"), limits(), now()).await.unwrap();
+    assert_eq!(dropped.months, [month("2025-05"), month("2025-06")]);
+    assert_eq!(dropped.identities, 4);
+    assert_eq!(retention.dropped_through().await.unwrap(), Some(month("2025-06")));
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 2);
+    assert_eq!(fresh.value::<i64>(IDENTITIES).await, 4);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_day").await, 4);
+    // Again there is nothing to do.
+    let again = retention.drop_before(month("2025-07"), limits(), now()).await.unwrap();
+    assert_eq!((again.months, again.identities), (vec![], 0));
+}
+
+#[tokio::test]
+async fn a_month_of_which_valid_events_may_come_is_not_dropped() {
+    let fresh = Fresh::migrated().await;
+    four_months(&fresh).await;
+    let error = fresh.postgres.retention().drop_before(month("2025-09"), limits(), now()).await.unwrap_err();
+    assert!(matches!(error, DropError::StillTaken { earliest, .. } if earliest == month("2025-08")), "{error}");
+    assert!(error.to_string().contains("2025-08"), "{error}");
+    assert_eq!(fresh.value::<i64>(PARTITIONS).await, 4);
+}
+
+#[tokio::test]
+async fn both_services_refuse_events_of_dropped_months_and_nobody_makes_the_month_again() {
+    let fresh = Fresh::migrated().await;
+    // One that knows the partitions from before.
+    let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
+    let all = || (5..9).map(|month| at(month, &format!("2025-0{month}-15T00:00:00Z")));
+    store.store(&events(all())).await.unwrap();
+    totals.add(&contributions(all())).await.unwrap();
+    fresh.postgres.retention().drop_before(month("2025-07"), limits(), now()).await.unwrap();
+    let through = month("2025-06");
+    // Of a dropped month, of one before that never was, known or not; nothing of such a batch is taken.
+    for (id, old) in [(5, "2025-05-15T00:00:00Z"), (50, "2025-06-01T00:00:00Z"), (51, "2024-01-01T00:00:00Z")] {
+        for store in [&store, &PgEventStore::new(fresh.postgres.clone())] {
+            let error = store.store(&events([at(60, "2025-08-01T00:00:00Z"), at(id, old)])).await.unwrap_err();
+            assert!(matches!(error, Error::MonthsDropped { through: found } if found == through), "{error}");
+        }
+        let batch = contributions([at(60, "2025-08-01T00:00:00Z"), at(id, old)]);
+        let error = totals.add(&batch).await.unwrap_err();
+        assert!(matches!(error, Error::MonthsDropped { through: found } if found == through), "{error}");
+    }
+    assert_eq!(fresh.value::<i64>(PARTITIONS).await, 2);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 2);
+    assert_eq!(fresh.value::<i64>("SELECT sum(count_events)::bigint FROM agg_day").await, 4);
+    // The connection is as good as before.
+    assert_eq!(store.store(&events([at(60, "2025-08-01T00:00:00Z")])).await.unwrap().new, 1);
+}
+
+#[tokio::test]
+async fn what_one_service_took_before_the_drop_and_the_other_did_not_is_settled() {
+    let fresh = Fresh::migrated().await;
+    four_months(&fresh).await;
+    let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
+    store.store(&events([at(100, "2025-05-20T00:00:00Z"), at(101, "2025-06-20T00:00:00Z")])).await.unwrap();
+    totals.add(&contributions([at(102, "2025-05-20T00:00:00Z"), at(103, "2025-05-21T00:00:00Z")])).await.unwrap();
+    fresh.postgres.retention().drop_before(month("2025-07"), limits(), now()).await.unwrap();
+    // What was stored is counted; what was counted and can never be stored is not.
+    let counted =
+        "SELECT string_agg(day || ' ' || count_events, ', ' ORDER BY day) FROM agg_day WHERE day < '2025-07-01'";
+    assert_eq!(fresh.value::<String>(counted).await, "2025-05-15 1, 2025-05-20 1, 2025-06-15 1, 2025-06-20 1");
+    assert_eq!(fresh.value::<i64>(IDENTITIES).await, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_race_safely_and_writers_go_on() {
+    let fresh = Fresh::migrated().await;
+    four_months(&fresh).await;
+    let store = Arc::new(PgEventStore::new(fresh.postgres.clone()));
+    let writer = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for id in 1_000..1_200 {
+                store.store(&events([at(id, "2025-08-20T00:00:00Z")])).await.unwrap();
+            }
+        }
+    });
+    let drops = (0..4).map(async |_| {
+        let retention = connect(fresh.database.url()).retention();
+        eventually(PATIENCE, "it is this one's turn", async || {
+            match retention.drop_before(month("2025-08"), limits(), now()).await {
+                Ok(dropped) => Ok(dropped.months.len()),
+                Err(DropError::Busy) => Err("busy".to_owned()),
+                Err(error) => panic!("{error}"),
+            }
+        })
+        .await
+    });
+    let dropped: usize = join_all(drops).await.into_iter().sum();
+    assert_eq!(dropped, 3, "each month once");
+    writer.await.unwrap();
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 201);
+}
+
+#[tokio::test]
+async fn an_interrupted_detach_is_finished_and_an_operators_table_is_left_alone() {
+    let fresh = Fresh::migrated().await;
+    four_months(&fresh).await;
+    // An operator keeps May for themselves.
+    fresh.execute("ALTER TABLE events_raw DETACH PARTITION events_raw_2025_05").await;
+    // June's detaching was cut off.
+    let mut reader = fresh.connection().await;
+    sqlx::raw_sql("BEGIN; SELECT count(*) FROM events_raw").execute(&mut reader).await.unwrap();
+    let mut detacher = fresh.connection().await;
+    let cut_off = sqlx::raw_sql("SET lock_timeout = '100ms'; SET statement_timeout = '500ms'");
+    cut_off.execute(&mut detacher).await.unwrap();
+    sqlx::raw_sql("ALTER TABLE events_raw DETACH PARTITION events_raw_2025_06 CONCURRENTLY")
+        .execute(&mut detacher)
+        .await
+        .unwrap_err();
+    let pending = "SELECT count(*) FROM pg_inherits WHERE inhdetachpending";
+    assert_eq!(fresh.value::<i64>(pending).await, 1);
+    sqlx::raw_sql("COMMIT").execute(&mut reader).await.unwrap();
+
+    let dropped = fresh.postgres.retention().drop_before(month("2025-08"), limits(), now()).await.unwrap();
+    assert_eq!(dropped.months, [month("2025-06"), month("2025-07")]);
+    assert_eq!(fresh.value::<i64>(pending).await, 0);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw_2025_05").await, 1);
+    assert_eq!(fresh.value::<bool>("SELECT to_regclass('events_raw_2025_06') IS NULL").await, true);
+}

@@ -31,10 +31,10 @@ fn batches(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("batch of 5,000");
     group.throughput(Throughput::Elements(5_000));
     group.bench_function("events", |bencher| {
-        bencher.iter_batched(|| items.clone(), |items| Batch::new(items), BatchSize::LargeInput);
+        bencher.iter_batched(|| items.clone(), Batch::new, BatchSize::LargeInput);
     });
     group.bench_function("contributions", |bencher| {
-        bencher.iter_batched(|| contributions.clone(), |items| Batch::new(items), BatchSize::LargeInput);
+        bencher.iter_batched(|| contributions.clone(), Batch::new, BatchSize::LargeInput);
     });
     group.finish();
 }

@@ -431,15 +431,17 @@ pub(crate) fn end_of(day: Day) -> DateTime<Utc> {
     start_of(day) + chrono::Days::new(1)
 }
 
+/// From, until, bytes.
+type StretchRow = (Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64);
+
 /// What to read of `events_raw` for the days of `scope`.
 pub(crate) async fn stretches(connection: &mut PgConnection, scope: &Scope) -> Result<Vec<Stretch>, PgError> {
     let (from, until) = (start_of(scope.from), end_of(scope.to));
-    let rows: Vec<(Option<DateTime<Utc>>, Option<DateTime<Utc>>, i64)> =
-        sqlx::query_as(include_str!("../../queries/events_stretches.sql"))
-            .bind(from)
-            .bind(until)
-            .fetch_all(connection)
-            .await?;
+    let rows: Vec<StretchRow> = sqlx::query_as(include_str!("../../queries/events_stretches.sql"))
+        .bind(from)
+        .bind(until)
+        .fetch_all(connection)
+        .await?;
     let bytes = rows.iter().map(|(.., bytes)| bytes.unsigned_abs()).sum();
     let stretch = |(from, until, bytes): (Option<_>, Option<_>, i64)| {
         Some(Stretch { from: from?, until: until?, bytes: bytes.unsigned_abs() })

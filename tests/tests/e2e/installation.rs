@@ -135,6 +135,18 @@ impl Installation {
         .await
     }
 
+    /// Waits until a service has done with some records.
+    pub(super) async fn works(&self, service: &str) {
+        let pool = self.pool().await;
+        eventually(PATIENCE, &format!("{service} works"), async || {
+            let query = "SELECT EXISTS (SELECT FROM consumer_progress WHERE service = $1)";
+            let works = sqlx::query_scalar(query).bind(service).fetch_one(&pool).await;
+            if works.map_err(|error| error.to_string())? { Ok(()) } else { Err("nothing is done".to_owned()) }
+        })
+        .await;
+        pool.close().await;
+    }
+
     /// What the HTTP API answers.
     pub(super) async fn api(&self, path: &str) -> Result<(u16, serde_json::Value), String> {
         let (status, body) = get(&format!("http://127.0.0.1:{}{path}", self.variable("API_HTTP_PORT"))).await?;

@@ -22,7 +22,7 @@ pub(crate) struct Answers {
 }
 
 /// Why there is no answer, as far as it is a client's business. The cause is in the log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Failure {
     /// The question is wrong.
     Invalid(InvalidQuery),

@@ -4,6 +4,7 @@ mod answers;
 mod connections;
 mod grpc;
 mod http;
+mod kept;
 mod limits;
 mod parameters;
 pub mod proto;

@@ -5,6 +5,7 @@ mod serve;
 
 use std::time::Instant;
 
+use prost::Message;
 use tonic::{Code, Request, Response, Status};
 
 use futures::StreamExt;
@@ -12,6 +13,7 @@ use futures::stream::BoxStream;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::answers::{Answers, Failure};
+use crate::kept::Kept;
 use crate::proto::usage_service_server::UsageService;
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse, StreamUserDetailResponse,
@@ -21,7 +23,11 @@ pub use serve::serve_grpc;
 
 /// `telecom.v1.UsageService`.
 #[derive(Debug)]
-struct Usage(Answers);
+struct Usage {
+    answers: Answers,
+    /// What everybody asks for alike.
+    totals: Kept<GetGlobalAggRequest, GetGlobalAggResponse>,
+}
 
 #[tonic::async_trait]
 impl UsageService for Usage {
@@ -30,7 +36,7 @@ impl UsageService for Usage {
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<GetUserDetailResponse>, Status> {
         timed("GetUserDetail", async {
-            let page = self.0.detail(request.into_inner().into()).await?;
+            let page = self.answers.detail(request.into_inner().into()).await?;
             Ok(Response::new(page.try_into()?))
         })
         .await
@@ -43,7 +49,7 @@ impl UsageService for Usage {
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<Self::StreamUserDetailStream>, Status> {
         timed("StreamUserDetail", async {
-            let chunks = self.0.events(request.into_inner().into()).await?;
+            let chunks = self.answers.events(request.into_inner().into()).await?;
             Ok(Response::new(chunks.map(|chunk| chunk?.try_into()).boxed()))
         })
         .await
@@ -54,8 +60,14 @@ impl UsageService for Usage {
         request: Request<GetGlobalAggRequest>,
     ) -> Result<Response<GetGlobalAggResponse>, Status> {
         timed("GetGlobalAgg", async {
-            let answer = self.0.aggregates(request.into_inner().into()).await?;
-            Ok(Response::new(answer.try_into()?))
+            let request = request.into_inner();
+            let ask = async {
+                let answer = self.answers.aggregates(request.clone().into()).await?;
+                let answer = GetGlobalAggResponse::try_from(answer)?;
+                let bytes = answer.encoded_len();
+                Ok::<_, Status>((answer, bytes))
+            };
+            Ok(Response::new(self.totals.get(request.clone(), ask).await?))
         })
         .await
     }

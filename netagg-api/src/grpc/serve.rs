@@ -18,6 +18,7 @@ use tower::util::MapResponseLayer;
 use super::Usage;
 use crate::answers::Answers;
 use crate::connections::Connections;
+use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::proto::usage_service_server::UsageServiceServer;
 
@@ -41,8 +42,8 @@ pub async fn serve_grpc(
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
-    let usage =
-        UsageServiceServer::new(Usage(Answers::new(service, &limits))).max_decoding_message_size(limits.max_body_bytes);
+    let usage = UsageServiceServer::new(Usage { answers: Answers::new(service, &limits), totals: Kept::new() })
+        .max_decoding_message_size(limits.max_body_bytes);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(USAGE, ServingStatus::Serving).await;
     let reflection = || {

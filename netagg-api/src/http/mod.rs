@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use axum::Router;
 use axum::body::HttpBody;
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -23,11 +23,13 @@ use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
 
-use crate::answers::Answers;
+use crate::answers::{Answers, Failure};
+use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
 use accept::Format;
 use body::{AggregatesBody, DetailBody};
+use conditional::Json;
 use problem::Problem;
 
 pub use serve::{serve_http, serve_router};
@@ -55,7 +57,29 @@ pub fn router(service: Arc<UsageService>, limits: &ApiLimits) -> Router {
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
         .layer(from_fn(timed))
-        .with_state(Answers::new(service, limits))
+        .with_state(Api { answers: Answers::new(service, limits), totals: Kept::new() })
+}
+
+/// What everybody asks for alike, by the query as it was written.
+type KeptTotals = Kept<Box<str>, Json>;
+
+/// What handlers take.
+#[derive(Clone)]
+struct Api {
+    answers: Answers,
+    totals: KeptTotals,
+}
+
+impl FromRef<Api> for Answers {
+    fn from_ref(api: &Api) -> Self {
+        api.answers.clone()
+    }
+}
+
+impl FromRef<Api> for KeptTotals {
+    fn from_ref(api: &Api) -> Self {
+        api.totals.clone()
+    }
 }
 
 async fn detail(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
@@ -66,18 +90,28 @@ async fn detail(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) ->
     query::read(uri.query(), &["from", "to", "cursor", "limit", "type"], &mut parameters);
     if format == Format::Json {
         let page = answers.detail(parameters).await?;
-        Ok(conditional::json(&headers, &DetailBody::from(&page)))
+        Ok(Json::new(&DetailBody::from(&page))?.respond(&headers))
     } else {
         Ok(export::response(format, answers.events(parameters).await?))
     }
 }
 
-async fn aggregates(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+async fn aggregates(
+    State(answers): State<Answers>,
+    State(kept): State<KeptTotals>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     accept::negotiate(&headers, &[Format::Json])?;
-    let mut parameters = Parameters::default();
-    query::read(uri.query(), &["granularity", "from", "to", "type"], &mut parameters);
-    let answer = answers.aggregates(parameters).await?;
-    Ok(conditional::json(&headers, &AggregatesBody::from(&answer)))
+    let ask = async {
+        let mut parameters = Parameters::default();
+        query::read(uri.query(), &["granularity", "from", "to", "type"], &mut parameters);
+        let answer = Json::new(&AggregatesBody::from(&answers.aggregates(parameters).await?))?;
+        let bytes = answer.bytes();
+        Ok::<_, Failure>((answer, bytes))
+    };
+    let answer = kept.get(uri.query().unwrap_or_default().into(), ask).await?;
+    Ok(answer.respond(&headers))
 }
 
 async fn not_found(uri: Uri) -> Response {

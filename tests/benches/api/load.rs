@@ -1,0 +1,155 @@
+//! A client that costs little, so that what is measured is the server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::{sleep_until, timeout};
+
+/// One connection, kept alive.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Connection {
+    pub(crate) async fn open(port: u16) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, received: Vec::with_capacity(64 * 1_024) })
+    }
+
+    /// Sends a GET and reads the answer; its status and body.
+    pub(crate) async fn get(&mut self, path: &str) -> std::io::Result<(u16, &[u8])> {
+        let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
+        self.stream.write_all(head.as_bytes()).await?;
+        self.received.clear();
+        loop {
+            if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                let head = String::from_utf8_lossy(&self.received[..end]).to_ascii_lowercase();
+                let status = head.get(9..12).and_then(|text| text.parse().ok()).expect("a status");
+                let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+                let length: usize = length.and_then(|text| text.parse().ok()).expect("a length");
+                let whole = end + 4 + length;
+                while self.received.len() < whole {
+                    self.read_more().await?;
+                }
+                return Ok((status, &self.received[end + 4..whole]));
+            }
+            self.read_more().await?;
+        }
+    }
+
+    async fn read_more(&mut self) -> std::io::Result<()> {
+        match self.stream.read_buf(&mut self.received).await? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What the paths of a load are, by the number of the request.
+pub(crate) type Paths = Arc<dyn Fn(u64) -> String + Send + Sync>;
+
+/// Always the same path.
+pub(crate) fn always(path: &str) -> Paths {
+    let path = path.to_owned();
+    Arc::new(move |_| path.clone())
+}
+
+/// What came of a load.
+#[derive(Default)]
+pub(crate) struct Outcome {
+    /// How long each request that was answered with 200 took, in microseconds, sorted.
+    accepted: Vec<u64>,
+    /// Answers of 429 and 503.
+    pub(crate) shed: usize,
+    /// Anything else, the connection's end included.
+    pub(crate) failed: usize,
+    took: Duration,
+}
+
+impl Outcome {
+    pub(crate) fn rate(&self) -> f64 {
+        self.accepted.len() as f64 / self.took.as_secs_f64()
+    }
+
+    /// The latency that this share of the accepted requests stayed below, in milliseconds.
+    pub(crate) fn latency(&self, share: f64) -> f64 {
+        let at = (self.accepted.len() as f64 * share) as usize;
+        self.accepted.get(at.min(self.accepted.len().saturating_sub(1))).map_or(f64::NAN, |micros| *micros as f64 / 1e3)
+    }
+}
+
+/// When requests are sent.
+#[derive(Clone, Copy)]
+pub(crate) enum Pace {
+    /// Each connection sends the next one when it has the answer.
+    AnswerByAnswer,
+    /// So many a second, whether answers come or not. Latency counts from when a request was due, so that a server that
+    /// stands still is not spared the requests that wait.
+    PerSecond(f64),
+    /// So many a second if the connections can. Latency counts from when a request was sent.
+    AtMost(f64),
+}
+
+/// Sends requests over `connections` for `time`.
+pub(crate) async fn load(port: u16, paths: Paths, connections: usize, pace: Pace, time: Duration) -> Outcome {
+    let next = Arc::new(AtomicU64::new(0));
+    let stop = Arc::new(AtomicBool::new(false));
+    let begun = Instant::now();
+    let mut clients = JoinSet::new();
+    for _ in 0..connections {
+        let (next, stop, paths) = (next.clone(), stop.clone(), paths.clone());
+        clients.spawn(async move {
+            let mut outcome = Outcome::default();
+            let mut connection = None;
+            while !stop.load(Ordering::Relaxed) {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let mut due = Instant::now();
+                if let Pace::PerSecond(rate) | Pace::AtMost(rate) = pace {
+                    let turn = begun + Duration::from_secs_f64(number as f64 / rate);
+                    if turn > begun + time {
+                        break;
+                    }
+                    sleep_until(turn.into()).await;
+                    due = if matches!(pace, Pace::PerSecond(_)) { turn } else { Instant::now() };
+                }
+                let path = paths(number);
+                let answered = timeout(Duration::from_secs(30), async {
+                    let open = match connection.take() {
+                        Some(open) => open,
+                        None => Connection::open(port).await?,
+                    };
+                    let status = connection.insert(open).get(&path).await?.0;
+                    std::io::Result::Ok(status)
+                });
+                match answered.await {
+                    Ok(Ok(200)) => outcome.accepted.push(due.elapsed().as_micros() as u64),
+                    Ok(Ok(429 | 503)) => outcome.shed += 1,
+                    Ok(Ok(_)) => outcome.failed += 1,
+                    _ => {
+                        outcome.failed += 1;
+                        connection = None;
+                    }
+                }
+            }
+            outcome
+        });
+    }
+    tokio::time::sleep(time).await;
+    stop.store(true, Ordering::Relaxed);
+    let took = begun.elapsed();
+    let mut whole = Outcome { took, ..Outcome::default() };
+    while let Some(client) = clients.join_next().await {
+        let Outcome { accepted, shed, failed, .. } = client.expect("a client");
+        whole.accepted.extend(accepted);
+        whole.shed += shed;
+        whole.failed += failed;
+    }
+    whole.accepted.sort_unstable();
+    whole
+}

@@ -1,0 +1,317 @@
+//! How fast the built API answers, PostgreSQL, Redis, API and client on one machine, beside a bare axum handler that gives
+//! the same bytes. `docs/performance.md` has the figures; run it with
+//! `cargo build --release -p netagg && cargo bench -p netagg-tests --bench api`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs,
+    reason = "a benchmark: its output is its purpose"
+)]
+
+mod load;
+
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::http::header;
+use axum::routing::get;
+use chrono::{NaiveDate, TimeDelta, Utc};
+use futures::future::join_all;
+use load::{Connection, Outcome, Pace, Paths, always, load};
+use netagg_api::proto::GetGlobalAggRequest;
+use netagg_api::proto::usage_service_client::UsageServiceClient;
+use netagg_tests::programs::Process;
+use netagg_tests::{eventually, postgres, redis};
+use sqlx::{AssertSqlSafe, PgPool};
+use tokio::net::TcpListener;
+
+/// How many events are stored, unless NETAGG_BENCH_EVENTS says otherwise.
+const EVENTS: u64 = 10_000_000;
+/// Rounds of a comparison; medians count.
+const ROUNDS: usize = 5;
+/// How long a round lasts.
+const ROUND: Duration = Duration::from_secs(3);
+/// How long the overload lasts, unless NETAGG_BENCH_OVERLOAD says otherwise, in seconds.
+const OVERLOAD: u64 = 60;
+const CONNECTIONS: usize = 32;
+
+const BARE: &str = "--bare";
+
+#[tokio::main]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().collect();
+    if let [_, flag, port, path] = &*arguments
+        && flag == BARE
+    {
+        return serve_bare(port, path).await;
+    }
+    let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
+    let events = number("NETAGG_BENCH_EVENTS", EVENTS);
+    let (server, cache) = tokio::join!(postgres::Server::start(), redis::Server::start());
+    let [http, grpc, ops, bare] = free_ports();
+    let variables = [
+        ("DATABASE_URL", server.url()),
+        ("REDIS_URL", cache.url()),
+        ("API_HTTP_PORT", http.to_string()),
+        ("API_GRPC_PORT", grpc.to_string()),
+        ("PPROF_PORT_API", ops.to_string()),
+    ];
+    store(&server.url(), &variables, events).await;
+    let api = Process::start("api", [""; 0], variables.clone());
+    eventually(Duration::from_secs(60), "the API answers", async || {
+        Connection::open(http).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
+
+    let today = Utc::now().date_naive();
+    compare_aggregates(http, bare, today).await;
+    compare_transports(http, grpc, today).await;
+    measure_pages(http, events, today).await;
+    measure_export(http, &api, events, today).await;
+    overload(http, today, Duration::from_secs(number("NETAGG_BENCH_OVERLOAD", OVERLOAD))).await;
+}
+
+/// Fills the database with events, and the totals of them.
+async fn store(url: &str, variables: &[(&str, String)], events: u64) {
+    let begun = Instant::now();
+    let mut migrate = Process::start("netagg", ["migrate", "up"], variables.iter().cloned());
+    assert_eq!(migrate.code(Duration::from_secs(60)).await, 0, "{}", migrate.stderr());
+    let pool = PgPool::connect(url).await.expect("the database answers");
+    let script = include_str!("stored.sql").replace("EVENTS", &events.to_string());
+    for statement in script.split("\n\n") {
+        sqlx::raw_sql(AssertSqlSafe(statement)).execute(&pool).await.expect("stored");
+    }
+    pool.close().await;
+    println!("{events} events stored in {:.0} s", begun.elapsed().as_secs_f64());
+}
+
+/// Answers `path`, and nothing else, with the bytes on stdin.
+async fn serve_bare(port: &str, path: &str) {
+    let body = std::io::read_to_string(std::io::stdin()).expect("the answer");
+    let answer = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
+    let app = Router::new().route(path, get(answer));
+    let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await.expect("a port");
+    axum::serve(listener, app).await.expect("served");
+}
+
+struct Bare(Child);
+
+impl Bare {
+    async fn start(port: u16, path: &str, body: &[u8]) -> Self {
+        let program = std::env::current_exe().expect("a path");
+        let mut child =
+            Command::new(program).args([BARE, &port.to_string(), path]).stdin(Stdio::piped()).spawn().expect("started");
+        std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), body).expect("written");
+        eventually(Duration::from_secs(10), "the bare handler answers", async || {
+            Connection::open(port).await.map(drop).map_err(|error| error.to_string())
+        })
+        .await;
+        Self(child)
+    }
+}
+
+impl Drop for Bare {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn aggregates(today: NaiveDate) -> String {
+    let from = today - TimeDelta::days(30);
+    format!("/api/v1/aggregates?granularity=DAY&from={from}&to={today}")
+}
+
+async fn compare_aggregates(http: u16, bare: u16, today: NaiveDate) {
+    let path = aggregates(today);
+    let mut connection = Connection::open(http).await.expect("connected");
+    let (status, body) = connection.get(&path).await.expect("answered");
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+    let _bare = Bare::start(bare, "/api/v1/aggregates", body).await;
+    println!("\ncached aggregates of 30 days, {} bytes, {CONNECTIONS} connections", body.len());
+    let mut rates = [vec![], vec![]];
+    for _ in 0..ROUNDS {
+        for (port, rates) in [bare, http].into_iter().zip(&mut rates) {
+            let outcome = load(port, always(&path), CONNECTIONS, Pace::AnswerByAnswer, ROUND).await;
+            assert_eq!((outcome.failed, outcome.shed), (0, 0));
+            rates.push(outcome.rate());
+        }
+    }
+    let [bare, api] = rates.map(median);
+    println!("  bare axum handler {bare:.0}/s, API {api:.0}/s: {:.2} of it", api / bare);
+}
+
+async fn compare_transports(http: u16, grpc: u16, today: NaiveDate) {
+    let from = today - TimeDelta::days(30);
+    let url = format!("http://127.0.0.1:{http}{}", aggregates(today));
+    let request = GetGlobalAggRequest {
+        granularity: "DAY".to_owned(),
+        from: from.to_string(),
+        to: today.to_string(),
+        ..GetGlobalAggRequest::default()
+    };
+    let client = reqwest::Client::new();
+    let channel = UsageServiceClient::connect(format!("http://127.0.0.1:{grpc}")).await.expect("connected");
+    let mut rates = [vec![], vec![]];
+    for _ in 0..ROUNDS {
+        rates[0].push(
+            closed_loop(async || {
+                let answer = client.get(&url).send().await.expect("answered").error_for_status().expect("200");
+                drop(answer.bytes().await.expect("a body"));
+            })
+            .await,
+        );
+        rates[1].push(
+            closed_loop(async || drop(channel.clone().get_global_agg(request.clone()).await.expect("answered"))).await,
+        );
+    }
+    let [http, grpc] = rates.map(median);
+    println!("\nthe same, by full clients (reqwest, tonic), {CONNECTIONS} requests at a time");
+    println!("  HTTP {http:.0}/s, gRPC {grpc:.0}/s: {:.2} of it", grpc / http);
+}
+
+/// Calls a second.
+async fn closed_loop(call: impl AsyncFn()) -> f64 {
+    let begun = Instant::now();
+    let one_by_one = async || {
+        let mut calls = 0;
+        while begun.elapsed() < ROUND {
+            call().await;
+            calls += 1;
+        }
+        calls
+    };
+    let calls: i32 = join_all((0..CONNECTIONS).map(|_| one_by_one())).await.into_iter().sum();
+    f64::from(calls) / begun.elapsed().as_secs_f64()
+}
+
+/// The page of 100 of one of the 80,000 users, whom nobody has asked for lately.
+fn pages(today: NaiveDate) -> Paths {
+    let from = today - TimeDelta::days(28);
+    // Any multiplier without a common factor goes through all users in what looks like no order.
+    Arc::new(move |number| {
+        let user = number.wrapping_mul(48_271) % 80_000;
+        format!("/api/v1/users/user-{user}/detail?from={from}T00:00:00Z&to={today}T00:00:00Z")
+    })
+}
+
+async fn measure_pages(http: u16, events: u64, today: NaiveDate) {
+    println!("\na page of 100 of one of 80,000 users, {events} events stored");
+    // Warm: each page has been read once, so PostgreSQL has it at hand.
+    let saturated = load(http, pages(today), CONNECTIONS, Pace::AnswerByAnswer, 10 * ROUND).await;
+    print_load("  saturated", &saturated);
+    let half = load(http, pages(today), CONNECTIONS, Pace::PerSecond(saturated.rate() / 2.0), 5 * ROUND).await;
+    print_load("  half of it", &half);
+
+    println!("pages of users with {} and {} events, one at a time, nobody else asking", events / 1_000, events / 10);
+    let mut connection = Connection::open(http).await.expect("connected");
+    let from = today - TimeDelta::days(28);
+    for (label, users) in
+        [("1 in 1,000", (0..20).map(|user| format!("deep-{user}")).collect()), ("1 in 10", vec!["heavy".to_owned()])]
+    {
+        let mut by_depth: [Vec<f64>; 3] = Default::default();
+        for user in users {
+            let listing = format!("/api/v1/users/{user}/detail?from={from}T00:00:00Z&to={today}T00:00:00Z");
+            let mut path = listing.clone();
+            for page in 0..61 {
+                let begun = Instant::now();
+                let (status, body) = connection.get(&path).await.expect("answered");
+                assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
+                let took = begun.elapsed().as_secs_f64() * 1e3;
+                match page {
+                    0 => by_depth[0].push(took),
+                    1..=5 => by_depth[1].push(took),
+                    56.. => by_depth[2].push(took),
+                    _ => {}
+                }
+                let page: serde_json::Value = serde_json::from_slice(body).expect("JSON");
+                let Some(cursor) = page["next_cursor"].as_str() else { break };
+                path = format!("{listing}&cursor={cursor}");
+            }
+        }
+        let [first, next, deep] = by_depth.map(median);
+        println!("  {label}: first page {first:.1} ms, pages 2 to 6 {next:.1} ms, pages 57 to 61 {deep:.1} ms");
+    }
+}
+
+fn print_load(label: &str, outcome: &Outcome) {
+    println!(
+        "{label}: {:.0}/s; median {:.1} ms, p99 {:.1} ms; {} shed, {} failed",
+        outcome.rate(),
+        outcome.latency(0.5),
+        outcome.latency(0.99),
+        outcome.shed,
+        outcome.failed
+    );
+}
+
+async fn measure_export(http: u16, api: &Process, events: u64, today: NaiveDate) {
+    let from = today - TimeDelta::days(28);
+    let url = format!("http://127.0.0.1:{http}/api/v1/users/heavy/detail?from={from}T00:00:00Z&to={today}T00:00:00Z");
+    let before = resident_mib(api.id());
+    let begun = Instant::now();
+    let mut answer = reqwest::Client::new().get(url).header(header::ACCEPT, "text/csv").send().await.expect("answered");
+    let (mut bytes, mut rows, mut largest) = (0, 0_usize, before);
+    while let Some(chunk) = answer.chunk().await.expect("a whole export") {
+        bytes += chunk.len();
+        rows += chunk.iter().filter(|byte| **byte == b'\n').count();
+        if bytes % (1 << 20) < chunk.len() {
+            largest = largest.max(resident_mib(api.id()));
+        }
+    }
+    assert_eq!(rows as u64, events / 10 + 1, "every event and a header");
+    println!(
+        "\nCSV of {} events: {} MiB in {:.1} s; the API had {before} MiB resident before and {largest} MiB at most",
+        rows - 1,
+        bytes >> 20,
+        begun.elapsed().as_secs_f64()
+    );
+}
+
+async fn overload(http: u16, today: NaiveDate, time: Duration) {
+    println!("\nan overload of 10 times what it can do, pages of 80,000 users, for {} s", time.as_secs());
+    let alone = load(http, pages(today), CONNECTIONS, Pace::AnswerByAnswer, ROUND).await;
+    let calm = load(http, pages(today), CONNECTIONS, Pace::PerSecond(alone.rate() / 4.0), ROUND).await;
+    print_load("  a quarter, before", &calm);
+    let flooded = load(http, pages(today), 640, Pace::AtMost(alone.rate() * 10.0), time).await;
+    println!(
+        "  offered {:.0}/s: answered {:.0}/s, p99 of those from being sent {:.1} ms; {} shed, {} failed",
+        alone.rate() * 10.0,
+        flooded.rate(),
+        flooded.latency(0.99),
+        flooded.shed,
+        flooded.failed
+    );
+    let begun = Instant::now();
+    loop {
+        let after =
+            load(http, pages(today), CONNECTIONS, Pace::PerSecond(alone.rate() / 4.0), Duration::from_millis(500))
+                .await;
+        if after.shed == 0 && after.failed == 0 && after.latency(0.99) < 3.0 * calm.latency(0.99).max(2.0) {
+            println!("  recovered within {:.1} s of its end", begun.elapsed().as_secs_f64());
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "no recovery");
+    }
+}
+
+fn median(mut figures: Vec<f64>) -> f64 {
+    figures.sort_by(f64::total_cmp);
+    figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Memory that the process has resident now.
+fn resident_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) / 1_024
+}
+
+fn free_ports<const N: usize>() -> [u16; N] {
+    let listeners: [_; N] =
+        std::array::from_fn(|_| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("an address").port())
+}

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use netagg_api::Protection;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{ConsumerStats, Error, EventLimits, StatsSnapshot};
 use netagg_kafka::KafkaHealth;
@@ -62,6 +63,17 @@ impl Service {
                 postgres.check_schema().await.map_err(|error| error.to_string())?;
                 comes_on(&work, name)
             }
+        });
+    }
+
+    /// Watches whether callers can be told apart, if they are asked who they are.
+    pub fn watch_protection(&self, protection: &Protection) {
+        if protection.is_open() {
+            return;
+        }
+        let protection = protection.clone();
+        self.readiness.watch("credentials", Need::Required, self.shutdown.token(), move || {
+            std::future::ready(protection.check())
         });
     }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
 use netagg_core::memory::{MemoryAggregateStore, MemoryEventStore};
 use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::usage::{UsageConfig, UsageService};
@@ -35,8 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     };
     let limits = ApiLimits::default();
     let (_, grpc, ()) = tokio::join!(
-        serve_http(http, Arc::clone(&service), limits.clone(), shutdown.clone()),
-        serve_grpc(grpc, service, limits, shutdown.clone()),
+        serve_http(http, Arc::clone(&service), Protection::default(), limits.clone(), shutdown.clone()),
+        serve_grpc(grpc, service, Protection::default(), limits, shutdown.clone()),
         stop,
     );
     Ok(grpc?)

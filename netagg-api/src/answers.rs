@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::{Stream, TryStreamExt, stream};
-use netagg_core::usage::{AggregatesAnswer, DetailPage, InvalidQuery, UsageService};
+use netagg_core::access::{Forbidden, Principal, Scope};
+use netagg_core::usage::{AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, UsageService};
 use netagg_core::{Error, Event};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -26,10 +27,18 @@ pub(crate) struct Answers {
 pub(crate) enum Failure {
     /// The question is wrong.
     Invalid(InvalidQuery),
+    /// Whoever asks may not know.
+    Forbidden(Forbidden),
     /// The same question may be answered later.
     Unavailable,
     /// A bug, most likely.
     Internal,
+}
+
+impl From<Forbidden> for Failure {
+    fn from(forbidden: Forbidden) -> Self {
+        Self::Forbidden(forbidden)
+    }
 }
 
 impl Answers {
@@ -43,8 +52,8 @@ impl Answers {
         }
     }
 
-    pub(crate) async fn detail(&self, parameters: Parameters) -> Result<DetailPage, Failure> {
-        let request = parameters.into_detail(&self.service).map_err(Failure::Invalid)?;
+    pub(crate) async fn detail(&self, who: &Principal, parameters: Parameters) -> Result<DetailPage, Failure> {
+        let request = self.detail_request(who, parameters)?;
         self.bounded(self.service.user_detail(request)).await
     }
 
@@ -53,9 +62,10 @@ impl Answers {
     /// an error is whole.
     pub(crate) async fn events(
         &self,
+        who: &Principal,
         parameters: Parameters,
     ) -> Result<impl Stream<Item = Result<Vec<Event>, Failure>> + Send + use<>, Failure> {
-        let request = parameters.into_detail(&self.service).map_err(Failure::Invalid)?;
+        let request = self.detail_request(who, parameters)?;
         let place = self.exports.clone().try_acquire_owned().map_err(|_| Failure::Unavailable)?;
         let mut chunks = Box::pin(self.service.user_events(&request).map_err(Failure::Invalid)?);
         let mut next = Ok(self.bounded(chunks.try_next()).await?);
@@ -78,7 +88,19 @@ impl Answers {
         }))
     }
 
-    pub(crate) async fn aggregates(&self, parameters: Parameters) -> Result<AggregatesAnswer, Failure> {
+    fn detail_request(&self, who: &Principal, parameters: Parameters) -> Result<DetailRequest, Failure> {
+        who.require(Scope::DetailRead)?;
+        let request = parameters.into_detail(&self.service).map_err(Failure::Invalid)?;
+        who.require_user(&request.user_id)?;
+        Ok(request)
+    }
+
+    pub(crate) async fn aggregates(
+        &self,
+        who: &Principal,
+        parameters: Parameters,
+    ) -> Result<AggregatesAnswer, Failure> {
+        who.require(Scope::AggregatesRead)?;
         let request = parameters.into_aggregates(&self.service).map_err(Failure::Invalid)?;
         self.bounded(self.service.aggregates(request)).await
     }

@@ -7,8 +7,10 @@ mod http;
 mod kept;
 mod limits;
 mod parameters;
+mod protection;
 pub mod proto;
 
 pub use grpc::serve_grpc;
 pub use http::{router, serve_http, serve_router};
 pub use limits::ApiLimits;
+pub use protection::{ApiKeyFile, Protection};

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod aggregate_store;
+mod api_keys;
 mod audit;
 mod books;
 mod config;
@@ -19,6 +20,7 @@ mod settings;
 
 pub use accounts::Account;
 pub use aggregate_store::PgAggregateStore;
+pub use api_keys::PgApiKeys;
 pub use audit::{
     Audit, AuditOptions, AuditReport, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
     TotalsDifference, Undecided,

@@ -12,7 +12,7 @@ use crate::error::{self, PgError, UNDEFINED_TABLE};
 use crate::postgres::Postgres;
 
 /// Version, description, up, down.
-const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
     (1, "events", include_str!("../migrations/0001_events.up.sql"), include_str!("../migrations/0001_events.down.sql")),
     (
         2,
@@ -31,6 +31,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 4] = [
         "reconciliation",
         include_str!("../migrations/0004_reconciliation.up.sql"),
         include_str!("../migrations/0004_reconciliation.down.sql"),
+    ),
+    (
+        5,
+        "api keys",
+        include_str!("../migrations/0005_api_keys.up.sql"),
+        include_str!("../migrations/0005_api_keys.down.sql"),
     ),
 ];
 

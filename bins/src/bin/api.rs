@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use netagg::config::{self, Answers, ApiAddresses};
 use netagg::ops::{Job, OpsConfig};
+use netagg::protection::ProtectionConfig;
 use netagg::service::Service;
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_api::{ApiLimits, serve_grpc, serve_http};
@@ -22,6 +23,7 @@ struct Config {
     read_postgres: PgConfig,
     redis: RedisConfig,
     addresses: ApiAddresses,
+    protection: ProtectionConfig,
     answers: Answers,
     ops: OpsConfig,
 }
@@ -31,6 +33,7 @@ fn configure(variables: &mut Variables) -> Config {
     let postgres = config::postgres(variables, 2, "netagg-api");
     Config {
         addresses,
+        protection: ProtectionConfig::read(variables, &addresses),
         read_postgres: config::read_postgres(variables, &postgres),
         postgres,
         redis: config::redis(variables),
@@ -46,6 +49,8 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     service.watch_postgres("postgres", &reads);
     let cache = Arc::new(RedisCache::new(config.redis)?);
     service.watch_redis(&cache).await;
+    let protection = config.protection.protection(config.postgres.clone());
+    service.watch_protection(&protection);
     let cursor_secret = match config.answers.cursor_secret.clone() {
         Some(secret) => secret,
         None => {
@@ -64,9 +69,11 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     .with_cache(cache);
     let usage = Arc::new(usage);
     tracing::info!(http = %config.addresses.http, grpc = %config.addresses.grpc, "answering");
-    let ((), answered) = tokio::join!(
-        serve_http(http, usage.clone(), ApiLimits::default(), service.stop_token()),
-        serve_grpc(grpc, usage, ApiLimits::default(), service.stop_token()),
+    let stop = service.stop_token();
+    let ((), answered, ()) = tokio::join!(
+        serve_http(http, usage.clone(), protection.clone(), ApiLimits::default(), stop.clone()),
+        serve_grpc(grpc, usage, protection.clone(), ApiLimits::default(), stop.clone()),
+        protection.keep_up(&stop),
     );
     answered?;
     tracing::info!("stopped");

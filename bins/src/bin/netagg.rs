@@ -9,6 +9,8 @@ use netagg::config::{self, ApiAddresses, Groups, Kafka};
 use netagg::dead_letters::DlqCommand;
 use netagg::demo::{self, DemoConfig, DemoEvents};
 use netagg::import::Import;
+use netagg::keys::KeysCommand;
+use netagg::protection::{self, ProtectionConfig};
 use netagg::rebuild::{Places, Rebuild};
 use netagg::{Input, LogDefaults, Variables, run_with};
 
@@ -49,6 +51,9 @@ enum Command {
     /// Show or change how old and how new events may be
     #[command(subcommand)]
     Limits(LimitsCommand),
+    /// Make, list or revoke the keys that callers of the API show
+    #[command(subcommand)]
+    Keys(KeysCommand),
     /// Look at the dead letters, or send them again
     #[command(subcommand)]
     Dlq(DlqCommand),
@@ -71,7 +76,8 @@ enum Command {
 
 /// All variables of all commands, for the help.
 fn describe(variables: &mut Variables) {
-    ApiAddresses::read(variables);
+    let addresses = ApiAddresses::read(variables);
+    ProtectionConfig::read(variables, &addresses);
     config::postgres(variables, 2, "netagg");
     config::redis(variables);
     Kafka::read(variables);
@@ -94,6 +100,7 @@ fn main() -> ExitCode {
             let events = input.map_or(DemoEvents::Generated(events), DemoEvents::Given);
             let configure = |variables: &mut Variables| {
                 let addresses = ApiAddresses::read(variables);
+                protection::open_only(variables, &addresses);
                 DemoConfig { events, serve: serve.then_some(addresses) }
             };
             run_with(configure, LogDefaults::COMMAND, async |config, shutdown| {
@@ -120,6 +127,12 @@ fn main() -> ExitCode {
             run_with(configure, LogDefaults::COMMAND, async |(postgres, kafka, groups), _| {
                 admin::limits(command, postgres, kafka, groups).await
             })
+        }
+        Command::Keys(command) => {
+            let configure = |variables: &mut Variables| {
+                (config::postgres(variables, 2, "netagg-keys"), protection::keys_file(variables))
+            };
+            run_with(configure, LogDefaults::COMMAND, async |(postgres, file), _| command.run(postgres, file).await)
         }
         Command::Dlq(command) => {
             run_with(Kafka::read, LogDefaults::COMMAND, async |kafka, shutdown| command.run(kafka, shutdown).await)

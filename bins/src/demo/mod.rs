@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::usage::{UsageConfig, UsageService};
@@ -318,8 +318,10 @@ impl Api {
             }
             Ok::<(), Failure>(())
         };
-        let http = serve_http(self.http, usage.clone(), ApiLimits::default(), shutdown.token());
-        let grpc = async { Ok(serve_grpc(self.grpc, usage, ApiLimits::default(), shutdown.token()).await?) };
+        let http = serve_http(self.http, usage.clone(), Protection::default(), ApiLimits::default(), shutdown.token());
+        let grpc = async {
+            Ok(serve_grpc(self.grpc, usage, Protection::default(), ApiLimits::default(), shutdown.token()).await?)
+        };
         let http = async {
             http.await;
             Ok(())

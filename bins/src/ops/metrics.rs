@@ -192,6 +192,11 @@ fn describe_counted() {
         "Days whose totals were computed anew from the stored events after a conflict."
     );
     describe_counter!("netagg_cache_lookups_total", count, "Answers looked for in the cache, by outcome.");
+    describe_counter!(
+        "netagg_refused_requests_total",
+        count,
+        "Requests to the API that were not looked at, by reason."
+    );
     describe_histogram!("netagg_batch_records", count, "Records of each finished batch.");
     describe_histogram!(
         "netagg_batch_seconds",
@@ -242,6 +247,9 @@ fn start_at_zero(job: Job) {
     if job == Job::Api {
         for outcome in ["hit", "miss", "unavailable"] {
             counter!("netagg_cache_lookups_total", "outcome" => outcome).absolute(0);
+        }
+        for reason in ["no_credentials", "bad_credentials", "unavailable"] {
+            counter!("netagg_refused_requests_total", "reason" => reason).absolute(0);
         }
         return;
     }

@@ -3,6 +3,7 @@
 mod messages;
 mod serve;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use prost::Message;
@@ -12,8 +13,11 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
+use netagg_core::access::{Principal, Scope};
+
 use crate::answers::{Answers, Failure};
 use crate::kept::Kept;
+use crate::protection::Refusal;
 use crate::proto::usage_service_server::UsageService;
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse, StreamUserDetailResponse,
@@ -36,7 +40,7 @@ impl UsageService for Usage {
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<GetUserDetailResponse>, Status> {
         timed("GetUserDetail", async {
-            let page = self.answers.detail(request.into_inner().into()).await?;
+            let page = self.answers.detail(&*principal(&request)?, request.into_inner().into()).await?;
             Ok(Response::new(page.try_into()?))
         })
         .await
@@ -49,7 +53,7 @@ impl UsageService for Usage {
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<Self::StreamUserDetailStream>, Status> {
         timed("StreamUserDetail", async {
-            let chunks = self.answers.events(request.into_inner().into()).await?;
+            let chunks = self.answers.events(&*principal(&request)?, request.into_inner().into()).await?;
             Ok(Response::new(chunks.map(|chunk| chunk?.try_into()).boxed()))
         })
         .await
@@ -60,9 +64,12 @@ impl UsageService for Usage {
         request: Request<GetGlobalAggRequest>,
     ) -> Result<Response<GetGlobalAggResponse>, Status> {
         timed("GetGlobalAgg", async {
+            let who = principal(&request)?;
+            // Asked first: who may not know gets nothing that others were told, and costs them nothing.
+            who.require(Scope::AggregatesRead).map_err(Failure::from)?;
             let request = request.into_inner();
             let ask = async {
-                let answer = self.answers.aggregates(request.clone().into()).await?;
+                let answer = self.answers.aggregates(&who, request.clone().into()).await?;
                 let answer = GetGlobalAggResponse::try_from(answer)?;
                 let bytes = answer.encoded_len();
                 Ok::<_, Status>((answer, bytes))
@@ -71,6 +78,11 @@ impl UsageService for Usage {
         })
         .await
     }
+}
+
+/// Who asks, as the guard has found out.
+fn principal<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
+    request.extensions().get().cloned().ok_or_else(|| Status::internal("nobody is known to ask"))
 }
 
 /// Notes how long the answer took.
@@ -97,8 +109,18 @@ impl From<Failure> for Status {
                 let details = ErrorDetails::with_bad_request(violations.collect::<Vec<_>>());
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
+            Failure::Forbidden(forbidden) => Self::permission_denied(forbidden.to_string()),
             Failure::Unavailable => Self::unavailable("this cannot be answered now; please ask again later"),
             Failure::Internal => Self::internal("this cannot be answered; the log of the server says why"),
+        }
+    }
+}
+
+impl From<&Refusal> for Status {
+    fn from(refusal: &Refusal) -> Self {
+        match refusal {
+            Refusal::NoCredentials | Refusal::BadCredentials(_) => Self::unauthenticated(refusal.detail()),
+            Refusal::Unavailable => Self::unavailable(refusal.detail()),
         }
     }
 }

@@ -7,8 +7,10 @@ use netagg_core::Error;
 use netagg_core::usage::UsageService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Response};
 use tonic::server::NamedService;
+use tonic::service::LayerExt;
 use tonic::transport::Server;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
@@ -20,6 +22,7 @@ use crate::answers::Answers;
 use crate::connections::Connections;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
+use crate::protection::{GuardLayer, Protection, Refusal};
 use crate::proto::usage_service_server::UsageServiceServer;
 
 /// The most requests at a time on one connection; further ones wait in the client.
@@ -39,11 +42,13 @@ const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
 pub async fn serve_grpc(
     listener: TcpListener,
     service: Arc<UsageService>,
+    protection: Protection,
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let usage = UsageServiceServer::new(Usage { answers: Answers::new(service, &limits), totals: Kept::new() })
         .max_decoding_message_size(limits.max_body_bytes);
+    let usage = GuardLayer::new(protection, refuse).named_layer(usage);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(USAGE, ServingStatus::Serving).await;
     let reflection = || {
@@ -67,6 +72,11 @@ pub async fn serve_grpc(
             stop_serving(health).await;
         });
     connections.run(serving, &shutdown).await.map_err(|error| Error::internal("grpc", error))
+}
+
+/// Health and reflection are open to everybody: neither tells of any user.
+fn refuse(refusal: &Refusal) -> Response<Body> {
+    Status::from(refusal).into_http()
 }
 
 /// Tells the watchers, and lets go of them: their streams would never end by themselves.

@@ -11,6 +11,7 @@ mod serve;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{FromRef, MatchedPath, Request, State};
@@ -18,6 +19,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use netagg_core::access::{Principal, Scope};
 use netagg_core::usage::UsageService;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
@@ -27,6 +29,7 @@ use crate::answers::{Answers, Failure};
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
+use crate::protection::{GuardLayer, Protection, Refusal};
 use accept::Format;
 use body::{AggregatesBody, DetailBody};
 use conditional::Json;
@@ -45,7 +48,7 @@ const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 
 /// The HTTP API over `service`, to serve as it is or to merge into a larger application. Of `limits`, those of requests
 /// hold here; those of connections are the server's.
-pub fn router(service: Arc<UsageService>, limits: &ApiLimits) -> Router {
+pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiLimits) -> Router {
     Router::new()
         .route("/api/v1/users/{user_id}/detail", get(detail))
         // An empty user is a wrong one, not another page.
@@ -53,6 +56,8 @@ pub fn router(service: Arc<UsageService>, limits: &ApiLimits) -> Router {
         .route("/api/v1/aggregates", get(aggregates))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        // What is added above it answers those it lets in, what is added below everybody.
+        .layer(GuardLayer::new(protection.clone(), refuse))
         .layer(from_fn_with_state(limits.clone(), bounded))
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
@@ -82,36 +87,48 @@ impl FromRef<Api> for KeptTotals {
     }
 }
 
-async fn detail(State(answers): State<Answers>, uri: Uri, headers: HeaderMap) -> Result<Response, Problem> {
+async fn detail(
+    State(answers): State<Answers>,
+    Extension(who): Extension<Arc<Principal>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let format = accept::negotiate(&headers, &[Format::Json, Format::Ndjson, Format::Csv])?;
     let mut parameters = Parameters::default();
     // Not axum's `Path`, which lets a broken escape pass as it is.
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &["from", "to", "cursor", "limit", "type"], &mut parameters);
     if format == Format::Json {
-        let page = answers.detail(parameters).await?;
+        let page = answers.detail(&who, parameters).await?;
         Ok(Json::new(&DetailBody::from(&page))?.respond(&headers))
     } else {
-        Ok(export::response(format, answers.events(parameters).await?))
+        Ok(export::response(format, answers.events(&who, parameters).await?))
     }
 }
 
 async fn aggregates(
     State(answers): State<Answers>,
     State(kept): State<KeptTotals>,
+    Extension(who): Extension<Arc<Principal>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     accept::negotiate(&headers, &[Format::Json])?;
+    // Asked first: who may not know gets nothing that others were told, and costs them nothing.
+    who.require(Scope::AggregatesRead).map_err(Failure::from)?;
     let ask = async {
         let mut parameters = Parameters::default();
         query::read(uri.query(), &["granularity", "from", "to", "type"], &mut parameters);
-        let answer = Json::new(&AggregatesBody::from(&answers.aggregates(parameters).await?))?;
+        let answer = Json::new(&AggregatesBody::from(&answers.aggregates(&who, parameters).await?))?;
         let bytes = answer.bytes();
         Ok::<_, Failure>((answer, bytes))
     };
     let answer = kept.get(uri.query().unwrap_or_default().into(), ask).await?;
     Ok(answer.respond(&headers))
+}
+
+fn refuse(refusal: &Refusal) -> Response {
+    Problem::from(refusal).into_response()
 }
 
 async fn not_found(uri: Uri) -> Response {

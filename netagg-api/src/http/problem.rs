@@ -2,10 +2,12 @@
 
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use netagg_core::access::Forbidden;
 use netagg_core::usage::InvalidQuery;
 use serde::Serialize;
 
 use crate::answers::Failure;
+use crate::protection::Refusal;
 
 /// When to ask again for what is unavailable, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -16,6 +18,8 @@ pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     errors: Vec<ParameterError>,
+    /// What `WWW-Authenticate` says.
+    challenge: Option<HeaderValue>,
 }
 
 #[derive(Debug, Serialize)]
@@ -57,7 +61,7 @@ impl Problem {
     }
 
     fn new(status: StatusCode, detail: impl Into<String>) -> Self {
-        Self { status, detail: detail.into(), errors: Vec::new() }
+        Self { status, detail: detail.into(), errors: Vec::new(), challenge: None }
     }
 }
 
@@ -73,10 +77,33 @@ impl From<InvalidQuery> for Problem {
     }
 }
 
+impl From<Forbidden> for Problem {
+    fn from(forbidden: Forbidden) -> Self {
+        let challenge = match forbidden {
+            Forbidden::Scope(scope) => format!(r#"Bearer realm="netagg", error="insufficient_scope", scope="{scope}""#),
+            Forbidden::User => r#"Bearer realm="netagg", error="insufficient_scope""#.to_owned(),
+        };
+        let challenge = HeaderValue::try_from(challenge).ok();
+        Self { challenge, ..Self::new(StatusCode::FORBIDDEN, forbidden.to_string()) }
+    }
+}
+
+impl From<&Refusal> for Problem {
+    fn from(refusal: &Refusal) -> Self {
+        let status = match refusal {
+            Refusal::NoCredentials | Refusal::BadCredentials(_) => StatusCode::UNAUTHORIZED,
+            Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let challenge = refusal.challenge().map(HeaderValue::from_static);
+        Self { challenge, ..Self::new(status, refusal.detail()) }
+    }
+}
+
 impl From<Failure> for Problem {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Invalid(query) => query.into(),
+            Failure::Forbidden(forbidden) => forbidden.into(),
             Failure::Unavailable => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "this cannot be answered now; please ask again later")
             }
@@ -112,6 +139,9 @@ impl IntoResponse for Problem {
         let mut response = (self.status, [(header::CONTENT_TYPE, content_type)], json).into_response();
         // For whoever finds another one on it.
         response.extensions_mut().insert(self.status);
+        if let Some(challenge) = self.challenge {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
         if self.status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(header::RETRY_AFTER, RETRY_AFTER);
         }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::router;
 use crate::connections::Connections;
 use crate::limits::ApiLimits;
+use crate::protection::Protection;
 
 /// Answers HTTP/1.1 on `listener` until `shutdown`, then lets requests that have begun end within
 /// [`ApiLimits::stop_timeout`] and returns; no connection is left open.
@@ -24,10 +25,11 @@ use crate::limits::ApiLimits;
 pub async fn serve_http(
     listener: TcpListener,
     service: Arc<UsageService>,
+    protection: Protection,
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) {
-    let app = router(service, &limits);
+    let app = router(service, &protection, &limits);
     // The router refuses a head that is too large by itself, and says why; hyper just does.
     let limits = ApiLimits { max_head_bytes: 2 * limits.max_head_bytes, ..limits };
     serve_router(listener, app, limits, shutdown).await;

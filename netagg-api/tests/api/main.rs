@@ -1,6 +1,7 @@
 //! Both servers over real sockets and the in-memory adapters.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
+mod access;
 mod export;
 mod grpc;
 mod http;

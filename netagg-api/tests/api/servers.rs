@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
 use netagg_core::ports::{AggregateStore, Clock, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
 use netagg_core::usage::{UsageConfig, UsageService};
@@ -50,13 +50,21 @@ impl Servers {
 
     pub(crate) async fn start_with(limits: ApiLimits) -> Self {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
-        Self::start_over(events.clone(), aggregates.clone(), events, aggregates, limits).await
+        Self::start_over(events.clone(), aggregates.clone(), events, aggregates, Protection::default(), limits).await
+    }
+
+    /// Servers that let in whom `protection` does.
+    pub(crate) async fn start_protected(protection: Protection) -> Self {
+        let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
+        let limits = ApiLimits::default();
+        Self::start_over(events.clone(), aggregates.clone(), events, aggregates, protection, limits).await
     }
 
     /// Servers over a store that answers as `answer` says.
     pub(crate) async fn start_broken(answer: Answer, limits: ApiLimits) -> Self {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
-        Self::start_over(Arc::new(BrokenStore(answer)), Arc::new(BrokenStore(answer)), events, aggregates, limits).await
+        let broken = || Arc::new(BrokenStore(answer));
+        Self::start_over(broken(), broken(), events, aggregates, Protection::default(), limits).await
     }
 
     /// Servers over a store that answers so many reads of a timeline, and no more.
@@ -64,7 +72,9 @@ impl Servers {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
         let reads = Arc::new(AtomicUsize::new(reads));
         let failing = FailingStore { events: events.clone(), reads: reads.clone() };
-        let servers = Self::start_over(Arc::new(failing), aggregates.clone(), events, aggregates, limits).await;
+        let protection = Protection::default();
+        let servers =
+            Self::start_over(Arc::new(failing), aggregates.clone(), events, aggregates, protection, limits).await;
         Self { reads, ..servers }
     }
 
@@ -78,6 +88,7 @@ impl Servers {
         aggregate_store: Arc<dyn AggregateStore>,
         events: Arc<MemoryEventStore>,
         aggregates: Arc<MemoryAggregateStore>,
+        protection: Protection,
         limits: ApiLimits,
     ) -> Self {
         let service = UsageService::new(event_store, aggregate_store, UsageConfig::default())
@@ -92,8 +103,8 @@ impl Servers {
             let (service, limits, shutdown) = (service.clone(), limits.clone(), shutdown.clone());
             async move {
                 let (http, grpc) = tokio::join!(
-                    serve_http(http, service.clone(), limits.clone(), shutdown.clone()),
-                    serve_grpc(grpc, service, limits, shutdown),
+                    serve_http(http, service.clone(), protection.clone(), limits.clone(), shutdown.clone()),
+                    serve_grpc(grpc, service, protection, limits, shutdown),
                 );
                 let () = http;
                 grpc.expect("gRPC stops without an error");

@@ -15,5 +15,6 @@ mod large_messages;
 mod ops;
 mod outages;
 mod pipeline;
+mod protection;
 mod refusals;
 mod retention;

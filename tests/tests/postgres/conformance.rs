@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use netagg_core::testkit;
-use netagg_pg::{PgAggregateStore, PgEventStore};
+use netagg_pg::{PgAggregateStore, PgApiKeys, PgEventStore};
 
 use super::Fresh;
 
@@ -27,6 +27,18 @@ async fn the_aggregate_store_conforms() {
         let store = Arc::new(PgAggregateStore::new(fresh.postgres.clone()));
         databases.lock().unwrap().push(fresh);
         store
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_api_keys_conform() {
+    let databases = Mutex::new(Vec::new());
+    testkit::api_keys(async || {
+        let fresh = Fresh::migrated().await;
+        let keys = Arc::new(PgApiKeys::new(fresh.postgres.clone()));
+        databases.lock().unwrap().push(fresh);
+        keys
     })
     .await;
 }

@@ -1,0 +1,156 @@
+//! `netagg keys`: who may ask the API.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "these are the commands' answers")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Subcommand;
+use netagg_api::ApiKeyFile;
+use netagg_core::access::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
+use netagg_core::ports::{ApiKeys, Clock, SystemClock};
+use netagg_core::{Timestamp, UserId};
+use netagg_pg::{PgApiKeys, PgConfig, Postgres};
+use serde::Serialize;
+
+use crate::Failure;
+use crate::admin::{duration, table};
+use crate::printable::{json_line, printable};
+
+/// What to do with API keys.
+#[derive(Debug, Subcommand)]
+#[allow(clippy::exhaustive_enums)]
+pub enum KeysCommand {
+    /// Make a key and print it, this once
+    Create {
+        /// What people call its holder
+        #[arg(long, value_parser = name)]
+        name: String,
+        /// What it may ask about, detail:read or aggregates:read; may be repeated
+        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        scopes: Vec<Scope>,
+        /// The only user it may ask about; any without it
+        #[arg(long, value_name = "USER")]
+        user_id: Option<UserId>,
+        /// How often it may ask, such as 100/s, 600/m or 10000/h; API_RATE_LIMIT without it
+        #[arg(long, value_name = "RATE")]
+        rate_limit: Option<RateLimit>,
+        /// How long it is good, such as 90d; for ever without it
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        expires_in: Option<Duration>,
+        /// Where the keys are kept; API_KEYS_FILE, or PostgreSQL, without it
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// List the keys, without their secrets
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        /// As of create
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+    /// Take a key back: within 10 s nobody gets in with it
+    Revoke {
+        /// What `list` calls it
+        id: String,
+        /// As of create
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+impl KeysCommand {
+    /// Does it.
+    ///
+    /// # Errors
+    /// When the keys cannot be read or written.
+    pub async fn run(self, postgres: PgConfig, default_file: Option<PathBuf>) -> Result<ExitCode, Failure> {
+        let now = SystemClock.now();
+        let kept = |file: Option<PathBuf>| api_keys(file.or(default_file), postgres);
+        match self {
+            Self::Create { name, scopes, user_id, rate_limit, expires_in, file } => {
+                let principal = Principal { name, scopes: scopes.into_iter().collect(), user_id, rate_limit };
+                let token = ApiKeyToken::generate()?;
+                let expires_at = expires_in.map(|time| now.saturating_add(time));
+                kept(file).create(&ApiKey::new(&token, principal, now, expires_at)).await?;
+                // Alone on stdout, so that it can go where it belongs unseen.
+                println!("{}", token.reveal());
+                eprintln!("Keep it now: only its holder has it from here on. Its id is {}.", token.id());
+            }
+            Self::List { json, file } => print(&kept(file).list().await?, now, json)?,
+            Self::Revoke { id, file } => {
+                // Not parsed by clap, which quotes what it refuses: that may be the whole key.
+                let id: KeyId = id.parse().map_err(|error| Failure::Usage(format!("ID (value not shown): {error}")))?;
+                if !kept(file).revoke(&id, now).await? {
+                    return Err(Failure::Failed(format!("there is no key {id}; `netagg keys list` has them").into()));
+                }
+                println!("{id}: revoked");
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The keys in `file`, else those in the database.
+pub fn api_keys(file: Option<PathBuf>, postgres: PgConfig) -> Arc<dyn ApiKeys> {
+    match file {
+        Some(file) => Arc::new(ApiKeyFile::new(file)),
+        None => Arc::new(PgApiKeys::new(Postgres::new(postgres))),
+    }
+}
+
+fn name(text: &str) -> Result<String, &'static str> {
+    if (1..=100).contains(&text.chars().count()) {
+        Ok(text.to_owned())
+    } else {
+        Err("1 to 100 characters are accepted")
+    }
+}
+
+/// A key as a line of `list --json` has it.
+#[derive(Serialize)]
+struct Listed<'a> {
+    id: &'a KeyId,
+    #[serde(flatten)]
+    principal: &'a Principal,
+    state: &'static str,
+    created_at: Timestamp,
+    expires_at: Option<Timestamp>,
+    revoked_at: Option<Timestamp>,
+}
+
+fn print(keys: &[ApiKey], now: Timestamp, json: bool) -> Result<(), Failure> {
+    let mut rows = table(["id", "name", "state", "scopes", "user", "rate", "created", "expires"]);
+    for key in keys {
+        let ApiKey { id, principal, created_at, expires_at, revoked_at, .. } = key;
+        let state = match (revoked_at, key.is_good(now)) {
+            (Some(_), _) => "revoked",
+            (None, true) => "good",
+            (None, false) => "expired",
+        };
+        if json {
+            let (created_at, expires_at, revoked_at) = (*created_at, *expires_at, *revoked_at);
+            let listed = Listed { id, principal, state, created_at, expires_at, revoked_at };
+            println!("{}", json_line(&listed).map_err(|error| Failure::Failed(error.into()))?);
+            continue;
+        }
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        rows.add_row([
+            id.to_string(),
+            printable(principal.name.as_bytes()),
+            state.to_owned(),
+            principal.scopes.iter().map(|scope| scope.as_str()).collect::<Vec<_>>().join(" "),
+            or_dash(principal.user_id.as_ref().map(|user| printable(user.as_str().as_bytes()))),
+            or_dash(principal.rate_limit.map(|limit| limit.to_string())),
+            created_at.to_string(),
+            or_dash(expires_at.map(|at| at.to_string())),
+        ]);
+    }
+    if !json {
+        println!("{rows}");
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! API keys in a file, for an API without a database of its own to write to.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use netagg_core::access::{ApiKey, KeyId, Principal};
+use netagg_core::ports::ApiKeys;
+use netagg_core::{BoxError, Error, Timestamp};
+use serde::{Deserialize, Serialize};
+
+/// Keeps keys in a file, one JSON object a line. It is replaced as a whole, so that readers see all of a change or
+/// nothing of it; writers wait for each other.
+#[derive(Clone, Debug)]
+pub struct ApiKeyFile {
+    path: Arc<Path>,
+}
+
+impl ApiKeyFile {
+    /// The keys in the file at `path`, which the first key makes.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into().into() }
+    }
+
+    /// Runs `work` where it may wait for the disk.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Path) -> Result<T, FileError> + Send + 'static,
+    ) -> Result<T, Error> {
+        let path = self.path.clone();
+        let done = tokio::task::spawn_blocking(move || work(&path)).await;
+        done.map_err(|error| Error::internal("api_keys", error))?.map_err(|error| match error {
+            FileError::Io(error) => Error::unavailable("api_keys", error),
+            FileError::Refused(reason) => Error::Refused { dependency: "api_keys", source: reason.into() },
+            FileError::Line(..) => Error::unavailable("api_keys", error),
+        })
+    }
+}
+
+#[async_trait]
+impl ApiKeys for ApiKeyFile {
+    async fn list(&self) -> Result<Vec<ApiKey>, Error> {
+        // One that is not there is a mistake to tell of, not an empty one: nobody would get in, and nobody know why.
+        self.blocking(|path| parse(&fs::read_to_string(path)?)).await
+    }
+
+    async fn create(&self, key: &ApiKey) -> Result<(), Error> {
+        let key = key.clone();
+        self.blocking(move |path| {
+            change(path, |keys| {
+                if keys.iter().any(|known| known.id == key.id) {
+                    return Err(FileError::Refused(format!("there is a key {} already", key.id)));
+                }
+                keys.push(key);
+                Ok(())
+            })
+        })
+        .await
+    }
+
+    async fn revoke(&self, id: &KeyId, now: Timestamp) -> Result<bool, Error> {
+        let id = id.clone();
+        self.blocking(move |path| {
+            change(path, |keys| {
+                let key = keys.iter_mut().find(|key| key.id == id);
+                Ok(key.map(|key| key.revoked_at.get_or_insert(now)).is_some())
+            })
+        })
+        .await
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error("the file of API keys cannot be used: {0}")]
+    Io(#[from] io::Error),
+    #[error("{0}")]
+    Refused(String),
+    #[error("line {0} of the file of API keys is none: {1}")]
+    Line(usize, BoxError),
+}
+
+/// One line of the file.
+#[derive(Serialize, Deserialize)]
+struct Line {
+    id: KeyId,
+    /// In hexadecimal digits.
+    sha256: String,
+    #[serde(flatten)]
+    principal: Principal,
+    created_at: Timestamp,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    expires_at: Option<Timestamp>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    revoked_at: Option<Timestamp>,
+}
+
+fn parse(text: &str) -> Result<Vec<ApiKey>, FileError> {
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    lines.map(|(index, line)| parse_line(line).map_err(|error| FileError::Line(index + 1, error))).collect()
+}
+
+fn parse_line(line: &str) -> Result<ApiKey, BoxError> {
+    let Line { id, sha256, principal, created_at, expires_at, revoked_at } = serde_json::from_str(line)?;
+    let digest = digest(&sha256).ok_or("64 hexadecimal digits are accepted as sha256")?;
+    Ok(ApiKey { id, digest, principal, created_at, expires_at, revoked_at })
+}
+
+fn digest(digits: &str) -> Option<[u8; 32]> {
+    let mut digest = [0; 32];
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (byte, pair) in digest.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(digest)
+}
+
+fn write(mut file: &File, keys: Vec<ApiKey>) -> io::Result<()> {
+    for key in keys {
+        let ApiKey { id, digest, principal, created_at, expires_at, revoked_at } = key;
+        let sha256 = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let line = serde_json::to_vec(&Line { id, sha256, principal, created_at, expires_at, revoked_at })?;
+        file.write_all(&[&line, &b"\n"[..]].concat())?;
+    }
+    file.sync_all()
+}
+
+/// Puts the keys in place that `change` makes of those in the file.
+fn change<T>(path: &Path, change: impl FnOnce(&mut Vec<ApiKey>) -> Result<T, FileError>) -> Result<T, FileError> {
+    let beside = |suffix: &str| {
+        let mut name = path.as_os_str().to_owned();
+        name.push(suffix);
+        PathBuf::from(name)
+    };
+    // Not the file itself: whoever waits for it would hold the one that was replaced.
+    let lock = private().create(true).write(true).truncate(false).open(beside(".lock"))?;
+    lock.lock()?;
+    let mut keys = match fs::read_to_string(path) {
+        Ok(text) => parse(&text)?,
+        Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+        Err(error) => return Err(error.into()),
+    };
+    let changed = change(&mut keys)?;
+    let fresh = beside(".new");
+    write(&private().create(true).write(true).truncate(true).open(&fresh)?, keys)?;
+    fs::rename(&fresh, path)?;
+    Ok(changed)
+}
+
+/// Files for their owner alone.
+fn private() -> OpenOptions {
+    let mut options = File::options();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn conforms() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let number = std::sync::atomic::AtomicUsize::new(0);
+        let fresh = async || {
+            let number = number.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let path = folder.path().join(number.to_string());
+            fs::write(&path, "\n").expect("written");
+            Arc::new(ApiKeyFile::new(path))
+        };
+        netagg_core::testkit::api_keys(fresh).await;
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_not_there_is_made_by_the_first_key_and_told_of_by_readers() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys");
+        let file = ApiKeyFile::new(&path);
+        assert!(file.list().await.expect_err("there is none").is_retryable());
+        let token = netagg_core::access::ApiKeyToken::generate().expect("random numbers");
+        let key = ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None);
+        file.create(&key).await.expect("kept");
+        assert_eq!(file.list().await.expect("listed"), [key]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+        }
+
+        let text = fs::read_to_string(&path).expect("read");
+        assert!(!text.contains(token.reveal().rsplit_once('_').expect("a secret").1), "{text}");
+        let broken = text.clone() + &text.replace("sha256\":\"", "sha256\":\"+");
+        fs::write(&path, broken).expect("written");
+        let error = file.list().await.expect_err("a wrong line").to_string();
+        assert!(error.contains("line 2") && !error.contains(&text[50..80]), "{error}");
+    }
+}

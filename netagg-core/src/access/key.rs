@@ -1,0 +1,214 @@
+//! API keys: what their holder shows, and what is kept of it.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::Principal;
+use crate::Error;
+use crate::time::Timestamp;
+
+/// What every key begins with, so that people and secret scanners know one when they see it.
+const PREFIX: &str = "netagg_";
+
+/// Bytes of a secret: too many to guess, ever.
+const SECRET_BYTES: usize = 32;
+
+/// What a key is called: 16 hexadecimal digits. It is no secret.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct KeyId(String);
+
+impl KeyId {
+    /// Its digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for KeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl FromStr for KeyId {
+    type Err = InvalidApiKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidApiKey> {
+        let is_id = text.len() == 16 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        if is_id { Ok(Self(text.to_owned())) } else { Err(InvalidApiKey) }
+    }
+}
+
+impl TryFrom<String> for KeyId {
+    type Error = InvalidApiKey;
+
+    fn try_from(text: String) -> Result<Self, InvalidApiKey> {
+        text.parse()
+    }
+}
+
+/// A text that is no key, or no id of one. It does not say what was found, which may be most of a secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a key is netagg_<16 hexadecimal digits>_<secret>, and its id the digits")]
+pub struct InvalidApiKey;
+
+/// The key as its holder shows it: `netagg_<id>_<secret>`. Only [`reveal`](Self::reveal) prints the secret.
+pub struct ApiKeyToken {
+    id: KeyId,
+    secret: [u8; SECRET_BYTES],
+}
+
+impl ApiKeyToken {
+    /// A key that nobody else has.
+    ///
+    /// # Errors
+    /// When the system has no random numbers to give.
+    pub fn generate() -> Result<Self, Error> {
+        let (mut id, mut secret) = ([0; 8], [0; SECRET_BYTES]);
+        for bytes in [&mut id[..], &mut secret[..]] {
+            getrandom::fill(bytes).map_err(|error| Error::internal("system", error))?;
+        }
+        Ok(Self { id: KeyId(format!("{:016x}", u64::from_be_bytes(id))), secret })
+    }
+
+    /// What it is called.
+    pub fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// The text to hand to its holder, and to nobody else.
+    pub fn reveal(&self) -> String {
+        format!("{PREFIX}{}_{}", self.id, URL_SAFE_NO_PAD.encode(self.secret))
+    }
+
+    /// Whether `text` means to be a key, valid or not.
+    pub fn is_meant_by(text: &str) -> bool {
+        text.starts_with(PREFIX)
+    }
+
+    /// What is kept of the secret. Hashed once, and not by a slow function made for passwords: those make it dear to try
+    /// the likely ones, and of 2^256 secrets alike none is.
+    fn digest(&self) -> [u8; 32] {
+        Sha256::digest(self.secret).into()
+    }
+}
+
+impl FromStr for ApiKeyToken {
+    type Err = InvalidApiKey;
+
+    fn from_str(text: &str) -> Result<Self, InvalidApiKey> {
+        let (id, secret) = text.strip_prefix(PREFIX).and_then(|rest| rest.split_once('_')).ok_or(InvalidApiKey)?;
+        let secret = URL_SAFE_NO_PAD.decode(secret).ok().and_then(|secret| secret.try_into().ok());
+        Ok(Self { id: id.parse()?, secret: secret.ok_or(InvalidApiKey)? })
+    }
+}
+
+impl fmt::Debug for ApiKeyToken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ApiKeyToken({})", self.id)
+    }
+}
+
+/// What is kept of a key: enough to recognise its secret, not enough to tell it.
+#[derive(Clone, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ApiKey {
+    /// What it is called.
+    pub id: KeyId,
+    /// SHA-256 of its secret.
+    pub digest: [u8; 32],
+    /// Whoever shows it.
+    pub principal: Principal,
+    /// Since when it is good.
+    pub created_at: Timestamp,
+    /// Until when it is good; without it, for ever.
+    pub expires_at: Option<Timestamp>,
+    /// When it was taken back.
+    pub revoked_at: Option<Timestamp>,
+}
+
+impl ApiKey {
+    /// What is to be kept of `token`, which is good for `principal` from `now` on.
+    pub fn new(token: &ApiKeyToken, principal: Principal, now: Timestamp, expires_at: Option<Timestamp>) -> Self {
+        let (id, digest) = (token.id.clone(), token.digest());
+        Self { id, digest, principal, created_at: now, expires_at, revoked_at: None }
+    }
+
+    /// Whether it is good at `now`: neither expired nor revoked.
+    pub fn is_good(&self, now: Timestamp) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+
+    /// Whether `token` has its secret. How long that takes tells nothing of it.
+    pub fn is_shown_by(&self, token: &ApiKeyToken) -> bool {
+        self.digest.ct_eq(&token.digest()).into()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("id", &self.id).field("principal", &self.principal).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_key_is_recognised_by_its_whole_secret() {
+        let now: Timestamp = "2025-10-31T12:00:00Z".parse().expect("valid");
+        let token = ApiKeyToken::generate().expect("random numbers");
+        let key = ApiKey::new(&token, Principal::anybody(), now, None);
+        let shown: ApiKeyToken = token.reveal().parse().expect("a key");
+        assert_eq!(shown.id(), &key.id);
+        assert!(key.is_shown_by(&shown));
+
+        for bit in 0..256 {
+            let mut secret = token.secret;
+            secret[bit / 8] ^= 1 << (bit % 8);
+            assert!(!key.is_shown_by(&ApiKeyToken { id: token.id.clone(), secret }), "{bit}");
+        }
+        assert_ne!(ApiKeyToken::generate().expect("random numbers").reveal(), token.reveal());
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_being_quoted() {
+        let token = ApiKeyToken::generate().expect("random numbers").reveal();
+        let cut = &token[..token.len() - 1];
+        let upper = token.to_uppercase();
+        for text in ["", "netagg_", "netagg_0123456789abcdef", "netagg_0123456789abcdef_", "netagg__", cut, &upper] {
+            assert_eq!(text.parse::<ApiKeyToken>().expect_err(text), InvalidApiKey);
+        }
+        assert!(format!("{token}x").parse::<ApiKeyToken>().is_err());
+    }
+
+    #[test]
+    fn a_secret_does_not_show() {
+        let token = ApiKeyToken::generate().expect("random numbers");
+        let secret = token.reveal().rsplit_once(token.id().as_str()).expect("an id").1.to_owned();
+        let key = ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None);
+        let shown = format!("{token:?} {key:?}");
+        assert!(shown.contains(token.id().as_str()) && !shown.contains(&secret), "{shown}");
+        assert!(!shown.contains("digest"), "{shown}");
+    }
+
+    #[test]
+    fn a_key_is_good_until_it_expires_or_is_revoked() {
+        let now: Timestamp = "2025-10-31T12:00:00Z".parse().expect("valid");
+        let token = ApiKeyToken::generate().expect("random numbers");
+        let end = now.saturating_add(Duration::from_secs(60));
+        let key = ApiKey::new(&token, Principal::anybody(), now, Some(end));
+        assert!(key.is_good(now) && !key.is_good(end));
+        assert!(!ApiKey { revoked_at: Some(now), ..key }.is_good(now));
+    }
+}

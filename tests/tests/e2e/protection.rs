@@ -1,0 +1,117 @@
+//! Who gets into the API, as its operator says.
+
+use netagg_tests::eventually;
+
+use super::installation::{Installation, PATIENCE};
+
+const PATH: &str = "/api/v1/aggregates?granularity=DAY";
+
+async fn status(installation: &Installation, key: &str) -> Result<u16, String> {
+    let url = format!("http://127.0.0.1:{}{PATH}", installation.variable("API_HTTP_PORT"));
+    let answer = reqwest::Client::new().get(url).bearer_auth(key).send().await.map_err(|error| error.to_string())?;
+    Ok(answer.status().as_u16())
+}
+
+async fn becomes(installation: &Installation, key: &str, expected: u16) {
+    eventually(PATIENCE, &format!("the API answers with {expected}"), async || {
+        match status(installation, key).await? {
+            status if status == expected => Ok(()),
+            other => Err(other.to_string()),
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_made_listed_and_revoked_while_the_api_runs() {
+    let mut installation = Installation::new().await;
+    installation.set("API_AUTH", "keys");
+    let folder = tempfile::tempdir().expect("a folder");
+    for file in [None, Some(folder.path().join("keys"))] {
+        if let Some(file) = &file {
+            installation.set("API_KEYS_FILE", file.to_str().expect("UTF-8"));
+        }
+        let arguments = ["keys", "create", "--name", "billing", "--scope", "aggregates:read", "--expires-in", "90d"];
+        let made = installation.run("netagg", &arguments).await;
+        assert_eq!(made.code, 0, "{}", made.stderr);
+        let key = made.stdout.trim().to_owned();
+        let (id, secret) = key.strip_prefix("netagg_").and_then(|rest| rest.split_once('_')).expect("a key");
+
+        let mut api = installation.start("api");
+        installation.readiness("api", 200).await;
+        becomes(&installation, &key, 200).await;
+        assert_eq!(status(&installation, "netagg_0123456789abcdef_0").await, Ok(401));
+
+        let listed = installation.run("netagg", &["keys", "list"]).await;
+        let json = installation.run("netagg", &["keys", "list", "--json"]).await;
+        assert!(listed.stdout.contains(id) && listed.stdout.contains("billing"), "{}", listed.stdout);
+        let line: serde_json::Value = serde_json::from_str(json.stdout.trim()).expect("one key");
+        assert_eq!(
+            (&line["id"], &line["state"], &line["scopes"]),
+            (&id.into(), &"good".into(), &serde_json::json!(["aggregates:read"]))
+        );
+
+        assert_eq!(installation.run("netagg", &["keys", "revoke", id]).await.code, 0);
+        becomes(&installation, &key, 401).await;
+        assert_eq!(installation.run("netagg", &["keys", "revoke", "0123456789abcdef"]).await.code, 1);
+        api.terminate();
+        assert_eq!(api.code(PATIENCE).await, 0);
+        for text in [listed.stdout, json.stdout, made.stderr, api.stderr()] {
+            assert!(!text.contains(secret), "a secret shows: {text}");
+        }
+        if let Some(file) = &file {
+            assert!(!std::fs::read_to_string(file).expect("the keys").contains(secret));
+        } else {
+            let pool = installation.pool().await;
+            let kept: String = sqlx::query_scalar("SELECT string_agg(k::text, '') FROM api_key k")
+                .fetch_one(&pool)
+                .await
+                .expect("keys");
+            assert!(kept.contains(id) && !kept.contains(secret), "{kept}");
+            pool.close().await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_for_other_machines_says_who_may_ask() {
+    let mut installation = Installation::new().await;
+    installation.set("API_BIND", "0.0.0.0");
+    for (program, arguments) in [("api", &[][..]), ("netagg", &["demo", "--serve", "--events", "10"])] {
+        let ended = installation.run(program, arguments).await;
+        assert_eq!(ended.code, 2, "{program}: {}", ended.stderr);
+        for shown in ["API_AUTH", "none", "keys", "API_BIND=0.0.0.0"] {
+            assert!(ended.stderr.contains(shown), "{shown} in {}", ended.stderr);
+        }
+    }
+    installation.set("API_AUTH", "none");
+    let _api = installation.start("api");
+    installation.readiness("api", 200).await;
+    becomes(&installation, "", 200).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wrong_keys_are_exit_code_2_and_name_the_argument() {
+    let installation = Installation::on("postgres://nobody@127.0.0.1:1/none", "127.0.0.1:1", "redis://127.0.0.1:1");
+    for (argument, value, accepted) in [
+        ("--scope", "detail:write", "detail:read and aggregates:read"),
+        ("--rate-limit", "100", "such as 100/s"),
+        ("--expires-in", "90", "an integer and a unit"),
+        ("--user-id", "", "1 to 64 characters"),
+        ("--name", "", "1 to 100 characters"),
+    ] {
+        let mut arguments = vec!["keys", "create", argument, value];
+        if argument != "--name" {
+            arguments.extend(["--name", "n"]);
+        }
+        if argument != "--scope" {
+            arguments.extend(["--scope", "detail:read"]);
+        }
+        let ended = installation.run("netagg", &arguments).await;
+        assert_eq!(ended.code, 2, "{argument}: {}", ended.stderr);
+        assert!(ended.stderr.contains(argument) && ended.stderr.contains(accepted), "{}", ended.stderr);
+    }
+    let ended = installation.run("netagg", &["keys", "revoke", "netagg_0123456789abcdef_s3cret"]).await;
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("ID") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);
+}

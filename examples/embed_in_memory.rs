@@ -9,7 +9,7 @@ use std::sync::Arc;
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use netagg_core::usage::{AggregatesRequest, DetailRequest, UsageConfig, UsageService};
-use netagg_core::{Aggregator, EventType, Granularity, Ingestor, OutgoingRecord};
+use netagg_core::{Aggregator, EventType, Granularity, Ingestor, OutgoingRecord, Zone};
 use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
@@ -40,7 +40,13 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let usage = UsageService::new(events, totals, UsageConfig::default()).with_cache(cache);
-    let request = AggregatesRequest { granularity: Granularity::Day, from: None, to: None, event_type: None };
+    let request = AggregatesRequest {
+        granularity: Granularity::Day,
+        from: None,
+        to: None,
+        event_type: None,
+        zone: Zone::UTC, // or "Europe/Moscow".parse()?
+    };
     println!("\n{:<12}{:<14}{:>8}{:>10}{:>14}{:>14}", "day", "type", "events", "seconds", "bytes up", "bytes down");
     for row in usage.aggregates(request).await?.rows {
         let sums = row.totals;

@@ -1,5 +1,7 @@
 //! What the services do at their start and beside their job.
 
+mod completeness;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -7,11 +9,13 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use netagg_api::Protection;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{ConsumerStats, Error, EventLimits, StatsSnapshot};
-use netagg_kafka::KafkaHealth;
+use netagg_kafka::{KafkaHealth, KafkaTopics};
 use netagg_pg::{DropError, EventLimitsError, Postgres};
 use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
+use self::completeness::Follower;
+use crate::config::Kafka;
 use crate::ops::{self, Job, Metrics, Need, Ops, OpsConfig, Readiness};
 use crate::{Failure, Shutdown};
 
@@ -189,6 +193,29 @@ impl Service {
                 }
             }
         });
+    }
+
+    /// Notes in the background, for whoever asks for totals, up to which instant `name` has done everything its topic
+    /// held, as a member of `group`.
+    ///
+    /// # Errors
+    /// A wrong Kafka configuration.
+    pub fn follow_completeness(
+        &self,
+        name: &'static str,
+        postgres: &Postgres,
+        kafka: &Kafka,
+        group: &str,
+    ) -> Result<(), Failure> {
+        let follower = Follower {
+            postgres: postgres.clone(),
+            topics: KafkaTopics::new(&kafka.client)?,
+            service: name,
+            group: group.to_owned(),
+            topic: kafka.topic.clone(),
+        };
+        tokio::spawn(follower.run(self.shutdown.token()));
+        Ok(())
     }
 }
 

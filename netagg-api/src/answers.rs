@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use futures::{Stream, TryStreamExt, stream};
 use netagg_core::access::{Forbidden, Principal, Scope};
-use netagg_core::usage::{AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, UsageService};
+use netagg_core::usage::{
+    AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, UsageService, UserAggregatesAnswer,
+};
 use netagg_core::{Error, Event};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -103,6 +105,18 @@ impl Answers {
         who.require(Scope::AggregatesRead)?;
         let request = parameters.into_aggregates(&self.service).map_err(Failure::Invalid)?;
         self.bounded(self.service.aggregates(request)).await
+    }
+
+    /// Of one person, so it takes what that person's detail takes.
+    pub(crate) async fn user_aggregates(
+        &self,
+        who: &Principal,
+        parameters: Parameters,
+    ) -> Result<UserAggregatesAnswer, Failure> {
+        who.require(Scope::DetailRead)?;
+        let request = parameters.into_user_aggregates(&self.service).map_err(Failure::Invalid)?;
+        who.require_user(&request.user_id)?;
+        self.bounded(self.service.user_aggregates(request)).await
     }
 
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {

@@ -4,9 +4,9 @@ use std::str::FromStr;
 
 use netagg_core::usage::{
     AggregatesRequest, CURSOR_ACCEPTED, DetailRequest, InvalidParameter, InvalidQuery, MAX_LIMIT, UsageService,
-    is_cursor,
+    UserAggregatesRequest, is_cursor,
 };
-use netagg_core::{EventType, Granularity};
+use netagg_core::{EventType, Granularity, UserId, Zone};
 
 /// Names no more wrong parameters than this, however many there are.
 const MAX_PROBLEMS: usize = 16;
@@ -39,7 +39,7 @@ impl Parameters {
 
     /// The question for a user's events that they ask of `service`.
     pub(crate) fn into_detail(mut self, service: &UsageService) -> Result<DetailRequest, InvalidQuery> {
-        let user_id = self.required("user_id", "1 to 64 characters, none of them NUL");
+        let user_id = self.user_id();
         let from = self.optional("from", TIME);
         let to = self.optional("to", TIME);
         let cursor = self.optional("cursor", CURSOR_ACCEPTED);
@@ -61,15 +61,34 @@ impl Parameters {
 
     /// The question for everybody's totals that they ask of `service`.
     pub(crate) fn into_aggregates(mut self, service: &UsageService) -> Result<AggregatesRequest, InvalidQuery> {
+        let request = self.totals();
+        self.unless_wrong(request, |request| service.check_aggregates(request))
+    }
+
+    /// The question for a user's totals that they ask of `service`.
+    pub(crate) fn into_user_aggregates(
+        mut self,
+        service: &UsageService,
+    ) -> Result<UserAggregatesRequest, InvalidQuery> {
+        let user_id = self.user_id();
+        let totals = self.totals();
+        let request = || Ok(UserAggregatesRequest { user_id: user_id?, totals: totals? });
+        self.unless_wrong(request(), |request| service.check_user_aggregates(request))
+    }
+
+    fn user_id(&mut self) -> Result<UserId, Wrong> {
+        self.required("user_id", "1 to 64 characters, none of them NUL")
+    }
+
+    fn totals(&mut self) -> Result<AggregatesRequest, Wrong> {
         let granularity = self.required("granularity", Granularity::ACCEPTED);
         let from = self.optional("from", DATE);
         let to = self.optional("to", DATE);
         let event_type = self.optional("type", EventType::ACCEPTED);
-        let request = || -> Result<_, Wrong> {
-            let (granularity, from, to) = (granularity?, from?, to?);
-            Ok(AggregatesRequest { granularity, from, to, event_type: event_type.unwrap_or_default() })
-        };
-        self.unless_wrong(request(), |request| service.check_aggregates(request))
+        let zone = self.optional("tz", Zone::ACCEPTED);
+        let (granularity, from, to, zone) = (granularity?, from?, to?, zone?.unwrap_or(Zone::UTC));
+        // Which is no part of what the others are checked by.
+        Ok(AggregatesRequest { granularity, from, to, event_type: event_type.unwrap_or_default(), zone })
     }
 
     /// `request`, unless it makes no sense or anything is wrong with its parameters: both are told at once.

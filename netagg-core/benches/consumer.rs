@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use netagg_core::memory::{MemoryDeadLetters, MemoryLog};
-use netagg_core::ports::{EventStore, TimelineFilter, TimelineQuery};
+use netagg_core::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
     Batch, BatchOutcome, Contribution, Error, Event, EventFields, IdentifiedEvent, Ingestor, PartitionId, Record,
 };
@@ -54,6 +54,10 @@ impl EventStore for FreeStore {
 
     async fn count(&self, _: &TimelineFilter) -> Result<u64, Error> {
         Ok(0)
+    }
+
+    async fn sums(&self, _: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        Ok(Vec::new())
     }
 }
 

@@ -17,6 +17,7 @@ mod record;
 pub mod testkit;
 mod time;
 pub mod usage;
+mod zone;
 
 pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
 pub use aggregator::Aggregator;
@@ -30,3 +31,4 @@ pub use event::{
 pub use ingestor::Ingestor;
 pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Place, Position, Record, Span};
 pub use time::{Day, Month, ParseTimeError, Timestamp};
+pub use zone::{UnknownZone, Zone};

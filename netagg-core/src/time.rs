@@ -235,6 +235,17 @@ impl Day {
         Self::from_epoch_days(self.epoch_days().saturating_add(days).clamp(first, last))
     }
 
+    /// The day of this year, month and day of the month, if there is one in the years 0001 to 9999.
+    pub(crate) fn from_ymd(year: i16, month: i8, day: i8) -> Option<Self> {
+        let (month, day) = (u32::try_from(month).ok()?, u32::try_from(day).ok()?);
+        NaiveDate::from_ymd_opt(year.into(), month, day).filter(|_| year > 0).map(Self)
+    }
+
+    /// Year, month and day of the month; each fits.
+    pub(crate) fn to_ymd(self) -> (i16, i8, i8) {
+        (self.0.year() as i16, self.0.month() as i8, self.0.day() as i8)
+    }
+
     /// The same day for chrono.
     pub fn to_date(self) -> NaiveDate {
         self.0

@@ -11,7 +11,7 @@ use common::{HOUR, json, log_of};
 use mockall::mock;
 use mockall::predicate::function;
 use netagg_core::memory::{MemoryDeadLetters, MemoryEventStore};
-use netagg_core::ports::{DeadLetters, EventStore, TimelineFilter, TimelineQuery};
+use netagg_core::ports::{DeadLetters, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
     Batch, BatchOutcome, ConsumerConfig, DeadLetter, Error, Event, IdentifiedEvent, Ingestor, InvalidKind, PartitionId,
 };
@@ -25,6 +25,7 @@ mock! {
         async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error>;
         async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error>;
         async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error>;
+        async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error>;
     }
 }
 

@@ -12,16 +12,17 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
 use netagg_core::ports::{
-    AggregateStore, Cache, CacheKey, CacheTicket, Clock, EventStore, Lookup, TimelineFilter, TimelineQuery, TotalsQuery,
+    AggregateStore, Cache, CacheKey, CacheTicket, Clock, EventStore, Lookup, PeriodSums, SumsQuery, TimelineFilter,
+    TimelineQuery, TotalsQuery,
 };
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{
     AggregatesAnswer, AggregatesRequest, CursorSecret, DetailPage, DetailRequest, MAX_LIMIT, MAX_PAGE_BYTES,
-    UsageConfig, UsageService,
+    UsageConfig, UsageService, UserAggregatesRequest,
 };
 use netagg_core::{
     AggregateRow, Batch, BatchOutcome, Contribution, Day, Error, Event, EventType, Granularity, IdentifiedEvent,
-    MAX_BYTES, Month, Timestamp, UserId,
+    MAX_BYTES, Month, Timestamp, UserId, Zone,
 };
 
 const NOW: &str = "2025-10-31T12:00:00Z";
@@ -55,6 +56,11 @@ impl EventStore for Counted<MemoryEventStore> {
 
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
         self.inner.count(filter).await
+    }
+
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        self.reads.fetch_add(1, SeqCst);
+        self.inner.sums(query).await
     }
 }
 
@@ -168,7 +174,7 @@ fn user() -> DetailRequest {
 }
 
 fn last_days(granularity: Granularity) -> AggregatesRequest {
-    AggregatesRequest { granularity, from: None, to: None, event_type: None }
+    AggregatesRequest { granularity, from: None, to: None, event_type: None, zone: Zone::UTC }
 }
 
 fn range(granularity: Granularity, from: &str, to: &str) -> AggregatesRequest {
@@ -434,6 +440,190 @@ async fn aggregates_are_given_for_at_most_ten_years() {
     assert_eq!(problem(error.expect_err("upside down")), format!("from: found 2025-10-02; accepted: {accepted}"));
     let first_days = AggregatesRequest { to: Some(day("0001-01-05")), ..last_days(Granularity::Day) };
     assert_eq!(stage.service.aggregates(first_days).await.expect("totals").from, day("0001-01-01"));
+}
+
+fn in_zone(zone: &str, request: AggregatesRequest) -> AggregatesRequest {
+    AggregatesRequest { zone: zone.parse().expect("a zone"), ..request }
+}
+
+fn counts(answer: &AggregatesAnswer) -> Vec<(String, u64)> {
+    answer.rows.iter().map(|row| (row.date.to_string(), row.totals.count_events)).collect()
+}
+
+fn of_user(user_id: &str, totals: AggregatesRequest) -> UserAggregatesRequest {
+    UserAggregatesRequest { user_id: UserId::new(user_id).expect("a user"), totals }
+}
+
+#[tokio::test]
+async fn days_and_months_are_those_of_the_zone() {
+    let stage = Stage::new();
+    for (id, started_at) in [
+        (1, "2025-09-30T20:59:59.999999Z"),
+        (2, "2025-09-30T21:00:00Z"), // October in Moscow
+        (3, "2025-10-26T00:30:00Z"),
+        (4, "2025-10-26T22:30:00Z"), // still the 26th in Berlin, whose day has 25 hours
+        (5, "2025-10-31T21:30:00Z"), // November in Moscow
+    ] {
+        stage.put(at(id, started_at)).await;
+        stage.put(EventTemplate { user: "user-2", id: id + 10, ..at(id, started_at) }).await;
+    }
+    for (zone, granularity, expected) in [
+        ("Europe/Moscow", Granularity::Month, vec![("2025-09-01", 1), ("2025-10-01", 3), ("2025-11-01", 1)]),
+        ("UTC", Granularity::Month, vec![("2025-09-01", 2), ("2025-10-01", 3)]),
+        ("Europe/Berlin", Granularity::Day, vec![("2025-09-30", 2), ("2025-10-26", 2), ("2025-10-31", 1)]),
+    ] {
+        let request = in_zone(zone, range(granularity, "2025-09-15", "2025-11-15"));
+        let doubled =
+            |factor: u64| expected.iter().map(|(date, count)| ((*date).to_owned(), factor * count)).collect::<Vec<_>>();
+        let everybody = stage.service.aggregates(request.clone()).await.expect("totals");
+        assert_eq!(counts(&everybody), doubled(2), "{zone}");
+        assert_eq!(everybody.zone.name(), zone);
+        let user = stage.service.user_aggregates(of_user("user-1", request)).await.expect("totals");
+        assert_eq!(counts(&user.totals), doubled(1), "{zone}");
+        assert_eq!(user.user_id.as_str(), "user-1");
+    }
+    // At noon UTC of the 31st it is the 1st in Kiritimati.
+    let answer = stage.service.aggregates(in_zone("Pacific/Kiritimati", last_days(Granularity::Day))).await;
+    let answer = answer.expect("totals");
+    assert_eq!((answer.from, answer.to), (day("2025-10-03"), day("2025-11-01")));
+}
+
+#[tokio::test]
+async fn everybodys_totals_of_a_zone_are_given_for_a_quarter() {
+    let stage = Stage::new();
+    let moscow = |from, to| in_zone("Europe/Moscow", range(Granularity::Day, from, to));
+    stage.service.aggregates(moscow("2025-07-01", "2025-10-01")).await.expect("93 days");
+    let error = stage.service.aggregates(moscow("2025-07-01", "2025-10-02")).await.expect_err("too long");
+    let accepted = "a range of at most 93 days (3653 without tz)";
+    assert_eq!(problem(error), format!("from: found 2025-07-01 to 2025-10-02, 94 days; accepted: {accepted}"));
+    // A user has few enough.
+    let decade = moscow("2015-11-01", "2025-10-31");
+    stage.service.user_aggregates(of_user("user-1", decade)).await.expect("3653 days");
+    let error = stage.service.user_aggregates(of_user("user-1", moscow("2015-10-31", "2025-10-31"))).await;
+    problem(error.expect_err("too long"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn totals_from_events_are_cached_as_pages_are() {
+    let stage = Stage::cached();
+    stage.put(at(1, "2025-10-20T12:00:00Z")).await;
+    for (to, ttl) in [("2025-10-30", config().detail_ttl), ("2025-10-31", config().recent_detail_ttl)] {
+        let request = of_user("user-1", range(Granularity::Day, "2025-10-01", to));
+        let before = stage.reads().0;
+        let ask = async |request: &UserAggregatesRequest| {
+            stage.service.user_aggregates(request.clone()).await.expect("totals")
+        };
+        let first = ask(&request).await;
+        assert_eq!(counts(&first.totals), [("2025-10-20".to_owned(), 1)]);
+        tokio::time::advance(ttl - Duration::from_millis(1)).await;
+        assert_eq!(ask(&request).await, first);
+        assert_eq!(stage.reads().0, before + 1, "{to}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        ask(&request).await;
+        assert_eq!(stage.reads().0, before + 2, "{to}");
+        // Other questions have other answers.
+        assert_eq!(
+            ask(&UserAggregatesRequest { user_id: UserId::new("user-2").expect("a user"), ..request.clone() })
+                .await
+                .totals
+                .rows,
+            []
+        );
+        assert_eq!(ask(&of_user("user-1", in_zone("Asia/Tokyo", request.totals.clone()))).await.totals.rows.len(), 1);
+        let everybody = in_zone("Asia/Tokyo", request.totals);
+        stage.service.aggregates(everybody.clone()).await.expect("totals");
+        stage.service.aggregates(everybody).await.expect("totals");
+        assert_eq!(stage.reads().0, before + 5, "{to}");
+    }
+}
+
+/// Totals that wait until they are let go, and count how often they are asked for.
+#[derive(Debug)]
+struct Gated {
+    asked: AtomicUsize,
+    gate: tokio::sync::Semaphore,
+    through: Option<Timestamp>,
+}
+
+#[async_trait]
+impl AggregateStore for Gated {
+    async fn add(&self, _: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
+        Err(Error::unavailable("store", "read only"))
+    }
+
+    async fn totals(&self, _: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
+        let asked = self.asked.fetch_add(1, SeqCst);
+        self.gate.acquire().await.expect("open").forget();
+        if asked == 0 { Err(Error::unavailable("store", "at first")) } else { Ok(Vec::new()) }
+    }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(self.through)
+    }
+}
+
+fn gated(through: Option<&str>) -> (Arc<Gated>, UsageService, Arc<MemoryCache>) {
+    let gate = tokio::sync::Semaphore::new(0);
+    let store = Arc::new(Gated { asked: AtomicUsize::new(0), gate, through: through.map(time) });
+    let cache = Arc::new(MemoryCache::default());
+    let service = UsageService::new(Arc::new(MemoryEventStore::new()), store.clone(), config())
+        .with_clock(Arc::new(FixedClock))
+        .with_cache(cache.clone());
+    (store, service, cache)
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_those_who_miss_one_answer_one_loads_it() {
+    let (store, service, cache) = gated(None);
+    let ask = || {
+        let service = service.clone();
+        tokio::spawn(async move { service.aggregates(range(Granularity::Day, "2025-10-01", "2025-10-31")).await })
+    };
+    let settled = async || {
+        for _ in 0..100 {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut waiting: Vec<_> = (0..20).map(|_| ask()).collect();
+    settled().await;
+    assert_eq!(store.asked.load(SeqCst), 1);
+    // The first load fails; another of those who wait takes over.
+    store.gate.add_permits(1);
+    settled().await;
+    assert_eq!(store.asked.load(SeqCst), 2);
+    // Who comes after a change wants a newer answer.
+    cache.invalidate(&["2025-10".parse().expect("a month")]).await.expect("invalidated");
+    waiting.push(ask());
+    settled().await;
+    assert_eq!(store.asked.load(SeqCst), 3);
+    store.gate.add_permits(2);
+    let mut failed = 0;
+    for answer in waiting {
+        failed += usize::from(answer.await.expect("joined").is_err());
+    }
+    assert_eq!((failed, store.asked.load(SeqCst)), (1, 3), "the one that met the failure alone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn totals_that_are_not_complete_are_asked_for_again_soon() {
+    for (through, kept) in [
+        (None, config().day_ttl),
+        (Some("2025-10-31T23:59:59Z"), Duration::from_secs(10)),
+        (Some("2025-11-01T00:00:00Z"), config().day_ttl),
+    ] {
+        let (store, service, _) = gated(through);
+        store.gate.add_permits(10);
+        let ask = async || service.aggregates(range(Granularity::Day, "2025-10-01", "2025-10-31")).await;
+        ask().await.expect_err("at first");
+        let answer = ask().await.expect("totals");
+        assert_eq!(answer.complete_through, through.map(time));
+        tokio::time::advance(kept - Duration::from_millis(1)).await;
+        assert_eq!(ask().await.expect("totals"), answer, "also from the cache");
+        assert_eq!(store.asked.load(SeqCst), 2, "{through:?}");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        ask().await.expect("totals");
+        assert_eq!(store.asked.load(SeqCst), 3, "{through:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -207,10 +207,21 @@ impl KafkaTopics {
     /// # Errors
     /// Retryable while the broker is away or refuses access.
     pub async fn lag(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+        let Some(mut lag) = self.lag_in_offsets(group, topic).await? else { return Ok(None) };
+        self.forget_empty(topic, &mut lag).await?;
+        Ok(Some(lag))
+    }
+
+    /// As [`lag`](Self::lag), of offsets whether or not they hold a record: nothing is read for it. How far the group has
+    /// got is as of after where the partitions end.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
         let consumer: BaseConsumer =
             self.config.consumer(group).create().map_err(|error: KafkaError| error::of(error, topic))?;
         let name = topic.to_owned();
-        let lag = self.blocking(topic, move |client| {
+        self.blocking(topic, move |client| {
             let Some(partitions) = partitions(client, &name)? else { return Ok(None) };
             let mut list = TopicPartitionList::with_capacity(partitions.len());
             for partition in &partitions {
@@ -226,11 +237,9 @@ impl KafkaTopics {
                 let lag = (high - committed.unwrap_or(low).max(low)).max(0);
                 PartitionLag { number, committed, high, lag }
             };
-            Ok(Some(partitions.into_iter().map(lag).collect::<Vec<_>>()))
-        });
-        let Some(mut lag) = lag.await? else { return Ok(None) };
-        self.forget_empty(topic, &mut lag).await?;
-        Ok(Some(lag))
+            Ok(Some(partitions.into_iter().map(lag).collect()))
+        })
+        .await
     }
 
     /// Clears the lag where none of the offsets before the group holds a record. A transaction ends with a mark, and

@@ -5,14 +5,14 @@ use chrono::NaiveDate;
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{AggregateStore, TotalsQuery};
 use netagg_core::{
-    AggregateRow, Batch, BatchOutcome, Contribution, Day, Error, EventType, Granularity, Totals, sum_by_day,
+    AggregateRow, Batch, BatchOutcome, Contribution, Day, Error, EventType, Granularity, Timestamp, Totals, sum_by_day,
 };
 use sqlx::PgConnection;
 
 use crate::error::PgError;
 use crate::ledger::Ledger;
 use crate::postgres::Postgres;
-use crate::progress;
+use crate::{progress, totals};
 
 /// Keeps totals by day in `agg_day`; months are sums of days.
 #[derive(Debug)]
@@ -76,6 +76,10 @@ impl AggregateStore for PgAggregateStore {
             })
             .await
     }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        self.postgres.complete_through(Self::SERVICE).await
+    }
 }
 
 async fn add(
@@ -113,19 +117,10 @@ async fn add(
 /// Date, type, count, seconds, bytes up and down.
 type TotalsRow = (NaiveDate, String, i64, i64, String, String);
 
-fn decode((date, event_type, count, duration, bytes_up, bytes_down): TotalsRow) -> Result<AggregateRow, PgError> {
-    let number = |number: i64| u64::try_from(number).map_err(|error| PgError::unreadable("a total", error));
-    let sum = |sum: String| sum.parse().map_err(|error: std::num::ParseIntError| PgError::unreadable("a sum", error));
+fn decode((date, event_type, count, duration, up, down): TotalsRow) -> Result<AggregateRow, PgError> {
     Ok(AggregateRow {
         date: Day::from(date),
-        event_type: event_type
-            .parse()
-            .map_err(|error: netagg_core::UnknownEventType| PgError::unreadable("a type", error))?,
-        totals: Totals {
-            count_events: number(count)?,
-            sum_duration: number(duration)?,
-            sum_bytes_up: sum(bytes_up)?,
-            sum_bytes_down: sum(bytes_down)?,
-        },
+        event_type: totals::event_type(&event_type)?,
+        totals: totals::decode(count, duration, &up, &down)?,
     })
 }

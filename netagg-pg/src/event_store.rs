@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use netagg_core::crash::{self, CrashPoint};
-use netagg_core::ports::{EventStore, TimelineFilter, TimelineQuery};
+use netagg_core::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
     Batch, BatchOutcome, Conflict, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, SourceId, Timestamp,
     UserId,
@@ -18,7 +18,7 @@ use crate::error::{CHECK_VIOLATION, PgError};
 use crate::ledger::Ledger;
 use crate::partitions::Partitions;
 use crate::postgres::Postgres;
-use crate::progress;
+use crate::{progress, totals};
 
 const COPY_EVENTS: &str = "COPY events_raw (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
                            bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
@@ -146,6 +146,44 @@ impl EventStore for PgEventStore {
             })
             .await
     }
+
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        let bounds: Vec<_> = query.bounds.iter().map(|bound| bound.to_datetime()).collect();
+        // The last bound starts no period.
+        let Some(((first, last), starts)) = bounds.first().zip(bounds.last()).zip(bounds.split_last()) else {
+            return Ok(Vec::new());
+        };
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let rows: Vec<SumsRow> = sqlx::query_as(include_str!("../queries/sums.sql"))
+                    .bind(query.user_id.as_ref().map(UserId::as_str))
+                    .bind(starts.1)
+                    .bind(first)
+                    .bind(last)
+                    .bind(query.event_type.map(EventType::as_str))
+                    .fetch_all(&mut *session)
+                    .await?;
+                session.release();
+                rows.into_iter().map(decode_sums).collect()
+            })
+            .await
+    }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        self.postgres.complete_through(Self::SERVICE).await
+    }
+}
+
+/// Period, type, count, seconds, bytes up and down.
+type SumsRow = (i32, String, i64, i64, String, String);
+
+fn decode_sums((period, event_type, count, duration, up, down): SumsRow) -> Result<PeriodSums, PgError> {
+    Ok(PeriodSums {
+        period: usize::try_from(period).map_err(|error| PgError::unreadable("a period", error))?,
+        event_type: totals::event_type(&event_type)?,
+        totals: totals::decode(count, duration, &up, &down)?,
+    })
 }
 
 /// Lists the dropped copies for whoever asks what was dropped.

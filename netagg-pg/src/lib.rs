@@ -5,6 +5,7 @@ mod aggregate_store;
 mod api_keys;
 mod audit;
 mod books;
+mod completeness;
 mod config;
 mod copy;
 mod error;
@@ -17,6 +18,7 @@ mod progress;
 mod repair;
 mod retention;
 mod settings;
+mod totals;
 
 pub use accounts::Account;
 pub use aggregate_store::PgAggregateStore;

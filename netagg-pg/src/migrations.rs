@@ -12,7 +12,7 @@ use crate::error::{self, PgError, UNDEFINED_TABLE};
 use crate::postgres::Postgres;
 
 /// Version, description, up, down.
-const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
     (1, "events", include_str!("../migrations/0001_events.up.sql"), include_str!("../migrations/0001_events.down.sql")),
     (
         2,
@@ -37,6 +37,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 5] = [
         "api keys",
         include_str!("../migrations/0005_api_keys.up.sql"),
         include_str!("../migrations/0005_api_keys.down.sql"),
+    ),
+    (
+        6,
+        "completeness",
+        include_str!("../migrations/0006_completeness.up.sql"),
+        include_str!("../migrations/0006_completeness.down.sql"),
     ),
 ];
 

@@ -55,6 +55,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
+    service.follow_completeness(PgAggregateStore::SERVICE, &postgres, &config.kafka, &config.group)?;
 
     let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
         .with_cache(cache)

@@ -55,6 +55,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     service.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
+    service.follow_completeness(PgEventStore::SERVICE, &postgres, &config.kafka, &config.group)?;
 
     let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), Arc::new(dead_letters))
         .with_limits(limits)

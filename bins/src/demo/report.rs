@@ -7,7 +7,7 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use netagg_core::usage::{AggregatesRequest, UsageService};
-use netagg_core::{AggregateRow, Day, EventType, Granularity, Totals};
+use netagg_core::{AggregateRow, Day, EventType, Granularity, Totals, Zone};
 
 use super::{Pipeline, Published, Verification};
 use crate::Failure;
@@ -28,7 +28,8 @@ pub(super) async fn print(
         for granularity in [Granularity::Day, Granularity::Month] {
             // A span longer than the API answers at once is asked for from its end.
             let from = (*first).max(last.saturating_add_days(1 - i64::from(netagg_core::usage::MAX_DAYS)));
-            let request = AggregatesRequest { granularity, from: Some(from), to: Some(*last), event_type: None };
+            let request =
+                AggregatesRequest { granularity, from: Some(from), to: Some(*last), event_type: None, zone: Zone::UTC };
             print_table(granularity, &usage.aggregates(request).await?.rows);
         }
     }

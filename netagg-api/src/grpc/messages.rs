@@ -3,13 +3,13 @@
 use std::fmt::Display;
 
 use netagg_core::Event;
-use netagg_core::usage::{AggregatesAnswer, DetailPage};
+use netagg_core::usage::{AggregatesAnswer, DetailPage, UserAggregatesAnswer};
 use tonic::Status;
 
 use crate::parameters::Parameters;
 use crate::proto::{
-    AggregateRow, GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse,
-    StreamUserDetailResponse, UsageEvent,
+    AggregateRow, GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse,
+    GetUserDetailRequest, GetUserDetailResponse, StreamUserDetailResponse, UsageEvent,
 };
 
 impl From<GetUserDetailRequest> for Parameters {
@@ -33,6 +33,20 @@ impl From<GetGlobalAggRequest> for Parameters {
             ("from", request.from),
             ("to", request.to),
             ("type", request.r#type),
+            ("tz", request.tz),
+        ])
+    }
+}
+
+impl From<GetUserAggRequest> for Parameters {
+    fn from(request: GetUserAggRequest) -> Self {
+        parameters([
+            ("user_id", request.user_id),
+            ("granularity", request.granularity),
+            ("from", request.from),
+            ("to", request.to),
+            ("type", request.r#type),
+            ("tz", request.tz),
         ])
     }
 }
@@ -98,9 +112,32 @@ impl TryFrom<AggregatesAnswer> for GetGlobalAggResponse {
             granularity: answer.granularity.as_str().to_owned(),
             from: answer.from.to_string(),
             to: answer.to.to_string(),
-            data: answer.rows.iter().map(AggregateRow::try_from).collect::<Result<_, _>>()?,
+            data: rows(&answer)?,
+            tz: answer.zone.to_string(),
+            complete_through: answer.complete_through.map(|at| at.to_string()),
         })
     }
+}
+
+impl TryFrom<UserAggregatesAnswer> for GetUserAggResponse {
+    type Error = Status;
+
+    fn try_from(answer: UserAggregatesAnswer) -> Result<Self, Status> {
+        let UserAggregatesAnswer { user_id, totals } = answer;
+        Ok(Self {
+            user_id: user_id.to_string(),
+            granularity: totals.granularity.as_str().to_owned(),
+            from: totals.from.to_string(),
+            to: totals.to.to_string(),
+            data: rows(&totals)?,
+            tz: totals.zone.to_string(),
+            complete_through: totals.complete_through.map(|at| at.to_string()),
+        })
+    }
+}
+
+fn rows(answer: &AggregatesAnswer) -> Result<Vec<AggregateRow>, Status> {
+    answer.rows.iter().map(AggregateRow::try_from).collect()
 }
 
 impl TryFrom<&netagg_core::AggregateRow> for AggregateRow {

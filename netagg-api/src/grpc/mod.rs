@@ -20,7 +20,8 @@ use crate::kept::Kept;
 use crate::protection::Refusal;
 use crate::proto::usage_service_server::UsageService;
 use crate::proto::{
-    GetGlobalAggRequest, GetGlobalAggResponse, GetUserDetailRequest, GetUserDetailResponse, StreamUserDetailResponse,
+    GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse, GetUserDetailRequest,
+    GetUserDetailResponse, StreamUserDetailResponse,
 };
 
 pub use serve::serve_grpc;
@@ -75,6 +76,14 @@ impl UsageService for Usage {
                 Ok::<_, Status>((answer, bytes))
             };
             Ok(Response::new(self.totals.get(request.clone(), ask).await?))
+        })
+        .await
+    }
+
+    async fn get_user_agg(&self, request: Request<GetUserAggRequest>) -> Result<Response<GetUserAggResponse>, Status> {
+        timed("GetUserAgg", async {
+            let answer = self.answers.user_aggregates(&*principal(&request)?, request.into_inner().into()).await?;
+            Ok(Response::new(answer.try_into()?))
         })
         .await
     }

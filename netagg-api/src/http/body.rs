@@ -1,6 +1,6 @@
 //! Answers as JSON, with the contract's names and order.
 
-use netagg_core::usage::{AggregatesAnswer, DetailPage};
+use netagg_core::usage::{AggregatesAnswer, DetailPage, UserAggregatesAnswer};
 use netagg_core::{AggregateRow, Event, Meta, Timestamp, UserId};
 use serde::{Serialize, Serializer};
 
@@ -67,19 +67,36 @@ fn object<S: Serializer>(meta: &Option<&Meta>, serializer: S) -> Result<S::Ok, S
 }
 
 #[derive(Serialize)]
-pub(super) struct AggregatesBody {
+pub(super) struct UserAggregatesBody<'a> {
+    user_id: &'a UserId,
+    #[serde(flatten)]
+    totals: AggregatesBody<'a>,
+}
+
+impl<'a> From<&'a UserAggregatesAnswer> for UserAggregatesBody<'a> {
+    fn from(answer: &'a UserAggregatesAnswer) -> Self {
+        Self { user_id: &answer.user_id, totals: AggregatesBody::from(&answer.totals) }
+    }
+}
+
+#[derive(Serialize)]
+pub(super) struct AggregatesBody<'a> {
     granularity: &'static str,
     from: String,
     to: String,
+    tz: &'a str,
+    complete_through: Option<Timestamp>,
     data: Vec<Row>,
 }
 
-impl From<&AggregatesAnswer> for AggregatesBody {
-    fn from(answer: &AggregatesAnswer) -> Self {
+impl<'a> From<&'a AggregatesAnswer> for AggregatesBody<'a> {
+    fn from(answer: &'a AggregatesAnswer) -> Self {
         Self {
             granularity: answer.granularity.as_str(),
             from: answer.from.to_string(),
             to: answer.to.to_string(),
+            tz: answer.zone.name(),
+            complete_through: answer.complete_through,
             data: answer.rows.iter().map(Row::from).collect(),
         }
     }

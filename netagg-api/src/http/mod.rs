@@ -31,7 +31,7 @@ use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
 use crate::protection::{GuardLayer, Protection, Refusal};
 use accept::Format;
-use body::{AggregatesBody, DetailBody};
+use body::{AggregatesBody, DetailBody, UserAggregatesBody};
 use conditional::Json;
 use problem::Problem;
 
@@ -39,6 +39,9 @@ pub use serve::{serve_http, serve_router};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;
+
+/// The parameters of totals.
+const TOTALS: [&str; 5] = ["granularity", "from", "to", "type", "tz"];
 
 /// Smaller answers are not worth compressing: they fit into one packet anyway.
 const MIN_COMPRESSED_BYTES: u64 = 1_024;
@@ -53,6 +56,8 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
         .route("/api/v1/users/{user_id}/detail", get(detail))
         // An empty user is a wrong one, not another page.
         .route("/api/v1/users//detail", get(detail))
+        .route("/api/v1/users/{user_id}/aggregates", get(user_aggregates))
+        .route("/api/v1/users//aggregates", get(user_aggregates))
         .route("/api/v1/aggregates", get(aggregates))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
@@ -118,7 +123,7 @@ async fn aggregates(
     who.require(Scope::AggregatesRead).map_err(Failure::from)?;
     let ask = async {
         let mut parameters = Parameters::default();
-        query::read(uri.query(), &["granularity", "from", "to", "type"], &mut parameters);
+        query::read(uri.query(), &TOTALS, &mut parameters);
         let answer = Json::new(&AggregatesBody::from(&answers.aggregates(&who, parameters).await?))?;
         let bytes = answer.bytes();
         Ok::<_, Failure>((answer, bytes))
@@ -129,6 +134,20 @@ async fn aggregates(
 
 fn refuse(refusal: &Refusal) -> Response {
     Problem::from(refusal).into_response()
+}
+
+async fn user_aggregates(
+    State(answers): State<Answers>,
+    Extension(who): Extension<Arc<Principal>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    accept::negotiate(&headers, &[Format::Json])?;
+    let mut parameters = Parameters::default();
+    query::read_user_id(uri.path(), &mut parameters);
+    query::read(uri.query(), &TOTALS, &mut parameters);
+    let answer = answers.user_aggregates(&who, parameters).await?;
+    Ok(Json::new(&UserAggregatesBody::from(&answer))?.respond(&headers))
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -6,7 +6,7 @@ use crate::parameters::Parameters;
 
 const ENCODING: &str = "percent-encoded UTF-8";
 
-/// Reads the user from a path that ends in `/{user_id}/detail`.
+/// Reads the user from a path that ends in `/{user_id}/` and another segment.
 pub(super) fn read_user_id(path: &str, parameters: &mut Parameters) {
     let encoded = path.rsplit('/').nth(1).unwrap_or_default();
     match decode(encoded) {

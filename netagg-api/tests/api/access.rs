@@ -168,6 +168,9 @@ async fn a_key_may_what_its_scopes_and_its_user_say() {
         (&own, "/api/v1/users/8/detail", "", 403),
         (&own, "/api/v1/users/8/detail", export, 403),
         (&own, "/api/v1/users/7%00/detail", "", 400),
+        (&own, "/api/v1/users/7/aggregates?granularity=DAY", "", 200),
+        (&own, "/api/v1/users/8/aggregates?granularity=DAY", "", 403),
+        (&aggregates, "/api/v1/users/7/aggregates?granularity=DAY", "", 403),
     ] {
         let answer = guarded.http(path, &(bearer(token) + headers)).await;
         assert_eq!(answer.status, status, "{path}: {}", answer.body);

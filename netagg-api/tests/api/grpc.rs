@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use netagg_api::ApiLimits;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
-use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest, UsageEvent};
+use netagg_api::proto::{AggregateRow, GetGlobalAggRequest, GetUserAggRequest, GetUserDetailRequest, UsageEvent};
 use netagg_core::EventType;
 use netagg_core::testkit::{EventTemplate, event};
 use serde_json::{Value, json};
@@ -91,17 +91,35 @@ async fn both_transports_answer_the_same() {
 
     for granularity in ["DAY", "MONTH"] {
         let answer = client.get_global_agg(totals_by(granularity)).await.expect("totals").into_inner();
-        let rows = answer.data.iter().map(|row| {
-            json!({
-                "date": row.date, "type": row.r#type, "count_events": row.count_events,
-                "sum_duration": row.sum_duration, "sum_bytes_up": row.sum_bytes_up, "sum_bytes_down": row.sum_bytes_down,
-            })
-        });
-        let same = json!({"granularity": answer.granularity, "from": answer.from, "to": answer.to,
-            "data": rows.collect::<Vec<_>>()});
+        let rows = |rows: &[AggregateRow]| {
+            let row = |row: &AggregateRow| {
+                json!({
+                    "date": row.date, "type": row.r#type, "count_events": row.count_events,
+                    "sum_duration": row.sum_duration, "sum_bytes_up": row.sum_bytes_up,
+                    "sum_bytes_down": row.sum_bytes_down,
+                })
+            };
+            rows.iter().map(row).collect::<Vec<_>>()
+        };
+        let same = json!({"granularity": answer.granularity, "from": answer.from, "to": answer.to, "tz": answer.tz,
+            "complete_through": answer.complete_through, "data": rows(&answer.data)});
         let target = format!("/api/v1/aggregates?granularity={granularity}");
         assert_eq!(get_ok(servers.http, &target).await, same);
-        assert_eq!(answer.data.len(), 2);
+        assert_eq!((answer.data.len(), answer.tz.as_str()), (2, "UTC"));
+
+        let tz = "Asia/Tokyo".to_owned();
+        let request = GetUserAggRequest {
+            tz,
+            granularity: granularity.to_owned(),
+            user_id: "123".to_owned(),
+            ..Default::default()
+        };
+        let answer = client.get_user_agg(request).await.expect("totals").into_inner();
+        let same = json!({"user_id": answer.user_id, "granularity": answer.granularity, "from": answer.from,
+            "to": answer.to, "tz": "Asia/Tokyo", "complete_through": answer.complete_through, "data": rows(&answer.data)});
+        let target = format!("/api/v1/users/123/aggregates?granularity={granularity}&tz=Asia/Tokyo");
+        assert_eq!(get_ok(servers.http, &target).await, same);
+        assert_eq!((answer.data.len(), answer.user_id.as_str()), (2, "123"));
     }
 }
 

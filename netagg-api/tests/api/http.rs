@@ -213,6 +213,7 @@ async fn every_wrong_parameter_is_named() {
     let detail = |query: &str| format!("/api/v1/users/u/detail?{query}");
     let totals = |query: &str| format!("/api/v1/aggregates?granularity=DAY&{query}");
     let user = |user: &str| format!("/api/v1/users/{user}/detail");
+    let user_totals = |query: &str| format!("/api/v1/users/u/aggregates?granularity=DAY&{query}");
     for (target, wrong) in [
         (user(""), vec!["user_id"]),
         (user("%00"), vec!["user_id"]),
@@ -269,6 +270,15 @@ async fn every_wrong_parameter_is_named() {
         (totals("from=2015-10-20&to=2025-10-21"), vec!["from"]),
         (totals("limit=5"), vec!["limit"]),
         (totals("type="), vec!["type"]),
+        (totals("tz="), vec!["tz"]),
+        (totals("tz=europe/moscow"), vec!["tz"]),
+        (totals("tz=%2B03:00"), vec!["tz"]),
+        (totals("tz=Europe/Moscow&from=2025-07-01&to=2025-10-02"), vec!["from"]),
+        (detail("tz=Europe/Moscow"), vec!["tz"]),
+        ("/api/v1/users//aggregates?granularity=DAY".to_owned(), vec!["user_id"]),
+        ("/api/v1/users/%00/aggregates".to_owned(), vec!["user_id", "granularity"]),
+        (user_totals("from=2015-10-20&to=2025-10-21&tz=Europe/Moscow"), vec!["from"]),
+        (user_totals("limit=5&type=SMS&tz=Mars/Olympus"), vec!["limit", "type", "tz"]),
     ] {
         assert_eq!(get(servers.http, &target).await.wrong_parameters(), wrong, "{target}");
     }
@@ -326,7 +336,7 @@ async fn totals_have_every_field_in_order() {
     let answer = get(servers.http, "/api/v1/aggregates?granularity=DAY").await;
     // The last 30 days, today included; sums beyond 64 bits are exact.
     let expected = concat!(
-        r#"{"granularity":"DAY","from":"2025-10-02","to":"2025-10-31","data":["#,
+        r#"{"granularity":"DAY","from":"2025-10-02","to":"2025-10-31","tz":"UTC","complete_through":null,"data":["#,
         r#"{"date":"2025-10-20","type":"SMS_SENT","count_events":1,"sum_duration":60,"sum_bytes_up":0,"sum_bytes_down":0},"#,
         r#"{"date":"2025-10-20","type":"DATA","count_events":3,"sum_duration":180,"#,
         r#""sum_bytes_up":27670116110564327421,"sum_bytes_down":27670116110564327421},"#,
@@ -335,6 +345,11 @@ async fn totals_have_every_field_in_order() {
     );
     assert_eq!(answer.body, expected);
     assert_eq!(get(servers.http, "/api/v1/aggregates?granularity=DAY").await.body, expected, "from the cache");
+    let of_user = get(servers.http, "/api/v1/users/user-1/aggregates?granularity=DAY").await;
+    assert_eq!(of_user.body, expected.replacen('{', r#"{"user_id":"user-1","#, 1), "they are all of one user");
+    assert_eq!(of_user.header("cache-control"), Some("private, no-cache"));
+    let nobody = get_ok(servers.http, "/api/v1/users/nobody/aggregates?granularity=MONTH&tz=Europe/Moscow").await;
+    assert_eq!((&nobody["data"], &nobody["tz"]), (&json!([]), &json!("Europe/Moscow")));
 
     for (query, expected) in [
         ("granularity=MONTH&from=2024-10-31&to=2025-10-01&type=CALL_OUT", vec![("2024-10-01", 1), ("2025-10-01", 2)]),
@@ -476,7 +491,6 @@ async fn other_paths_and_methods() {
         "/api//v1/aggregates",
         "/API/v1/aggregates",
         "/api/v1/./aggregates",
-        "/api/v1/users/../aggregates",
         "/api/v1/%2e%2e/v1/aggregates",
         "/api/v1%2Faggregates",
         "/api/v1/users/a/b/detail",

@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
-use netagg_core::ports::{AggregateStore, Clock, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
+use netagg_core::ports::{
+    AggregateStore, Clock, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
+};
 use netagg_core::usage::{UsageConfig, UsageService};
 use netagg_core::{AggregateRow, Batch, BatchOutcome, Contribution, Error, Event, IdentifiedEvent, Timestamp};
 use tokio::net::TcpListener;
@@ -177,6 +179,10 @@ impl EventStore for BrokenStore {
     async fn count(&self, _: &TimelineFilter) -> Result<u64, Error> {
         self.answer().await
     }
+
+    async fn sums(&self, _: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        self.answer().await
+    }
 }
 
 /// A store that is read from a number of times, and then no more.
@@ -201,6 +207,10 @@ impl EventStore for FailingStore {
 
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
         self.events.count(filter).await
+    }
+
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        self.events.sums(query).await
     }
 }
 

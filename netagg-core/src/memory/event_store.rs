@@ -13,7 +13,7 @@ use crate::Error;
 use crate::aggregate::{Contribution, Totals, sum_by_day};
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
 use crate::event::{Event, EventKey, EventType, UserId};
-use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
+use crate::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
 use crate::record::PartitionId;
 use crate::time::Day;
 
@@ -141,6 +141,22 @@ impl EventStore for MemoryEventStore {
 
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
         Ok(self.read(filter, |events| events.count() as u64))
+    }
+
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        let state = self.lock();
+        let timelines = state.users.iter().filter(|(user, _)| query.user_id.as_ref().is_none_or(|only| only == *user));
+        let mut sums = BTreeMap::<_, Totals>::new();
+        for event in timelines.flat_map(|(_, timeline)| &timeline.events) {
+            let fields = event.fields();
+            let before = query.bounds.partition_point(|bound| *bound <= fields.started_at);
+            let is_wanted = query.event_type.is_none_or(|only| only == fields.event_type);
+            if is_wanted && (1..query.bounds.len()).contains(&before) {
+                *sums.entry((before - 1, fields.event_type)).or_default() += &Contribution::of(event);
+            }
+        }
+        let rows = sums.into_iter();
+        Ok(rows.map(|((period, event_type), totals)| PeriodSums { period, event_type, totals }).collect())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::Error;
 use crate::aggregate::{AggregateRow, Contribution, Granularity};
 use crate::batch::{Batch, BatchOutcome};
 use crate::event::EventType;
-use crate::time::Day;
+use crate::time::{Day, Timestamp};
 
 /// Counts every event once, and answers the totals.
 #[async_trait]
@@ -31,6 +31,15 @@ pub trait AggregateStore: Debug + Send + Sync {
     /// # Errors
     /// Retryable while the store cannot be read.
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error>;
+
+    /// An instant up to which every event that the log held then is counted; `None` while none is known, as from a store
+    /// that knows no log. Everything counted before it was asked for is in what is read after.
+    ///
+    /// # Errors
+    /// Retryable while the store cannot be read.
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(None)
+    }
 }
 
 /// Which totals.

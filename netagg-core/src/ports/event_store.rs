@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use crate::Error;
+use crate::aggregate::Totals;
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
 use crate::event::{Event, EventType, SourceId, UserId};
 use crate::time::Timestamp;
@@ -39,6 +40,46 @@ pub trait EventStore: Debug + Send + Sync {
     /// # Errors
     /// Retryable while the store cannot be read.
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error>;
+
+    /// The sums over the events of each period, in the order of periods and types; a row only where there are events.
+    ///
+    /// # Errors
+    /// Retryable while the store cannot be read.
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error>;
+
+    /// An instant up to which every event that the log held then is stored; `None` while none is known, as from a store
+    /// that knows no log. Everything stored before it was asked for is in what is read after.
+    ///
+    /// # Errors
+    /// Retryable while the store cannot be read.
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(None)
+    }
+}
+
+/// Which events to sum up, by which periods.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct SumsQuery {
+    /// Only this user's.
+    pub user_id: Option<UserId>,
+    /// Where each period starts, ascending, and where the last one ends: two at least. A period has its start and not
+    /// its end.
+    pub bounds: Vec<Timestamp>,
+    /// Only this type.
+    pub event_type: Option<EventType>,
+}
+
+/// The sums of one period and type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct PeriodSums {
+    /// Which of the periods, from 0.
+    pub period: usize,
+    /// The type of the events summed.
+    pub event_type: EventType,
+    /// The sums.
+    pub totals: Totals,
 }
 
 /// Which events of which user.

@@ -21,5 +21,5 @@ pub use clock::{Clock, SystemClock};
 pub use dead_letters::DeadLetters;
 pub use event_publisher::EventPublisher;
 pub use event_source::{EventSource, SourceEvent};
-pub use event_store::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
+pub use event_store::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
 pub use totals_repair::TotalsRepair;

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{EventTemplate, event};
+use crate::aggregate::Totals;
 use crate::batch::{Batch, IdentifiedEvent, Identity, Tally};
 use crate::event::{Event, EventFields, EventType, UserId};
-use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
+use crate::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
 use crate::record::{PartitionId, Span};
-use crate::{Conflict, MAX_BYTES, MAX_DURATION_SEC};
+use crate::{Conflict, MAX_BYTES, MAX_DURATION_SEC, Timestamp};
 
 /// Every behaviour that [`EventStore`] promises. `fresh` makes an empty store.
 pub async fn event_store<S: EventStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
@@ -18,6 +19,7 @@ pub async fn event_store<S: EventStore + ?Sized + 'static>(fresh: impl AsyncFn()
     a_timeline_pages_from_newest_to_oldest_through_ties(&*fresh().await).await;
     a_timeline_ends_with_the_event_that_exceeds_its_bytes(&*fresh().await).await;
     a_timeline_is_filtered_by_user_range_and_type(&*fresh().await).await;
+    sums_are_by_period_and_type(&*fresh().await).await;
     concurrent_batches_store_each_event_once(fresh().await).await;
 }
 
@@ -227,4 +229,44 @@ async fn concurrent_batches_store_each_event_once<S: EventStore + ?Sized + 'stat
     }
     assert_eq!(new, 1_000, "each event is new exactly once");
     assert_eq!(store.count(&filter("user-1")).await.expect("a count"), 1_000);
+}
+
+async fn sums_are_by_period_and_type<S: EventStore + ?Sized>(store: &S) {
+    let at = |id, user, started_at, event_type| {
+        let (bytes_up, bytes_down) = (MAX_BYTES, 1);
+        let duration_sec = (event_type == EventType::CallOut).then_some(MAX_DURATION_SEC);
+        let template = EventTemplate { id, user, started_at, event_type, ..EventTemplate::default() };
+        event(EventTemplate { duration_sec, bytes_up, bytes_down, ..template })
+    };
+    store
+        .store(&batch([
+            at(1, "user-1", "2025-10-25T21:59:59.999999Z", EventType::Data), // before the first
+            at(2, "user-1", "2025-10-25T22:00:00Z", EventType::Data),
+            at(3, "user-1", "2025-10-26T22:59:59.999999Z", EventType::Data), // 25 hours later
+            at(4, "user-1", "2025-10-26T00:00:00Z", EventType::CallOut),
+            at(5, "user-2", "2025-10-26T00:00:00Z", EventType::CallOut),
+            at(6, "user-1", "2025-11-26T23:00:00Z", EventType::SmsSent), // in another month, in the last period
+            at(7, "user-1", "2025-12-01T00:00:00Z", EventType::SmsSent), // after it
+        ]))
+        .await
+        .expect("stored");
+    let bounds = ["2025-10-25T22:00:00Z", "2025-10-26T23:00:00Z", "2025-10-27T23:00:00Z", "2025-12-01T00:00:00Z"];
+    let bounds: Vec<Timestamp> = bounds.iter().map(|bound| bound.parse().expect("a time")).collect();
+    let sums = async |user: Option<&str>, event_type| {
+        let user_id = user.map(|user| UserId::new(user).expect("a user"));
+        store.sums(&SumsQuery { user_id, bounds: bounds.clone(), event_type }).await.expect("sums")
+    };
+    let sum = |period, event_type, count: u64| {
+        let sum_duration = if event_type == EventType::CallOut { count * u64::from(MAX_DURATION_SEC) } else { 0 };
+        let (sum_bytes_up, sum_bytes_down) = (u128::from(count) * u128::from(MAX_BYTES), u128::from(count));
+        let totals = Totals { count_events: count, sum_duration, sum_bytes_up, sum_bytes_down };
+        PeriodSums { period, event_type, totals }
+    };
+    let (calls, data, texts) =
+        (sum(0, EventType::CallOut, 1), sum(0, EventType::Data, 2), sum(2, EventType::SmsSent, 1));
+    assert_eq!(sums(Some("user-1"), None).await, [calls, data, texts]);
+    assert_eq!(sums(Some("user-1"), Some(EventType::Data)).await, [data]);
+    assert_eq!(sums(Some("user-2"), None).await, [calls]);
+    assert_eq!(sums(Some("nobody"), None).await, []);
+    assert_eq!(sums(None, None).await, [sum(0, EventType::CallOut, 2), data, texts]);
 }

@@ -1,12 +1,15 @@
 //! The read side: a user's detail and everybody's totals, cached.
 
 mod cursor;
+mod flights;
+mod periods;
 mod query;
 mod service;
 
 pub use cursor::{CursorSecret, is_cursor};
 pub use query::{
     AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
-    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES,
+    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS, UserAggregatesAnswer,
+    UserAggregatesRequest,
 };
 pub use service::{UsageConfig, UsageService};

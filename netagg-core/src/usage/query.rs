@@ -5,6 +5,7 @@ use std::fmt;
 use crate::aggregate::{AggregateRow, Granularity};
 use crate::event::{Event, EventType, UserId};
 use crate::time::{Day, Timestamp};
+use crate::zone::Zone;
 
 /// The largest page of a user's detail.
 pub const MAX_LIMIT: u32 = 1_000;
@@ -19,6 +20,9 @@ pub const DEFAULT_LIMIT: u32 = 100;
 pub const DEFAULT_DAYS: u32 = 30;
 /// The most days that totals are given for in one answer: ten years.
 pub const MAX_DAYS: u32 = 3_653;
+/// The most days that everybody's totals are given for in one answer in a zone other than UTC. They are computed from
+/// the events themselves.
+pub const MAX_ZONE_DAYS: u32 = 93;
 
 /// A question for a user's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,7 +69,7 @@ pub struct DetailPage {
 }
 
 /// A question for everybody's totals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct AggregatesRequest {
     /// By day or by month.
@@ -76,6 +80,18 @@ pub struct AggregatesRequest {
     pub to: Option<Day>,
     /// Only this type.
     pub event_type: Option<EventType>,
+    /// Whose days and months these are.
+    pub zone: Zone,
+}
+
+/// A question for a user's totals.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct UserAggregatesRequest {
+    /// The user.
+    pub user_id: UserId,
+    /// Which totals.
+    pub totals: AggregatesRequest,
 }
 
 /// Totals of a range.
@@ -88,8 +104,23 @@ pub struct AggregatesAnswer {
     pub from: Day,
     /// The last day.
     pub to: Day,
+    /// Whose days and months these are.
+    pub zone: Zone,
+    /// Every event that the log held at this instant is in the totals, and maybe later ones; `None` while no such
+    /// instant is known.
+    pub complete_through: Option<Timestamp>,
     /// The totals by date, then type; only where there are events.
     pub rows: Vec<AggregateRow>,
+}
+
+/// A user's totals of a range.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct UserAggregatesAnswer {
+    /// The user.
+    pub user_id: UserId,
+    /// The totals.
+    pub totals: AggregatesAnswer,
 }
 
 /// What is wrong with a question: every parameter that is.

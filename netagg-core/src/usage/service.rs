@@ -3,25 +3,37 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 use super::cursor::{Cursor, CursorSecret};
+use super::flights::Flights;
+use super::periods::Periods;
 use super::query::{
     AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
-    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES,
+    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS, UserAggregatesAnswer,
+    UserAggregatesRequest,
 };
 use crate::aggregate::{AggregateRow, Granularity, Totals};
-use crate::event::Event;
+use crate::event::{Event, UserId};
 use crate::ports::{
-    AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SystemClock, TimelineFilter, TimelinePosition,
-    TimelineQuery, TotalsQuery,
+    AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SumsQuery, SystemClock, TimelineFilter,
+    TimelinePosition, TimelineQuery, TotalsQuery,
 };
-use crate::time::{Day, Month};
+use crate::time::{Day, Month, Timestamp};
+use crate::zone::Zone;
 use crate::{BoxError, Error};
 
 /// What a stream of events reads from the store at a time.
 const MAX_CHUNK_BYTES: u64 = 1_024 * 1_024;
+/// A range that ends after this much before now reaches into the last hour: its events still come in.
+const RECENT: Duration = Duration::from_secs(60 * 60);
+/// How long totals are kept at most that are not complete to the end of their range, so that they come to say so.
+const INCOMPLETE_TTL: Duration = Duration::from_secs(10);
+/// How many answers are computed from everybody's events at a time.
+const SCANS: usize = 2;
 
 /// How long answers are kept, and the secret of cursors.
 #[derive(Clone, Debug)]
@@ -61,12 +73,22 @@ pub struct UsageService {
     cache: Option<Arc<dyn Cache>>,
     clock: Arc<dyn Clock>,
     config: UsageConfig,
+    flights: Arc<Flights>,
+    scans: Arc<Semaphore>,
 }
 
 impl UsageService {
     /// A service over `events` and `aggregates`, without a cache.
     pub fn new(events: Arc<dyn EventStore>, aggregates: Arc<dyn AggregateStore>, config: UsageConfig) -> Self {
-        Self { events, aggregates, cache: None, clock: Arc::new(SystemClock), config }
+        Self {
+            events,
+            aggregates,
+            cache: None,
+            clock: Arc::new(SystemClock),
+            config,
+            flights: Arc::default(),
+            scans: Arc::new(Semaphore::new(SCANS)),
+        }
     }
 
     /// Keeps answers in `cache`.
@@ -100,9 +122,9 @@ impl UsageService {
             ),
             months: Vec::new(),
         });
-        let ttl = if is_recent { self.config.recent_detail_ttl } else { self.config.detail_ttl };
+        let ttl = self.events_ttl(is_recent);
         let page = self
-            .cached(key, ttl, async {
+            .cached(key, |_| ttl, async {
                 // One event more than the page tells whether another page follows.
                 let query =
                     TimelineQuery { filter: filter.clone(), after, limit: limit + 1, max_bytes: MAX_PAGE_BYTES };
@@ -189,17 +211,25 @@ impl UsageService {
             return Err(InvalidQuery::all(problems));
         }
         let filter = TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
-        let is_recent = to > now.saturating_sub(Duration::from_secs(60 * 60));
+        let is_recent = to > now.saturating_sub(RECENT);
         Ok(Listing { filter, after: cursor.map(|cursor| cursor.after), is_recent })
     }
 
     /// Everybody's totals by day or month.
     ///
+    /// Those of UTC are kept by the aggregate store, and are at most a moment behind it. Those of other zones are computed
+    /// from the events, and kept as long as a page of a user's detail.
+    ///
     /// # Errors
-    /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`]; retryable ones while the store
-    /// cannot be read.
+    /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`] ([`MAX_ZONE_DAYS`]); retryable ones
+    /// while the store cannot be read.
     pub async fn aggregates(&self, request: AggregatesRequest) -> Result<AggregatesAnswer, Error> {
-        let TotalsRange { from, to, first, last } = self.range(&request)?;
+        let max_days = Self::max_days(&request.zone);
+        let range = self.range(&request, max_days)?;
+        if request.zone != Zone::UTC {
+            return self.sums(None, request, range).await;
+        }
+        let TotalsRange { from, to, first, last } = range;
         let query = TotalsQuery { granularity: request.granularity, from, to, event_type: request.event_type };
         let key = CacheKey {
             name: format!(
@@ -213,9 +243,75 @@ impl UsageService {
             Granularity::Day => self.config.day_ttl,
             Granularity::Month => self.config.month_ttl,
         };
-        let rows = self.cached(Some(key), ttl, self.aggregates_uncached(query)).await?;
-        let rows = rows.into_iter().map(|CachedRow(row)| row).collect();
-        Ok(AggregatesAnswer { granularity: request.granularity, from, to, rows })
+        let end = Zone::UTC.start_of(last.saturating_add_days(1));
+        let totals = self
+            .cached(Some(key), |totals: &CachedTotals| totals.ttl(ttl, end), async {
+                // Before the rows: what it says of them must hold.
+                let complete_through = self.aggregates.complete_through().await?;
+                Ok(CachedTotals::new(complete_through, self.aggregates.totals(&query).await?))
+            })
+            .await?;
+        Ok(totals.into_answer(request, from, to))
+    }
+
+    /// A user's totals by day or month, computed from the user's events and kept as long as a page of them.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`]; retryable ones while the store
+    /// cannot be read.
+    pub async fn user_aggregates(&self, request: UserAggregatesRequest) -> Result<UserAggregatesAnswer, Error> {
+        let UserAggregatesRequest { user_id, totals } = request;
+        let range = self.range(&totals, MAX_DAYS)?;
+        let totals = self.sums(Some(user_id.clone()), totals, range).await?;
+        Ok(UserAggregatesAnswer { user_id, totals })
+    }
+
+    /// Totals from the events themselves.
+    async fn sums(
+        &self,
+        user_id: Option<UserId>,
+        request: AggregatesRequest,
+        range: TotalsRange,
+    ) -> Result<AggregatesAnswer, Error> {
+        let TotalsRange { from, to, first, last } = range;
+        let periods = Periods::new(request.granularity, first, last, &request.zone);
+        let key = CacheKey {
+            // The user last: it may hold anything.
+            name: format!(
+                "sums:{}:{}:{first}:{last}:{}:{}",
+                request.zone,
+                request.granularity.as_str(),
+                request.event_type.map_or("", |event_type| event_type.as_str()),
+                // An empty user is nobody's.
+                user_id.as_ref().map_or("", |user_id| user_id.as_str()),
+            ),
+            months: Vec::new(),
+        };
+        let ttl = self.events_ttl(periods.end() > self.clock.now().saturating_sub(RECENT));
+        let totals = self
+            .cached(Some(key), |_| ttl, async {
+                let _turn = match user_id {
+                    // The semaphore is never closed.
+                    None => self.scans.acquire().await.ok(),
+                    Some(_) => None,
+                };
+                let complete_through = self.events.complete_through().await?;
+                let rows = if periods.is_empty() {
+                    Vec::new()
+                } else {
+                    let bounds = periods.bounds().to_vec();
+                    let query = SumsQuery { user_id, bounds, event_type: request.event_type };
+                    periods.rows(self.events.sums(&query).await?)
+                };
+                Ok(CachedTotals::new(complete_through, rows))
+            })
+            .await?;
+        Ok(totals.into_answer(request, from, to))
+    }
+
+    /// How long an answer from the events is kept.
+    fn events_ttl(&self, is_recent: bool) -> Duration {
+        if is_recent { self.config.recent_detail_ttl } else { self.config.detail_ttl }
     }
 
     /// What is wrong with `request`, before it is asked.
@@ -223,11 +319,24 @@ impl UsageService {
     /// # Errors
     /// Everything that is.
     pub fn check_aggregates(&self, request: &AggregatesRequest) -> Result<(), InvalidQuery> {
-        self.range(request).map(drop)
+        self.range(request, Self::max_days(&request.zone)).map(drop)
     }
 
-    fn range(&self, request: &AggregatesRequest) -> Result<TotalsRange, InvalidQuery> {
-        let to = request.to.unwrap_or_else(|| self.clock.now().day());
+    /// What is wrong with `request`, before it is asked.
+    ///
+    /// # Errors
+    /// Everything that is.
+    pub fn check_user_aggregates(&self, request: &UserAggregatesRequest) -> Result<(), InvalidQuery> {
+        self.range(&request.totals, MAX_DAYS).map(drop)
+    }
+
+    /// The most days of everybody's totals.
+    fn max_days(zone: &Zone) -> u32 {
+        if *zone == Zone::UTC { MAX_DAYS } else { MAX_ZONE_DAYS }
+    }
+
+    fn range(&self, request: &AggregatesRequest, max_days: u32) -> Result<TotalsRange, InvalidQuery> {
+        let to = request.to.unwrap_or_else(|| request.zone.day_of(self.clock.now()));
         // Both ends count: 30 days are 29 apart.
         let from = request.from.unwrap_or_else(|| to.saturating_add_days(1 - i64::from(DEFAULT_DAYS)));
         let (first, last) = match request.granularity {
@@ -238,23 +347,21 @@ impl UsageService {
             return Err(InvalidQuery::all(vec![upside_down(from.to_string(), to.to_string())]));
         }
         let length = last.epoch_days() - first.epoch_days() + 1;
-        if length > i64::from(MAX_DAYS) {
+        if length > i64::from(max_days) {
             let found = format!("{first} to {last}, {length} days");
-            return Err(InvalidQuery::parameter("from", found, format!("a range of at most {MAX_DAYS} days")));
+            let of_zone = if max_days < MAX_DAYS { format!(" ({MAX_DAYS} without tz)") } else { String::new() };
+            let accepted = format!("a range of at most {max_days} days{of_zone}");
+            return Err(InvalidQuery::parameter("from", found, accepted));
         }
         Ok(TotalsRange { from, to, first, last })
     }
 
-    async fn aggregates_uncached(&self, query: TotalsQuery) -> Result<Vec<CachedRow>, Error> {
-        Ok(self.aggregates.totals(&query).await?.into_iter().map(CachedRow).collect())
-    }
-
-    /// The answer kept under `key`, else the one `load` gives, which is then kept. The cache's own errors cost time,
-    /// never the answer.
+    /// The answer kept under `key`, else the one `load` gives, which is then kept for `ttl`. Of those that miss the same
+    /// one at once, one loads it. The cache's own errors cost time, never the answer.
     async fn cached<T: Serialize + for<'de> Deserialize<'de>>(
         &self,
         key: Option<CacheKey>,
-        ttl: Duration,
+        ttl: impl Fn(&T) -> Duration,
         load: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (Some(cache), Some(key)) = (&self.cache, key) else { return load.await };
@@ -268,27 +375,33 @@ impl UsageService {
                 Err(error) => {
                     tracing::warn!(%error, "a cached answer cannot be read; it is computed anew");
                     looked_up("miss");
-                    None
+                    return load.await;
                 }
             },
             Ok(Lookup::Miss(ticket)) => {
                 looked_up("miss");
-                Some(ticket)
+                ticket
             }
             Err(error) => {
                 tracing::debug!(%error, "the cache cannot be read");
                 looked_up("unavailable");
-                None
+                return load.await;
             }
         };
-        let answer = load.await?;
-        if let Some(ticket) = ticket {
-            let bytes = serde_json::to_vec(&answer).map_err(|error| Error::internal("cache", error))?;
-            if let Err(error) = cache.fill(ticket, bytes.into(), ttl).await {
-                tracing::debug!(%error, "the cache cannot be filled");
-            }
-        }
-        Ok(answer)
+        // The ticket names the versions that the lookup saw: who joins gets nothing older than a hit would be.
+        let flight = ticket.key().to_owned();
+        let bytes = self
+            .flights
+            .join(&flight, async {
+                let answer = load.await?;
+                let bytes = Bytes::from(serde_json::to_vec(&answer).map_err(|error| Error::internal("cache", error))?);
+                if let Err(error) = cache.fill(ticket, bytes.clone(), ttl(&answer)).await {
+                    tracing::debug!(%error, "the cache cannot be filled");
+                }
+                Ok(bytes)
+            })
+            .await?;
+        serde_json::from_slice(&bytes).map_err(|error| Error::internal("cache", error))
     }
 }
 
@@ -331,6 +444,36 @@ struct CachedPage {
 fn events<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Event>, D::Error> {
     let raw = Vec::<&serde_json::value::RawValue>::deserialize(deserializer)?;
     raw.into_iter().map(|raw| Event::decode(raw.get().as_bytes()).map_err(serde::de::Error::custom)).collect()
+}
+
+/// Totals as the cache keeps them.
+#[derive(Debug, Serialize, Deserialize)]
+struct CachedTotals {
+    complete_through: Option<Timestamp>,
+    rows: Vec<CachedRow>,
+}
+
+impl CachedTotals {
+    fn new(complete_through: Option<Timestamp>, rows: Vec<AggregateRow>) -> Self {
+        Self { complete_through, rows: rows.into_iter().map(CachedRow).collect() }
+    }
+
+    /// How long they are kept, `ttl` at most, if their range ends at `end`.
+    fn ttl(&self, ttl: Duration, end: Timestamp) -> Duration {
+        let is_incomplete = self.complete_through.is_some_and(|through| through < end);
+        if is_incomplete { ttl.min(INCOMPLETE_TTL) } else { ttl }
+    }
+
+    fn into_answer(self, request: AggregatesRequest, from: Day, to: Day) -> AggregatesAnswer {
+        AggregatesAnswer {
+            granularity: request.granularity,
+            from,
+            to,
+            zone: request.zone,
+            complete_through: self.complete_through,
+            rows: self.rows.into_iter().map(|CachedRow(row)| row).collect(),
+        }
+    }
 }
 
 /// A row of totals on its way to the cache or from it.

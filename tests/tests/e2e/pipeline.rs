@@ -100,6 +100,7 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
             from: "2020-01-01".to_owned(),
             to: "2029-12-28".to_owned(),
             r#type: String::new(),
+            ..GetGlobalAggRequest::default()
         })
         .await
         .expect("an answer")

@@ -2,6 +2,7 @@
 
 mod audit;
 mod batches;
+mod completeness;
 mod conformance;
 mod identity;
 mod limits;

@@ -16,7 +16,10 @@ use crate::event::{Event, EventKey, EventLimits, EventType, InvalidKind};
 use crate::memory::{
     MemoryAggregateStore, MemoryDeadLetters, MemoryEventStore, MemoryLog, MemorySource, MemoryTotalsRepair,
 };
-use crate::ports::{AggregateStore, DeadLetters, EventStore, TimelineFilter, TimelineQuery, TotalsQuery, TotalsRepair};
+use crate::ports::{
+    AggregateStore, DeadLetters, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
+    TotalsRepair,
+};
 use crate::record::DeadLetter;
 use crate::time::{Day, Timestamp};
 use crate::{Aggregator, Ingestor};
@@ -445,6 +448,10 @@ impl EventStore for Faulty<()> {
 
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
         self.schedule.events.count(filter).await
+    }
+
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        self.schedule.events.sums(query).await
     }
 }
 

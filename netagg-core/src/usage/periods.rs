@@ -1,0 +1,108 @@
+//! The days or months of a request, in a zone, as instants.
+
+use std::collections::BTreeMap;
+
+use crate::aggregate::{AggregateRow, Granularity, Totals};
+use crate::ports::PeriodSums;
+use crate::time::{Day, Timestamp};
+use crate::zone::Zone;
+
+/// Consecutive days or months that are not empty: a zone may leave a day out.
+#[derive(Debug)]
+pub(super) struct Periods {
+    /// The day, or the first day of the month.
+    dates: Vec<Day>,
+    /// Where each starts, and where the last one ends.
+    bounds: Vec<Timestamp>,
+}
+
+impl Periods {
+    /// The days from `first` to `last`, or the months they lie in.
+    pub(super) fn new(granularity: Granularity, first: Day, last: Day, zone: &Zone) -> Self {
+        let step = |date: Day| match granularity {
+            Granularity::Day => date.saturating_add_days(1),
+            Granularity::Month => date.month().next().first_day(),
+        };
+        let mut date = match granularity {
+            Granularity::Day => first,
+            Granularity::Month => first.month().first_day(),
+        };
+        let mut periods = Self { dates: Vec::new(), bounds: vec![zone.start_of(date)] };
+        while date <= last {
+            let next = step(date);
+            // The last day of all has no next one.
+            let end = if next == date { Timestamp::MAX } else { zone.start_of(next) };
+            if periods.bounds.last().is_none_or(|start| *start < end) {
+                periods.dates.push(date);
+                periods.bounds.push(end);
+            } else if let Some(start) = periods.bounds.last_mut() {
+                *start = end;
+            }
+            if next == date {
+                break;
+            }
+            date = next;
+        }
+        periods
+    }
+
+    pub(super) fn bounds(&self) -> &[Timestamp] {
+        &self.bounds
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.dates.is_empty()
+    }
+
+    /// Where the last one ends.
+    pub(super) fn end(&self) -> Timestamp {
+        self.bounds.last().copied().unwrap_or(Timestamp::MIN)
+    }
+
+    /// `sums` by date and type.
+    pub(super) fn rows(&self, sums: Vec<PeriodSums>) -> Vec<AggregateRow> {
+        let mut rows = BTreeMap::<_, Totals>::new();
+        for PeriodSums { period, event_type, totals } in sums {
+            if let Some(date) = self.dates.get(period) {
+                *rows.entry((*date, event_type)).or_default() += totals;
+            }
+        }
+        let row = |((date, event_type), totals)| AggregateRow { date, event_type, totals };
+        rows.into_iter().map(row).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bounds(granularity: Granularity, first: &str, last: &str, zone: &str) -> Vec<String> {
+        let day = |text: &str| text.parse::<Day>().expect("a day");
+        let periods = Periods::new(granularity, day(first), day(last), &zone.parse().expect("a zone"));
+        assert_eq!(periods.dates.len() + 1, periods.bounds.len());
+        periods.dates.iter().zip(periods.bounds()).map(|(date, start)| format!("{date} {start}")).collect()
+    }
+
+    #[test]
+    fn days_and_months_are_those_of_the_zone() {
+        assert_eq!(
+            bounds(Granularity::Day, "2025-10-25", "2025-10-27", "Europe/Berlin"),
+            ["2025-10-25 2025-10-24T22:00:00Z", "2025-10-26 2025-10-25T22:00:00Z", "2025-10-27 2025-10-26T23:00:00Z"]
+        );
+        assert_eq!(
+            bounds(Granularity::Month, "2025-10-31", "2025-11-01", "Asia/Kathmandu"),
+            ["2025-10-01 2025-09-30T18:15:00Z", "2025-11-01 2025-10-31T18:15:00Z"]
+        );
+        assert_eq!(
+            bounds(Granularity::Day, "2011-12-29", "2011-12-31", "Pacific/Apia"),
+            ["2011-12-29 2011-12-29T10:00:00Z", "2011-12-31 2011-12-30T10:00:00Z"],
+            "the 30th was left out"
+        );
+        assert!(bounds(Granularity::Day, "2011-12-30", "2011-12-30", "Pacific/Apia").is_empty());
+        assert_eq!(
+            bounds(Granularity::Day, "9999-12-30", "9999-12-31", "UTC"),
+            ["9999-12-30 9999-12-30T00:00:00Z", "9999-12-31 9999-12-31T00:00:00Z"]
+        );
+    }
+}

@@ -1,0 +1,163 @@
+//! Time zones: where days and months of a calendar begin.
+
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::civil::Date;
+use jiff::tz::{AmbiguousOffset, TimeZone};
+
+use crate::time::{Day, Timestamp};
+
+/// A time zone of the [IANA database](https://www.iana.org/time-zones), as it was when this crate was built: the
+/// machine's own files are not read. Prints and parses as its name, such as `Europe/Moscow`.
+///
+/// ```
+/// use netagg_core::{Timestamp, Zone};
+///
+/// let berlin: Zone = "Europe/Berlin".parse()?;
+/// let day = "2025-03-30".parse()?; // of 23 hours
+/// let (start, next): (Timestamp, Timestamp) = ("2025-03-29T23:00:00Z".parse()?, "2025-03-30T22:00:00Z".parse()?);
+/// assert_eq!((berlin.start_of(day), berlin.day_of(start)), (start, day));
+/// assert_eq!(berlin.start_of(day.saturating_add_days(1)), next);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Zone(TimeZone);
+
+impl Zone {
+    /// What is accepted, for messages to people.
+    pub const ACCEPTED: &str = "UTC or a name of the IANA time zone database such as Europe/Moscow";
+    /// Coordinated universal time.
+    pub const UTC: Self = Self(TimeZone::UTC);
+
+    /// Its name in the database.
+    pub fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or("UTC")
+    }
+
+    /// The day of its calendar that `at` lies in.
+    pub fn day_of(&self, at: Timestamp) -> Day {
+        if *self == Self::UTC {
+            return at.day();
+        }
+        let date = jiff::Timestamp::from_microsecond(at.as_micros()).map(|at| self.0.to_datetime(at).date());
+        date.ok().and_then(from_date).unwrap_or_else(|| at.day())
+    }
+
+    /// The first instant of `day`, the earlier one if it begins twice; of a day that the zone left out, the first one
+    /// after it. At the ends of the years 0001 to 9999, the first or the last instant there is.
+    pub fn start_of(&self, day: Day) -> Timestamp {
+        if *self == Self::UTC {
+            return day.start().unwrap_or(Timestamp::MAX);
+        }
+        let micros = self.first_of(day).map(jiff::Timestamp::as_microsecond);
+        let edge = if day > Timestamp::MIN.day().saturating_add_days(2) { Timestamp::MAX } else { Timestamp::MIN };
+        micros.ok().and_then(Timestamp::from_micros).unwrap_or(edge)
+    }
+
+    fn first_of(&self, day: Day) -> Result<jiff::Timestamp, jiff::Error> {
+        let midnight = self.0.to_ambiguous_zoned_datetime(to_date(day)?.at(0, 0, 0, 0));
+        if !matches!(midnight.offset(), AmbiguousOffset::Gap { .. }) {
+            return Ok(midnight.compatible()?.timestamp());
+        }
+        // Clocks jumped over it, and not always to its end: the day begins with the jump.
+        let before = midnight.earlier()?.timestamp();
+        Ok(self.0.following(before).next().map_or(before, |jump| jump.timestamp()))
+    }
+}
+
+impl FromStr for Zone {
+    type Err = UnknownZone;
+
+    fn from_str(name: &str) -> Result<Self, UnknownZone> {
+        if matches!(name, "UTC" | "Etc/UTC") {
+            return Ok(Self::UTC);
+        }
+        // It would take names in any letter case.
+        let zone = TimeZone::get(name).map(Self).map_err(|_| UnknownZone)?;
+        if zone.name() == name { Ok(zone) } else { Err(UnknownZone) }
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A text that names no [`Zone`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("unknown time zone: {} is accepted", Zone::ACCEPTED)]
+pub struct UnknownZone;
+
+fn to_date(day: Day) -> Result<Date, jiff::Error> {
+    let (year, month, day) = day.to_ymd();
+    Date::new(year, month, day)
+}
+
+fn from_date(date: Date) -> Option<Day> {
+    Day::from_ymd(date.year(), date.month(), date.day())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn zone(name: &str) -> Zone {
+        name.parse().expect(name)
+    }
+
+    #[test]
+    fn names_are_those_of_the_database() {
+        for name in ["Europe/Moscow", "Asia/Kathmandu", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "UTC"] {
+            assert_eq!(zone(name).to_string(), name);
+        }
+        assert_eq!(zone("Etc/UTC"), Zone::UTC);
+        for name in ["", "utc", "europe/moscow", "Europe/Moscow ", "MSK", "+03:00", "../UTC", "Europe", "Mars/Olympus"]
+        {
+            assert_eq!(name.parse::<Zone>(), Err(UnknownZone), "{name}");
+        }
+    }
+
+    #[test]
+    fn days_begin_where_the_calendar_says() {
+        for (name, day, start) in [
+            ("UTC", "2025-10-20", "2025-10-20T00:00:00Z"),
+            ("Europe/Moscow", "2025-10-20", "2025-10-19T21:00:00Z"),
+            ("Asia/Kathmandu", "2025-10-20", "2025-10-19T18:15:00Z"),
+            ("Australia/Lord_Howe", "2025-04-06", "2025-04-05T13:00:00Z"), // of 24.5 hours
+            ("Australia/Lord_Howe", "2025-04-07", "2025-04-06T13:30:00Z"),
+            ("America/Havana", "2025-11-02", "2025-11-02T04:00:00Z"), // its first hour comes twice
+            ("America/Santiago", "2025-09-07", "2025-09-07T04:00:00Z"), // it has no midnight
+            ("America/Toronto", "1919-03-31", "1919-03-31T04:30:00Z"), // nor has this one, and it begins half past
+            ("Pacific/Apia", "2011-12-30", "2011-12-30T10:00:00Z"),   // there was no such day
+            ("Pacific/Apia", "2011-12-31", "2011-12-30T10:00:00Z"),
+        ] {
+            let (day, at): (Day, Timestamp) = (day.parse().expect("a day"), start.parse().expect("a time"));
+            assert_eq!(zone(name).start_of(day), at, "{name} {day}");
+        }
+    }
+
+    #[test]
+    fn the_calendar_ends_with_the_years_that_events_have() {
+        let day = |text: &str| text.parse::<Day>().expect("valid");
+        for name in ["UTC", "Asia/Tokyo", "America/New_York"] {
+            assert!(zone(name).start_of(day("9999-12-31")) > zone(name).start_of(day("9999-12-29")), "{name}");
+            assert!(zone(name).start_of(day("0001-01-01")) < zone(name).start_of(day("0001-01-03")), "{name}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_instant_lies_in_its_day(
+            seconds in 0_i64..4_102_444_800,
+            name in prop::sample::select(vec!["Europe/Moscow", "America/New_York", "Asia/Tehran", "Pacific/Chatham"]),
+        ) {
+            let (zone, at) = (zone(name), Timestamp::from_millis(seconds * 1_000).expect("in range"));
+            let day = zone.day_of(at);
+            prop_assert!(zone.start_of(day) <= at && at < zone.start_of(day.saturating_add_days(1)), "{day}");
+        }
+    }
+}

@@ -460,8 +460,7 @@ impl CachedTotals {
 
     /// How long they are kept, `ttl` at most, if their range ends at `end`.
     fn ttl(&self, ttl: Duration, end: Timestamp) -> Duration {
-        let is_incomplete = self.complete_through.is_some_and(|through| through < end);
-        if is_incomplete { ttl.min(INCOMPLETE_TTL) } else { ttl }
+        if self.complete_through < Some(end) { ttl.min(INCOMPLETE_TTL) } else { ttl }
     }
 
     fn into_answer(self, request: AggregatesRequest, from: Day, to: Day) -> AggregatesAnswer {

@@ -3,6 +3,7 @@
 mod adversary;
 mod audit;
 mod bad_input;
+mod completeness;
 mod configuration;
 mod conflicts;
 mod crashes;

@@ -1,0 +1,77 @@
+//! Totals say up to which instant they are complete, and never too much.
+
+use std::time::Duration;
+
+use netagg_core::Timestamp;
+use netagg_core::ports::{Clock, SystemClock};
+use netagg_tests::eventually;
+
+use super::installation::{Installation, PATIENCE, figure};
+
+const RANGE: &str = "granularity=DAY&from=2020-01-01&to=2029-12-28";
+
+/// Sends events and waits until they are stored; how many there were.
+async fn send(installation: &Installation) -> i64 {
+    let load = [
+        ("GENERATOR_EVENTS_PER_SEC", "2000"),
+        ("GENERATOR_DURATION", "2s"),
+        ("GENERATOR_VERIFY_INTERVAL", "500ms"),
+        ("GENERATOR_INVALID_RATE", "0.05"),
+    ];
+    let mut generator = installation.generator(&load);
+    assert_eq!(generator.code(PATIENCE).await, 0, "{}", generator.stderr());
+    figure(&generator.stdout(), "events_sent").parse().expect("a number")
+}
+
+/// How many events an answer counts, and up to which instant it says that these are all.
+async fn totals(installation: &Installation, tz: &str) -> Result<(i64, Option<Timestamp>), String> {
+    // Other zones are answered from the events, for a quarter at most.
+    let now = SystemClock.now().day();
+    let (from, to) = (now.saturating_add_days(-90), now.saturating_add_days(1));
+    let quarter = format!("granularity=DAY&from={from}&to={to}");
+    let query = if tz == "UTC" { RANGE.to_owned() } else { format!("{quarter}&tz={tz}") };
+    let (status, answer) = installation.api(&format!("/api/v1/aggregates?{query}")).await?;
+    if status != 200 {
+        return Err(answer.to_string());
+    }
+    let through = answer["complete_through"].as_str().map(|text| text.parse().expect("a time"));
+    let rows = answer["data"].as_array().into_iter().flatten();
+    Ok((rows.filter_map(|row| row["count_events"].as_i64()).sum(), through))
+}
+
+/// Waits until an answer says it is complete up to `instant`; how many events it counts.
+async fn complete(installation: &Installation, tz: &str, instant: Timestamp) -> i64 {
+    eventually(PATIENCE, &format!("complete through {instant} in {tz}"), async || {
+        let (count, through) = totals(installation, tz).await?;
+        if through >= Some(instant) { Ok(count) } else { Err(format!("{count} through {through:?}")) }
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn totals_tell_how_complete_they_are() {
+    let installation = Installation::new().await;
+    let _others = ["ingestor", "api"].map(|name| installation.start(name));
+    let mut aggregator = installation.start("aggregator");
+    for service in ["ingestor", "aggregator", "api"] {
+        installation.readiness(service, 200).await;
+    }
+    let sent = send(&installation).await;
+    let first = SystemClock.now();
+    assert_eq!(complete(&installation, "UTC", first).await, sent);
+    // With nothing to do it goes on all the same.
+    complete(&installation, "UTC", SystemClock.now()).await;
+
+    // Nobody counts: the totals stay as complete as they are, whatever the ingestor stores.
+    aggregator.terminate();
+    assert_eq!(aggregator.code(Duration::from_secs(30)).await, 0);
+    let stopped = SystemClock.now();
+    let sent = sent + send(&installation).await;
+    let second = SystemClock.now();
+    complete(&installation, "Asia/Kathmandu", second).await;
+    let (counted, through) = totals(&installation, "UTC").await.expect("an answer");
+    assert!(counted < sent && through < Some(stopped), "{counted} of {sent} through {through:?}");
+
+    let _aggregator = installation.start("aggregator");
+    assert_eq!(complete(&installation, "UTC", second).await, sent);
+}

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use netagg_api::ApiLimits;
 use netagg_core::usage::{CursorSecret, UsageConfig};
 use netagg_core::{ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaConfig;
@@ -150,7 +151,14 @@ fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<
 pub fn read_postgres(variables: &mut Variables, writing: &PgConfig) -> PgConfig {
     let url = database_url(variables, "DATABASE_READ_URL", "a replica for the API's reads; default: the same database");
     let address = url.unwrap_or_else(|| writing.address.clone());
-    PgConfig { address, max_connections: 16, ..writing.clone() }
+    PgConfig {
+        address,
+        max_connections: 16,
+        // Nobody waits longer for an answer; and what nobody waits for any more is given up.
+        statement_timeout: ApiLimits::default().request_timeout,
+        client_check_interval: Some(Duration::from_millis(250)),
+        ..writing.clone()
+    }
 }
 
 /// The cache.

@@ -1,8 +1,12 @@
 //! The variables that say who may ask the API.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use axum::http::HeaderValue;
+use ipnet::IpNet;
 use netagg_api::Protection;
+use netagg_core::access::{InvalidRateLimit, RateLimit};
 use netagg_pg::PgConfig;
 
 use crate::config::ApiAddresses;
@@ -22,19 +26,55 @@ struct Methods {
 pub struct ProtectionConfig {
     methods: Methods,
     keys_file: Option<PathBuf>,
+    rate_limit: Option<RateLimit>,
+    trusted_proxies: Vec<IpNet>,
+    cors_origins: Vec<HeaderValue>,
 }
 
 impl ProtectionConfig {
     /// Reads `API_AUTH` and what it needs, for an API at `addresses`.
     pub fn read(variables: &mut Variables, addresses: &ApiAddresses) -> Self {
         let methods = methods(variables, addresses);
-        Self { methods, keys_file: keys_file(variables) }
+        let keys_file = keys_file(variables);
+        let rate_limit = variables.parse(
+            "API_RATE_LIMIT",
+            "",
+            "how often a key without a limit of its own, or else an address, may ask; default: as often as it likes",
+            &InvalidRateLimit.to_string(),
+            |text| text.parse().ok(),
+        );
+        let trusted_proxies = variables.parse(
+            "API_TRUSTED_PROXIES",
+            "",
+            "proxies whose X-Forwarded-For is believed: addresses or networks",
+            "addresses or networks, such as 10.0.0.0/8,192.0.2.1",
+            |text| text.split(',').map(|part| network(part.trim())).collect(),
+        );
+        let cors_origins = variables.parse(
+            "API_CORS_ORIGINS",
+            "",
+            "origins whose pages may ask over HTTP, or *; default: none",
+            "origins, such as https://app.example,http://localhost:3000, or * alone",
+            |text| {
+                if text == "*" {
+                    origin(text).map(|any| vec![any])
+                } else {
+                    text.split(',').map(|part| origin(part.trim()).filter(|origin| origin != "*")).collect()
+                }
+            },
+        );
+        let (trusted_proxies, cors_origins) = (trusted_proxies.unwrap_or_default(), cors_origins.unwrap_or_default());
+        Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins }
     }
 
     /// What guards the servers. The database is that of the keys, unless they are in a file.
     pub fn protection(self, postgres: PgConfig) -> Protection {
-        let Self { methods, keys_file } = self;
-        let protection = Protection::default();
+        let Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins } = self;
+        let protection = Protection::default().with_trusted_proxies(trusted_proxies).with_cors_origins(cors_origins);
+        let protection = match rate_limit {
+            Some(limit) => protection.with_rate_limit(limit),
+            None => protection,
+        };
         if methods.keys { protection.with_keys(api_keys(keys_file, postgres)) } else { protection }
     }
 }
@@ -44,6 +84,18 @@ pub fn open_only(variables: &mut Variables, addresses: &ApiAddresses) {
     if methods(variables, addresses).keys {
         variables.problem(Problem::new("API_AUTH", "keys", "none: the demonstration knows nobody"));
     }
+}
+
+fn network(text: &str) -> Option<IpNet> {
+    text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// What a browser sends as `Origin`: a scheme and a host, without a path.
+fn origin(text: &str) -> Option<HeaderValue> {
+    let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_origin =
+        text == "*" || host.is_some_and(|host| !host.is_empty() && !host.contains(['/', '?', '#', '@', '*', ' ']));
+    HeaderValue::from_str(text).ok().filter(|_| is_origin)
 }
 
 /// Where API keys are kept, if not in PostgreSQL.
@@ -76,6 +128,26 @@ mod tests {
         let addresses = ApiAddresses::read(&mut variables);
         ProtectionConfig::read(&mut variables, &addresses);
         variables.check().err().unwrap_or_default().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn limits_proxies_and_origins_that_cannot_be_are_named() {
+        for (name, good, bad) in [
+            ("API_RATE_LIMIT", &["100/s", "1/h"][..], &["100", "0/s", "1/d"][..]),
+            ("API_TRUSTED_PROXIES", &["10.0.0.0/8", "::1, 192.0.2.1"], &["10.0.0.0/33", "proxy", "::1,"]),
+            (
+                "API_CORS_ORIGINS",
+                &["*", "https://app.example", "http://localhost:3000, https://b.example"],
+                &["app.example", "https://app.example/", "https://*.example", "https://a.example,*", "null"],
+            ),
+        ] {
+            for value in good {
+                assert_eq!(problems(&[(name, value)]), "", "{value}");
+            }
+            for value in bad {
+                assert!(problems(&[(name, value)]).starts_with(&format!("{name}={value:?}")), "{value}");
+            }
+        }
     }
 
     #[test]

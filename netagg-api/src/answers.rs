@@ -20,6 +20,7 @@ pub(crate) struct Answers {
     service: Arc<UsageService>,
     requests: Arc<Semaphore>,
     exports: Arc<Semaphore>,
+    turn_timeout: Duration,
     timeout: Duration,
     stall_timeout: Duration,
 }
@@ -31,6 +32,8 @@ pub(crate) enum Failure {
     Invalid(InvalidQuery),
     /// Whoever asks may not know.
     Forbidden(Forbidden),
+    /// Too many ask at the moment.
+    Overloaded,
     /// The same question may be answered later.
     Unavailable,
     /// A bug, most likely.
@@ -49,6 +52,7 @@ impl Answers {
             service,
             requests: Arc::new(Semaphore::new(limits.max_requests)),
             exports: Arc::new(Semaphore::new(limits.max_exports)),
+            turn_timeout: limits.turn_timeout,
             timeout: limits.request_timeout,
             stall_timeout: limits.idle_timeout,
         }
@@ -56,7 +60,7 @@ impl Answers {
 
     pub(crate) async fn detail(&self, who: &Principal, parameters: Parameters) -> Result<DetailPage, Failure> {
         let request = self.detail_request(who, parameters)?;
-        self.bounded(self.service.user_detail(request)).await
+        self.in_turn(self.service.user_detail(request)).await
     }
 
     /// All events that are asked for, chunk by chunk. Each is a request of its own to the store, made while the client
@@ -68,9 +72,9 @@ impl Answers {
         parameters: Parameters,
     ) -> Result<impl Stream<Item = Result<Vec<Event>, Failure>> + Send + use<>, Failure> {
         let request = self.detail_request(who, parameters)?;
-        let place = self.exports.clone().try_acquire_owned().map_err(|_| Failure::Unavailable)?;
+        let place = self.exports.clone().try_acquire_owned().map_err(|_| overloaded())?;
         let mut chunks = Box::pin(self.service.user_events(&request).map_err(Failure::Invalid)?);
-        let mut next = Ok(self.bounded(chunks.try_next()).await?);
+        let mut next = Ok(self.in_turn(chunks.try_next()).await?);
         let (sender, receiver) = mpsc::channel(1);
         let answers = self.clone();
         tokio::spawn(async move {
@@ -81,7 +85,7 @@ impl Answers {
                 if sender.send_timeout(next, answers.stall_timeout).await.is_err() || !goes_on {
                     break;
                 }
-                next = answers.bounded(chunks.try_next()).await;
+                next = answers.next_chunk(chunks.try_next()).await;
             }
         });
         Ok(stream::try_unfold(receiver, async |mut receiver| {
@@ -104,7 +108,24 @@ impl Answers {
     ) -> Result<AggregatesAnswer, Failure> {
         who.require(Scope::AggregatesRead)?;
         let request = parameters.into_aggregates(&self.service).map_err(Failure::Invalid)?;
-        self.bounded(self.service.aggregates(request)).await
+        self.in_turn(self.service.aggregates(request)).await
+    }
+
+    /// A question is answered soon or not at all.
+    async fn in_turn<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+        let Ok(_turn) = tokio::time::timeout(self.turn_timeout, self.requests.acquire()).await else {
+            return Err(overloaded());
+        };
+        self.bounded(answer).await
+    }
+
+    /// An export that has begun waits: to break it off would be to begin anew.
+    async fn next_chunk<T>(&self, chunk: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
+        let in_turn = async {
+            let _turn = self.requests.acquire().await;
+            chunk.await
+        };
+        self.bounded(in_turn).await
     }
 
     /// Of one person, so it takes what that person's detail takes.
@@ -120,11 +141,7 @@ impl Answers {
     }
 
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-        let in_turn = async {
-            let _turn = self.requests.acquire().await;
-            answer.await
-        };
-        match tokio::time::timeout(self.timeout, in_turn).await {
+        match tokio::time::timeout(self.timeout, answer).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Error::InvalidQuery(query))) => Err(Failure::Invalid(query)),
             Ok(Err(error)) if error.is_retryable() => {
@@ -141,4 +158,9 @@ impl Answers {
             }
         }
     }
+}
+
+fn overloaded() -> Failure {
+    metrics::counter!("netagg_refused_requests_total", "reason" => "overload").increment(1);
+    Failure::Overloaded
 }

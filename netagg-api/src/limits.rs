@@ -9,8 +9,11 @@ use std::time::Duration;
 pub struct ApiLimits {
     /// The most connections at a time; further ones wait to be accepted.
     pub max_connections: usize,
-    /// The most requests answered at a time; further ones wait, within their `request_timeout`.
+    /// The most requests answered at a time; further ones wait for their turn.
     pub max_requests: usize,
+    /// How long a request waits for its turn before it is told to come again. Short: under a load that lasts, a queue
+    /// gives nobody an answer sooner, and everybody one later.
+    pub turn_timeout: Duration,
     /// The most exports and streams at a time; a further one is told to come again.
     pub max_exports: usize,
     /// The most bytes of an HTTP request's line and headers.
@@ -32,6 +35,7 @@ impl Default for ApiLimits {
         Self {
             max_connections: 1_024,
             max_requests: 64,
+            turn_timeout: Duration::from_millis(50),
             max_exports: 16,
             max_head_bytes: 32 * 1_024,
             max_body_bytes: 64 * 1_024,

@@ -26,6 +26,9 @@ pub struct PgConfig {
     pub lock_timeout: Duration,
     /// How long the server keeps a transaction that nobody goes on with (`idle_in_transaction_session_timeout`).
     pub idle_in_transaction_timeout: Duration,
+    /// How often the server looks, while it works on a statement, whether anybody still waits for the answer
+    /// (`client_connection_check_interval`): one that a dropped call has left is given up then. `None` works on.
+    pub client_check_interval: Option<Duration>,
     /// How connections are named in `pg_stat_activity`.
     pub application_name: String,
 }
@@ -41,6 +44,7 @@ impl Default for PgConfig {
             statement_timeout: Duration::from_secs(30),
             lock_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(30),
+            client_check_interval: None,
             application_name: "netagg".to_owned(),
         }
     }
@@ -54,6 +58,8 @@ impl PgConfig {
 
     pub(crate) fn connect_options(&self) -> PgConnectOptions {
         let millis = |timeout: Duration| timeout.as_millis().to_string();
+        let client_check =
+            self.client_check_interval.map(|interval| ("client_connection_check_interval", millis(interval)));
         self.address
             .0
             .clone()
@@ -65,6 +71,7 @@ impl PgConfig {
                 // A generic plan locks every partition and cannot leave any out.
                 ("plan_cache_mode", "force_custom_plan".to_owned()),
             ])
+            .options(client_check)
             .disable_statement_logging()
     }
 }

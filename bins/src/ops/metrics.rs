@@ -248,7 +248,7 @@ fn start_at_zero(job: Job) {
         for outcome in ["hit", "miss", "unavailable"] {
             counter!("netagg_cache_lookups_total", "outcome" => outcome).absolute(0);
         }
-        for reason in ["no_credentials", "bad_credentials", "unavailable"] {
+        for reason in ["no_credentials", "bad_credentials", "rate_limit", "overload", "unavailable"] {
             counter!("netagg_refused_requests_total", "reason" => reason).absolute(0);
         }
         return;

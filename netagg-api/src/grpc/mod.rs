@@ -119,6 +119,7 @@ impl From<Failure> for Status {
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
             Failure::Forbidden(forbidden) => Self::permission_denied(forbidden.to_string()),
+            Failure::Overloaded => Self::unavailable("too much is asked at the moment; please ask again later"),
             Failure::Unavailable => Self::unavailable("this cannot be answered now; please ask again later"),
             Failure::Internal => Self::internal("this cannot be answered; the log of the server says why"),
         }
@@ -129,6 +130,10 @@ impl From<&Refusal> for Status {
     fn from(refusal: &Refusal) -> Self {
         match refusal {
             Refusal::NoCredentials | Refusal::BadCredentials(_) => Self::unauthenticated(refusal.detail()),
+            Refusal::TooMany(_, wait) => {
+                let details = ErrorDetails::with_retry_info(Some(*wait));
+                Self::with_error_details(Code::ResourceExhausted, refusal.detail(), details)
+            }
             Refusal::Unavailable => Self::unavailable(refusal.detail()),
         }
     }

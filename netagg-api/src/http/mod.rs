@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod browsers;
 mod conditional;
 mod export;
 mod problem;
@@ -52,7 +53,7 @@ const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 /// The HTTP API over `service`, to serve as it is or to merge into a larger application. Of `limits`, those of requests
 /// hold here; those of connections are the server's.
 pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiLimits) -> Router {
-    Router::new()
+    let router = Router::new()
         .route("/api/v1/users/{user_id}/detail", get(detail))
         // An empty user is a wrong one, not another page.
         .route("/api/v1/users//detail", get(detail))
@@ -66,8 +67,14 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
         .layer(from_fn_with_state(limits.clone(), bounded))
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
+        .layer(from_fn(browsers::contained))
         .layer(from_fn(timed))
-        .with_state(Api { answers: Answers::new(service, limits), totals: Kept::new() })
+        .with_state(Api { answers: Answers::new(service, limits), totals: Kept::new() });
+    // It answers every OPTIONS: not asked for, it is not there.
+    match protection.cors_origins() {
+        [] => router,
+        origins => router.layer(browsers::cors(origins)),
+    }
 }
 
 /// What everybody asks for alike, by the query as it was written.

@@ -92,6 +92,7 @@ impl From<&Refusal> for Problem {
     fn from(refusal: &Refusal) -> Self {
         let status = match refusal {
             Refusal::NoCredentials | Refusal::BadCredentials(_) => StatusCode::UNAUTHORIZED,
+            Refusal::TooMany(..) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         };
         let challenge = refusal.challenge().map(HeaderValue::from_static);
@@ -104,6 +105,9 @@ impl From<Failure> for Problem {
         match failure {
             Failure::Invalid(query) => query.into(),
             Failure::Forbidden(forbidden) => forbidden.into(),
+            Failure::Overloaded => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is asked at the moment; please ask again later")
+            }
             Failure::Unavailable => {
                 Self::new(StatusCode::SERVICE_UNAVAILABLE, "this cannot be answered now; please ask again later")
             }

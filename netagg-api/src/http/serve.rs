@@ -4,7 +4,9 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::Request;
 use futures::StreamExt;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
@@ -12,6 +14,8 @@ use hyper_util::service::TowerToHyperService;
 use netagg_core::usage::UsageService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::Connected;
+use tower::util::MapRequest;
 
 use super::router;
 use crate::connections::Connections;
@@ -37,7 +41,6 @@ pub async fn serve_http(
 
 /// Answers HTTP/1.1 by `app` as [`serve_http`] does by the API. Of `limits`, those of connections hold.
 pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits, shutdown: CancellationToken) {
-    let app = TowerToHyperService::new(app);
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_header_size(limits.max_head_bytes);
 
@@ -49,7 +52,13 @@ pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits,
             // Gone at the end of the block, so that new connections are refused while the open ones end.
             let mut incoming = pin!(incoming.take_until(shutdown.cancelled()));
             while let Some(connection) = incoming.next().await {
-                let connection = open.watch(server.serve_connection(TokioIo::new(connection), app.clone()));
+                let peer = connection.connect_info();
+                let app = MapRequest::new(app.clone(), move |mut request: Request<Incoming>| {
+                    request.extensions_mut().insert(peer);
+                    request
+                });
+                let app = TowerToHyperService::new(app);
+                let connection = open.watch(server.serve_connection(TokioIo::new(connection), app));
                 tokio::spawn(async move {
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, "an HTTP connection broke off");

@@ -7,7 +7,7 @@ use axum::http::{Request, Response};
 use futures::future::BoxFuture;
 use tower::{Layer, Service};
 
-use super::{Protection, Refusal};
+use super::{Admission, Protection, Refusal};
 
 /// Lets requests through to a service with their [`Principal`](netagg_core::access::Principal) as an extension, and
 /// answers the others itself.
@@ -77,12 +77,20 @@ where
         let mut inner = std::mem::replace(&mut self.inner, next);
         let guard = self.guard.clone();
         Box::pin(async move {
-            match guard.protection.admit(request.headers()).await {
-                Ok(principal) => {
+            match guard.protection.admit(request.headers(), request.extensions()) {
+                Ok(Admission { principal, standing }) => {
                     request.extensions_mut().insert(principal);
-                    inner.call(request).await
+                    let mut response = inner.call(request).await?;
+                    if let Some(standing) = standing {
+                        standing.tell(response.headers_mut());
+                    }
+                    Ok(response)
                 }
-                Err(refusal) => Ok((guard.refuse)(&refusal)),
+                Err(refusal) => {
+                    let mut response = (guard.refuse)(&refusal);
+                    refusal.tell(response.headers_mut());
+                    Ok(response)
+                }
             }
         })
     }

@@ -4,24 +4,44 @@ mod credentials;
 mod guard;
 mod key_file;
 mod key_ring;
+mod peer;
+mod rates;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::http::HeaderMap;
-use netagg_core::access::{ApiKeyToken, Principal};
+use axum::http::header::RETRY_AFTER;
+use axum::http::{Extensions, HeaderMap, HeaderValue};
+use ipnet::IpNet;
+use netagg_core::access::{ApiKeyToken, Principal, RateLimit};
 use netagg_core::ports::ApiKeys;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use guard::GuardLayer;
 pub use key_file::ApiKeyFile;
+pub(crate) use peer::Peer;
+pub(crate) use rates::Standing;
 
 use credentials::Credentials;
 use key_ring::KeyRing;
+use rates::{Caller, Rates};
 
 /// What guards the servers: both of an API share one. The default lets everybody ask everything.
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
     keys: Option<Arc<KeyRing>>,
+    rate_limit: Option<RateLimit>,
+    rates: Arc<Rates>,
+    trusted_proxies: Arc<[IpNet]>,
+    cors_origins: Arc<[HeaderValue]>,
+}
+
+/// Who is let in.
+#[derive(Debug)]
+pub(crate) struct Admission {
+    principal: Arc<Principal>,
+    /// What is left to them, where that is limited.
+    standing: Option<Standing>,
 }
 
 /// Why a question is not looked at.
@@ -31,6 +51,8 @@ pub(crate) enum Refusal {
     NoCredentials,
     /// What they show is wrong, for a reason that is theirs to know: never which part of it.
     BadCredentials(&'static str),
+    /// They have asked too often: what is told of that, and when to come again.
+    TooMany(Standing, Duration),
     /// What they show cannot be checked now.
     Unavailable,
 }
@@ -43,6 +65,7 @@ impl Refusal {
                 "credentials are needed: the header Authorization: Bearer <key or token>, or X-API-Key: <key>"
             }
             Self::BadCredentials(why) => why,
+            Self::TooMany(..) => "too many requests; Retry-After says when the next one is answered",
             Self::Unavailable => "credentials cannot be checked now; please ask again later",
         }
     }
@@ -52,7 +75,7 @@ impl Refusal {
         match self {
             Self::NoCredentials => Some(r#"Bearer realm="netagg""#),
             Self::BadCredentials(_) => Some(r#"Bearer realm="netagg", error="invalid_token""#),
-            Self::Unavailable => None,
+            Self::TooMany(..) | Self::Unavailable => None,
         }
     }
 
@@ -61,6 +84,7 @@ impl Refusal {
         match self {
             Self::NoCredentials => "no_credentials",
             Self::BadCredentials(_) => "bad_credentials",
+            Self::TooMany(..) => "rate_limit",
             Self::Unavailable => "unavailable",
         }
     }
@@ -71,7 +95,31 @@ impl Protection {
     /// which nobody gets in.
     #[must_use]
     pub fn with_keys(self, keys: Arc<dyn ApiKeys>) -> Self {
-        Self { keys: Some(Arc::new(KeyRing::new(keys))) }
+        Self { keys: Some(Arc::new(KeyRing::new(keys))), ..self }
+    }
+
+    /// Lets nobody ask more often than `limit`, unless their key says otherwise. Those whom nobody knows, or who fail to
+    /// prove who they are, are counted by their address.
+    #[must_use]
+    pub fn with_rate_limit(self, limit: RateLimit) -> Self {
+        Self { rate_limit: Some(limit), ..self }
+    }
+
+    /// Believes what proxies in these networks say of their clients' addresses (`X-Forwarded-For`), and nobody else.
+    #[must_use]
+    pub fn with_trusted_proxies(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
+        Self { trusted_proxies: networks.into_iter().collect(), ..self }
+    }
+
+    /// Lets pages of these origins ask over HTTP, such as `https://app.example`; `*` is any.
+    #[must_use]
+    pub fn with_cors_origins(self, origins: impl IntoIterator<Item = HeaderValue>) -> Self {
+        Self { cors_origins: origins.into_iter().collect(), ..self }
+    }
+
+    /// The origins whose pages may ask.
+    pub(crate) fn cors_origins(&self) -> &[HeaderValue] {
+        &self.cors_origins
     }
 
     /// Keeps what it decides by up to date until `shutdown`.
@@ -94,19 +142,54 @@ impl Protection {
         self.keys.as_ref().map_or(Ok(()), |keys| keys.check())
     }
 
-    /// Who asks with `headers`.
-    async fn admit(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        let admitted = self.authenticate(headers).await;
+    /// Who asks with `headers`, and whether they may ask now.
+    fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Admission, Refusal> {
+        let admitted = self.decide(headers, extensions);
         if let Err(refusal) = &admitted {
             metrics::counter!("netagg_refused_requests_total", "reason" => refusal.reason()).increment(1);
         }
         admitted
     }
 
-    async fn authenticate(&self, headers: &HeaderMap) -> Result<Arc<Principal>, Refusal> {
-        let Some(keys) = &self.keys else { return Ok(Arc::new(Principal::anybody())) };
+    fn decide(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Admission, Refusal> {
+        let count = |caller: Option<Caller>, limit: Option<RateLimit>| match (caller, limit) {
+            (Some(caller), Some(limit)) => match self.rates.count(caller, limit) {
+                Ok(standing) => Ok(Some(standing)),
+                Err((standing, wait)) => Err(Refusal::TooMany(standing, wait)),
+            },
+            _ => Ok(None),
+        };
+        let address = || {
+            let peer = extensions.get::<Peer>()?.0?;
+            Some(Caller::At(peer::client_address(peer.ip(), headers, &self.trusted_proxies)))
+        };
+        match self.authenticate(headers) {
+            Ok((principal, caller)) => {
+                let limit = principal.rate_limit.or(self.rate_limit);
+                let caller = caller.or_else(address);
+                Ok(Admission { standing: count(caller, limit)?, principal })
+            }
+            Err(refusal @ Refusal::Unavailable) => Err(refusal),
+            Err(refusal) => Err(count(address(), self.rate_limit).err().unwrap_or(refusal)),
+        }
+    }
+
+    /// Who asks, and as whom they are counted, if anybody knows them.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(Arc<Principal>, Option<Caller>), Refusal> {
+        let Some(keys) = &self.keys else { return Ok((Arc::new(Principal::anybody()), None)) };
         let credentials = Credentials::of(headers)?;
         let token: ApiKeyToken = credentials.text().parse().map_err(|_| key_ring::UNKNOWN)?;
-        keys.holder_of(&token)
+        let principal = keys.holder_of(&token)?;
+        Ok((principal, Some(Caller::Known(token.id().as_str().into()))))
+    }
+}
+
+impl Refusal {
+    /// What goes with it, over both transports.
+    fn tell(&self, headers: &mut HeaderMap) {
+        if let Self::TooMany(standing, wait) = self {
+            standing.tell(headers);
+            headers.insert(RETRY_AFTER, rates::seconds(*wait));
+        }
     }
 }

@@ -31,8 +31,12 @@ struct Guarded {
 
 impl Guarded {
     async fn start() -> Self {
+        Self::start_with(Protection::default()).await
+    }
+
+    async fn start_with(protection: Protection) -> Self {
         let keys = Arc::new(MemoryApiKeys::new());
-        let protection = Protection::default().with_keys(keys.clone());
+        let protection = protection.with_keys(keys.clone());
         let keeping = CancellationToken::new();
         tokio::spawn({
             let (protection, keeping) = (protection.clone(), keeping.clone());
@@ -198,4 +202,98 @@ async fn a_revoked_key_is_soon_worth_nothing() {
     guarded.becomes(200, &bearer(&token)).await;
     guarded.keys.revoke(token.id(), SystemClock.now()).await.expect("revoked");
     guarded.becomes(401, &bearer(&token)).await;
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_come_again() {
+    let limit = "2/h".parse().expect("valid");
+    let proxies = ["127.0.0.0/8".parse().expect("a network")];
+    let servers =
+        Servers::start_protected(Protection::default().with_rate_limit(limit).with_trusted_proxies(proxies)).await;
+    let ask = async |address: &str| {
+        let header = format!("x-forwarded-for: {address}\r\n");
+        let answer = request_with(servers.http, "GET", AGGREGATES, &header).await;
+        let told = ["ratelimit-limit", "ratelimit-remaining"].map(|name| answer.header(name).map(str::to_owned));
+        (told, answer)
+    };
+    let told = |remaining: &str| [Some("2".to_owned()), Some(remaining.to_owned())];
+    for (status, remaining) in [(200, "1"), (200, "0"), (429, "0")] {
+        let (left, answer) = ask("192.0.2.1").await;
+        assert_eq!((answer.status, left), (status, told(remaining)));
+        let wait = answer.header("retry-after").map(|seconds| seconds.parse::<u32>().expect("seconds"));
+        assert_eq!(wait.is_some(), status == 429);
+        assert!(wait.is_none_or(|wait| (1..=1_800).contains(&wait)), "{wait:?}");
+        assert!(answer.header("ratelimit-reset").is_some());
+        if status == 429 {
+            answer.problem();
+        }
+    }
+    assert_eq!(ask("192.0.2.2").await.1.status, 200, "another client behind the same proxy");
+
+    // gRPC counts with HTTP: the limit is the API's, not a port's.
+    let endpoint = Endpoint::from_shared(format!("http://{}", servers.grpc)).expect("an address");
+    let mut client = UsageServiceClient::new(endpoint.connect().await.expect("connected"));
+    let mut request = Request::new(by_day());
+    request.metadata_mut().insert("x-forwarded-for", "192.0.2.1".parse().expect("ASCII"));
+    let status = client.get_global_agg(request).await.expect_err("too many");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.metadata().contains_key("retry-after"), "{status:?}");
+    let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
+    for _ in 0..5 {
+        health.check(HealthCheckRequest::default()).await.expect("health is never refused");
+    }
+}
+
+#[tokio::test]
+async fn a_key_has_its_own_limit_and_guesses_count_too() {
+    let guarded = Guarded::start_with(Protection::default().with_rate_limit("3/h".parse().expect("valid"))).await;
+    let often = Principal { rate_limit: Some("1000/s".parse().expect("valid")), ..Principal::anybody() };
+    let token = guarded.key(often, None).await;
+    // Also of those that were made before the key was known.
+    let limit = async || guarded.http(AGGREGATES, &bearer(&token)).await.header("ratelimit-limit").map(str::to_owned);
+    let known = async {
+        while limit().await.as_deref() != Some("1000") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, known).await.expect("known");
+    let mut last = 0;
+    for _ in 0..4 {
+        last = guarded.http(AGGREGATES, "x-api-key: guessed\r\n").await.status;
+    }
+    assert_eq!(last, 429);
+    assert_eq!(
+        guarded.http(AGGREGATES, &bearer(&token)).await.status,
+        200,
+        "guesses at its address cost a key nothing"
+    );
+}
+
+#[tokio::test]
+async fn answers_are_contained_and_read_by_pages_only_where_that_is_allowed() {
+    let origin = "origin: https://app.example\r\n";
+    let servers = Servers::start().await;
+    for path in [AGGREGATES, "/nothing", "/api/v1/aggregates"] {
+        let answer = request_with(servers.http, "GET", path, origin).await;
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(answer.header("content-security-policy"), Some("default-src 'none'; frame-ancestors 'none'"));
+        assert_eq!(answer.header("access-control-allow-origin"), None);
+    }
+    assert_eq!(request_with(servers.http, "OPTIONS", AGGREGATES, origin).await.status, 405);
+
+    let origins = ["https://app.example".parse().expect("a value")];
+    let guarded = Guarded::start_with(Protection::default().with_cors_origins(origins)).await;
+    let preflight =
+        format!("{origin}access-control-request-method: GET\r\naccess-control-request-headers: authorization\r\n");
+    let answer = request_with(guarded.servers.http, "OPTIONS", AGGREGATES, &preflight).await;
+    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("https://app.example")));
+    assert!(answer.header("access-control-allow-headers").expect("headers").contains("authorization"));
+    // The page learns why it is refused; another one nothing.
+    assert_eq!(
+        guarded.http(AGGREGATES, origin).await.header("access-control-allow-origin"),
+        Some("https://app.example")
+    );
+    let other = guarded.http(AGGREGATES, "origin: https://evil.example\r\n").await;
+    assert_eq!((other.status, other.header("access-control-allow-origin")), (401, None));
 }

@@ -609,3 +609,22 @@ async fn only_so_many_connections_at_a_time() {
     let answer = tokio::time::timeout(SOON, second).await.expect("in time").expect("no panic");
     assert_eq!(answer.status, 404);
 }
+
+#[tokio::test]
+async fn what_is_too_much_is_refused_soon() {
+    let limits = ApiLimits { max_requests: 1, request_timeout: 100 * SOON, ..ApiLimits::default() };
+    let servers = Servers::start_broken(Answer::Never, limits).await;
+    let path = "/api/v1/aggregates?granularity=DAY";
+    let mut first = TcpStream::connect(servers.http).await.expect("connected");
+    first.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await.expect("sent");
+    // Whichever of the two is looked at first has the one turn, and no end.
+    let refused = async {
+        tokio::select! {
+            answer = get(servers.http, path) => answer,
+            answer = crate::http_client::read(first) => answer,
+        }
+    };
+    let answer = tokio::time::timeout(SOON, refused).await.expect("one is refused");
+    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
+    assert!(answer.problem()["detail"].as_str().expect("a text").contains("too much"), "{answer:?}");
+}

@@ -7,3 +7,4 @@ mod grpc;
 mod http;
 mod http_client;
 mod servers;
+mod wire;

@@ -4,7 +4,8 @@ use netagg_tests::eventually;
 
 use super::installation::{Installation, PATIENCE};
 
-const PATH: &str = "/api/v1/aggregates?granularity=DAY";
+/// A range of its own: the cache is shared, and other tests count what is found in it.
+const PATH: &str = "/api/v1/aggregates?granularity=DAY&from=2020-01-01&to=2020-01-02";
 
 async fn status(installation: &Installation, key: &str) -> Result<u16, String> {
     let url = format!("http://127.0.0.1:{}{PATH}", installation.variable("API_HTTP_PORT"));

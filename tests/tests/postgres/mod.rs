@@ -1,5 +1,6 @@
 //! netagg-pg against a real server.
 
+mod abandoned;
 mod audit;
 mod batches;
 mod completeness;

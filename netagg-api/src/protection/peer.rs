@@ -1,0 +1,77 @@
+//! Where a request comes from.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+
+use axum::http::HeaderMap;
+use ipnet::IpNet;
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The other end of a connection, as an extension of its requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
+
+/// The address that a request is counted at: the client's, as far as proxies that are trusted tell it, else the
+/// connection's. Of IPv6 the network counts that one customer gets: /64.
+pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
+    let mut client = peer.to_canonical();
+    let lines = headers.get_all(FORWARDED_FOR).iter().rev();
+    let mut told = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+    // From the nearest on: each proxy vouches for the one before it, and what anybody else says is made up.
+    while is_trusted(client) {
+        let Some(address) = told.next().and_then(|text| parse(text.trim())) else { break };
+        client = address.to_canonical();
+    }
+    network_of(client)
+}
+
+/// An address, with or without a port.
+fn parse(text: &str) -> Option<IpAddr> {
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(in_brackets).or_else(with_port)
+}
+
+fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted: Vec<IpNet> =
+            ["10.0.0.0/8", "fd00::/8"].into_iter().map(|network| network.parse().expect("a network")).collect();
+        let client = |peer: &str, lines: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in lines {
+                headers.append(FORWARDED_FOR, HeaderValue::from_static(line));
+            }
+            client_address(peer.parse().expect("an address"), &headers, &trusted).to_string()
+        };
+        // Anybody may send the header.
+        assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
+        // What comes before the first address that is not trusted is made up.
+        assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.7", "10.0.0.2"]), "198.51.100.7");
+        assert_eq!(client("10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
+        for broken in ["unknown", "", "1.1.1.1,", "1.1.1.1, 999.1.1.1", "_hidden"] {
+            assert_eq!(client("10.0.0.1", &[broken]), "10.0.0.1", "{broken}");
+        }
+        // One customer, many addresses.
+        assert_eq!(client("fd00::1", &["2001:db8:1:2:3:4:5:6"]), "2001:db8:1:2::");
+        assert_eq!(client("fd00::1", &["[2001:db8:1:2::9]:80"]), "2001:db8:1:2::");
+        assert_eq!(client("2001:db8::1:2:3:4", &[]), "2001:db8::");
+    }
+}

@@ -137,7 +137,7 @@ impl Answers {
         who.require(Scope::DetailRead)?;
         let request = parameters.into_user_aggregates(&self.service).map_err(Failure::Invalid)?;
         who.require_user(&request.user_id)?;
-        self.bounded(self.service.user_aggregates(request)).await
+        self.in_turn(self.service.user_aggregates(request)).await
     }
 
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {

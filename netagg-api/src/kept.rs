@@ -53,8 +53,12 @@ where
             let (value, bytes) = ask.await?;
             Ok(Answer { value, asked, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) })
         };
-        let answer = self.0.try_get_with(question, ask).await;
-        answer.map(|answer| answer.value).map_err(|failure: Arc<E>| (*failure).clone())
+        let answer =
+            self.0.entry(question).or_try_insert_with(ask).await.map_err(|failure: Arc<E>| (*failure).clone())?;
+        if !answer.is_fresh() {
+            metrics::counter!("netagg_cache_lookups_total", "outcome" => "kept").increment(1);
+        }
+        Ok(answer.into_value().value)
     }
 }
 

@@ -245,7 +245,7 @@ fn describe_sampled() {
 /// A counter that first shows when it moves hides its first move.
 fn start_at_zero(job: Job) {
     if job == Job::Api {
-        for outcome in ["hit", "miss", "unavailable"] {
+        for outcome in ["kept", "hit", "miss", "unavailable"] {
             counter!("netagg_cache_lookups_total", "outcome" => outcome).absolute(0);
         }
         for reason in ["no_credentials", "bad_credentials", "rate_limit", "overload", "unavailable"] {

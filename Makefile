@@ -119,6 +119,7 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 		[ -n "$${NETAGG_TEST_KAFKA_BROKERS-}" ]; then echo "services: from the environment"; \
 	elif $(DOCKER_ANSWERS); then echo "services: Docker"; \
 	else deploy/native/install; fi
+	deploy/native/install python
 	cargo build --locked --workspace --all-features --bins --tests
 	cargo test --locked --workspace --all-features
 	for example in embed_in_memory custom_aggregate_store; do \

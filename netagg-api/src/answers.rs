@@ -1,5 +1,6 @@
 //! The usage service as both servers ask it: bounded in time and number, and with errors that give nothing away.
 
+use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use netagg_core::access::{Forbidden, Principal, Scope};
 use netagg_core::usage::{
     AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, UsageService, UserAggregatesAnswer,
 };
-use netagg_core::{Error, Event};
+use netagg_core::{Error, Event, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
+use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
 
@@ -95,20 +97,55 @@ impl Answers {
     }
 
     fn detail_request(&self, who: &Principal, parameters: Parameters) -> Result<DetailRequest, Failure> {
-        who.require(Scope::DetailRead)?;
-        let request = parameters.into_detail(&self.service).map_err(Failure::Invalid)?;
-        who.require_user(&request.user_id)?;
-        Ok(request)
+        self.of_one_person(who, |service| parameters.into_detail(service), |request| &request.user_id)
     }
 
-    pub(crate) async fn aggregates(
+    /// One person's totals tell as much of them as their events do.
+    pub(crate) async fn user_aggregates(
         &self,
         who: &Principal,
         parameters: Parameters,
-    ) -> Result<AggregatesAnswer, Failure> {
-        who.require(Scope::AggregatesRead)?;
-        let request = parameters.into_aggregates(&self.service).map_err(Failure::Invalid)?;
-        self.in_turn(self.service.aggregates(request)).await
+    ) -> Result<UserAggregatesAnswer, Failure> {
+        let request =
+            self.of_one_person(who, |service| parameters.into_user_aggregates(service), |request| &request.user_id)?;
+        self.in_turn(self.service.user_aggregates(request)).await
+    }
+
+    /// The question that `read` makes, if `who` may ask it of that user.
+    fn of_one_person<T>(
+        &self,
+        who: &Principal,
+        read: impl FnOnce(&UsageService) -> Result<T, InvalidQuery>,
+        user_id: fn(&T) -> &UserId,
+    ) -> Result<T, Failure> {
+        who.require(Scope::DetailRead)?;
+        let request = read(&self.service).map_err(Failure::Invalid)?;
+        who.require_user(user_id(&request))?;
+        Ok(request)
+    }
+
+    /// Everybody's totals as `write` gives them, with their size in bytes, unless they are in `kept` already, by
+    /// `question`.
+    pub(crate) async fn aggregates<K, V, E>(
+        &self,
+        who: &Principal,
+        kept: &Kept<K, V>,
+        question: K,
+        parameters: impl FnOnce() -> Parameters,
+        write: impl FnOnce(AggregatesAnswer) -> Result<(V, usize), E>,
+    ) -> Result<V, E>
+    where
+        K: Hash + Eq + Clone + Send + Sync + 'static,
+        V: Clone + Send + Sync + 'static,
+        E: From<Failure> + Clone + Send + Sync + 'static,
+    {
+        // Asked first: who may not know gets nothing that others were told, and costs them nothing.
+        who.require(Scope::AggregatesRead).map_err(Failure::from)?;
+        let ask = async {
+            let request = parameters().into_aggregates(&self.service).map_err(Failure::Invalid)?;
+            write(self.in_turn(self.service.aggregates(request)).await?)
+        };
+        kept.get(question, ask).await
     }
 
     /// A question is answered soon or not at all.
@@ -126,18 +163,6 @@ impl Answers {
             chunk.await
         };
         self.bounded(in_turn).await
-    }
-
-    /// Of one person, so it takes what that person's detail takes.
-    pub(crate) async fn user_aggregates(
-        &self,
-        who: &Principal,
-        parameters: Parameters,
-    ) -> Result<UserAggregatesAnswer, Failure> {
-        who.require(Scope::DetailRead)?;
-        let request = parameters.into_user_aggregates(&self.service).map_err(Failure::Invalid)?;
-        who.require_user(&request.user_id)?;
-        self.in_turn(self.service.user_aggregates(request)).await
     }
 
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {

@@ -3,14 +3,30 @@
 use netagg_core::usage::{AggregatesAnswer, DetailPage, UserAggregatesAnswer};
 use netagg_core::{AggregateRow, Event, Meta, Timestamp, UserId};
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
-#[derive(Serialize)]
+use super::openapi::{EventTypeName, GranularityName};
+
+/// A page of a user's events.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GetUserDetailResponse)]
 pub(super) struct DetailBody<'a> {
+    /// The user asked for.
+    #[schema(value_type = str)]
     user_id: &'a UserId,
+    /// The range's start, inclusive.
+    #[schema(value_type = str, format = DateTime)]
     from: Timestamp,
+    /// The range's end, exclusive.
+    #[schema(value_type = str, format = DateTime)]
     to: Timestamp,
+    /// The events, newest first; those of one instant by `source_id`, then `event_id`. Fewer than `limit` when they
+    /// would take more than about 4 MiB.
     items: Vec<Item<'a>>,
+    /// Continues after this page, however many events it has. Null at the end.
+    #[schema(required)]
     next_cursor: Option<&'a str>,
+    /// How many events the whole range and type have, whatever the page.
     total_count: u64,
 }
 
@@ -27,17 +43,33 @@ impl<'a> From<&'a DetailPage> for DetailBody<'a> {
     }
 }
 
-#[derive(Serialize)]
+/// A usage event as it was stored.
+#[derive(Serialize, ToSchema)]
+#[schema(as = UsageEvent)]
 struct Item<'a> {
+    /// The provider's number for it; unique within `source_id`.
+    #[schema(format = "uuid")]
     event_id: String,
+    #[schema(value_type = EventTypeName, inline)]
     r#type: &'static str,
+    /// When it began.
+    #[schema(value_type = str, format = DateTime)]
     started_at: Timestamp,
+    /// When it ended, if known.
+    #[schema(value_type = Option<str>, format = DateTime, required)]
     ended_at: Option<Timestamp>,
+    /// Seconds, if known.
+    #[schema(required)]
     duration_sec: Option<u32>,
+    /// Bytes sent by the user.
     bytes_up: u64,
+    /// Bytes received by the user.
     bytes_down: u64,
+    /// What else the provider says; empty if nothing.
     #[serde(serialize_with = "object")]
+    #[schema(value_type = Object)]
     meta: Option<&'a Meta>,
+    /// The provider.
     source_id: &'a str,
 }
 
@@ -66,8 +98,12 @@ fn object<S: Serializer>(meta: &Option<&Meta>, serializer: S) -> Result<S::Ok, S
     }
 }
 
-#[derive(Serialize)]
+/// A user's totals of a range, computed from the user's stored events.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GetUserAggResponse)]
 pub(super) struct UserAggregatesBody<'a> {
+    /// The user asked for.
+    #[schema(value_type = str)]
     user_id: &'a UserId,
     #[serde(flatten)]
     totals: AggregatesBody<'a>,
@@ -79,13 +115,25 @@ impl<'a> From<&'a UserAggregatesAnswer> for UserAggregatesBody<'a> {
     }
 }
 
-#[derive(Serialize)]
+/// Totals of a range.
+#[derive(Serialize, ToSchema)]
+#[schema(as = GetGlobalAggResponse)]
 pub(super) struct AggregatesBody<'a> {
+    #[schema(value_type = GranularityName, inline)]
     granularity: &'static str,
+    /// The first date.
+    #[schema(format = Date)]
     from: String,
+    /// The last date.
+    #[schema(format = Date)]
     to: String,
+    /// Whose days and months these are.
     tz: &'a str,
+    /// Every event that the broker held at this instant is in the totals, and maybe later ones. Null while no such
+    /// instant is known.
+    #[schema(value_type = Option<str>, format = DateTime, required)]
     complete_through: Option<Timestamp>,
+    /// The totals by date, then type; only where there are events.
     data: Vec<Row>,
 }
 
@@ -102,13 +150,22 @@ impl<'a> From<&'a AggregatesAnswer> for AggregatesBody<'a> {
     }
 }
 
-#[derive(Serialize)]
+/// The totals of one type in one day or month (by `started_at`). Sums are exact, also beyond 64 bits.
+#[derive(Serialize, ToSchema)]
+#[schema(as = AggregateRow)]
 struct Row {
+    /// The day, or the first day of the month.
+    #[schema(format = Date)]
     date: String,
+    #[schema(value_type = EventTypeName, inline)]
     r#type: &'static str,
+    /// How many events.
     count_events: u64,
+    /// Seconds; an event without a duration adds none.
     sum_duration: u64,
+    /// Bytes sent by users.
     sum_bytes_up: u128,
+    /// Bytes received by users.
     sum_bytes_down: u128,
 }
 

@@ -5,34 +5,33 @@ mod body;
 mod browsers;
 mod conditional;
 mod export;
+mod openapi;
 mod problem;
 mod query;
 mod serve;
+mod usage;
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::Extension;
 use axum::Router;
 use axum::body::HttpBody;
 use axum::extract::{FromRef, MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use netagg_core::access::{Principal, Scope};
 use netagg_core::usage::UsageService;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
-use crate::answers::{Answers, Failure};
+use crate::answers::Answers;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
-use crate::parameters::Parameters;
 use crate::protection::{GuardLayer, Protection, Refusal};
-use accept::Format;
-use body::{AggregatesBody, DetailBody, UserAggregatesBody};
 use conditional::Json;
 use problem::Problem;
 
@@ -40,9 +39,6 @@ pub use serve::{serve_http, serve_router};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;
-
-/// The parameters of totals.
-const TOTALS: [&str; 5] = ["granularity", "from", "to", "type", "tz"];
 
 /// Smaller answers are not worth compressing: they fit into one packet anyway.
 const MIN_COMPRESSED_BYTES: u64 = 1_024;
@@ -53,17 +49,20 @@ const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 /// The HTTP API over `service`, to serve as it is or to merge into a larger application. Of `limits`, those of requests
 /// hold here; those of connections are the server's.
 pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiLimits) -> Router {
-    let router = Router::new()
-        .route("/api/v1/users/{user_id}/detail", get(detail))
+    let (router, api) = OpenApiRouter::with_openapi(openapi::description())
+        .routes(routes!(usage::detail))
+        .routes(routes!(usage::user_aggregates))
+        .routes(routes!(usage::aggregates))
+        .split_for_parts();
+    let router = router
         // An empty user is a wrong one, not another page.
-        .route("/api/v1/users//detail", get(detail))
-        .route("/api/v1/users/{user_id}/aggregates", get(user_aggregates))
-        .route("/api/v1/users//aggregates", get(user_aggregates))
-        .route("/api/v1/aggregates", get(aggregates))
+        .route("/api/v1/users//detail", get(usage::detail))
+        .route("/api/v1/users//aggregates", get(usage::user_aggregates))
         .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
         // What is added above it answers those it lets in, what is added below everybody.
         .layer(GuardLayer::new(protection.clone(), refuse))
+        .merge(openapi::router(api))
+        .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(limits.clone(), bounded))
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
@@ -99,62 +98,8 @@ impl FromRef<Api> for KeptTotals {
     }
 }
 
-async fn detail(
-    State(answers): State<Answers>,
-    Extension(who): Extension<Arc<Principal>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let format = accept::negotiate(&headers, &[Format::Json, Format::Ndjson, Format::Csv])?;
-    let mut parameters = Parameters::default();
-    // Not axum's `Path`, which lets a broken escape pass as it is.
-    query::read_user_id(uri.path(), &mut parameters);
-    query::read(uri.query(), &["from", "to", "cursor", "limit", "type"], &mut parameters);
-    if format == Format::Json {
-        let page = answers.detail(&who, parameters).await?;
-        Ok(Json::new(&DetailBody::from(&page))?.respond(&headers))
-    } else {
-        Ok(export::response(format, answers.events(&who, parameters).await?))
-    }
-}
-
-async fn aggregates(
-    State(answers): State<Answers>,
-    State(kept): State<KeptTotals>,
-    Extension(who): Extension<Arc<Principal>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    accept::negotiate(&headers, &[Format::Json])?;
-    // Asked first: who may not know gets nothing that others were told, and costs them nothing.
-    who.require(Scope::AggregatesRead).map_err(Failure::from)?;
-    let ask = async {
-        let mut parameters = Parameters::default();
-        query::read(uri.query(), &TOTALS, &mut parameters);
-        let answer = Json::new(&AggregatesBody::from(&answers.aggregates(&who, parameters).await?))?;
-        let bytes = answer.bytes();
-        Ok::<_, Failure>((answer, bytes))
-    };
-    let answer = kept.get(uri.query().unwrap_or_default().into(), ask).await?;
-    Ok(answer.respond(&headers))
-}
-
 fn refuse(refusal: &Refusal) -> Response {
     Problem::from(refusal).into_response()
-}
-
-async fn user_aggregates(
-    State(answers): State<Answers>,
-    Extension(who): Extension<Arc<Principal>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    accept::negotiate(&headers, &[Format::Json])?;
-    let mut parameters = Parameters::default();
-    query::read_user_id(uri.path(), &mut parameters);
-    query::read(uri.query(), &TOTALS, &mut parameters);
-    let answer = answers.user_aggregates(&who, parameters).await?;
-    Ok(Json::new(&UserAggregatesBody::from(&answer))?.respond(&headers))
 }
 
 async fn not_found(uri: Uri) -> Response {

@@ -5,6 +5,7 @@ use axum::response::{IntoResponse, Response};
 use netagg_core::access::Forbidden;
 use netagg_core::usage::InvalidQuery;
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::answers::Failure;
 use crate::protection::Refusal;
@@ -22,10 +23,14 @@ pub(super) struct Problem {
     challenge: Option<HeaderValue>,
 }
 
-#[derive(Debug, Serialize)]
+/// What is wrong with a parameter.
+#[derive(Debug, Serialize, ToSchema)]
 struct ParameterError {
+    /// Its name.
     parameter: String,
+    /// What it was.
     found: String,
+    /// What it may be.
     accepted: String,
 }
 
@@ -118,12 +123,19 @@ impl From<Failure> for Problem {
     }
 }
 
-#[derive(Serialize)]
-struct Body<'a> {
+/// What went wrong, as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) has it.
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem)]
+pub(super) struct Body<'a> {
+    /// Always `about:blank`: it means no more than its status.
     r#type: &'static str,
+    /// The status in words.
     title: &'a str,
+    /// The status of the answer.
     status: u16,
+    /// What exactly is wrong, for people.
     detail: &'a str,
+    /// The parameters that are wrong.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [ParameterError],
 }

@@ -6,5 +6,6 @@ mod export;
 mod grpc;
 mod http;
 mod http_client;
+mod openapi;
 mod servers;
 mod wire;

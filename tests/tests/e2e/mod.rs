@@ -9,6 +9,7 @@ mod conflicts;
 mod crashes;
 mod dead_letters;
 mod demo;
+mod description;
 mod import;
 mod installation;
 mod kills;

@@ -41,6 +41,7 @@ impl Clock for FixedClock {
 struct Counted<S> {
     inner: S,
     reads: AtomicUsize,
+    counts: AtomicUsize,
 }
 
 #[async_trait]
@@ -55,6 +56,7 @@ impl EventStore for Counted<MemoryEventStore> {
     }
 
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
+        self.counts.fetch_add(1, SeqCst);
         self.inner.count(filter).await
     }
 
@@ -724,6 +726,31 @@ async fn cached_pages_are_apart_by_user_range_type_limit_and_cursor() {
             assert_eq!(ids(&stage.detail(request.clone()).await), expected, "{attempt}: {request:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listing_is_counted_once_for_all_its_pages() {
+    let stage = Stage::cached();
+    for id in 0..6 {
+        stage.put(at(id, "2025-10-20T12:00:00Z")).await;
+    }
+    let counts = || stage.events.counts.swap(0, SeqCst);
+    let first = DetailRequest { to: Some(time("2025-10-21T00:00:00Z")), limit: Some(2), ..user() };
+    let mut request = first.clone();
+    loop {
+        let page = stage.detail(request).await;
+        assert_eq!(page.total_count, 6);
+        let Some(cursor) = page.next_cursor else { break };
+        request = DetailRequest { cursor: Some(cursor), ..first.clone() };
+    }
+    assert_eq!((stage.reads().0, counts()), (3, 1));
+    stage.detail(DetailRequest { event_type: Some(EventType::Data), ..first.clone() }).await;
+    stage.detail(DetailRequest { from: first.to, ..first.clone() }).await;
+    stage.detail(DetailRequest { user_id: UserId::new("user-2").expect("a user"), ..first.clone() }).await;
+    assert_eq!(counts(), 3, "others are other listings");
+    tokio::time::advance(config().detail_ttl).await;
+    stage.detail(first).await;
+    assert_eq!(counts(), 1, "a count is as old as a page may be");
 }
 
 #[tokio::test(start_paused = true)]

@@ -112,29 +112,25 @@ impl UsageService {
         let Listing { filter, after, is_recent } = self.listing(&request)?;
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
         let (from, to) = (filter.from, filter.to);
+        let event_type = request.event_type.map_or("", |event_type| event_type.as_str());
         // A range that ends now names another key each time: only a fixed one can be met again.
-        let key = request.to.or(request.cursor.as_ref().map(|_| to)).map(|to| CacheKey {
-            name: format!(
-                "detail:{from}:{to}:{}:{limit}:{}:{}",
-                request.event_type.map_or("", |event_type| event_type.as_str()),
-                request.cursor.as_deref().unwrap_or(""),
-                request.user_id,
-            ),
-            months: Vec::new(),
-        });
+        let key = |name: &dyn Fn() -> String| {
+            let is_fixed = request.to.is_some() || request.cursor.is_some();
+            is_fixed.then(|| CacheKey { name: name(), months: Vec::new() })
+        };
+        let cursor = request.cursor.as_deref().unwrap_or("");
+        // The user last: it may hold anything.
+        let page_key = key(&|| format!("page:{from}:{to}:{event_type}:{limit}:{cursor}:{}", request.user_id));
+        // Apart from the page: counting takes as long as there are events, and all pages of a listing have one count.
+        let count_key = key(&|| format!("count:{from}:{to}:{event_type}:{}", request.user_id));
         let ttl = self.events_ttl(is_recent);
-        let page = self
-            .cached(key, |_| ttl, async {
-                // One event more than the page tells whether another page follows.
-                let query =
-                    TimelineQuery { filter: filter.clone(), after, limit: limit + 1, max_bytes: MAX_PAGE_BYTES };
-                let (items, total_count) =
-                    futures::try_join!(self.events.timeline(&query), self.events.count(&filter))?;
-                Ok(CachedPage { items, total_count })
-            })
-            .await?;
-
-        let CachedPage { mut items, total_count } = page;
+        // One event more than the page tells whether another page follows.
+        let query = TimelineQuery { filter: filter.clone(), after, limit: limit + 1, max_bytes: MAX_PAGE_BYTES };
+        let page = async { Ok(CachedPage { items: self.events.timeline(&query).await? }) };
+        let (CachedPage { mut items }, total_count) = futures::try_join!(
+            self.cached(page_key, |_| ttl, page),
+            self.cached(count_key, |_| ttl, self.events.count(&filter)),
+        )?;
         let bytes: u64 = items.iter().map(Event::size).sum();
         let more = items.len() > limit as usize || bytes > MAX_PAGE_BYTES;
         if more && items.len() > 1 {
@@ -435,10 +431,10 @@ fn months(first: Month, last: Month) -> Vec<Month> {
 
 /// A page as the cache keeps it; events in the form they came in.
 #[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 struct CachedPage {
     #[serde(deserialize_with = "events")]
     items: Vec<Event>,
-    total_count: u64,
 }
 
 fn events<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Event>, D::Error> {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
-use netagg_api::Protection;
+use netagg_api::{Protection, Tls, TlsError, TlsFiles};
 use netagg_core::access::{InvalidRateLimit, RateLimit};
 use netagg_pg::PgConfig;
 
@@ -29,6 +29,7 @@ pub struct ProtectionConfig {
     rate_limit: Option<RateLimit>,
     trusted_proxies: Vec<IpNet>,
     cors_origins: Vec<HeaderValue>,
+    tls: Option<Tls>,
 }
 
 impl ProtectionConfig {
@@ -64,15 +65,20 @@ impl ProtectionConfig {
             },
         );
         let (trusted_proxies, cors_origins) = (trusted_proxies.unwrap_or_default(), cors_origins.unwrap_or_default());
-        Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins }
+        let tls = tls(variables);
+        Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins, tls }
     }
 
     /// What guards the servers. The database is that of the keys, unless they are in a file.
     pub fn protection(self, postgres: PgConfig) -> Protection {
-        let Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins } = self;
+        let Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins, tls } = self;
         let protection = Protection::default().with_trusted_proxies(trusted_proxies).with_cors_origins(cors_origins);
         let protection = match rate_limit {
             Some(limit) => protection.with_rate_limit(limit),
+            None => protection,
+        };
+        let protection = match tls {
+            Some(tls) => protection.with_tls(tls),
             None => protection,
         };
         if methods.keys { protection.with_keys(api_keys(keys_file, postgres)) } else { protection }
@@ -102,6 +108,43 @@ fn origin(text: &str) -> Option<HeaderValue> {
 pub fn keys_file(variables: &mut Variables) -> Option<PathBuf> {
     let meaning = "a file that the API keys are kept in; default: PostgreSQL";
     variables.optional_text("API_KEYS_FILE", "", meaning).map(PathBuf::from)
+}
+
+/// Encrypts if there is a certificate. What cannot be served is found here, before anything starts.
+fn tls(variables: &mut Variables) -> Option<Tls> {
+    const CERTIFICATES: &str = "API_TLS_CERT_FILE";
+    const KEY: &str = "API_TLS_KEY_FILE";
+    const CLIENT_AUTHORITIES: &str = "API_TLS_CLIENT_CA_FILE";
+    let mut file = |name, meaning| variables.optional_text(name, "", meaning).map(PathBuf::from);
+    let certificates =
+        file(CERTIFICATES, "the API's certificate and those up to its root, in PEM; default: plain text");
+    let key = file(KEY, "the private key of that certificate, in PEM");
+    let client_authorities = file(CLIENT_AUTHORITIES, "the authorities that clients' certificates must be of, in PEM");
+    let (certificates, key) = match (certificates, key) {
+        (Some(certificates), Some(key)) => (certificates, key),
+        (None, None) if client_authorities.is_none() => return None,
+        (certificates, key) => {
+            for (name, file) in [(CERTIFICATES, certificates), (KEY, key)] {
+                if file.is_none() {
+                    let accepted = format!("a file in PEM, as {CERTIFICATES} and {KEY} go together");
+                    variables.problem(Problem::new(name, "", accepted));
+                }
+            }
+            return None;
+        }
+    };
+    match Tls::read(TlsFiles { certificates, key, client_authorities }) {
+        Ok(tls) => Some(tls),
+        Err(error) => {
+            let (name, path) = match &error {
+                TlsError::Certificates { path, .. } => (CERTIFICATES, path),
+                TlsError::Key { path, .. } => (KEY, path),
+                TlsError::ClientAuthorities { path, .. } => (CLIENT_AUTHORITIES, path),
+            };
+            variables.problem(Problem::new(name, &path.to_string_lossy(), format!("a file in PEM, but {error}")));
+            None
+        }
+    }
 }
 
 /// Without `API_AUTH` everybody gets in, as long as that is everybody on this machine.
@@ -147,6 +190,25 @@ mod tests {
             for value in bad {
                 assert!(problems(&[(name, value)]).starts_with(&format!("{name}={value:?}")), "{value}");
             }
+        }
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_go_together_and_can_be_served() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
+        std::fs::write(path("nonsense"), "nonsense").expect("written");
+        for (values, named) in [
+            (&[("API_TLS_CERT_FILE", "nonsense")][..], "API_TLS_KEY_FILE=\"\""),
+            (&[("API_TLS_KEY_FILE", "nonsense")], "API_TLS_CERT_FILE=\"\""),
+            (&[("API_TLS_CLIENT_CA_FILE", "nonsense")], "API_TLS_CERT_FILE=\"\""),
+            (&[("API_TLS_CERT_FILE", "nonsense"), ("API_TLS_KEY_FILE", "nonsense")], "no CERTIFICATE in PEM"),
+            (&[("API_TLS_CERT_FILE", "missing"), ("API_TLS_KEY_FILE", "nonsense")], "No such file"),
+        ] {
+            let values: Vec<_> = values.iter().map(|(name, file)| (*name, path(file))).collect();
+            let values: Vec<_> = values.iter().map(|(name, file)| (*name, file.as_str())).collect();
+            let problems = problems(&values);
+            assert!(problems.contains(named), "{values:?}: {problems}");
         }
     }
 

@@ -6,18 +6,25 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use futures::StreamExt;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
+use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use crate::limits::ApiLimits;
 use crate::protection::Peer;
+use crate::tls::{Tls, Transport};
 
 /// How long to wait when there is nothing left to accept with, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// How long a client may take to agree on how to encrypt.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The open connections of one server; dropping it cuts them.
 #[derive(Debug)]
@@ -26,36 +33,46 @@ pub(crate) struct Connections {
     cut: CancellationToken,
     cut_on_drop: DropGuard,
     limits: ApiLimits,
+    tls: Option<(Tls, Transport)>,
 }
 
 impl Connections {
-    pub(crate) fn new(limits: &ApiLimits) -> Self {
+    /// Those of a server within `limits`, encrypted if `tls` says how.
+    pub(crate) fn new(limits: &ApiLimits, tls: Option<(Tls, Transport)>) -> Self {
         let cut = CancellationToken::new();
         Self {
             room: Arc::new(Semaphore::new(limits.max_connections)),
             cut_on_drop: cut.clone().drop_guard(),
             cut,
             limits: limits.clone(),
+            tls,
         }
     }
 
     /// Accepts from `listener`, as long as there is room, without an end. A connection comes out once its client has
     /// begun to speak: a server may wait for ever for one that hasn't, even when it is told to stop.
-    pub(crate) fn accept(&self, listener: TcpListener) -> impl Stream<Item = Connection> + Send + use<> {
+    pub(crate) fn accept(&self, listener: TcpListener) -> impl futures::Stream<Item = Connection> + Send + use<> {
         let (room, cut, idle_timeout) = (Arc::clone(&self.room), self.cut.clone(), self.limits.idle_timeout);
         let accepted = futures::stream::unfold(listener, move |listener| {
             let (room, cut) = (Arc::clone(&room), cut.clone());
             async move {
                 let place = room.acquire_owned().await.ok()?;
                 let stream = accept(&listener).await;
-                let connection = Connection { stream, cut: Box::pin(cut.cancelled_owned()), _place: place };
-                Some((connection, listener))
+                let cut = Box::pin(cut.cancelled_owned());
+                Some(((stream, cut, place), listener))
             }
         });
-        let spoken_to = accepted.map(move |connection| async move {
-            // Not `readable`: it may say so of one that isn't.
-            let begun = tokio::time::timeout(idle_timeout, connection.stream.peek(&mut [0])).await;
-            matches!(begun, Ok(Ok(1..))).then_some(connection)
+        let tls = self.tls.clone();
+        let spoken_to = accepted.map(move |(stream, cut, place)| {
+            let acceptor = tls.as_ref().map(|(tls, transport)| tls.acceptor(*transport));
+            async move {
+                let peer = Peer(stream.peer_addr().ok());
+                let stream = match acceptor {
+                    Some(acceptor) => Stream::Encrypted(Box::new(encrypted(acceptor, stream, idle_timeout).await?)),
+                    None => Stream::Plain(spoken(stream, idle_timeout).await?),
+                };
+                Some(Connection { stream, peer, cut, _place: place })
+            }
         });
         spoken_to.buffer_unordered(self.limits.max_connections).filter_map(std::future::ready)
     }
@@ -76,6 +93,28 @@ impl Connections {
         drop(self.cut_on_drop);
         serving.await
     }
+}
+
+/// `stream` once its client speaks.
+async fn spoken(stream: TcpStream, idle_timeout: Duration) -> Option<TcpStream> {
+    // Not `readable`: it may say so of one that isn't.
+    let begun = tokio::time::timeout(idle_timeout, stream.peek(&mut [0])).await;
+    matches!(begun, Ok(Ok(1..))).then_some(stream)
+}
+
+/// `stream` once its client has agreed on how to encrypt, and speaks.
+async fn encrypted(acceptor: TlsAcceptor, stream: TcpStream, idle_timeout: Duration) -> Option<Encrypted> {
+    // A task of its own: its arithmetic takes a while, and others are waiting.
+    let handshake = async move {
+        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
+        Some(BufReader::new(stream))
+    };
+    let Ok(Some(mut stream)) = AbortOnDropHandle::new(tokio::spawn(handshake)).await else {
+        metrics::counter!("netagg_tls_handshake_failures_total").increment(1);
+        return None;
+    };
+    let begun = tokio::time::timeout(idle_timeout, stream.fill_buf()).await;
+    matches!(begun, Ok(Ok([_, ..]))).then_some(stream)
 }
 
 async fn accept(listener: &TcpListener) -> TcpStream {
@@ -104,10 +143,24 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 /// A connection that takes its place among the others until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: TcpStream,
+    stream: Stream,
+    peer: Peer,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     _place: OwnedSemaphorePermit,
 }
+
+type Encrypted = BufReader<TlsStream<TcpStream>>;
+
+#[derive(Debug)]
+enum Stream {
+    Plain(TcpStream),
+    Encrypted(Box<Encrypted>),
+}
+
+/// What both kinds of streams can.
+trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> ReadWrite for S {}
 
 impl Connection {
     fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
@@ -116,19 +169,26 @@ impl Connection {
             Poll::Pending => Ok(()),
         }
     }
+
+    fn stream(&mut self) -> Pin<&mut dyn ReadWrite> {
+        Pin::new(match &mut self.stream {
+            Stream::Plain(stream) => stream,
+            Stream::Encrypted(stream) => &mut **stream,
+        })
+    }
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         self.check_cut(cx)?;
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        self.stream().poll_read(cx, buf)
     }
 }
 
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_cut(cx)?;
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+        self.stream().poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -137,19 +197,22 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_cut(cx)?;
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
+        self.stream().poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        match &self.stream {
+            Stream::Plain(stream) => stream.is_write_vectored(),
+            Stream::Encrypted(stream) => stream.is_write_vectored(),
+        }
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
+        self.stream().poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        self.stream().poll_shutdown(cx)
     }
 }
 
@@ -157,6 +220,6 @@ impl Connected for Connection {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
-        Peer(self.stream.peer_addr().ok())
+        self.peer
     }
 }

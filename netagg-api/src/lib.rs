@@ -9,8 +9,10 @@ mod limits;
 mod parameters;
 mod protection;
 pub mod proto;
+mod tls;
 
 pub use grpc::serve_grpc;
 pub use http::{router, serve_http, serve_router};
 pub use limits::ApiLimits;
 pub use protection::{ApiKeyFile, Protection};
+pub use tls::{Tls, TlsError, TlsFiles};

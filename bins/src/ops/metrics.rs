@@ -197,6 +197,16 @@ fn describe_counted() {
         count,
         "Requests to the API that were not looked at, by reason."
     );
+    describe_counter!(
+        "netagg_tls_handshake_failures_total",
+        count,
+        "Connections to the API that came to no agreement on TLS."
+    );
+    describe_gauge!(
+        "netagg_tls_certificate_expiry_timestamp_seconds",
+        Unit::Seconds,
+        "When the API's certificate ends, in Unix time."
+    );
     describe_histogram!("netagg_batch_records", count, "Records of each finished batch.");
     describe_histogram!(
         "netagg_batch_seconds",
@@ -251,6 +261,7 @@ fn start_at_zero(job: Job) {
         for reason in ["no_credentials", "bad_credentials", "rate_limit", "overload", "unavailable"] {
             counter!("netagg_refused_requests_total", "reason" => reason).absolute(0);
         }
+        counter!("netagg_tls_handshake_failures_total").absolute(0);
         return;
     }
     counter!("netagg_events_consumed_total").absolute(0);

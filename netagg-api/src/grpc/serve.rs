@@ -24,6 +24,7 @@ use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::protection::{GuardLayer, Protection, Refusal};
 use crate::proto::usage_service_server::UsageServiceServer;
+use crate::tls::Transport;
 
 /// The most requests at a time on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 128;
@@ -48,6 +49,7 @@ pub async fn serve_grpc(
 ) -> Result<(), Error> {
     let usage = UsageServiceServer::new(Usage { answers: Answers::new(service, &limits), totals: Kept::new() })
         .max_decoding_message_size(limits.max_body_bytes);
+    let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Grpc)));
     let usage = GuardLayer::new(protection, refuse).named_layer(usage);
     let (health, health_service) = tonic_health::server::health_reporter();
     health.set_service_status(USAGE, ServingStatus::Serving).await;
@@ -58,7 +60,6 @@ pub async fn serve_grpc(
     };
     let failed = |error| Error::internal("grpc", error);
 
-    let connections = Connections::new(&limits);
     let serving = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(limits.idle_timeout))

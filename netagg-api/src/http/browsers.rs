@@ -25,6 +25,14 @@ pub(super) async fn contained(request: Request, next: Next) -> Response {
     response
 }
 
+/// Once a browser has been answered over TLS it asks no other way for a year.
+pub(super) async fn encrypted(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let a_year = HeaderValue::from_static("max-age=31536000");
+    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, a_year);
+    response
+}
+
 /// Lets pages of `origins` ask.
 pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
     let allowed = match origins {

@@ -69,6 +69,10 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
         .layer(from_fn(browsers::contained))
         .layer(from_fn(timed))
         .with_state(Api { answers: Answers::new(service, limits), totals: Kept::new() });
+    let router = match protection.tls() {
+        Some(_) => router.layer(from_fn(browsers::encrypted)),
+        None => router,
+    };
     // It answers every OPTIONS: not asked for, it is not there.
     match protection.cors_origins() {
         [] => router,

@@ -21,6 +21,7 @@ use super::router;
 use crate::connections::Connections;
 use crate::limits::ApiLimits;
 use crate::protection::Protection;
+use crate::tls::Transport;
 
 /// Answers HTTP/1.1 on `listener` until `shutdown`, then lets requests that have begun end within
 /// [`ApiLimits::stop_timeout`] and returns; no connection is left open.
@@ -36,15 +37,25 @@ pub async fn serve_http(
     let app = router(service, &protection, &limits);
     // The router refuses a head that is too large by itself, and says why; hyper just does.
     let limits = ApiLimits { max_head_bytes: 2 * limits.max_head_bytes, ..limits };
-    serve_router(listener, app, limits, shutdown).await;
+    let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Http)));
+    serve(listener, app, connections, limits, shutdown).await;
 }
 
 /// Answers HTTP/1.1 by `app` as [`serve_http`] does by the API. Of `limits`, those of connections hold.
 pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits, shutdown: CancellationToken) {
+    serve(listener, app, Connections::new(&limits, None), limits, shutdown).await;
+}
+
+async fn serve(
+    listener: TcpListener,
+    app: Router,
+    connections: Connections,
+    limits: ApiLimits,
+    shutdown: CancellationToken,
+) {
     let mut server = http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_header_size(limits.max_head_bytes);
 
-    let connections = Connections::new(&limits);
     let incoming = connections.accept(listener);
     let serving = async {
         let open = GracefulShutdown::new();

@@ -26,6 +26,8 @@ use credentials::Credentials;
 use key_ring::KeyRing;
 use rates::{Caller, Rates};
 
+use crate::tls::Tls;
+
 /// What guards the servers: both of an API share one. The default lets everybody ask everything.
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
@@ -34,6 +36,7 @@ pub struct Protection {
     rates: Arc<Rates>,
     trusted_proxies: Arc<[IpNet]>,
     cors_origins: Arc<[HeaderValue]>,
+    tls: Option<Tls>,
 }
 
 /// Who is let in.
@@ -117,6 +120,17 @@ impl Protection {
         Self { cors_origins: origins.into_iter().collect(), ..self }
     }
 
+    /// Lets in over TLS alone. Its files are read again by [`keep_up`](Self::keep_up).
+    #[must_use]
+    pub fn with_tls(self, tls: Tls) -> Self {
+        Self { tls: Some(tls), ..self }
+    }
+
+    /// How connections are encrypted, if they are.
+    pub(crate) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
+    }
+
     /// The origins whose pages may ask.
     pub(crate) fn cors_origins(&self) -> &[HeaderValue] {
         &self.cors_origins
@@ -124,9 +138,17 @@ impl Protection {
 
     /// Keeps what it decides by up to date until `shutdown`.
     pub async fn keep_up(&self, shutdown: &CancellationToken) {
-        if let Some(keys) = &self.keys {
-            keys.keep_up(shutdown).await;
-        }
+        let keys = async {
+            if let Some(keys) = &self.keys {
+                keys.keep_up(shutdown).await;
+            }
+        };
+        let tls = async {
+            if let Some(tls) = &self.tls {
+                tls.keep_up(shutdown).await;
+            }
+        };
+        tokio::join!(keys, tls);
     }
 
     /// Whether everybody gets in, whoever they are.

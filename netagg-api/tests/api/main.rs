@@ -8,4 +8,5 @@ mod http;
 mod http_client;
 mod openapi;
 mod servers;
+mod tls;
 mod wire;

@@ -1,6 +1,12 @@
 //! Who gets into the API, as its operator says.
 
+use std::sync::Arc;
+
 use netagg_tests::eventually;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use super::installation::{Installation, PATIENCE};
 
@@ -89,6 +95,54 @@ async fn an_api_for_other_machines_says_who_may_ask() {
     let _api = installation.start("api");
     installation.readiness("api", 200).await;
     becomes(&installation, "", 200).await;
+}
+
+/// How the API answers over TLS to a client that trusts this certificate alone.
+async fn encrypted_status(installation: &Installation, trusted: &rcgen::Certificate) -> String {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der().clone()).expect("a root");
+    let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let address = format!("127.0.0.1:{}", installation.variable("API_HTTP_PORT"));
+    let stream = TcpStream::connect(address).await.expect("connected");
+    let name = "localhost".try_into().expect("a name");
+    let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("trusted");
+    let request = format!("GET {PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    let mut status = [0; 12];
+    stream.read_exact(&mut status).await.expect("an answer");
+    String::from_utf8_lossy(&status).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_with_a_certificate_answers_over_tls_alone() {
+    let mut installation = Installation::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    let own = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&certificate, own.cert.pem()).expect("written");
+    std::fs::write(&key, "").expect("written");
+    installation.set("API_TLS_CERT_FILE", certificate.to_str().expect("UTF-8"));
+    installation.set("API_TLS_KEY_FILE", key.to_str().expect("UTF-8"));
+    let refused = installation.run("api", &[]).await;
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(refused.stderr.contains("API_TLS_KEY_FILE"), "{}", refused.stderr);
+
+    std::fs::write(&key, own.signing_key.serialize_pem()).expect("written");
+    let api = installation.start("api");
+    installation.readiness("api", 200).await;
+    eventually(PATIENCE, "the end of the certificate shows", async || {
+        let (_, metrics) = installation.ops("api", "/metrics").await?;
+        let expiry = "netagg_tls_certificate_expiry_timestamp_seconds ";
+        if metrics.lines().any(|line| line.starts_with(expiry)) { Ok(()) } else { Err(metrics) }
+    })
+    .await;
+    assert_eq!(encrypted_status(&installation, &own.cert).await, "HTTP/1.1 200");
+    assert!(status(&installation, "").await.is_err(), "nothing is answered in plain text");
+    assert!(!api.stderr().contains("PRIVATE KEY"), "{}", api.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread")]

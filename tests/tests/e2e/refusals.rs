@@ -27,10 +27,14 @@ async fn execute(pool: &PgPool, statements: impl Into<String>) {
     sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(pool).await.expect("executed");
 }
 
-/// Ends every session of our services.
+/// Ends every session of our services. The server is shared: those of other tests are in other databases.
 async fn cut_sessions(pool: &PgPool) {
-    execute(pool, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'netagg-%'")
-        .await;
+    execute(
+        pool,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name LIKE 'netagg-%' AND datname = current_database()",
+    )
+    .await;
 }
 
 /// Waits until a service says that the database is why it is not ready, and a reason that contains `what`.

@@ -2,10 +2,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
-use netagg_api::{Protection, Tls, TlsError, TlsFiles};
+use netagg_api::{KeySet, KeySetFile, KeySetUrl, Protection, Tls, TlsError, TlsFiles, TokenIssuer};
 use netagg_core::access::{InvalidRateLimit, RateLimit};
 use netagg_pg::PgConfig;
 
@@ -14,17 +15,28 @@ use crate::keys::api_keys;
 use crate::{Problem, Variables};
 
 /// How callers prove who they are, as `API_AUTH` lists it.
-const METHODS: [(&str, Methods); 2] = [("none", Methods { keys: false }), ("keys", Methods { keys: true })];
+const METHODS: [Methods; 4] = [
+    Methods { name: "none", keys: false, tokens: false },
+    Methods { name: "keys", keys: true, tokens: false },
+    Methods { name: "jwt", keys: false, tokens: true },
+    Methods { name: "keys,jwt", keys: true, tokens: true },
+];
+const ACCEPTED: &str = "none, keys, jwt or both: keys,jwt";
 
 #[derive(Clone, Copy, Debug)]
 struct Methods {
+    name: &'static str,
+    /// API keys.
     keys: bool,
+    /// Tokens of an issuer.
+    tokens: bool,
 }
 
 /// Who may ask, and how it is found out.
 #[derive(Debug)]
 pub struct ProtectionConfig {
     methods: Methods,
+    issuer: Option<TokenIssuer>,
     keys_file: Option<PathBuf>,
     rate_limit: Option<RateLimit>,
     trusted_proxies: Vec<IpNet>,
@@ -37,6 +49,7 @@ impl ProtectionConfig {
     pub fn read(variables: &mut Variables, addresses: &ApiAddresses) -> Self {
         let methods = methods(variables, addresses);
         let keys_file = keys_file(variables);
+        let issuer = issuer(variables, methods);
         let rate_limit = variables.parse(
             "API_RATE_LIMIT",
             "",
@@ -66,12 +79,12 @@ impl ProtectionConfig {
         );
         let (trusted_proxies, cors_origins) = (trusted_proxies.unwrap_or_default(), cors_origins.unwrap_or_default());
         let tls = tls(variables);
-        Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins, tls }
+        Self { methods, issuer, keys_file, rate_limit, trusted_proxies, cors_origins, tls }
     }
 
     /// What guards the servers. The database is that of the keys, unless they are in a file.
     pub fn protection(self, postgres: PgConfig) -> Protection {
-        let Self { methods, keys_file, rate_limit, trusted_proxies, cors_origins, tls } = self;
+        let Self { methods, issuer, keys_file, rate_limit, trusted_proxies, cors_origins, tls } = self;
         let protection = Protection::default().with_trusted_proxies(trusted_proxies).with_cors_origins(cors_origins);
         let protection = match rate_limit {
             Some(limit) => protection.with_rate_limit(limit),
@@ -81,14 +94,19 @@ impl ProtectionConfig {
             Some(tls) => protection.with_tls(tls),
             None => protection,
         };
+        let protection = match issuer {
+            Some(issuer) => protection.with_tokens(issuer),
+            None => protection,
+        };
         if methods.keys { protection.with_keys(api_keys(keys_file, postgres)) } else { protection }
     }
 }
 
 /// Makes sure that everybody may ask: for an API over data that was made up, which has no keys to ask for.
 pub fn open_only(variables: &mut Variables, addresses: &ApiAddresses) {
-    if methods(variables, addresses).keys {
-        variables.problem(Problem::new("API_AUTH", "keys", "none: the demonstration knows nobody"));
+    let methods = methods(variables, addresses);
+    if methods.keys || methods.tokens {
+        variables.problem(Problem::new("API_AUTH", methods.name, "none: the demonstration knows nobody"));
     }
 }
 
@@ -108,6 +126,29 @@ fn origin(text: &str) -> Option<HeaderValue> {
 pub fn keys_file(variables: &mut Variables) -> Option<PathBuf> {
     let meaning = "a file that the API keys are kept in; default: PostgreSQL";
     variables.optional_text("API_KEYS_FILE", "", meaning).map(PathBuf::from)
+}
+
+/// Whose tokens are good, if any.
+fn issuer(variables: &mut Variables, methods: Methods) -> Option<TokenIssuer> {
+    const KEYS: &str = "API_JWT_JWKS";
+    let mut text = |name, meaning| {
+        let text = variables.optional_text(name, "", meaning);
+        if methods.tokens && text.is_none() {
+            variables.problem(Problem::new(name, "", format!("{meaning}; API_AUTH={} needs it", methods.name)));
+        }
+        text
+    };
+    let keys = text(KEYS, "where the issuer of tokens publishes its keys (a JWK set): an https:// address or a file");
+    let issuer = text("API_JWT_ISSUER", "the issuer of tokens, as their iss says");
+    let audience = text("API_JWT_AUDIENCE", "whom tokens are for, as their aud says");
+    let (true, Some(keys)) = (methods.tokens, keys) else { return None };
+    let keys: Arc<dyn KeySet> = if keys.contains("://") {
+        let url = KeySetUrl::new(&keys);
+        Arc::new(url.map_err(|error| variables.problem(Problem::new(KEYS, &keys, error.to_string()))).ok()?)
+    } else {
+        Arc::new(KeySetFile::new(keys))
+    };
+    Some(TokenIssuer { issuer: issuer?, audience: audience?, keys })
 }
 
 /// Encrypts if there is a certificate. What cannot be served is found here, before anything starts.
@@ -149,16 +190,15 @@ fn tls(variables: &mut Variables) -> Option<Tls> {
 
 /// Without `API_AUTH` everybody gets in, as long as that is everybody on this machine.
 fn methods(variables: &mut Variables, addresses: &ApiAddresses) -> Methods {
-    let names = METHODS.map(|(name, _)| name).join(", ");
-    let parse = |text: &str| METHODS.into_iter().find(|(name, _)| *name == text).map(|(_, methods)| methods);
-    let meaning = format!("how callers prove who they are: {names}; default: none, on a loopback address only");
+    let parse = |text: &str| METHODS.into_iter().find(|methods| methods.name == text);
+    let meaning = format!("how callers prove who they are: {ACCEPTED}; default: none, on a loopback address only");
     let is_open = !addresses.http.ip().is_loopback();
-    let methods = variables.parse("API_AUTH", "", &meaning, &names, parse);
+    let methods = variables.parse("API_AUTH", "", &meaning, ACCEPTED, parse);
     if methods.is_none() && is_open {
-        let accepted = format!("{names}, said so while API_BIND={} is not a loopback address", addresses.http.ip());
+        let accepted = format!("{ACCEPTED}, said so while API_BIND={} is not a loopback address", addresses.http.ip());
         variables.problem(Problem::new("API_AUTH", "", accepted));
     }
-    methods.unwrap_or(METHODS[0].1)
+    methods.unwrap_or(METHODS[0])
 }
 
 #[cfg(test)]
@@ -213,13 +253,36 @@ mod tests {
     }
 
     #[test]
+    fn tokens_need_an_issuer_an_audience_and_keys_that_nobody_else_could_put_there() {
+        let issuer = [("API_JWT_ISSUER", "https://issuer.example"), ("API_JWT_AUDIENCE", "netagg")];
+        assert_eq!(problems(&issuer), "", "nobody asks for them");
+        for auth in ["jwt", "keys,jwt"] {
+            let problems = |values: &[(&str, &str)]| problems(&[&[("API_AUTH", auth)], values].concat());
+            let missing = problems(&[]);
+            for name in ["API_JWT_JWKS", "API_JWT_ISSUER", "API_JWT_AUDIENCE"] {
+                assert!(missing.contains(&format!("{name}=\"\"")), "{missing}");
+            }
+            for good in ["https://issuer.example/jwks", "http://127.0.0.1:8080/jwks", "jwks.json"] {
+                assert_eq!(problems(&[&issuer[..], &[("API_JWT_JWKS", good)]].concat()), "", "{good}");
+            }
+            for bad in ["http://issuer.example/jwks", "ftp://issuer.example/", "https://"] {
+                let problem = problems(&[&issuer[..], &[("API_JWT_JWKS", bad)]].concat());
+                assert!(problem.starts_with(&format!("API_JWT_JWKS={bad:?}")), "{problem}");
+            }
+        }
+    }
+
+    #[test]
     fn nobody_is_let_in_from_afar_by_accident() {
         for bind in ["127.0.0.1", "127.8.0.1", "::1", ""] {
             assert_eq!(problems(&[("API_BIND", bind)]), "", "{bind}");
         }
         for bind in ["0.0.0.0", "::", "10.0.0.1"] {
             let problem = problems(&[("API_BIND", bind)]);
-            assert!(problem.starts_with(r#"API_AUTH="": accepted: none, keys"#) && problem.contains(bind), "{problem}");
+            assert!(
+                problem.starts_with(r#"API_AUTH="": accepted: none, keys, jwt"#) && problem.contains(bind),
+                "{problem}"
+            );
             for auth in ["none", "keys"] {
                 assert_eq!(problems(&[("API_BIND", bind), ("API_AUTH", auth)]), "", "{bind} {auth}");
             }

@@ -14,5 +14,5 @@ mod tls;
 pub use grpc::serve_grpc;
 pub use http::{router, serve_http, serve_router};
 pub use limits::ApiLimits;
-pub use protection::{ApiKeyFile, Protection};
+pub use protection::{ApiKeyFile, InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl, Protection, TokenIssuer};
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -1,20 +1,18 @@
 //! The API keys that are good now, as of a few seconds ago.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_core::Error;
 use netagg_core::access::{ApiKey, ApiKeyToken, KeyId, Principal};
 use netagg_core::ports::{ApiKeys, Clock, SystemClock};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Refusal;
+use super::known::{Known, Times};
 
 /// How often keys are read. With the time that a reading may take, a revoked key is good for 8 s more at most.
 const INTERVAL: Duration = Duration::from_secs(3);
-const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long keys are good that cannot be read again: an outage of the database is not one of the API, unless it is
 /// so long that a key revoked before it must be feared.
@@ -23,69 +21,40 @@ const GRACE: Duration = Duration::from_secs(5 * 60);
 /// Nothing tells an unknown key from a wrong secret, or one that was good before.
 pub(super) const UNKNOWN: Refusal = Refusal::BadCredentials("these credentials are not known, or no longer good");
 
-/// Keys by what they are called, read all at once, so that callers who make keys up cost no reading.
+/// Keys by what they are called.
 #[derive(Debug)]
 pub(super) struct KeyRing {
     keys: Arc<dyn ApiKeys>,
-    known: RwLock<Option<Known>>,
-}
-
-#[derive(Debug)]
-struct Known {
-    keys: HashMap<KeyId, (ApiKey, Arc<Principal>)>,
-    read_at: Instant,
+    known: Known<HashMap<KeyId, (ApiKey, Arc<Principal>)>>,
 }
 
 impl KeyRing {
     pub(super) fn new(keys: Arc<dyn ApiKeys>) -> Self {
-        Self { keys, known: RwLock::new(None) }
+        let times = Times { what: "API keys", interval: INTERVAL, hurried: INTERVAL, grace: GRACE };
+        Self { keys, known: Known::new(times) }
     }
 
     /// Who holds the key that `token` shows.
     pub(super) fn holder_of(&self, token: &ApiKeyToken) -> Result<Arc<Principal>, Refusal> {
-        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-        let known = known.as_ref().filter(|known| known.read_at.elapsed() < GRACE).ok_or(Refusal::Unavailable)?;
-        let (key, principal) = known.keys.get(token.id()).ok_or(UNKNOWN)?;
-        if key.is_shown_by(token) && key.is_good(SystemClock.now()) { Ok(principal.clone()) } else { Err(UNKNOWN) }
+        self.known.with(|known| {
+            let (key, principal) = known.get(token.id()).ok_or(UNKNOWN)?;
+            if key.is_shown_by(token) && key.is_good(SystemClock.now()) { Ok(principal.clone()) } else { Err(UNKNOWN) }
+        })
     }
 
     /// Whether keys can be told from others now.
     pub(super) fn check(&self) -> Result<(), String> {
-        match &*self.known.read().unwrap_or_else(PoisonError::into_inner) {
-            None => Err("the API keys were not read yet".to_owned()),
-            Some(known) if known.read_at.elapsed() >= GRACE => Err("the API keys cannot be read any more".to_owned()),
-            Some(_) => Ok(()),
-        }
+        self.known.check()
     }
 
     /// Reads the keys again and again until `shutdown`.
     pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
-        let mut is_told = false;
-        while !shutdown.is_cancelled() {
-            match self.read().await {
-                Ok(()) => is_told = false,
-                Err(error) if !std::mem::replace(&mut is_told, true) => {
-                    tracing::warn!(%error, "the API keys cannot be read; those known so far stay good for a while");
-                }
-                Err(_) => {}
-            }
-            tokio::select! {
-                () = shutdown.cancelled() => {}
-                () = tokio::time::sleep(INTERVAL) => {}
-            }
-        }
-    }
-
-    async fn read(&self) -> Result<(), Error> {
-        let read_at = Instant::now();
-        let keys = tokio::time::timeout(READ_TIMEOUT, self.keys.list())
-            .await
-            .map_err(|_| Error::unavailable("api_keys", format!("no answer within {READ_TIMEOUT:?}")))??;
-        let now = SystemClock.now();
-        let good = keys.into_iter().filter(|key| key.is_good(now));
-        let keys = good.map(|key| (key.id.clone(), (key.clone(), Arc::new(key.principal)))).collect();
-        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Some(Known { keys, read_at });
-        Ok(())
+        let read = || async {
+            let (keys, now) = (self.keys.list().await?, SystemClock.now());
+            let good = keys.into_iter().filter(|key| key.is_good(now));
+            Ok(good.map(|key| (key.id.clone(), (key.clone(), Arc::new(key.principal)))).collect())
+        };
+        self.known.keep_up(shutdown, read).await;
     }
 }
 
@@ -94,9 +63,10 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use async_trait::async_trait;
-    use netagg_core::Timestamp;
     use netagg_core::memory::MemoryApiKeys;
+    use netagg_core::{Error, Timestamp};
 
+    use super::super::known::READ_TIMEOUT;
     use super::*;
 
     /// Keys that can be read, or not.

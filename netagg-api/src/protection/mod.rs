@@ -4,8 +4,11 @@ mod credentials;
 mod guard;
 mod key_file;
 mod key_ring;
+mod key_set;
+mod known;
 mod peer;
 mod rates;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,12 +22,15 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use guard::GuardLayer;
 pub use key_file::ApiKeyFile;
+pub use key_set::{InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl};
 pub(crate) use peer::Peer;
 pub(crate) use rates::Standing;
+pub use tokens::TokenIssuer;
 
 use credentials::Credentials;
 use key_ring::KeyRing;
 use rates::{Caller, Rates};
+use tokens::Tokens;
 
 use crate::tls::Tls;
 
@@ -32,6 +38,7 @@ use crate::tls::Tls;
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
     keys: Option<Arc<KeyRing>>,
+    tokens: Option<Arc<Tokens>>,
     rate_limit: Option<RateLimit>,
     rates: Arc<Rates>,
     trusted_proxies: Arc<[IpNet]>,
@@ -101,6 +108,13 @@ impl Protection {
         Self { keys: Some(Arc::new(KeyRing::new(keys))), ..self }
     }
 
+    /// Lets in who shows a token of `issuer`. Its keys are read again by [`keep_up`](Self::keep_up), without which nobody
+    /// gets in.
+    #[must_use]
+    pub fn with_tokens(self, issuer: TokenIssuer) -> Self {
+        Self { tokens: Some(Arc::new(Tokens::new(issuer))), ..self }
+    }
+
     /// Lets nobody ask more often than `limit`, unless their key says otherwise. Those whom nobody knows, or who fail to
     /// prove who they are, are counted by their address.
     #[must_use]
@@ -148,12 +162,17 @@ impl Protection {
                 tls.keep_up(shutdown).await;
             }
         };
-        tokio::join!(keys, tls);
+        let tokens = async {
+            if let Some(tokens) = &self.tokens {
+                tokens.keep_up(shutdown).await;
+            }
+        };
+        tokio::join!(keys, tokens, tls);
     }
 
     /// Whether everybody gets in, whoever they are.
     pub fn is_open(&self) -> bool {
-        self.keys.is_none()
+        self.keys.is_none() && self.tokens.is_none()
     }
 
     /// Whether credentials can be checked now.
@@ -161,7 +180,8 @@ impl Protection {
     /// # Errors
     /// Why they cannot.
     pub fn check(&self) -> Result<(), String> {
-        self.keys.as_ref().map_or(Ok(()), |keys| keys.check())
+        self.keys.as_ref().map_or(Ok(()), |keys| keys.check())?;
+        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.check())
     }
 
     /// Who asks with `headers`, and whether they may ask now.
@@ -198,11 +218,22 @@ impl Protection {
 
     /// Who asks, and as whom they are counted, if anybody knows them.
     fn authenticate(&self, headers: &HeaderMap) -> Result<(Arc<Principal>, Option<Caller>), Refusal> {
-        let Some(keys) = &self.keys else { return Ok((Arc::new(Principal::anybody()), None)) };
+        if self.is_open() {
+            return Ok((Arc::new(Principal::anybody()), None));
+        }
         let credentials = Credentials::of(headers)?;
-        let token: ApiKeyToken = credentials.text().parse().map_err(|_| key_ring::UNKNOWN)?;
-        let principal = keys.holder_of(&token)?;
-        Ok((principal, Some(Caller::Known(token.id().as_str().into()))))
+        let shown = credentials.text();
+        match (shown.parse::<ApiKeyToken>(), &self.keys, &self.tokens) {
+            (Ok(key), Some(keys), _) => {
+                let principal = keys.holder_of(&key)?;
+                Ok((principal, Some(Caller::Known(key.id().as_str().into()))))
+            }
+            (Err(_), _, Some(tokens)) => {
+                let holder = tokens.holder_of(shown)?;
+                Ok((holder.principal, Some(Caller::Known(holder.caller))))
+            }
+            _ => Err(key_ring::UNKNOWN),
+        }
     }
 }
 

@@ -9,4 +9,5 @@ mod http_client;
 mod openapi;
 mod servers;
 mod tls;
+mod tokens;
 mod wire;

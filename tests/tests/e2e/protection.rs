@@ -1,12 +1,19 @@
 //! Who gets into the API, as its operator says.
 
+use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use netagg_tests::eventually;
-use rustls::{ClientConfig, RootCertStore};
+use rcgen::KeyPair;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::installation::{Installation, PATIENCE};
 
@@ -78,6 +85,111 @@ async fn keys_are_made_listed_and_revoked_while_the_api_runs() {
             pool.close().await;
         }
     }
+}
+
+/// A key of an issuer of tokens, as it publishes it.
+struct IssuerKey {
+    id: &'static str,
+    pair: KeyPair,
+}
+
+impl IssuerKey {
+    fn new(id: &'static str) -> Self {
+        Self { id, pair: KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key") }
+    }
+
+    fn published(&self) -> serde_json::Value {
+        let (x, y) = self.pair.public_key_raw()[1..].split_at(32);
+        let [x, y] = [x, y].map(|bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes));
+        json!({"keys": [{"kty": "EC", "crv": "P-256", "use": "sig", "alg": "ES256", "kid": self.id, "x": x, "y": y}]})
+    }
+
+    fn token(&self) -> String {
+        let header = Header { kid: Some(self.id.to_owned()), ..Header::new(Algorithm::ES256) };
+        let claims = json!({
+            "iss": "https://issuer.example", "aud": "netagg", "sub": "billing", "scope": "aggregates:read",
+            "exp": chrono::Utc::now().timestamp() + 600,
+        });
+        encode(&header, &claims, &EncodingKey::from_ec_der(self.pair.serialized_der())).expect("signed")
+    }
+}
+
+/// An issuer that answers over TLS with what is in the file.
+async fn publish(file: &Path, identity: &rcgen::CertifiedKey<KeyPair>) -> u16 {
+    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![identity.cert.der().clone()],
+            PrivatePkcs8KeyDer::from(identity.signing_key.serialize_der()).into(),
+        )
+        .expect("a certificate");
+    let (acceptor, listener) = (TlsAcceptor::from(Arc::new(config)), TcpListener::bind("127.0.0.1:0").await);
+    let (listener, file) = (listener.expect("a port"), file.to_owned());
+    let port = listener.local_addr().expect("an address").port();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.expect("a connection");
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 4096]).await;
+            let keys = tokio::fs::read_to_string(&file).await.expect("the keys");
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", keys.len());
+            let _ = stream.write_all(format!("{head}{keys}").as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_of_an_issuer_are_good_while_it_publishes_their_key() {
+    let mut installation = Installation::new().await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let (file, certificate) = (folder.path().join("jwks.json"), folder.path().join("cert.pem"));
+    installation.set("API_AUTH", "keys,jwt");
+    installation.set("API_JWT_ISSUER", "https://issuer.example");
+    let refused = installation.run("api", &[]).await;
+    assert_eq!(refused.code, 2, "{}", refused.stderr);
+    assert!(
+        refused.stderr.contains("API_JWT_JWKS") && refused.stderr.contains("API_JWT_AUDIENCE"),
+        "{}",
+        refused.stderr
+    );
+
+    installation.set("API_JWT_AUDIENCE", "netagg");
+    let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    std::fs::write(&certificate, identity.cert.pem()).expect("written");
+    let port = publish(&file, &identity).await;
+    for keys in [file.to_str().expect("UTF-8").to_owned(), format!("https://localhost:{port}/jwks")] {
+        let (old, new) = (IssuerKey::new("old"), IssuerKey::new("new"));
+        installation.set("API_JWT_JWKS", &keys);
+        // What the machine trusts.
+        installation.set("SSL_CERT_FILE", certificate.to_str().expect("UTF-8"));
+        std::fs::write(&file, old.published().to_string()).expect("written");
+        let mut api = installation.start("api");
+        installation.readiness("api", 200).await;
+        becomes(&installation, &old.token(), 200).await;
+        assert_eq!(status(&installation, &new.token()).await, Ok(401));
+        let made = installation.run("netagg", &["keys", "create", "--name", "k", "--scope", "aggregates:read"]).await;
+        becomes(&installation, made.stdout.trim(), 200).await;
+
+        std::fs::write(&file, new.published().to_string()).expect("written");
+        becomes(&installation, &new.token(), 200).await;
+        assert_eq!(status(&installation, &old.token()).await, Ok(401), "its key is no longer published");
+        api.terminate();
+        assert_eq!(api.code(PATIENCE).await, 0);
+    }
+
+    std::fs::remove_file(&file).expect("removed");
+    installation.set("API_JWT_JWKS", file.to_str().expect("UTF-8"));
+    let _api = installation.start("api");
+    eventually(PATIENCE, "the API says why nobody gets in", async || {
+        let (status, body) = installation.ops("api", "/readyz").await?;
+        if status == 503 && body.contains("No such file") { Ok(()) } else { Err(body) }
+    })
+    .await;
+    assert_eq!(status(&installation, "a.b.c").await, Ok(503));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,238 @@
+//! Who gets in with a token of an issuer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use jsonwebtoken::jwk::Jwk;
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use netagg_api::proto::usage_service_client::UsageServiceClient;
+use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
+use netagg_api::{KeySet, Protection, TokenIssuer};
+use netagg_core::Error;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Request;
+
+use crate::http_client::{Answer, request_with};
+use crate::servers::{SOON, Servers};
+
+const ISSUER: &str = "https://issuer.example";
+const AUDIENCE: &str = "netagg";
+const DETAIL: &str = "/api/v1/users/7/detail";
+const AGGREGATES: &str = "/api/v1/aggregates?granularity=DAY";
+
+/// What an issuer publishes now.
+#[derive(Debug)]
+struct Published(String);
+
+#[async_trait]
+impl KeySet for Published {
+    async fn read(&self) -> Result<String, Error> {
+        Ok(self.0.clone())
+    }
+}
+
+/// A key of the issuer.
+struct Signer {
+    algorithm: Algorithm,
+    key: EncodingKey,
+    jwk: Value,
+}
+
+impl Signer {
+    fn new(algorithm: Algorithm, id: &str) -> Self {
+        let base64 = |bytes: &[u8]| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        match algorithm {
+            Algorithm::ES256 => {
+                let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).expect("a key");
+                let (x, y) = pair.public_key_raw()[1..].split_at(32);
+                let jwk = json!({"kty": "EC", "crv": "P-256", "kid": id, "x": base64(x), "y": base64(y)});
+                Self { algorithm, key: EncodingKey::from_ec_der(pair.serialized_der()), jwk }
+            }
+            Algorithm::EdDSA => {
+                let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
+                let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": base64(pair.public_key_raw())});
+                Self { algorithm, key: EncodingKey::from_ed_der(pair.serialized_der()), jwk }
+            }
+            Algorithm::RS256 => {
+                // Made for this test: there is no quick way to make one.
+                let key = EncodingKey::from_rsa_der(include_bytes!("rsa_key.der"));
+                let mut jwk = json!(Jwk::from_encoding_key(&key, algorithm).expect("a key"));
+                jwk["kid"] = id.into();
+                Self { algorithm, key, jwk }
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn sign(&self, claims: &Value) -> String {
+        let kid = self.jwk["kid"].as_str().map(str::to_owned);
+        encode(&Header { kid, ..Header::new(self.algorithm) }, claims, &self.key).expect("signed")
+    }
+}
+
+fn set(signers: &[&Signer]) -> String {
+    let keys: Vec<_> = signers.iter().map(|signer| &signer.jwk).collect();
+    json!({ "keys": keys }).to_string()
+}
+
+fn in_seconds(seconds: i64) -> i64 {
+    chrono::Utc::now().timestamp() + seconds
+}
+
+/// Good claims, with `others` instead of or beside them; null takes one away.
+fn claims(others: Value) -> Value {
+    let mut claims = json!({
+        "iss": ISSUER, "aud": AUDIENCE, "sub": "billing", "exp": in_seconds(300), "nbf": in_seconds(-1),
+        "scope": "openid detail:read aggregates:read",
+    });
+    for (name, value) in others.as_object().expect("an object") {
+        claims[name] = value.clone();
+    }
+    claims.as_object_mut().expect("an object").retain(|_, value| !value.is_null());
+    claims
+}
+
+struct Guarded {
+    servers: Servers,
+    _keeping: DropGuard,
+}
+
+impl Guarded {
+    async fn start(signers: &[&Signer]) -> Self {
+        Self::start_with(Arc::new(Published(set(signers)))).await
+    }
+
+    async fn start_with(published: Arc<dyn KeySet>) -> Self {
+        let issuer = TokenIssuer { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned(), keys: published };
+        let protection = Protection::default().with_tokens(issuer);
+        let keeping = CancellationToken::new();
+        tokio::spawn({
+            let (protection, keeping) = (protection.clone(), keeping.clone());
+            async move { protection.keep_up(&keeping).await }
+        });
+        let known = async {
+            while protection.check().is_err() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(SOON, known).await.expect("the keys are read");
+        let servers = Servers::start_protected(protection).await;
+        Self { servers, _keeping: keeping.drop_guard() }
+    }
+
+    async fn http(&self, path: &str, token: &str) -> Answer {
+        request_with(self.servers.http, "GET", path, &format!("authorization: Bearer {token}\r\n")).await
+    }
+}
+
+#[tokio::test]
+async fn a_token_of_each_kind_gets_in_over_both_transports() {
+    let signers = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA]
+        .map(|algorithm| Signer::new(algorithm, &format!("{algorithm:?}")));
+    let guarded = Guarded::start(&signers.each_ref()).await;
+    for signer in &signers {
+        let token = signer.sign(&claims(json!({})));
+        for path in [DETAIL, AGGREGATES] {
+            assert_eq!(guarded.http(path, &token).await.status, 200, "{path}");
+        }
+        let mut client =
+            UsageServiceClient::connect(format!("http://{}", guarded.servers.grpc)).await.expect("connected");
+        let request = GetGlobalAggRequest { granularity: "DAY".to_owned(), ..GetGlobalAggRequest::default() };
+        let mut request = Request::new(request);
+        request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
+        client.get_global_agg(request).await.expect("totals");
+        client.get_user_detail(GetUserDetailRequest::default()).await.expect_err("nobody knows who asks");
+    }
+    guarded.servers.stopped().await;
+}
+
+#[tokio::test]
+async fn tokens_that_are_not_good_are_all_refused_alike() {
+    let signer = Signer::new(Algorithm::ES256, "es");
+    let guarded = Guarded::start(&[&signer]).await;
+    let good = signer.sign(&claims(json!({})));
+    let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts: {good}") };
+    let public = signer.jwk.to_string();
+    let by_public_key = encode(
+        &Header { kid: Some("es".to_owned()), ..Header::new(Algorithm::HS256) },
+        &claims(json!({})),
+        &EncodingKey::from_secret(public.as_bytes()),
+    )
+    .expect("signed");
+    let header = Header { kid: Some("es".to_owned()), ..Header::new(Algorithm::ES256) };
+    let critical = Header { crit: Some(vec!["b64".to_owned()]), ..header };
+    let bad = [
+        ("expired", signer.sign(&claims(json!({"exp": in_seconds(-60)})))),
+        ("not good yet", signer.sign(&claims(json!({"nbf": in_seconds(60)})))),
+        ("without an end", signer.sign(&claims(json!({"exp": null})))),
+        ("without a subject", signer.sign(&claims(json!({"sub": null})))),
+        ("of another issuer", signer.sign(&claims(json!({"iss": "https://another.example"})))),
+        ("of no issuer", signer.sign(&claims(json!({"iss": null})))),
+        ("for others", signer.sign(&claims(json!({"aud": ["others"]})))),
+        ("for nobody", signer.sign(&claims(json!({"aud": null})))),
+        ("of another key of that name", Signer::new(Algorithm::ES256, "es").sign(&claims(json!({})))),
+        ("of an unknown key", Signer::new(Algorithm::ES256, "new").sign(&claims(json!({})))),
+        ("of another algorithm", Signer::new(Algorithm::EdDSA, "es").sign(&claims(json!({})))),
+        ("signed with what is public", by_public_key),
+        ("that means something else", encode(&critical, &claims(json!({})), &signer.key).expect("signed")),
+        ("unsigned", format!("eyJhbGciOiJub25lIn0.{body}.")),
+        ("with another body", format!("{head}.{}.{signature}", body.replace('a', "b"))),
+        ("of a user that cannot be", signer.sign(&claims(json!({"user_id": ""})))),
+        ("cut", format!("{head}.{body}")),
+        ("nonsense", "a.b.c".to_owned()),
+        ("dots", "..".to_owned()),
+    ];
+    let expected = guarded.http(AGGREGATES, "nonsense").await;
+    assert_eq!(expected.status, 401);
+    for (what, token) in bad {
+        let answer = guarded.http(AGGREGATES, &token).await;
+        assert_eq!((answer.status, &answer.body), (401, &expected.body), "{what}");
+        assert!(answer.header("www-authenticate").is_some_and(|text| text.contains("invalid_token")), "{what}");
+    }
+    assert_eq!(guarded.http(AGGREGATES, &signer.sign(&claims(json!({"aud": ["a", AUDIENCE]})))).await.status, 200);
+    guarded.servers.stopped().await;
+}
+
+#[tokio::test]
+async fn a_token_that_was_good_ends_when_it_says() {
+    let signer = Signer::new(Algorithm::ES256, "es");
+    let guarded = Guarded::start(&[&signer]).await;
+    // Clocks may differ by 30 s.
+    let token = signer.sign(&claims(json!({"exp": in_seconds(-26)})));
+    assert_eq!(guarded.http(AGGREGATES, &token).await.status, 200);
+    let refused = async {
+        while guarded.http(AGGREGATES, &token).await.status == 200 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, refused).await.expect("it ends");
+    assert_eq!(guarded.http(AGGREGATES, &token).await.status, 401);
+    guarded.servers.stopped().await;
+}
+
+#[tokio::test]
+async fn a_token_covers_what_it_says_and_no_other_user() {
+    let signer = Signer::new(Algorithm::EdDSA, "ed");
+    let guarded = Guarded::start(&[&signer]).await;
+    for (claim, detail, aggregates) in [
+        (json!({"scope": "detail:read"}), 200, 403),
+        (json!({"scope": ["aggregates:read"]}), 403, 200),
+        (json!({"scope": null, "scp": ["detail:read", "aggregates:read"]}), 200, 200),
+        (json!({"scope": "detail:write openid"}), 403, 403),
+        (json!({"scope": null}), 403, 403),
+        (json!({"scope": "detail:read", "user_id": "7"}), 200, 403),
+        (json!({"scope": "detail:read", "user_id": "8"}), 403, 403),
+        (json!({"scope": "detail:read:own", "sub": "7"}), 200, 403),
+        (json!({"scope": "detail:read:own", "sub": "8"}), 403, 403),
+        (json!({"scope": "detail:read:own", "sub": "8", "user_id": "7"}), 200, 403),
+    ] {
+        let token = signer.sign(&claims(claim.clone()));
+        assert_eq!(guarded.http(DETAIL, &token).await.status, detail, "{claim}");
+        assert_eq!(guarded.http(AGGREGATES, &token).await.status, aggregates, "{claim}");
+    }
+    guarded.servers.stopped().await;
+}

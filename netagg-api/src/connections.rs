@@ -10,6 +10,7 @@ use futures::StreamExt;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
@@ -71,7 +72,7 @@ impl Connections {
                     Some(acceptor) => Stream::Encrypted(Box::new(encrypted(acceptor, stream, idle_timeout).await?)),
                     None => Stream::Plain(spoken(stream, idle_timeout).await?),
                 };
-                Some(Connection { stream, peer, cut, _place: place })
+                Some(Connection { stream, peer, cut, stalled: None, idle_timeout, _place: place })
             }
         });
         spoken_to.buffer_unordered(self.limits.max_connections).filter_map(std::future::ready)
@@ -146,6 +147,9 @@ pub(crate) struct Connection {
     stream: Stream,
     peer: Peer,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Ends when a client that takes nothing is given up.
+    stalled: Option<Pin<Box<Sleep>>>,
+    idle_timeout: Duration,
     _place: OwnedSemaphorePermit,
 }
 
@@ -170,6 +174,18 @@ impl Connection {
         }
     }
 
+    /// What came of writing. A client that takes nothing would keep its place, and its answer, for ever: no server asks
+    /// an answer for more while it cannot be written.
+    fn unless_stalled<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let idle_timeout = self.idle_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle_timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+    }
+
     fn stream(&mut self) -> Pin<&mut dyn ReadWrite> {
         Pin::new(match &mut self.stream {
             Stream::Plain(stream) => stream,
@@ -188,7 +204,8 @@ impl AsyncRead for Connection {
 impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_cut(cx)?;
-        self.stream().poll_write(cx, buf)
+        let written = self.stream().poll_write(cx, buf);
+        self.unless_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -197,7 +214,8 @@ impl AsyncWrite for Connection {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check_cut(cx)?;
-        self.stream().poll_write_vectored(cx, bufs)
+        let written = self.stream().poll_write_vectored(cx, bufs);
+        self.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -208,11 +226,13 @@ impl AsyncWrite for Connection {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_flush(cx)
+        let flushed = self.stream().poll_flush(cx);
+        self.unless_stalled(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.stream().poll_shutdown(cx)
+        let flushed = self.stream().poll_shutdown(cx);
+        self.unless_stalled(cx, flushed)
     }
 }
 

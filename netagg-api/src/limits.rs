@@ -22,9 +22,9 @@ pub struct ApiLimits {
     pub max_body_bytes: usize,
     /// How long a request may take before it is answered as unavailable.
     pub request_timeout: Duration,
-    /// How long a connection may take to send its next request's head, to take the next part of an export, and to prove
-    /// that it is alive. Longer than the
-    /// usual idle time of a proxy (60 s), which would else reuse a connection that is just being closed.
+    /// How long a connection may take to send its next request, to take the next part of an answer, and to prove that it
+    /// is alive. Longer than the usual idle time of a proxy (60 s), which would else reuse a connection that is just
+    /// being closed.
     pub idle_timeout: Duration,
     /// How long requests and streams may go on once the server is told to stop; what is left then is cut.
     pub stop_timeout: Duration,

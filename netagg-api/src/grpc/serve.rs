@@ -63,6 +63,8 @@ pub async fn serve_grpc(
     let serving = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(limits.idle_timeout))
+        // A message that never comes is not waited for; the answer has a limit of its own.
+        .timeout(limits.idle_timeout)
         .layer(MapResponseLayer::new(oversize_is_exhaustion))
         .add_service(usage)
         .add_service(health_service)

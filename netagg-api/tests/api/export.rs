@@ -198,6 +198,16 @@ async fn a_client_that_takes_nothing_is_given_up() {
 }
 
 #[tokio::test]
+async fn a_client_that_takes_nothing_loses_its_place() {
+    let limits = ApiLimits { max_connections: 1, idle_timeout: Duration::from_millis(300), ..ApiLimits::default() };
+    let servers = Servers::start_failing_after(1_000, limits).await;
+    add_much(&servers).await;
+    let _stalled = begin(&servers).await;
+    let next = get_ok(servers.http, "/api/v1/users/nobody/detail");
+    tokio::time::timeout(SOON, next).await.expect("there is room again");
+}
+
+#[tokio::test]
 async fn a_stop_cuts_an_export() {
     let limits = ApiLimits { stop_timeout: Duration::from_millis(50), ..ApiLimits::default() };
     let servers = Servers::start_with(limits).await;

@@ -5,22 +5,26 @@ use std::time::Duration;
 use futures::StreamExt;
 use netagg_api::ApiLimits;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
-use netagg_api::proto::{AggregateRow, GetGlobalAggRequest, GetUserAggRequest, GetUserDetailRequest, UsageEvent};
+use netagg_api::proto::{
+    AggregateRow, GetGlobalAggRequest, GetUserAggRequest, GetUserDetailRequest, GetUserDetailResponse, UsageEvent,
+};
 use netagg_core::EventType;
 use netagg_core::testkit::{EventTemplate, event};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
 
 use crate::http_client::get_ok;
-use crate::servers::{Answer, NOW, SECRET, Servers};
+use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
 
 const MAX: u64 = i64::MAX as u64;
 
@@ -340,6 +344,19 @@ async fn a_connection_that_says_nothing_is_not_waited_for() {
     HealthClient::new(channel(&servers).await).check(HealthCheckRequest::default()).await.expect("an answer");
     servers.stopped().await;
     assert_eq!(silent.read(&mut [0]).await.expect("closed"), 0);
+}
+
+#[tokio::test]
+async fn a_message_that_never_comes_is_not_waited_for() {
+    let limits = ApiLimits { idle_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let servers = Servers::start_with(limits).await;
+    let mut client = tonic::client::Grpc::new(channel(&servers).await);
+    client.ready().await.expect("connected");
+    let codec = ProstCodec::<GetUserDetailRequest, GetUserDetailResponse>::default();
+    let path = PathAndQuery::from_static("/telecom.v1.UsageService/GetUserDetail");
+    let call = client.client_streaming(Request::new(futures::stream::pending()), path, codec);
+    let status = tokio::time::timeout(SOON, call).await.expect("it is given up").expect_err("there is no message");
+    assert!([Code::Cancelled, Code::DeadlineExceeded].contains(&status.code()), "{status}");
 }
 
 #[tokio::test]

@@ -8,10 +8,19 @@ use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(["telecom/v1/usage.proto"], ["proto"])?;
     // Server reflection answers from it.
-    let out = PathBuf::from(env::var("OUT_DIR")?).join("telecom.v1.bin");
-    fs::write(out, descriptors.encode_to_vec())?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    fs::write(out.join("telecom.v1.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
+
+    let server = out.join("server");
+    fs::create_dir_all(&server)?;
+    tonic_prost_build::configure()
+        .out_dir(server)
+        .build_client(false)
+        .extern_path(".telecom.v1", "crate::proto")
+        .extern_path(".telecom.v1.GetGlobalAggResponse", "crate::grpc::Written")
+        .compile_fds(descriptors)?;
     Ok(())
 }

@@ -141,7 +141,7 @@ impl Answers {
     {
         // Asked first: who may not know gets nothing that others were told, and costs them nothing.
         who.require(Scope::AggregatesRead).map_err(Failure::from)?;
-        let ask = async {
+        let ask = || async {
             let request = parameters().into_aggregates(&self.service).map_err(Failure::Invalid)?;
             write(self.in_turn(self.service.aggregates(request)).await?)
         };

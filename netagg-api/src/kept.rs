@@ -42,24 +42,33 @@ where
 
     /// The answer to `question`, which `ask` gives with its size in bytes, unless it was asked for a moment ago.
     /// Failures are not kept.
-    pub(crate) async fn get<E: Clone + Send + Sync + 'static>(
-        &self,
-        question: K,
-        ask: impl Future<Output = Result<(V, usize), E>>,
-    ) -> Result<V, E> {
+    pub(crate) async fn get<E, A>(&self, question: K, ask: impl FnOnce() -> A) -> Result<V, E>
+    where
+        E: Clone + Send + Sync + 'static,
+        A: Future<Output = Result<(V, usize), E>>,
+    {
+        if let Some(answer) = self.0.get(&question).await {
+            count_kept();
+            return Ok(answer.value);
+        }
         let ask = async {
             // Counted from here: what was committed while the answer was on its way may not be in it.
             let asked = Instant::now();
-            let (value, bytes) = ask.await?;
+            let (value, bytes) = ask().await?;
             Ok(Answer { value, asked, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) })
         };
-        let answer =
-            self.0.entry(question).or_try_insert_with(ask).await.map_err(|failure: Arc<E>| (*failure).clone())?;
+        // Boxed, or else the answers that are kept would pay for the room that asking takes.
+        let answer = Box::pin(self.0.entry(question).or_try_insert_with(ask)).await;
+        let answer = answer.map_err(|failure: Arc<E>| (*failure).clone())?;
         if !answer.is_fresh() {
-            metrics::counter!("netagg_cache_lookups_total", "outcome" => "kept").increment(1);
+            count_kept();
         }
         Ok(answer.into_value().value)
     }
+}
+
+fn count_kept() {
+    metrics::counter!("netagg_cache_lookups_total", "outcome" => "kept").increment(1);
 }
 
 impl<K, V> fmt::Debug for Kept<K, V> {
@@ -92,7 +101,7 @@ mod tests {
             Err::<(u32, usize), _>(Failure::Unavailable)
         };
         for _ in 0..2 {
-            assert!(matches!(kept.get("question", fails()).await, Err(Failure::Unavailable)));
+            assert!(matches!(kept.get("question", fails).await, Err(Failure::Unavailable)));
         }
         assert_eq!(asked.swap(0, Ordering::Relaxed), 2);
 
@@ -100,19 +109,19 @@ mod tests {
             tokio::task::yield_now().await;
             Ok::<_, Failure>((asked.fetch_add(1, Ordering::Relaxed), 1))
         };
-        let same = futures::future::join_all((0..100).map(|_| kept.get("question", answers()))).await;
+        let same = futures::future::join_all((0..100).map(|_| kept.get("question", answers))).await;
         assert!(same.into_iter().all(|answer| matches!(answer, Ok(0))));
-        assert!(matches!(kept.get("another", answers()).await, Ok(1)));
+        assert!(matches!(kept.get("another", answers).await, Ok(1)));
     }
 
     #[tokio::test]
     async fn an_answer_that_took_its_moment_is_not_given_again() {
         let kept = Kept::new();
-        let slow = async {
+        let slow = || async {
             tokio::time::sleep(MOMENT).await;
             Ok::<_, Failure>(("old", 1))
         };
         assert!(matches!(kept.get("question", slow).await, Ok("old")));
-        assert!(matches!(kept.get("question", async { Ok::<_, Failure>(("new", 1)) }).await, Ok("new")));
+        assert!(matches!(kept.get("question", || async { Ok::<_, Failure>(("new", 1)) }).await, Ok("new")));
     }
 }

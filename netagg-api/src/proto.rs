@@ -1,4 +1,4 @@
-//! The gRPC interface, package `telecom.v1`: messages, client and server, generated from
+//! The gRPC interface, package `telecom.v1`: messages and client, generated from
 //! `proto/telecom/v1/usage.proto`.
 
 #![allow(missing_docs, clippy::doc_markdown, reason = "generated code")]

@@ -2,11 +2,18 @@
 
 mod messages;
 mod serve;
+mod written;
+
+/// The server, generated like [`crate::proto`].
+#[allow(missing_docs, unreachable_pub, clippy::doc_markdown, reason = "generated code")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/server/telecom.v1.rs"));
+}
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use prost::Message;
+use prost::Message as _;
 use tonic::{Code, Request, Response, Status};
 
 use futures::StreamExt;
@@ -18,11 +25,13 @@ use netagg_core::access::Principal;
 use crate::answers::{Answers, Failure};
 use crate::kept::Kept;
 use crate::protection::Refusal;
-use crate::proto::usage_service_server::UsageService;
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse, GetUserDetailRequest,
     GetUserDetailResponse, StreamUserDetailResponse,
 };
+
+use generated::usage_service_server::UsageService;
+use written::Written;
 
 pub use serve::serve_grpc;
 
@@ -31,7 +40,7 @@ pub use serve::serve_grpc;
 struct Usage {
     answers: Answers,
     /// What everybody asks for alike.
-    totals: Kept<GetGlobalAggRequest, GetGlobalAggResponse>,
+    totals: Kept<GetGlobalAggRequest, Written>,
 }
 
 #[tonic::async_trait]
@@ -60,15 +69,12 @@ impl UsageService for Usage {
         .await
     }
 
-    async fn get_global_agg(
-        &self,
-        request: Request<GetGlobalAggRequest>,
-    ) -> Result<Response<GetGlobalAggResponse>, Status> {
+    async fn get_global_agg(&self, request: Request<GetGlobalAggRequest>) -> Result<Response<Written>, Status> {
         timed("GetGlobalAgg", async {
             let who = principal(&request)?;
             let request = request.into_inner();
             let write = |answer| {
-                let answer = GetGlobalAggResponse::try_from(answer)?;
+                let answer = Written::new(&GetGlobalAggResponse::try_from(answer)?);
                 let bytes = answer.encoded_len();
                 Ok::<_, Status>((answer, bytes))
             };

@@ -18,12 +18,12 @@ use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
 
 use super::Usage;
+use super::generated::usage_service_server::UsageServiceServer;
 use crate::answers::Answers;
 use crate::connections::Connections;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::protection::{GuardLayer, Protection, Refusal};
-use crate::proto::usage_service_server::UsageServiceServer;
 use crate::tls::Transport;
 
 /// The most requests at a time on one connection; further ones wait in the client.

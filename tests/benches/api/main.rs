@@ -18,13 +18,13 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
+use bytes::Bytes;
 use chrono::{NaiveDate, TimeDelta, Utc};
-use futures::future::join_all;
-use load::{Connection, Outcome, Pace, Paths, always, load};
+use load::{Connection, Outcome, Pace, Paths, always, calls, load};
 use netagg_api::proto::GetGlobalAggRequest;
-use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_tests::programs::Process;
 use netagg_tests::{eventually, postgres, redis};
+use prost::Message as _;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::net::TcpListener;
 
@@ -36,7 +36,10 @@ const ROUNDS: usize = 5;
 const ROUND: Duration = Duration::from_secs(3);
 /// How long the overload lasts, unless NETAGG_BENCH_OVERLOAD says otherwise, in seconds.
 const OVERLOAD: u64 = 60;
-const CONNECTIONS: usize = 32;
+/// How many ask at a time, over HTTP each on a connection of its own.
+const CALLERS: usize = 32;
+/// How many connections they share over gRPC.
+const SHARED: usize = 2;
 
 const BARE: &str = "--bare";
 
@@ -131,11 +134,11 @@ async fn compare_aggregates(http: u16, bare: u16, today: NaiveDate) {
     let (status, body) = connection.get(&path).await.expect("answered");
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
     let _bare = Bare::start(bare, "/api/v1/aggregates", body).await;
-    println!("\ncached aggregates of 30 days, {} bytes, {CONNECTIONS} connections", body.len());
+    println!("\ncached aggregates of 30 days, {} bytes, {CALLERS} connections", body.len());
     let mut rates = [vec![], vec![]];
     for _ in 0..ROUNDS {
         for (port, rates) in [bare, http].into_iter().zip(&mut rates) {
-            let outcome = load(port, always(&path), CONNECTIONS, Pace::AnswerByAnswer, ROUND).await;
+            let outcome = load(port, always(&path), CALLERS, Pace::AnswerByAnswer, ROUND).await;
             assert_eq!((outcome.failed, outcome.shed), (0, 0));
             rates.push(outcome.rate());
         }
@@ -145,47 +148,34 @@ async fn compare_aggregates(http: u16, bare: u16, today: NaiveDate) {
 }
 
 async fn compare_transports(http: u16, grpc: u16, today: NaiveDate) {
-    let from = today - TimeDelta::days(30);
-    let url = format!("http://127.0.0.1:{http}{}", aggregates(today));
+    let path = aggregates(today);
     let request = GetGlobalAggRequest {
         granularity: "DAY".to_owned(),
-        from: from.to_string(),
+        from: (today - TimeDelta::days(30)).to_string(),
         to: today.to_string(),
         ..GetGlobalAggRequest::default()
     };
-    let client = reqwest::Client::new();
-    let channel = UsageServiceClient::connect(format!("http://127.0.0.1:{grpc}")).await.expect("connected");
-    let mut rates = [vec![], vec![]];
-    for _ in 0..ROUNDS {
-        rates[0].push(
-            closed_loop(async || {
-                let answer = client.get(&url).send().await.expect("answered").error_for_status().expect("200");
-                drop(answer.bytes().await.expect("a body"));
-            })
-            .await,
-        );
-        rates[1].push(
-            closed_loop(async || drop(channel.clone().get_global_agg(request.clone()).await.expect("answered"))).await,
-        );
-    }
-    let [http, grpc] = rates.map(median);
-    println!("\nthe same, by full clients (reqwest, tonic), {CONNECTIONS} requests at a time");
-    println!("  HTTP {http:.0}/s, gRPC {grpc:.0}/s: {:.2} of it", grpc / http);
-}
+    // gRPC frames a message with a byte that says it is not compressed, and its length.
+    let mut message = vec![0];
+    message.extend(u32::try_from(request.encoded_len()).expect("short").to_be_bytes());
+    message.extend(request.encode_to_vec());
+    let message = Bytes::from(message);
 
-/// Calls a second.
-async fn closed_loop(call: impl AsyncFn()) -> f64 {
-    let begun = Instant::now();
-    let one_by_one = async || {
-        let mut calls = 0;
-        while begun.elapsed() < ROUND {
-            call().await;
-            calls += 1;
+    let mut rates = [vec![], vec![], vec![]];
+    for _ in 0..ROUNDS {
+        let outcome = load(http, always(&path), CALLERS, Pace::AnswerByAnswer, ROUND).await;
+        assert_eq!((outcome.failed, outcome.shed), (0, 0));
+        rates[0].push(outcome.rate());
+        for (connections, rates) in [SHARED, CALLERS].into_iter().zip(&mut rates[1..]) {
+            let method = "/telecom.v1.UsageService/GetGlobalAgg";
+            rates.push(calls(grpc, method, message.clone(), CALLERS, connections, ROUND).await);
         }
-        calls
-    };
-    let calls: i32 = join_all((0..CONNECTIONS).map(|_| one_by_one())).await.into_iter().sum();
-    f64::from(calls) / begun.elapsed().as_secs_f64()
+    }
+    let [http, shared, apart] = rates.map(median);
+    println!("\nthe same over HTTP and gRPC, {CALLERS} requests at a time");
+    println!("  HTTP {http:.0}/s");
+    println!("  gRPC over {SHARED} connections {shared:.0}/s: {:.2} of it", shared / http);
+    println!("  gRPC over {CALLERS} connections {apart:.0}/s: {:.2} of it", apart / http);
 }
 
 /// The page of 100 of one of the 80,000 users, whom nobody has asked for lately.
@@ -201,9 +191,9 @@ fn pages(today: NaiveDate) -> Paths {
 async fn measure_pages(http: u16, events: u64, today: NaiveDate) {
     println!("\na page of 100 of one of 80,000 users, {events} events stored");
     // Warm: each page has been read once, so PostgreSQL has it at hand.
-    let saturated = load(http, pages(today), CONNECTIONS, Pace::AnswerByAnswer, 10 * ROUND).await;
+    let saturated = load(http, pages(today), CALLERS, Pace::AnswerByAnswer, 10 * ROUND).await;
     print_load("  saturated", &saturated);
-    let half = load(http, pages(today), CONNECTIONS, Pace::PerSecond(saturated.rate() / 2.0), 5 * ROUND).await;
+    let half = load(http, pages(today), CALLERS, Pace::PerSecond(saturated.rate() / 2.0), 5 * ROUND).await;
     print_load("  half of it", &half);
 
     println!("pages of users with {} and {} events, one at a time, nobody else asking", events / 1_000, events / 10);
@@ -273,8 +263,8 @@ async fn measure_export(http: u16, api: &Process, events: u64, today: NaiveDate)
 
 async fn overload(http: u16, today: NaiveDate, time: Duration) {
     println!("\nan overload of 10 times what it can do, pages of 80,000 users, for {} s", time.as_secs());
-    let alone = load(http, pages(today), CONNECTIONS, Pace::AnswerByAnswer, ROUND).await;
-    let calm = load(http, pages(today), CONNECTIONS, Pace::PerSecond(alone.rate() / 4.0), ROUND).await;
+    let alone = load(http, pages(today), CALLERS, Pace::AnswerByAnswer, ROUND).await;
+    let calm = load(http, pages(today), CALLERS, Pace::PerSecond(alone.rate() / 4.0), ROUND).await;
     print_load("  a quarter, before", &calm);
     let flooded = load(http, pages(today), 640, Pace::AtMost(alone.rate() * 10.0), time).await;
     println!(
@@ -288,8 +278,7 @@ async fn overload(http: u16, today: NaiveDate, time: Duration) {
     let begun = Instant::now();
     loop {
         let after =
-            load(http, pages(today), CONNECTIONS, Pace::PerSecond(alone.rate() / 4.0), Duration::from_millis(500))
-                .await;
+            load(http, pages(today), CALLERS, Pace::PerSecond(alone.rate() / 4.0), Duration::from_millis(500)).await;
         if after.shed == 0 && after.failed == 0 && after.latency(0.99) < 3.0 * calm.latency(0.99).max(2.0) {
             println!("  recovered within {:.1} s of its end", begun.elapsed().as_secs_f64());
             return;

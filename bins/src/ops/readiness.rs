@@ -5,6 +5,8 @@ use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use netagg_core::Timestamp;
+use netagg_core::ports::{Clock, SystemClock};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -26,11 +28,25 @@ pub enum Need {
 /// The state of a service's dependencies.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    dependencies: Mutex<BTreeMap<&'static str, (Need, Option<String>)>>,
+    dependencies: Mutex<BTreeMap<&'static str, Dependency>>,
+}
+
+#[derive(Debug)]
+struct Dependency {
+    need: Need,
+    problem: Option<Problem>,
+}
+
+/// Why a dependency cannot be used.
+#[derive(Clone, Debug)]
+struct Problem {
+    reason: String,
+    /// Since when it cannot, for whatever reason.
+    since: Timestamp,
 }
 
 /// The body of `/readyz`.
-#[derive(Debug, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Report {
     /// Whether every required dependency can be used.
@@ -41,18 +57,22 @@ pub struct Report {
     /// Why an optional dependency cannot be used.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<&'static str, String>,
+    /// Since when each of these cannot be used, whatever the reasons were in the meantime.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub since: BTreeMap<&'static str, Timestamp>,
 }
 
 impl Readiness {
     /// Adds a dependency, which is away until [`set`](Self::set) says otherwise.
     pub fn expect(&self, name: &'static str, need: Need) {
-        self.lock().insert(name, (need, Some("not reached yet".to_owned())));
+        let problem = Problem { reason: "not reached yet".to_owned(), since: SystemClock.now() };
+        self.lock().insert(name, Dependency { need, problem: Some(problem) });
     }
 
     /// Notes why `name` cannot be used, or that it can. A change is logged once.
     pub fn set(&self, name: &'static str, problem: Option<String>) {
         let mut dependencies = self.lock();
-        let Some((need, known)) = dependencies.get_mut(name) else { return };
+        let Some(Dependency { need, problem: known }) = dependencies.get_mut(name) else { return };
         match (&known, &problem) {
             (Some(_), None) => tracing::info!(dependency = name, "ready"),
             (None, Some(reason)) if *need == Need::Required => {
@@ -61,28 +81,29 @@ impl Readiness {
             (None, Some(reason)) => tracing::warn!(dependency = name, reason, "going on without it"),
             _ => {}
         }
-        *known = problem;
+        let since = known.take().map_or_else(|| SystemClock.now(), |known| known.since);
+        *known = problem.map(|reason| Problem { reason, since });
     }
 
     /// Each dependency, and whether it can be used.
     pub fn states(&self) -> Vec<(&'static str, bool)> {
-        self.lock().iter().map(|(name, (_, problem))| (*name, problem.is_none())).collect()
+        self.lock().iter().map(|(name, known)| (*name, known.problem.is_none())).collect()
     }
 
     /// What `/readyz` says.
     pub fn report(&self) -> Report {
-        let mut report = Report { ready: true, dependencies: BTreeMap::new(), notes: BTreeMap::new() };
-        for (name, (need, problem)) in &*self.lock() {
-            let Some(reason) = problem else { continue };
-            match need {
+        let mut report = Report { ready: true, ..Report::default() };
+        for (name, Dependency { need, problem }) in &*self.lock() {
+            let Some(Problem { reason, since }) = problem else { continue };
+            let reasons = match need {
                 Need::Required => {
                     report.ready = false;
-                    report.dependencies.insert(name, reason.clone());
+                    &mut report.dependencies
                 }
-                Need::Optional => {
-                    report.notes.insert(name, reason.clone());
-                }
-            }
+                Need::Optional => &mut report.notes,
+            };
+            reasons.insert(name, reason.clone());
+            report.since.insert(name, *since);
         }
         report
     }
@@ -116,7 +137,7 @@ impl Readiness {
         });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, (Need, Option<String>)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Dependency>> {
         self.dependencies.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -137,9 +158,30 @@ mod tests {
         assert!(report.ready);
         assert_eq!(report.notes["redis"], "away");
         readiness.set("postgres", Some("connection refused".to_owned()));
+        let report = readiness.report();
         assert_eq!(
-            serde_json::to_value(readiness.report()).expect("JSON"),
-            serde_json::json!({"ready": false, "dependencies": {"postgres": "connection refused"}, "notes": {"redis": "away"}})
+            serde_json::to_value(&report).expect("JSON"),
+            serde_json::json!({
+                "ready": false,
+                "dependencies": {"postgres": "connection refused"},
+                "notes": {"redis": "away"},
+                "since": {"postgres": report.since["postgres"], "redis": report.since["redis"]},
+            })
         );
+    }
+
+    #[test]
+    fn what_is_away_is_so_since_it_went_whatever_the_reason() {
+        let readiness = Readiness::default();
+        readiness.expect("postgres", Need::Required);
+        let begun = readiness.report().since["postgres"];
+        readiness.set("postgres", Some("connection refused".to_owned()));
+        readiness.set("postgres", Some("starting up".to_owned()));
+        assert_eq!(readiness.report().since["postgres"], begun);
+        readiness.set("postgres", None);
+        assert_eq!(readiness.report().since.get("postgres"), None);
+        while SystemClock.now() == begun {}
+        readiness.set("postgres", Some("connection refused".to_owned()));
+        assert!(readiness.report().since["postgres"] > begun);
     }
 }

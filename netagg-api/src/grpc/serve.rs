@@ -1,6 +1,7 @@
 //! The gRPC server, with health and reflection.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use netagg_core::Error;
@@ -29,12 +30,19 @@ use crate::tls::Transport;
 /// The most requests at a time on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 128;
 
+/// How often health looks whether questions can be answered, and how long that may take.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// The name that health is asked by, beside the empty one, which is the whole server's.
 const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
 
 /// Answers gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server
 /// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`] and
 /// returns; no connection is left open.
+///
+/// Health tells of `telecom.v1.UsageService` whether questions can be answered, so that balancers go elsewhere while they
+/// cannot; of the server as a whole (the empty name) that it is alive.
 ///
 /// Dropping the future cuts every connection.
 ///
@@ -47,12 +55,12 @@ pub async fn serve_grpc(
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    let watching = shutdown.run_until_cancelled(watch(service.clone(), protection.clone(), health.clone()));
     let usage = UsageServiceServer::new(Usage { answers: Answers::new(service, &limits), totals: Kept::new() })
         .max_decoding_message_size(limits.max_body_bytes);
     let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Grpc)));
     let usage = GuardLayer::new(protection, refuse).named_layer(usage);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_service_status(USAGE, ServingStatus::Serving).await;
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
@@ -74,12 +82,24 @@ pub async fn serve_grpc(
             shutdown.cancelled().await;
             stop_serving(health).await;
         });
+    let serving = async { tokio::join!(serving, watching).0 };
     connections.run(serving, &shutdown).await.map_err(|error| Error::internal("grpc", error))
 }
 
 /// Health and reflection are open to everybody: neither tells of any user.
 fn refuse(refusal: &Refusal) -> Response<Body> {
     Status::from(refusal).into_http()
+}
+
+/// Has health tell whether questions can be answered, found out by asking now and then.
+async fn watch(service: Arc<UsageService>, protection: Protection, health: HealthReporter) {
+    loop {
+        let asked = tokio::time::timeout(CHECK_TIMEOUT, service.check()).await;
+        let can_answer = matches!(asked, Ok(Ok(()))) && protection.check().is_ok();
+        let status = if can_answer { ServingStatus::Serving } else { ServingStatus::NotServing };
+        health.set_service_status(USAGE, status).await;
+        tokio::time::sleep(CHECK_INTERVAL).await;
+    }
 }
 
 /// Tells the watchers, and lets go of them: their streams would never end by themselves.

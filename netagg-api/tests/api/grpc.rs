@@ -15,10 +15,10 @@ use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
-use tonic_health::pb::HealthCheckRequest;
+use tonic::{Code, Request, Status, Streaming};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
+use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
@@ -27,6 +27,7 @@ use crate::http_client::get_ok;
 use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
 
 const MAX: u64 = i64::MAX as u64;
+const USAGE: &str = "telecom.v1.UsageService";
 
 async fn channel(servers: &Servers) -> Channel {
     let endpoint = Endpoint::from_shared(format!("http://{}", servers.grpc)).expect("an address");
@@ -317,18 +318,38 @@ async fn health_follows_the_server_to_its_end() {
     let servers = Servers::start().await;
     let mut client = HealthClient::new(channel(&servers).await);
     let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    for service in ["", "telecom.v1.UsageService"] {
-        let status = client.check(of(service)).await.expect("an answer").into_inner().status();
-        assert_eq!(status, ServingStatus::Serving);
-    }
+    let whole = client.check(of("")).await.expect("an answer").into_inner().status();
+    assert_eq!(whole, ServingStatus::Serving);
     assert_eq!(client.check(of("else")).await.expect_err("unknown").code(), Code::NotFound);
 
-    let mut watch = client.watch(of("telecom.v1.UsageService")).await.expect("a stream").into_inner();
-    assert_eq!(watch.message().await.expect("no error").expect("a state").status(), ServingStatus::Serving);
+    let mut watch = client.watch(of(USAGE)).await.expect("a stream").into_inner();
+    becomes(&mut watch, ServingStatus::Serving).await;
     servers.stop();
-    assert_eq!(watch.message().await.expect("no error").expect("a state").status(), ServingStatus::NotServing);
+    becomes(&mut watch, ServingStatus::NotServing).await;
     assert_eq!(watch.message().await.expect("no error"), None);
     servers.stopped().await;
+}
+
+#[tokio::test]
+async fn health_says_whether_questions_can_be_answered() {
+    let servers = Servers::start_failing_after(1, ApiLimits::default()).await;
+    let mut client = HealthClient::new(channel(&servers).await);
+    let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
+    let mut watch = client.watch(of(USAGE)).await.expect("a stream").into_inner();
+    becomes(&mut watch, ServingStatus::Serving).await;
+    servers.allow_reads(0);
+    becomes(&mut watch, ServingStatus::NotServing).await;
+    // Nobody restarts a server because its database is away.
+    let whole = client.check(of("")).await.expect("an answer").into_inner().status();
+    assert_eq!(whole, ServingStatus::Serving);
+    servers.allow_reads(1);
+    becomes(&mut watch, ServingStatus::Serving).await;
+}
+
+/// Waits until the service that is watched has `status`.
+async fn becomes(watch: &mut Streaming<HealthCheckResponse>, status: ServingStatus) {
+    let waiting = async { while watch.message().await.expect("no error").expect("a state").status() != status {} };
+    tokio::time::timeout(SOON, waiting).await.expect("in time");
 }
 
 #[tokio::test]

@@ -85,6 +85,11 @@ impl Servers {
         self.reads.load(SeqCst)
     }
 
+    /// From now on so many reads are answered.
+    pub(crate) fn allow_reads(&self, reads: usize) {
+        self.reads.store(reads, SeqCst);
+    }
+
     async fn start_over(
         event_store: Arc<dyn EventStore>,
         aggregate_store: Arc<dyn AggregateStore>,
@@ -211,6 +216,10 @@ impl EventStore for FailingStore {
 
     async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
         self.events.sums(query).await
+    }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        if self.reads.load(SeqCst) > 0 { Ok(None) } else { Err(Error::unavailable("postgres", SECRET)) }
     }
 }
 

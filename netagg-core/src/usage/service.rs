@@ -103,6 +103,16 @@ impl UsageService {
         Self { clock, ..self }
     }
 
+    /// Whether questions can be answered now: asks both stores for little.
+    ///
+    /// # Errors
+    /// Why they cannot be.
+    pub async fn check(&self) -> Result<(), Error> {
+        self.events.complete_through().await?;
+        self.aggregates.complete_through().await?;
+        Ok(())
+    }
+
     /// A page of a user's events, newest first.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt, stream};
 use netagg_core::access::{Forbidden, Principal, Scope};
 use netagg_core::usage::{
-    AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, UsageService, UserAggregatesAnswer,
+    AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, MAX_CHUNK_BYTES, UsageService, UserAggregatesAnswer,
 };
 use netagg_core::{Error, Event, UserId};
 use tokio::sync::{Semaphore, mpsc};
@@ -15,6 +15,9 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
+
+/// What a stream has in memory: a chunk that is being taken, and the next one.
+pub(crate) const STREAM_BYTES: usize = 2 * MAX_CHUNK_BYTES as usize;
 
 /// Answers questions, no more than so many at a time.
 #[derive(Clone, Debug)]
@@ -185,7 +188,8 @@ impl Answers {
     }
 }
 
-fn overloaded() -> Failure {
+/// Too much is asked at the moment.
+pub(crate) fn overloaded() -> Failure {
     metrics::counter!("netagg_refused_requests_total", "reason" => "overload").increment(1);
     Failure::Overloaded
 }

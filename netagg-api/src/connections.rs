@@ -1,6 +1,7 @@
 //! The connections of a server: only so many at a time, and none left once it has stopped.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -18,7 +19,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tonic::transport::server::Connected;
 
 use crate::limits::ApiLimits;
-use crate::protection::Peer;
+use crate::room::Room;
 use crate::tls::{Tls, Transport};
 
 /// How long to wait when there is nothing left to accept with, such as file descriptors.
@@ -35,6 +36,15 @@ pub(crate) struct Connections {
     cut_on_drop: DropGuard,
     limits: ApiLimits,
     tls: Option<(Tls, Transport)>,
+    answers: Room,
+}
+
+/// The other end of a connection, as an extension of its requests.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    pub(crate) address: Option<SocketAddr>,
+    /// For the answers that it has not taken yet.
+    pub(crate) room: Room,
 }
 
 impl Connections {
@@ -47,6 +57,7 @@ impl Connections {
             cut,
             limits: limits.clone(),
             tls,
+            answers: Room::new(limits.max_untaken_bytes),
         }
     }
 
@@ -63,16 +74,16 @@ impl Connections {
                 Some(((stream, cut, place), listener))
             }
         });
-        let tls = self.tls.clone();
+        let (tls, answers) = (self.tls.clone(), self.answers.clone());
         let spoken_to = accepted.map(move |(stream, cut, place)| {
             let acceptor = tls.as_ref().map(|(tls, transport)| tls.acceptor(*transport));
+            let client = Client { address: stream.peer_addr().ok(), room: answers.of_another() };
             async move {
-                let peer = Peer(stream.peer_addr().ok());
                 let stream = match acceptor {
                     Some(acceptor) => Stream::Encrypted(Box::new(encrypted(acceptor, stream, idle_timeout).await?)),
                     None => Stream::Plain(spoken(stream, idle_timeout).await?),
                 };
-                Some(Connection { stream, peer, cut, stalled: None, idle_timeout, _place: place })
+                Some(Connection { stream, client, cut, stalled: None, idle_timeout, _place: place })
             }
         });
         spoken_to.buffer_unordered(self.limits.max_connections).filter_map(std::future::ready)
@@ -145,7 +156,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
-    peer: Peer,
+    client: Client,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     /// Ends when a client that takes nothing is given up.
     stalled: Option<Pin<Box<Sleep>>>,
@@ -237,9 +248,9 @@ impl AsyncWrite for Connection {
 }
 
 impl Connected for Connection {
-    type ConnectInfo = Peer;
+    type ConnectInfo = Client;
 
-    fn connect_info(&self) -> Peer {
-        self.peer
+    fn connect_info(&self) -> Client {
+        self.client.clone()
     }
 }

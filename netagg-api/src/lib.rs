@@ -9,6 +9,7 @@ mod limits;
 mod parameters;
 mod protection;
 pub mod proto;
+mod room;
 mod tls;
 
 pub use grpc::serve_grpc;

@@ -16,6 +16,9 @@ pub struct ApiLimits {
     pub turn_timeout: Duration,
     /// The most exports and streams at a time; a further one is told to come again.
     pub max_exports: usize,
+    /// The most bytes of answers that clients have not taken yet; one connection may use a quarter of it. Beyond it the
+    /// answer is to come again.
+    pub max_untaken_bytes: usize,
     /// The most bytes of an HTTP request's line and headers.
     pub max_head_bytes: usize,
     /// The most bytes of a request's body. No HTTP request has a use for one.
@@ -37,6 +40,7 @@ impl Default for ApiLimits {
             max_requests: 64,
             turn_timeout: Duration::from_millis(50),
             max_exports: 16,
+            max_untaken_bytes: 48 << 20,
             max_head_bytes: 32 * 1_024,
             max_body_bytes: 64 * 1_024,
             request_timeout: Duration::from_secs(10),

@@ -23,6 +23,7 @@ mod server;
 mod shared;
 mod wait;
 
+pub mod grpc;
 pub mod kafka;
 pub mod postgres;
 pub mod programs;

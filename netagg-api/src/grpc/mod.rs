@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use prost::Message as _;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Code, Extensions, Request, Response, Status};
 
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -22,7 +22,8 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use netagg_core::access::Principal;
 
-use crate::answers::{Answers, Failure};
+use crate::answers::{Answers, Failure, STREAM_BYTES, overloaded};
+use crate::connections::Client;
 use crate::kept::Kept;
 use crate::protection::Refusal;
 use crate::proto::{
@@ -50,8 +51,10 @@ impl UsageService for Usage {
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<GetUserDetailResponse>, Status> {
         timed("GetUserDetail", async {
-            let page = self.answers.detail(&*principal(&request)?, request.into_inner().into()).await?;
-            Ok(Response::new(page.try_into()?))
+            let (_, asked, request) = request.into_parts();
+            let page = self.answers.detail(&*principal(&asked)?, request.into()).await?;
+            let page = GetUserDetailResponse::try_from(page)?;
+            respond(&asked, page.encoded_len(), page)
         })
         .await
     }
@@ -63,16 +66,17 @@ impl UsageService for Usage {
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<Self::StreamUserDetailStream>, Status> {
         timed("StreamUserDetail", async {
-            let chunks = self.answers.events(&*principal(&request)?, request.into_inner().into()).await?;
-            Ok(Response::new(chunks.map(|chunk| chunk?.try_into()).boxed()))
+            let (_, asked, request) = request.into_parts();
+            let chunks = self.answers.events(&*principal(&asked)?, request.into()).await?;
+            respond(&asked, STREAM_BYTES, chunks.map(|chunk| chunk?.try_into()).boxed())
         })
         .await
     }
 
     async fn get_global_agg(&self, request: Request<GetGlobalAggRequest>) -> Result<Response<Written>, Status> {
         timed("GetGlobalAgg", async {
-            let who = principal(&request)?;
-            let request = request.into_inner();
+            let (_, asked, request) = request.into_parts();
+            let who = principal(&asked)?;
             let write = |answer| {
                 let answer = Written::new(&GetGlobalAggResponse::try_from(answer)?);
                 let bytes = answer.encoded_len();
@@ -80,23 +84,34 @@ impl UsageService for Usage {
             };
             let parameters = || request.clone().into();
             let answer = self.answers.aggregates(&who, &self.totals, request.clone(), parameters, write).await?;
-            Ok(Response::new(answer))
+            respond(&asked, answer.encoded_len(), answer)
         })
         .await
     }
 
     async fn get_user_agg(&self, request: Request<GetUserAggRequest>) -> Result<Response<GetUserAggResponse>, Status> {
         timed("GetUserAgg", async {
-            let answer = self.answers.user_aggregates(&*principal(&request)?, request.into_inner().into()).await?;
-            Ok(Response::new(answer.try_into()?))
+            let (_, asked, request) = request.into_parts();
+            let answer = self.answers.user_aggregates(&*principal(&asked)?, request.into()).await?;
+            let answer = GetUserAggResponse::try_from(answer)?;
+            respond(&asked, answer.encoded_len(), answer)
         })
         .await
     }
 }
 
 /// Who asks, as the guard has found out.
-fn principal<T>(request: &Request<T>) -> Result<Arc<Principal>, Status> {
-    request.extensions().get().cloned().ok_or_else(|| Status::internal("nobody is known to ask"))
+fn principal(asked: &Extensions) -> Result<Arc<Principal>, Status> {
+    asked.get().cloned().ok_or_else(|| Status::internal("nobody is known to ask"))
+}
+
+/// `answer` if there is room for its `bytes` until the client has taken them.
+fn respond<T>(asked: &Extensions, bytes: usize, answer: T) -> Result<Response<T>, Status> {
+    let mut response = Response::new(answer);
+    if let Some(Client { room, .. }) = asked.get() {
+        response.extensions_mut().insert(room.take(bytes).ok_or_else(overloaded)?);
+    }
+    Ok(response)
 }
 
 /// Notes how long the answer took.

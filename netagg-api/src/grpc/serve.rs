@@ -25,6 +25,7 @@ use crate::connections::Connections;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::protection::{GuardLayer, Protection, Refusal};
+use crate::room::in_place;
 use crate::tls::Transport;
 
 /// The most requests at a time on one connection; further ones wait in the client.
@@ -74,6 +75,7 @@ pub async fn serve_grpc(
         // A message that never comes is not waited for; the answer has a limit of its own.
         .timeout(limits.idle_timeout)
         .layer(MapResponseLayer::new(oversize_is_exhaustion))
+        .layer(MapResponseLayer::new(in_place))
         .add_service(usage)
         .add_service(health_service)
         .add_service(reflection().build_v1().map_err(failed)?)

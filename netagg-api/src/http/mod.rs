@@ -28,10 +28,12 @@ use tower_http::compression::predicate::SizeAbove;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::answers::Answers;
+use crate::answers::{Answers, STREAM_BYTES, overloaded};
+use crate::connections::Client;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::protection::{GuardLayer, Protection, Refusal};
+use crate::room::in_place;
 use conditional::Json;
 use problem::Problem;
 
@@ -64,6 +66,7 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
         .merge(openapi::router(api))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(limits.clone(), bounded))
+        .layer(from_fn(with_room))
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
         .layer(from_fn(browsers::contained))
@@ -128,6 +131,18 @@ async fn bounded(State(limits): State<ApiLimits>, request: Request, next: Next) 
     } else {
         next.run(request).await
     }
+}
+
+/// Gives an answer only if there is room for it until the client has taken it.
+async fn with_room(request: Request, next: Next) -> Response {
+    let client = request.extensions().get::<Client>().cloned();
+    let mut response = next.run(request).await;
+    // Nobody counts where the server is another one.
+    let Some(Client { room, .. }) = client else { return response };
+    let bytes = response.body().size_hint().exact().map_or(STREAM_BYTES, |bytes| bytes as usize);
+    let Some(place) = room.take(bytes) else { return Problem::from(overloaded()).into_response() };
+    response.extensions_mut().insert(place);
+    in_place(response).into_response()
 }
 
 /// Notes how long the answer took, by the route's pattern: paths and methods that a client makes up add no series.

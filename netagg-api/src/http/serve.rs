@@ -63,9 +63,9 @@ async fn serve(
             // Gone at the end of the block, so that new connections are refused while the open ones end.
             let mut incoming = pin!(incoming.take_until(shutdown.cancelled()));
             while let Some(connection) = incoming.next().await {
-                let peer = connection.connect_info();
+                let client = connection.connect_info();
                 let app = MapRequest::new(app.clone(), move |mut request: Request<Incoming>| {
-                    request.extensions_mut().insert(peer);
+                    request.extensions_mut().insert(client.clone());
                     request
                 });
                 let app = TowerToHyperService::new(app);

@@ -23,7 +23,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use guard::GuardLayer;
 pub use key_file::ApiKeyFile;
 pub use key_set::{InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl};
-pub(crate) use peer::Peer;
 pub(crate) use rates::Standing;
 pub use tokens::TokenIssuer;
 
@@ -32,6 +31,7 @@ use key_ring::KeyRing;
 use rates::{Caller, Rates};
 use tokens::Tokens;
 
+use crate::connections::Client;
 use crate::tls::Tls;
 
 /// What guards the servers: both of an API share one. The default lets everybody ask everything.
@@ -202,7 +202,7 @@ impl Protection {
             _ => Ok(None),
         };
         let address = || {
-            let peer = extensions.get::<Peer>()?.0?;
+            let peer = extensions.get::<Client>()?.address?;
             Some(Caller::At(peer::client_address(peer.ip(), headers, &self.trusted_proxies)))
         };
         match self.authenticate(headers) {

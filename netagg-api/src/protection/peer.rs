@@ -7,10 +7,6 @@ use ipnet::IpNet;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The other end of a connection, as an extension of its requests.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
-
 /// The address that a request is counted at: the client's, as far as proxies that are trusted tell it, else the
 /// connection's. Of IPv6 the network counts that one customer gets: /64.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {

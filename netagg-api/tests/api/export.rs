@@ -10,6 +10,7 @@ use netagg_core::{Event, EventType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tonic::Code;
+use tonic::transport::Endpoint;
 
 use crate::http_client::{Answer, get_ok, read, request_with};
 use crate::servers::{SOON, Servers};
@@ -205,6 +206,48 @@ async fn a_client_that_takes_nothing_loses_its_place() {
     let _stalled = begin(&servers).await;
     let next = get_ok(servers.http, "/api/v1/users/nobody/detail");
     tokio::time::timeout(SOON, next).await.expect("there is room again");
+}
+
+#[tokio::test]
+async fn answers_that_are_not_taken_take_no_more_room_than_there_is() {
+    let limits = ApiLimits { max_untaken_bytes: 32 << 20, ..ApiLimits::default() };
+    let servers = Servers::start_with(limits).await;
+    add_much(&servers).await;
+    let connect = async || {
+        let endpoint = Endpoint::from_shared(format!("http://{}", servers.grpc)).expect("an address");
+        // Streams that are not read stand still, and the connection goes on.
+        let endpoint = endpoint.initial_stream_window_size(1 << 16).initial_connection_window_size(1 << 24);
+        UsageServiceClient::new(endpoint.connect().await.expect("connected"))
+    };
+    let request = || GetUserDetailRequest { user_id: "user-1".to_owned(), ..GetUserDetailRequest::default() };
+    let of_nobody = || GetUserDetailRequest { user_id: "nobody".to_owned(), ..GetUserDetailRequest::default() };
+
+    let (mut one, mut streams) = (connect().await, Vec::new());
+    let refused = loop {
+        match one.stream_user_detail(request()).await {
+            Ok(stream) => streams.push(stream),
+            Err(status) => break status,
+        }
+    };
+    assert_eq!((refused.code(), streams.len()), (Code::Unavailable, 3), "2 MiB each, of 8 MiB for a connection");
+    // What is small still fits, and other connections have room of their own.
+    one.get_user_detail(of_nobody()).await.expect("an answer");
+    let mut others = Vec::new();
+    for _ in 0..3 {
+        let mut other = connect().await;
+        for _ in 0..3 {
+            others.push(other.stream_user_detail(request()).await.expect("an answer"));
+        }
+    }
+    // Pages over HTTP are counted by that server.
+    get_ok(servers.http, &format!("{DETAIL}?limit=1")).await;
+    streams.truncate(2);
+    let ask = async {
+        while one.stream_user_detail(request()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(SOON, ask).await.expect("there is room again");
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ mod service;
 pub use cursor::{CursorSecret, is_cursor};
 pub use query::{
     AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
-    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS, UserAggregatesAnswer,
-    UserAggregatesRequest,
+    InvalidParameter, InvalidQuery, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS,
+    UserAggregatesAnswer, UserAggregatesRequest,
 };
 pub use service::{UsageConfig, UsageService};

@@ -12,6 +12,8 @@ pub const MAX_LIMIT: u32 = 1_000;
 /// The most that the events of a page take, by [`Event::size`]: with all that is around them, a page stays below the
 /// 4 MiB that gRPC clients take by default. A page has one event at least.
 pub const MAX_PAGE_BYTES: u64 = (4 * 1_024 - 64) * 1_024;
+/// How much a stream of events reads from the store at a time, by [`Event::size`]; the event that goes beyond it included.
+pub const MAX_CHUNK_BYTES: u64 = 1_024 * 1_024;
 /// What cursors are accepted, for messages to people.
 pub const CURSOR_ACCEPTED: &str = "next_cursor of a page of the same user, range and type";
 /// The page of a user's detail unless another limit is asked for.

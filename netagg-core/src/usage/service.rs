@@ -13,8 +13,8 @@ use super::flights::Flights;
 use super::periods::Periods;
 use super::query::{
     AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
-    InvalidParameter, InvalidQuery, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS, UserAggregatesAnswer,
-    UserAggregatesRequest,
+    InvalidParameter, InvalidQuery, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS,
+    UserAggregatesAnswer, UserAggregatesRequest,
 };
 use crate::aggregate::{AggregateRow, Granularity, Totals};
 use crate::event::{Event, UserId};
@@ -26,8 +26,6 @@ use crate::time::{Day, Month, Timestamp};
 use crate::zone::Zone;
 use crate::{BoxError, Error};
 
-/// What a stream of events reads from the store at a time.
-const MAX_CHUNK_BYTES: u64 = 1_024 * 1_024;
 /// A range that ends after this much before now reaches into the last hour: its events still come in.
 const RECENT: Duration = Duration::from_secs(60 * 60);
 /// How long totals are kept at most that are not complete to the end of their range, so that they come to say so.

@@ -1,13 +1,11 @@
 //! A client that costs little, so that what is measured is the server.
 
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use axum::http::Request;
 use bytes::Bytes;
-use h2::client::SendRequest;
+use netagg_tests::grpc::{Channel, WINDOW};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -55,48 +53,6 @@ impl Connection {
     }
 }
 
-/// A gRPC connection, which many calls share.
-#[derive(Clone)]
-pub(crate) struct Channel(SendRequest<Bytes>);
-
-impl Channel {
-    pub(crate) async fn open(port: u16) -> Self {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
-        stream.set_nodelay(true).expect("set");
-        // As clients of gRPC do: with HTTP/2's own window of 64 KiB, a connection soon stands still.
-        let (send, connection) = h2::client::Builder::new()
-            .initial_window_size(1 << 20)
-            .initial_connection_window_size(1 << 24)
-            .handshake(stream)
-            .await
-            .expect("HTTP/2");
-        tokio::spawn(connection);
-        Self(send)
-    }
-
-    /// Calls `path` with a framed message; how long the framed answer is.
-    pub(crate) async fn call(&self, path: &str, message: Bytes) -> Result<usize, h2::Error> {
-        let request = Request::post(format!("http://bench{path}"))
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(())
-            .expect("a request");
-        let mut ready = self.0.clone().ready().await?;
-        let (answer, mut body) = ready.send_request(request, false)?;
-        body.send_data(message, true)?;
-        let mut answer = answer.await?.into_body();
-        let mut length = 0;
-        while let Some(data) = answer.data().await {
-            let data = data?;
-            length += data.len();
-            answer.flow_control().release_capacity(data.len())?;
-        }
-        let trailers = poll_fn(|context| answer.poll_trailers(context)).await?.expect("trailers");
-        assert_eq!(trailers.get("grpc-status").map(|status| status.as_bytes()), Some(&b"0"[..]));
-        Ok(length)
-    }
-}
-
 /// Calls a second, by `callers` on `connections`, each calling again when it has the answer.
 pub(crate) async fn calls(
     port: u16,
@@ -108,7 +64,7 @@ pub(crate) async fn calls(
 ) -> f64 {
     let mut channels = vec![];
     for _ in 0..connections {
-        channels.push(Channel::open(port).await);
+        channels.push(Channel::open(port, WINDOW).await);
     }
     let begun = Instant::now();
     let mut clients = JoinSet::new();

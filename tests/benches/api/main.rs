@@ -18,13 +18,11 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::http::header;
 use axum::routing::get;
-use bytes::Bytes;
 use chrono::{NaiveDate, TimeDelta, Utc};
 use load::{Connection, Outcome, Pace, Paths, always, calls, load};
 use netagg_api::proto::GetGlobalAggRequest;
 use netagg_tests::programs::Process;
-use netagg_tests::{eventually, postgres, redis};
-use prost::Message as _;
+use netagg_tests::{eventually, grpc, postgres, redis};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::net::TcpListener;
 
@@ -147,7 +145,7 @@ async fn compare_aggregates(http: u16, bare: u16, today: NaiveDate) {
     println!("  bare axum handler {bare:.0}/s, API {api:.0}/s: {:.2} of it", api / bare);
 }
 
-async fn compare_transports(http: u16, grpc: u16, today: NaiveDate) {
+async fn compare_transports(http: u16, port: u16, today: NaiveDate) {
     let path = aggregates(today);
     let request = GetGlobalAggRequest {
         granularity: "DAY".to_owned(),
@@ -155,11 +153,7 @@ async fn compare_transports(http: u16, grpc: u16, today: NaiveDate) {
         to: today.to_string(),
         ..GetGlobalAggRequest::default()
     };
-    // gRPC frames a message with a byte that says it is not compressed, and its length.
-    let mut message = vec![0];
-    message.extend(u32::try_from(request.encoded_len()).expect("short").to_be_bytes());
-    message.extend(request.encode_to_vec());
-    let message = Bytes::from(message);
+    let message = grpc::frame(&request);
 
     let mut rates = [vec![], vec![], vec![]];
     for _ in 0..ROUNDS {
@@ -168,7 +162,7 @@ async fn compare_transports(http: u16, grpc: u16, today: NaiveDate) {
         rates[0].push(outcome.rate());
         for (connections, rates) in [SHARED, CALLERS].into_iter().zip(&mut rates[1..]) {
             let method = "/telecom.v1.UsageService/GetGlobalAgg";
-            rates.push(calls(grpc, method, message.clone(), CALLERS, connections, ROUND).await);
+            rates.push(calls(port, method, message.clone(), CALLERS, connections, ROUND).await);
         }
     }
     let [http, shared, apart] = rates.map(median);

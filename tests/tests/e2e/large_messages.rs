@@ -1,10 +1,13 @@
-//! Messages of the largest size: taken, and within the memory a service may use.
+//! Messages of the largest size: taken, and given again, within the memory a service may use.
 
 use bytes::Bytes;
+use h2::RecvStream;
+use netagg_api::proto::GetUserDetailRequest;
 use netagg_core::OutgoingRecord;
 use netagg_core::ports::EventPublisher;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
+use netagg_tests::grpc::{self, Channel};
 use netagg_tests::programs::Process;
 
 use super::installation::Installation;
@@ -14,7 +17,7 @@ const MESSAGES: u128 = 250;
 const MAX_RESIDENT_KIB: u64 = 256 * 1_024;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_of_1_mib_messages_is_taken_within_256_mib() {
+async fn a_backlog_of_1_mib_messages_is_taken_and_given_within_256_mib() {
     let installation = Installation::new().await;
     let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
     let publisher = KafkaPublisher::new(&config, installation.variable("KAFKA_TOPIC")).expect("a publisher");
@@ -32,9 +35,54 @@ async fn a_backlog_of_1_mib_messages_is_taken_within_256_mib() {
     let services = ["ingestor", "aggregator"].map(|name| installation.start(name));
     installation.drained_and_exact(MESSAGES as i64).await;
     for service in &services {
-        let resident = most_resident_kib(service);
-        assert!(resident < MAX_RESIDENT_KIB, "{resident} KiB");
+        expect_bounded(service);
     }
+    drop(services);
+
+    let api = installation.start("api");
+    installation.readiness("api", 200).await;
+    let answers = ask_and_take_nothing(installation.variable("API_GRPC_PORT").parse().expect("a port")).await;
+    expect_bounded(&api);
+    // Whoever takes what is given gets it all the same.
+    let path = "/api/v1/users/user-1/detail?from=2025-10-01T00:00:00Z&to=2025-11-01T00:00:00Z";
+    let (status, page) = installation.api(path).await.expect("an answer");
+    assert_eq!((status, page["items"].as_array().map(Vec::len)), (200, Some(3)));
+    expect_bounded(&api);
+    drop(answers);
+}
+
+/// Asks for many pages of the largest size on several connections, and lets the server send no more than a byte of each.
+/// What is left of the answers holds them open.
+async fn ask_and_take_nothing(port: u16) -> Vec<RecvStream> {
+    let (mut given, mut refused) = (Vec::new(), 0);
+    for _ in 0..8 {
+        let channel = Channel::open(port, 1).await;
+        for call in 0..20 {
+            let request = GetUserDetailRequest {
+                user_id: "user-1".to_owned(),
+                from: "2025-10-01T00:00:00Z".to_owned(),
+                to: "2025-11-01T00:00:00Z".to_owned(),
+                // Nobody has asked for this one before.
+                limit: 10 + call,
+                ..GetUserDetailRequest::default()
+            };
+            let answer = channel.ask("/telecom.v1.UsageService/GetUserDetail", grpc::frame(&request)).await;
+            let answer = answer.expect("an answer");
+            // A refusal has no more than a head.
+            if answer.headers().contains_key("grpc-status") {
+                refused += 1;
+            } else {
+                given.push(answer.into_body());
+            }
+        }
+    }
+    assert!(given.len() >= 8 && refused >= 8, "{} given, {refused} refused", given.len());
+    given
+}
+
+fn expect_bounded(service: &Process) {
+    let resident = most_resident_kib(service);
+    assert!(resident < MAX_RESIDENT_KIB, "{resident} KiB");
 }
 
 /// The most memory that the process has had resident.

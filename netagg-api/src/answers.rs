@@ -90,7 +90,11 @@ impl Answers {
                 if sender.send_timeout(next, answers.stall_timeout).await.is_err() || !goes_on {
                     break;
                 }
-                next = answers.next_chunk(chunks.try_next()).await;
+                next = tokio::select! {
+                    next = answers.next_chunk(chunks.try_next()) => next,
+                    // Nobody waits for it any more, so the store is not to work on it either.
+                    () = sender.closed() => break,
+                };
             }
         });
         Ok(stream::try_unfold(receiver, async |mut receiver| {

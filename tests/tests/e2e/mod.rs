@@ -1,5 +1,6 @@
 //! The built programs against real services, also killed, cut off and misconfigured on purpose.
 
+mod abandoned;
 mod adversary;
 mod audit;
 mod bad_input;

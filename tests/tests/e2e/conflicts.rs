@@ -5,26 +5,27 @@ use std::sync::Mutex;
 use bytes::Bytes;
 use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_core::{EventType, OutgoingRecord, Position, Record};
+use netagg_core::{Event, EventType, Identity, OutgoingRecord, Position, Record};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource};
 use netagg_tests::eventually;
+use serde_json::Value;
 
 use super::installation::{Installation, PATIENCE};
 
-/// Two days and types; the key decides the partition.
-fn copies() -> [OutgoingRecord; 2] {
+/// Two days and types of one identity.
+fn copies() -> [Event; 2] {
     let now = chrono::Utc::now();
-    let copy = |days: i64, event_type, bytes_up, key: &'static str| {
+    let copy = |days: i64, event_type, bytes_up| {
         let started_at = (now - chrono::Duration::days(days)).to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
-        let template = EventTemplate { started_at: &started_at, event_type, bytes_up, ..EventTemplate::default() };
-        OutgoingRecord {
-            key: Some(Bytes::from_static(key.as_bytes())),
-            value: Some(event(template).encode().into()),
-            headers: Vec::new(),
-        }
+        event(EventTemplate { started_at: &started_at, event_type, bytes_up, ..EventTemplate::default() })
     };
-    // These keys lie on different ones of eight partitions.
-    [copy(1, EventType::Data, 7, "user-1"), copy(40, EventType::CallIn, 11, "user-2")]
+    [copy(1, EventType::Data, 7), copy(40, EventType::CallIn, 11)]
+}
+
+/// The message of `event`; the key decides the partition.
+fn message(event: &Event, key: &'static str) -> OutgoingRecord {
+    let key = Some(Bytes::from_static(key.as_bytes()));
+    OutgoingRecord { key, value: Some(event.encode().into()), headers: Vec::new() }
 }
 
 /// Reads as the aggregator's group until `found` has what it looks for, and commits the position that it gives.
@@ -62,10 +63,11 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
     let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
     let publisher = KafkaPublisher::new(&config, installation.variable("KAFKA_TOPIC")).expect("a publisher");
     let [first, second] = copies();
+    let [kept, dropped] = [&first, &second].map(|copy| Identity::of(copy).content.to_string());
 
-    // The ingestor meets the first copy, then the second one.
-    let _ingestor = installation.start("ingestor");
-    publisher.publish(vec![first]).await.expect("published");
+    // The ingestor meets the first copy, then the second one. These keys lie on different ones of eight partitions.
+    let ingestor = installation.start("ingestor");
+    publisher.publish(vec![message(&first, "user-1")]).await.expect("published");
     until(&installation, "the first copy is stored", "SELECT count(*) FROM events_raw", 1).await;
     let beginning = Mutex::new(None);
     set_position(&installation, |event| {
@@ -75,7 +77,7 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
         Some(Position { partition, next_offset: offset + 1 })
     })
     .await;
-    publisher.publish(vec![second]).await.expect("published");
+    publisher.publish(vec![message(&second, "user-2")]).await.expect("published");
     let conflicts = "SELECT count(*) FROM event_conflict";
     until(&installation, "the second copy is dropped", conflicts, 1).await;
 
@@ -107,7 +109,38 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
         1,
         "nothing is left of the other copy's day"
     );
-    let audit = installation.run("netagg", &["audit"]).await;
-    assert_eq!(audit.code, 0, "{}{}", audit.stdout, audit.stderr);
-    assert!(audit.stdout.contains("00000000-0000-0000-0000-000000000001"), "it is listed: {}", audit.stdout);
+
+    // Both contents and the place of the dropped one are told, by the audit and in the log.
+    let json = installation.run("netagg", &["audit", "--json"]).await;
+    assert_eq!(json.code, 0, "{}{}", json.stdout, json.stderr);
+    let audit: Value = serde_json::from_str(&json.stdout).expect("JSON");
+    let told = &audit["conflicts"]["first"][0];
+    assert_eq!((&audit["verdict"], &audit["conflicts"]["count"]), (&"equal".into(), &1.into()), "{audit}");
+    assert_eq!(
+        (&told["kept"]["content"], &told["dropped"]["content"]),
+        (&kept.clone().into(), &dropped.clone().into())
+    );
+    let day = |copy: &Event| Value::from(copy.fields().started_at.day().to_string());
+    assert_eq!((&told["kept"]["day"], &told["dropped"]["day"]), (&day(&first), &day(&second)));
+    let fields = first.fields();
+    assert_eq!(told["source_id"], fields.source_id.as_str());
+    assert_eq!(told["event_id"], fields.event_id.to_string());
+    let lies = installation.messages().await.into_iter().find(|found| found.key.as_deref() == Some(b"user-2"));
+    let Record { partition, offset, .. } = lies.expect("the message of the second copy");
+    assert_eq!((&told["topic"], &told["partition"]), (&(*partition.topic).into(), &partition.number.into()), "{told}");
+    assert_eq!(told["offset"], offset);
+
+    let place = format!("{partition}/{offset}");
+    let text = installation.run("netagg", &["audit"]).await;
+    for shown in [&fields.event_id.to_string(), &kept, &dropped, &place] {
+        assert!(text.stdout.contains(shown), "{shown} in {}", text.stdout);
+    }
+    let log = ingestor.stderr();
+    let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).expect("a line of JSON"));
+    let samples: Vec<_> = lines.filter(|line| line["dropped"].is_string()).collect();
+    let [sample] = &samples[..] else { panic!("one sample in {log}") };
+    assert_eq!(
+        [&sample["level"], &sample["kept"], &sample["dropped"], &sample["place"], &sample["key"]],
+        ["WARN", &kept, &dropped, &place, &first.key().to_string()]
+    );
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use netagg_core::ports::{AggregateStore, EventStore};
+use netagg_core::usage::{DetailRequest, UsageConfig, UsageService};
 use netagg_core::{Error, EventLimits, Month, Timestamp};
 use netagg_pg::{DropError, PgAggregateStore, PgEventStore};
 use netagg_tests::eventually;
@@ -62,6 +63,40 @@ async fn a_month_of_which_valid_events_may_come_is_not_dropped() {
     assert!(matches!(error, DropError::StillTaken { earliest, .. } if earliest == month("2025-08")), "{error}");
     assert!(error.to_string().contains("2025-08"), "{error}");
     assert_eq!(fresh.value::<i64>(PARTITIONS).await, 4);
+}
+
+/// A listing goes on where it was, with what is left, also from an event that is gone.
+#[tokio::test]
+async fn pages_go_on_while_old_months_are_dropped() {
+    let fresh = Fresh::migrated().await;
+    let (store, retention) = (PgEventStore::new(fresh.postgres.clone()), fresh.postgres.retention());
+    // Three in each month, newest first.
+    let started_at = |id: u128| format!("2025-{:02}-{:02}T00:00:00Z", 8 - id / 3, 20 - id % 3);
+    store.store(&events((0..12).map(|id| at(id, &started_at(id))))).await.unwrap();
+    let totals = PgAggregateStore::new(fresh.postgres.clone());
+    let usage = UsageService::new(Arc::new(store), Arc::new(totals), UsageConfig::default());
+    let user_id = at(0, &started_at(0)).fields().user_id.clone();
+    let request = DetailRequest {
+        from: Some("2025-01-01T00:00:00Z".parse().unwrap()),
+        to: Some(now()),
+        limit: Some(4),
+        ..DetailRequest::of(user_id)
+    };
+    let page = async |cursor: &Option<String>| {
+        let page = usage.user_detail(DetailRequest { cursor: cursor.clone(), ..request.clone() }).await.unwrap();
+        let ids: Vec<_> = page.items.iter().map(|event| event.fields().event_id.as_u128()).collect();
+        (ids, page.total_count, page.next_cursor)
+    };
+    let (ids, count, first) = page(&None).await;
+    assert_eq!((ids, count, first.is_some()), (vec![0, 1, 2, 3], 12, true));
+
+    retention.drop_before(month("2025-06"), limits(), now()).await.unwrap();
+    let (ids, count, second) = page(&first).await;
+    assert_eq!((ids, count, second.is_some()), (vec![4, 5, 6, 7], 9, true));
+
+    retention.drop_before(month("2025-07"), limits(), now()).await.unwrap();
+    assert_eq!(page(&second).await, (vec![], 6, None), "it went on from an event of June");
+    assert_eq!(page(&first).await, (vec![4, 5], 6, None));
 }
 
 #[tokio::test]

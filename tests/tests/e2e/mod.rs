@@ -1,6 +1,7 @@
 //! The built programs against real services, also killed, cut off and misconfigured on purpose.
 
 mod abandoned;
+mod administration;
 mod adversary;
 mod audit;
 mod bad_input;

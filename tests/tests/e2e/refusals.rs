@@ -1,7 +1,7 @@
 //! A database that answers and refuses, sessions that are cut, and a network that stalls: waited out, told, and exact.
 
-use netagg_tests::eventually;
 use netagg_tests::proxy::Proxy;
+use netagg_tests::{eventually, kafka, postgres, redis};
 use sqlx::{AssertSqlSafe, PgPool};
 
 use super::adversary::Adversary;
@@ -42,6 +42,7 @@ async fn not_ready(installation: &Installation, service: &str, what: &str) {
     eventually(PATIENCE, &format!("{service} says {what}"), async || {
         let (status, body) = installation.ops(service, "/readyz").await?;
         let report: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
+        assert!(!body.contains("s3cret"), "a password shows: {body}");
         match report["dependencies"]["postgres"].as_str() {
             Some(reason) if status == 503 && reason.contains(what) => Ok(()),
             _ => Err(body),
@@ -159,5 +160,56 @@ async fn a_network_that_stalls_or_breaks_is_waited_out() {
     direct.withstood(&adversary).await;
     for service in &mut services {
         assert!(service.is_running(), "{}", service.stderr());
+    }
+}
+
+const SERVICES: [&str; 3] = ["ingestor", "aggregator", "api"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_password_and_a_missing_privilege_are_told_and_waited_out() {
+    let server = postgres::Server::start().await;
+    let administrator = PgPool::connect(&server.url()).await.expect("connected");
+    execute(&administrator, "CREATE ROLE netagg LOGIN PASSWORD 's3cret'; GRANT CREATE ON SCHEMA public TO netagg")
+        .await;
+    administrator.close().await;
+    let mut url = url::Url::parse(&server.url()).expect("a URL");
+    url.set_username("netagg").expect("a user");
+    url.set_password(Some("s3cret")).expect("a password");
+    let installation = Installation::on(url.as_str(), &kafka::brokers().await, &redis::url().await);
+    installation.set_up().await;
+    // Connected before, and so whatever becomes of the password and the privileges.
+    let pool = installation.pool().await;
+
+    execute(&pool, "ALTER ROLE netagg PASSWORD 'another'").await;
+    let mut services = SERVICES.map(|name| installation.start(name));
+    for name in SERVICES {
+        not_ready(&installation, name, "check user and password").await;
+    }
+    let refused = installation.run("netagg", &["partitions", "list"]).await;
+    assert_eq!(refused.code, 1, "{}", refused.stdout);
+    assert!(refused.stderr.contains("check user and password"), "{}", refused.stderr);
+    execute(&pool, "ALTER ROLE netagg PASSWORD 's3cret'").await;
+    for name in SERVICES {
+        installation.readiness(name, 200).await;
+    }
+    let mut adversary = Adversary::new(&installation, 11);
+    adversary.publish(200).await;
+
+    execute(&pool, "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM netagg").await;
+    adversary.publish(200).await;
+    for name in SERVICES {
+        not_ready(&installation, name, "grant the role what it lacks").await;
+    }
+    execute(&pool, "GRANT ALL ON ALL TABLES IN SCHEMA public TO netagg").await;
+    for name in SERVICES {
+        installation.readiness(name, 200).await;
+    }
+    pool.close().await;
+    installation.withstood(&adversary).await;
+    for service in &mut services {
+        assert!(service.is_running(), "{}", service.stderr());
+    }
+    for text in services.iter().map(|service| service.stderr()).chain([refused.stderr]) {
+        assert!(!text.contains("s3cret"), "the password shows: {text}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netagg_core::OutgoingRecord;
@@ -24,7 +24,14 @@ const QUEUE_FULL: Duration = Duration::from_millis(5);
 pub(crate) struct Producer {
     topic: Arc<str>,
     config: ClientConfig,
-    current: Mutex<FutureProducer<Context>>,
+    current: Mutex<Current>,
+}
+
+#[derive(Clone)]
+struct Current {
+    producer: FutureProducer<Context>,
+    /// How many there were before it.
+    predecessors: u64,
 }
 
 /// A record that was not taken.
@@ -37,8 +44,8 @@ pub(crate) struct Failure {
 
 impl Producer {
     pub(crate) fn new(config: ClientConfig, topic: &str) -> Result<Self, ConfigError> {
-        let current = Mutex::new(config.create_with_context(Context)?);
-        Ok(Self { topic: topic.into(), config, current })
+        let current = Current { producer: config.create_with_context(Context)?, predecessors: 0 };
+        Ok(Self { topic: topic.into(), config, current: Mutex::new(current) })
     }
 
     pub(crate) fn topic(&self) -> &str {
@@ -47,7 +54,7 @@ impl Producer {
 
     /// Returns once each record is durable or has failed. Those with equal keys stay in order.
     pub(crate) async fn send(&self, records: &[OutgoingRecord]) -> Vec<Failure> {
-        let producer = self.current.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Current { producer, predecessors } = self.current().clone();
         let mut failures = Vec::new();
         let mut waiting = VecDeque::with_capacity(records.len());
         for (index, record) in records.iter().enumerate() {
@@ -76,8 +83,9 @@ impl Producer {
         for (index, delivery) in waiting {
             failures.extend(failure(index, delivery.await.ok()));
         }
-        if failures.iter().any(|failure| failure.error.rdkafka_error_code() == Some(RDKafkaErrorCode::Fatal)) {
-            self.start_afresh();
+        let mut codes = failures.iter().filter_map(|failure| failure.error.rdkafka_error_code());
+        if let Some(code) = codes.find(|code| is_end(*code)) {
+            self.start_afresh(predecessors, code);
         }
         failures
     }
@@ -93,17 +101,36 @@ impl Producer {
         }
     }
 
-    /// An idempotent producer that has lost track of its sequence (a topic made anew, a broker that lost data) takes
-    /// nothing more; its successor does.
-    fn start_afresh(&self) {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Replaces the producer that had so many before it, unless another call has done so.
+    fn start_afresh(&self, predecessors: u64, code: RDKafkaErrorCode) {
+        let mut current = self.current();
+        if current.predecessors > predecessors {
+            return;
+        }
         match self.config.create_with_context(Context) {
             Ok(producer) => {
-                tracing::warn!(topic = &*self.topic, "kafka producer ended by a fatal error; going on with a new one");
-                *current = producer;
+                // Its callers tell of the failure.
+                tracing::debug!(topic = &*self.topic, %code, "kafka producer given up; going on with a new one");
+                *current = Current { producer, predecessors: predecessors + 1 };
             }
-            Err(error) => tracing::error!(%error, "kafka producer ended by a fatal error, and no new one can be made"),
+            Err(error) => tracing::error!(%error, %code, "kafka producer given up, and no new one can be made"),
         }
+    }
+
+    fn current(&self) -> MutexGuard<'_, Current> {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether a producer that fails so may take nothing more, while its successor does.
+fn is_end(code: RDKafkaErrorCode) -> bool {
+    match code {
+        // An idempotent producer has lost track of its sequence: a topic made anew, a broker that lost data.
+        RDKafkaErrorCode::Fatal => true,
+        // It may have forgotten its brokers for good: librdkafka does if one that comes back tells of none, itself
+        // included (https://github.com/confluentinc/librdkafka/issues/5301).
+        RDKafkaErrorCode::MessageTimedOut => true,
+        _ => false,
     }
 }
 

@@ -179,6 +179,13 @@ impl Installation {
         PgPool::connect(&self.database).await.expect("the database answers")
     }
 
+    /// The messages that have dead letters: their partitions and offsets.
+    pub(super) async fn dead_letters(&self) -> BTreeSet<(i32, i64)> {
+        let letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;
+        assert_eq!(letters.code, 0, "{}", letters.stderr);
+        letters.stdout.lines().map(source_of_letter).collect()
+    }
+
     /// Waits until both services have done everything the adversary has sent, and checks that nothing of it is lost or
     /// doubled: events, totals, dead letters, and what `netagg audit` says.
     pub(super) async fn withstood(&self, adversary: &Adversary) {
@@ -206,9 +213,7 @@ impl Installation {
             sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(&pool).await.expect("a count");
         assert_eq!(stored, adversary.events());
         pool.close().await;
-        let letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;
-        let sources: BTreeSet<String> = letters.stdout.lines().map(source_of_letter).collect();
-        assert_eq!(sources.len() as i64, adversary.invalid(), "{}", letters.stderr);
+        assert_eq!(self.dead_letters().await.len() as i64, adversary.invalid());
         let audit = self.run("netagg", &["audit"]).await;
         assert_eq!(audit.code, 0, "{}\n{}", audit.stdout, audit.stderr);
     }
@@ -243,10 +248,11 @@ pub(super) struct Ended {
     pub(super) stderr: String,
 }
 
-/// Where the message of a listed dead letter lay.
-fn source_of_letter(line: &str) -> String {
+/// Where the message of a listed dead letter lay: its partition and its offset.
+fn source_of_letter(line: &str) -> (i32, i64) {
     let letter: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
-    letter["source"].to_string()
+    let number = |field: &str| letter["source"][field].as_i64().expect("a number");
+    (number("partition") as i32, number("offset"))
 }
 
 /// Where the totals differ from the sums over the stored events, or an identity is stored twice.

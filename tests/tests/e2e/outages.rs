@@ -1,14 +1,21 @@
 //! Services that go away and come back: waited for, told, and nothing lost.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use netagg_core::EventLimits;
 use netagg_tests::programs::Process;
 use netagg_tests::{eventually, kafka, postgres, redis};
 
 use super::installation::{Installation, PATIENCE, figure};
 
-const LOAD: [(&str, &str); 3] =
-    [("GENERATOR_EVENTS_PER_SEC", "1000"), ("GENERATOR_DURATION", "20s"), ("GENERATOR_VERIFY_INTERVAL", "1s")];
+const LOAD: [(&str, &str); 5] = [
+    ("GENERATOR_EVENTS_PER_SEC", "1000"),
+    ("GENERATOR_DURATION", "20s"),
+    ("GENERATOR_DUPLICATE_RATE", "0.1"),
+    ("GENERATOR_INVALID_RATE", "0.05"),
+    ("GENERATOR_VERIFY_INTERVAL", "1s"),
+];
 
 async fn stored(installation: &Installation) -> Result<i64, String> {
     let pool = installation.pool().await;
@@ -25,10 +32,35 @@ async fn more_than(installation: &Installation, events: i64) -> i64 {
     .await
 }
 
+/// Waits until the generator has found each event that it sent stored once; how many there were.
 async fn finished(generator: &mut Process) -> i64 {
     let code = generator.code(2 * PATIENCE).await;
-    assert_eq!(code, 0, "{}\n{}", generator.stdout(), generator.stderr());
-    figure(&generator.stdout(), "events_sent").parse().expect("a number")
+    let report = generator.stdout();
+    assert_eq!(code, 0, "{report}\n{}", generator.stderr());
+    let sent = figure(&report, "events_sent");
+    assert_eq!(figure(&report, "events_verified"), sent, "{report}");
+    assert_eq!(figure(&report, "events_failed"), "0", "{report}");
+    assert_eq!(figure(&report, "success_rate"), "100.00%", "{report}");
+    sent.parse().expect("a number")
+}
+
+/// Waits until the generator has finished, and checks that nothing of what it sent is lost or doubled: events, totals,
+/// dead letters, and what `netagg audit` says.
+async fn withstood(installation: &Installation, generator: &mut Process) {
+    let sent = finished(generator).await;
+    installation.drained_and_exact(sent).await;
+    let limits = EventLimits::default();
+    let messages = installation.messages().await.into_iter();
+    let invalid = messages.filter(|message| limits.admit(message).is_err());
+    let places: BTreeSet<_> = invalid.map(|message| (message.partition.number, message.offset)).collect();
+    assert!(!places.is_empty(), "the generator sends what is no event, too");
+    eventually(PATIENCE, "exactly these messages have their dead letters", async || {
+        let letters = installation.dead_letters().await;
+        if letters == places { Ok(()) } else { Err(format!("{} of {}", letters.len(), places.len())) }
+    })
+    .await;
+    let audit = installation.run("netagg", &["audit"]).await;
+    assert_eq!(audit.code, 0, "{}\n{}", audit.stdout, audit.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,8 +95,7 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
     server.start_again().await;
     more_than(&installation, between + 500).await;
 
-    let sent = finished(&mut generator).await;
-    installation.drained_and_exact(sent).await;
+    withstood(&installation, &mut generator).await;
     for service in &mut services {
         assert!(service.is_running(), "{}", service.stderr());
         let lines = service.stderr().lines().count();
@@ -73,10 +104,12 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_absent_at_the_start_and_restarted_is_waited_for() {
+async fn a_broker_absent_at_the_start_crashed_and_frozen_is_waited_for() {
     let broker = kafka::Broker::start().await;
     let database = postgres::database().await;
-    let installation = Installation::on(database.url(), &broker.brokers(), &redis::url().await);
+    let mut installation = Installation::on(database.url(), &broker.brokers(), &redis::url().await);
+    // A producer that has lost its brokers is given up after this time.
+    installation.set("KAFKA_OPT_MESSAGE_TIMEOUT_MS", "10000");
     installation.set_up().await;
     broker.stop().await;
     let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
@@ -99,8 +132,18 @@ async fn a_broker_absent_at_the_start_and_restarted_is_waited_for() {
     }
     broker.start_again().await;
     more_than(&installation, before + 1_000).await;
-    let sent = finished(&mut generator).await;
-    installation.drained_and_exact(sent).await;
+    broker.pause().await;
+    for name in ["ingestor", "aggregator"] {
+        let report = installation.readiness(name, 503).await;
+        assert!(report["dependencies"]["kafka"].is_string(), "{report}");
+    }
+    let frozen = stored(&installation).await.expect("a count");
+    broker.resume().await;
+    for name in ["ingestor", "aggregator"] {
+        installation.readiness(name, 200).await;
+    }
+    more_than(&installation, frozen).await;
+    withstood(&installation, &mut generator).await;
     for service in &mut services {
         assert!(service.is_running(), "{}", service.stderr());
     }
@@ -142,7 +185,7 @@ async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothin
     let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
     installation.set_up().await;
     let [mut ingestor, mut aggregator] = ["ingestor", "aggregator"].map(|name| installation.start(name));
-    let generator = installation.generator(&LOAD);
+    let mut generator = installation.generator(&LOAD);
     more_than(&installation, 1_000).await;
     server.pause().await;
     // Batches in flight now wait for a server that does not answer.
@@ -163,9 +206,7 @@ async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothin
     // What was abandoned is delivered again.
     server.resume().await;
     let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
-    let mut generator = generator;
-    let sent = finished(&mut generator).await;
-    installation.drained_and_exact(sent).await;
+    withstood(&installation, &mut generator).await;
 }
 
 /// Waits until the API answers totals of `events` events.

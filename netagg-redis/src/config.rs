@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use fred::types::config::{
-    Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, TcpConfig, UnresponsiveConfig,
+    ClusterDiscoveryPolicy, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig,
+    UnresponsiveConfig,
 };
 
 /// What comes before `://`, and what it stands for.
@@ -18,7 +19,8 @@ const COMMANDS: usize = 1_024;
 #[allow(clippy::exhaustive_structs)]
 pub struct RedisConfig {
     /// `redis://user:password@host:port/database`; `rediss` for TLS. With `-cluster` or `-sentinel` after the scheme,
-    /// more nodes follow as `?node=host:port&node=…`, and for Sentinel `&sentinelServiceName=…`.
+    /// more nodes follow as `?node=host:port&node=…`, and for Sentinel, whose nodes these are then,
+    /// `&sentinelServiceName=…`, and `&sentinelPassword=…` if they ask for one.
     pub url: String,
     /// How long one call may take.
     pub timeout: Duration,
@@ -56,7 +58,11 @@ impl RedisConfig {
         if !SCHEMES.contains(&scheme) {
             return Err(ConfigError { reason: "it does not start with one of the schemes".to_owned() });
         }
-        let config = Config::from_url(&self.url)?;
+        let mut config = Config::from_url(&self.url)?;
+        if let ServerConfig::Clustered { policy, .. } = &mut config.server {
+            // the nodes of the URL may be those that are away
+            *policy = ClusterDiscoveryPolicy::UseCache;
+        }
         // Redis is optional: the first connection is no more important than the next one
         Ok(Config { fail_fast: false, ..config })
     }

@@ -10,7 +10,8 @@
 //!
 //! [`postgres::database`], [`redis::url`] and [`kafka::brokers`] are shared by all tests of a process: take a fresh
 //! database, and fresh names of topics and groups from [`unique`]. A test of outages and crashes takes a server of its
-//! own: [`postgres::Server`], [`redis::Server`], [`kafka::Broker`]; these never come from the environment.
+//! own: [`postgres::Server`], [`redis::Server`] or [`redis::Cluster`] or [`redis::Sentinel`], [`kafka::Broker`]; these never
+//! come from the environment.
 //!
 //! Whatever is started ends with the test process, whether that passes, panics or is killed.
 

@@ -113,6 +113,10 @@ impl<R: Recipe> Server<R> {
         Ok(server)
     }
 
+    pub(crate) fn recipe(&self) -> &R {
+        &self.recipe
+    }
+
     /// The TCP port on this machine; it stays the same.
     pub(crate) fn port(&self) -> u16 {
         self.port.number

@@ -1,6 +1,8 @@
 //! `netagg-redis` against a real Redis.
 
+mod cluster;
 mod outages;
+mod sentinel;
 mod versions;
 
 use std::sync::Arc;
@@ -12,8 +14,6 @@ use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
 use netagg_core::testkit;
 use netagg_redis::{RedisCache, RedisConfig};
 use netagg_tests::{eventually, redis};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// How long anything may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,14 +52,9 @@ async fn hit(cache: &RedisCache, key: &CacheKey) -> Bytes {
     }
 }
 
-/// What the server at `url` answers to `command`.
-async fn command(url: &str, command: &str) -> String {
-    let address = url.strip_prefix("redis://").unwrap().trim_end_matches('/');
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    stream.write_all(format!("{command}\r\nQUIT\r\n").as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    answer.trim_end_matches("+OK\r\n").to_owned()
+/// What `server` answers to `command`.
+async fn command(server: &redis::Server, command: &str) -> String {
+    redis::ask(server.port(), command).await.unwrap()
 }
 
 #[tokio::test]

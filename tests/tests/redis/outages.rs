@@ -8,7 +8,7 @@ use netagg_tests::{eventually, redis};
 use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};
 
 /// Every call ends, and says that Redis is unavailable.
-async fn fails(cache: &RedisCache) {
+pub(super) async fn fails(cache: &RedisCache) {
     let key = key("totals", &["2025-10"]);
     let calls = async {
         // more than it takes until Redis is left alone
@@ -30,7 +30,7 @@ async fn fails(cache: &RedisCache) {
 }
 
 /// By and by everything works again.
-async fn works(cache: &RedisCache) {
+pub(super) async fn works(cache: &RedisCache) {
     let key = key("totals", &["2025-10"]);
     eventually(DEADLINE, "a fill and a hit", async || {
         let text = |error: Error| error.to_string();
@@ -84,10 +84,10 @@ async fn a_cache_can_begin_without_a_server() {
 #[tokio::test]
 async fn a_password_that_is_set_right_later_is_no_end() {
     let server = redis::Server::start().await;
-    command(&server.url(), "CONFIG SET requirepass secret").await;
+    command(&server, "CONFIG SET requirepass secret").await;
     let cache = RedisCache::new(at(&server.url())).unwrap();
     fails(&cache).await;
-    command(&server.url(), "AUTH secret\r\nCONFIG SET requirepass \"\"").await;
+    command(&server, "AUTH secret\r\nCONFIG SET requirepass \"\"").await;
     until_it_answers(&cache).await;
     works(&cache).await;
 }
@@ -99,13 +99,13 @@ async fn a_full_server_brings_no_old_answer_back() {
     let key = key("full", &["2025-10"]);
     cache.fill(miss(&cache, &key).await, "old".into(), TTL).await.unwrap();
     assert_eq!(hit(&cache, &key).await, "old");
-    command(&server.url(), "CONFIG SET maxmemory 1").await;
+    command(&server, "CONFIG SET maxmemory 1").await;
     cache.invalidate(&key.months).await.unwrap();
     for _ in 0..3 {
         let found = cache.lookup(&key).await;
         assert!(!matches!(found, Ok(Lookup::Hit(_))), "{found:?}");
     }
-    command(&server.url(), "CONFIG SET maxmemory 0").await;
+    command(&server, "CONFIG SET maxmemory 0").await;
     works(&cache).await;
     assert_ne!(cache.lookup(&key).await.unwrap(), Lookup::Hit("old".into()));
 }

@@ -1,0 +1,69 @@
+//! Servers that tell each other, and their clients, where the others are.
+
+use std::process::Command;
+
+use testcontainers::{ContainerRequest, GenericImage, ImageExt};
+
+use crate::keeper::Signals;
+use crate::port::Port;
+use crate::server::{self, Recipe};
+
+/// A server of a group.
+pub(super) type Member = server::Server<Redis>;
+
+/// Starts a member with these options; of a cluster, it has a second port for the others.
+pub(super) async fn start(options: &[&str], in_cluster: bool) -> Member {
+    let recipe = || Redis {
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        bus: in_cluster.then(Port::reserve),
+    };
+    server::Server::start(recipe).await.unwrap_or_else(|error| panic!("{error}"))
+}
+
+#[derive(Debug)]
+pub(super) struct Redis {
+    options: Vec<String>,
+    bus: Option<Port>,
+}
+
+impl Redis {
+    /// Its port for the other members.
+    pub(super) fn bus(&self) -> Option<u16> {
+        self.bus.as_ref().map(|port| port.number)
+    }
+
+    fn options(&self) -> Vec<String> {
+        // or else a replica that comes waits seconds for more of them
+        let mut options = ["--repl-diskless-sync-delay", "0"].map(str::to_owned).to_vec();
+        options.extend(self.options.iter().cloned());
+        if let Some(bus) = &self.bus {
+            options.extend(["--cluster-port".to_owned(), bus.number.to_string()]);
+        }
+        options
+    }
+}
+
+impl Recipe for Redis {
+    const NAME: &'static str = "redis";
+    const PORT: u16 = 6379;
+    const SIGNALS: Signals = Signals { stop: "TERM", crash: "KILL" };
+
+    fn container(&self, port: u16) -> ContainerRequest<GenericImage> {
+        let server = ["redis-server", "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
+        let command = server.map(str::to_owned).into_iter().chain([port.to_string()]).chain(self.options());
+        in_network_of_host(GenericImage::new("redis", "8").with_cmd(command))
+    }
+
+    fn native(&self, command: &mut Command) {
+        command.args(self.options());
+    }
+
+    async fn answers(&self, port: u16) -> Result<(), String> {
+        super::answers(port).await
+    }
+}
+
+/// An address that a member gives must be the same for the other members and for clients, in containers or not.
+pub(super) fn in_network_of_host(request: ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage> {
+    request.with_network("host")
+}

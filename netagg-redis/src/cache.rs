@@ -1,17 +1,20 @@
 //! The cache.
 
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::clients::{Client, Pool, WithOptions};
-use fred::interfaces::{ClientLike, KeysInterface};
+use fred::interfaces::{ClientLike, EventInterface, KeysInterface, LuaInterface};
 use fred::types::config::Options;
-use fred::types::{ConnectHandle, Expiration, SetOptions, Value};
+use fred::types::{ConnectHandle, Expiration, Value};
 use futures::future::try_join_all;
 use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
 use netagg_core::{BoxError, Error, Month};
+use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
 use crate::circuit::Circuit;
@@ -23,14 +26,37 @@ const REDIS: &str = "redis";
 /// How long a version is kept that nobody changes, in seconds. It may well go before its answers do: they become stale.
 const VERSION_SECONDS: i64 = 7 * 24 * 60 * 60;
 
+/// Gives the versions in KEYS, and the id of the history that they are part of. A version that is missing is made of
+/// ARGV\[1\], to be kept for ARGV\[2\] seconds: an evicted one must not leave a gap that looks the same before and after
+/// an invalidation.
+///
+/// A server begins a new history when it starts or is promoted, and so has another id from then on. It may have lost
+/// invalidations of the old one; with its id in their keys, no answers of before can be reached in any case. One script,
+/// so that versions and id are of one server, whatever redirects or reconnects a command.
+const VERSIONS: &str = r"
+local versions = redis.call('MGET', unpack(KEYS))
+for i, key in ipairs(KEYS) do
+  if not versions[i] then
+    versions[i] = ARGV[1]
+    redis.call('SET', key, versions[i], 'EX', ARGV[2])
+  end
+end
+versions[#KEYS + 1] = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
+return versions";
+
+/// After what pause a server is told again that could not be told.
+const REMINDER: Duration = Duration::from_millis(100);
+
 /// Answers in Redis.
 ///
 /// Each call ends within [`RedisConfig::timeout`]. While Redis does not answer, lookups and fills fail at once, except
 /// one now and then that tries; an invalidation always tries. Everything goes on by itself when Redis is back.
 pub struct RedisCache {
     pool: Pool,
-    connections: Vec<ConnectHandle>,
+    tasks: Vec<ConnectHandle>,
     circuit: Circuit,
+    /// Whether it has ever invalidated anything.
+    invalidates: Arc<AtomicBool>,
     config: RedisConfig,
 }
 
@@ -44,8 +70,10 @@ impl RedisCache {
         let (performance, connection) = (Some(config.performance()), Some(config.connection()));
         let size = config.connections.max(1);
         let pool = Pool::new(config.client()?, performance, connection, Some(RedisConfig::reconnect()), size)?;
-        let connections = pool.connect_pool();
-        Ok(Self { pool, connections, circuit: Circuit::default(), config })
+        let invalidates = Arc::<AtomicBool>::default();
+        let mut tasks = pool.connect_pool();
+        tasks.extend(pool.clients().iter().map(|client| tokio::spawn(remind(client.clone(), invalidates.clone()))));
+        Ok(Self { pool, tasks, circuit: Circuit::default(), invalidates, config })
     }
 
     /// Asks Redis for a sign of life, for readiness.
@@ -68,23 +96,16 @@ impl RedisCache {
         }
     }
 
-    /// Makes everything that was answered under the versions in `keys` unreachable.
     async fn outdate(&self, keys: Vec<String>) -> Result<(), Error> {
-        self.bounded(async |client| match renew(&client, keys.clone(), None).await {
-            // A server that is full takes nothing new; a version that is missing is as good as a new one.
-            Err(error) if error.details().starts_with("OOM") => client.del::<(), _>(keys).await,
-            renewed => renewed,
-        })
-        .await
+        self.invalidates.store(true, Ordering::Relaxed);
+        self.bounded(async |client| outdate(&client, keys).await).await
     }
 
     async fn bounded<T>(
         &self,
         call: impl AsyncFnOnce(WithOptions<Client>) -> Result<T, fred::error::Error>,
     ) -> Result<T, Error> {
-        let options = Options { fail_fast: true, ..Options::default() };
-        let called =
-            tokio::time::timeout(self.config.timeout, call(self.pool.next_connected().with_options(&options))).await;
+        let called = tokio::time::timeout(self.config.timeout, call(fail_fast(self.pool.next_connected()))).await;
         let result: Result<T, BoxError> = match called {
             Ok(result) => result.map_err(BoxError::from),
             Err(elapsed) => Err(elapsed.into()),
@@ -126,41 +147,56 @@ impl Cache for RedisCache {
     }
 }
 
-/// The versions of `months`, and of all months together. Those that are missing are made: an evicted one must not
-/// leave a gap that looks the same before and after an invalidation.
+/// A client whose commands do not wait for a connection.
+fn fail_fast(client: &Client) -> WithOptions<Client> {
+    client.with_options(&Options { fail_fast: true, ..Options::default() })
+}
+
+/// What the key of an answer from `months` holds besides its name: their versions, the one of all months together, and
+/// which server's they are.
 async fn versions(client: &WithOptions<Client>, months: &[Month]) -> Result<Vec<Bytes>, fred::error::Error> {
     let keys: Vec<_> =
         std::iter::once(key::ALL_MONTHS.to_owned()).chain(months.iter().map(|month| key::month(*month))).collect();
-    loop {
-        let found: Vec<Option<Bytes>> = client.mget(keys.clone()).await?;
-        let missing = keys.iter().zip(&found).filter(|(_, version)| version.is_none()).map(|(key, _)| key.clone());
-        let missing: Vec<_> = missing.collect();
-        if missing.is_empty() {
-            return Ok(found.into_iter().flatten().collect());
-        }
-        // of several readers the first one decides, so they are read again
-        renew(client, missing, Some(SetOptions::NX)).await?;
+    client.eval(VERSIONS, keys, vec![new_version(), VERSION_SECONDS.to_string()]).await
+}
+
+/// A text that is never used twice for a key.
+fn new_version() -> String {
+    Uuid::new_v4().simple().to_string()
+}
+
+/// Makes everything that was answered under the versions in `keys` unreachable.
+async fn outdate(client: &WithOptions<Client>, keys: Vec<String>) -> Result<(), fred::error::Error> {
+    let renewed = keys.iter().map(|key| {
+        let expires = Some(Expiration::EX(VERSION_SECONDS));
+        client.set::<(), _, _>(key, new_version(), expires, None, false)
+    });
+    // sent together, in one round trip
+    match try_join_all(renewed).await {
+        // A server that is full takes nothing new; a version that is missing is as good as a new one.
+        Err(error) if error.details().starts_with("OOM") => client.del(keys).await,
+        renewed => renewed.map(drop),
     }
 }
 
-/// Gives `keys` new versions.
-async fn renew(
-    client: &WithOptions<Client>,
-    keys: impl IntoIterator<Item = String>,
-    condition: Option<SetOptions>,
-) -> Result<(), fred::error::Error> {
-    let expires = || Some(Expiration::EX(VERSION_SECONDS));
-    let renewed = keys.into_iter().map(|key| {
-        let version = Uuid::new_v4().simple().to_string();
-        client.set::<Value, _, _>(key, version, expires(), condition.clone(), false)
-    });
-    // sent together, in one round trip
-    try_join_all(renewed).await.map(drop)
+/// Makes all answers stale whenever `client` is connected anew, once `invalidates` is set: a server that took over from
+/// another may not have heard of what that one was told last, while readers were with it already.
+async fn remind(client: Client, invalidates: Arc<AtomicBool>) -> Result<(), fred::error::Error> {
+    client.wait_for_connect().await?;
+    let mut reconnects = client.reconnect_rx();
+    let client = fail_fast(&client);
+    // how many there were does not matter
+    while !matches!(reconnects.recv().await, Err(RecvError::Closed)) {
+        while invalidates.load(Ordering::Relaxed) && outdate(&client, vec![key::ALL_MONTHS.to_owned()]).await.is_err() {
+            tokio::time::sleep(REMINDER).await;
+        }
+    }
+    Ok(())
 }
 
 impl Drop for RedisCache {
     fn drop(&mut self) {
-        self.connections.iter().for_each(ConnectHandle::abort);
+        self.tasks.iter().for_each(ConnectHandle::abort);
     }
 }
 

@@ -88,9 +88,10 @@ impl RedisConfig {
         }
     }
 
-    /// For ever, after 50 ms at first and every second in the end.
+    /// For ever, after 50 ms at first and every quarter of a second in the end: readers and the one who invalidates are
+    /// to be back at about the same time.
     pub(crate) fn reconnect() -> ReconnectPolicy {
-        ReconnectPolicy::new_exponential(0, 50, 1_000, 2)
+        ReconnectPolicy::new_exponential(0, 50, 250, 2)
     }
 
     /// The URL without user, password and parameters.

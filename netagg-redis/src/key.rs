@@ -1,9 +1,10 @@
 //! The keys in Redis.
 //!
 //! All begin with `netagg:1:`, where 1 is the version of this schema. A version key holds a random text that is never
-//! used twice; the key of an answer is a hash of its name and of the versions it was computed under. What was computed
-//! before a version changed lies under a key that nobody looks up any more, and no accident of Redis (an eviction, a
-//! flush, a restart from an old snapshot) can bring an old version back but that snapshot's own.
+//! used twice; the key of an answer is a hash of its name, of the versions it was computed under, and of the history that
+//! the server said they are part of. What was computed before a version changed lies under a key that nobody looks up any
+//! more, and no accident of Redis brings it back: an eviction or a flush leads to new versions, and a server that starts
+//! from an old snapshot, or takes over without the last versions of another, begins a new history.
 
 use std::fmt::Write;
 

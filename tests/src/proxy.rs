@@ -1,6 +1,7 @@
-//! A TCP proxy that can hold everything up, or cut every connection: a network that misbehaves.
+//! A TCP proxy that can slow or hold up everything, cut every connection, or lead elsewhere: a network that misbehaves.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
@@ -18,6 +19,9 @@ pub struct Proxy {
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
+    /// Where new connections lead.
+    target: u16,
+    delay: Duration,
     stalls: bool,
     /// Connections of an earlier one are closed.
     generation: u64,
@@ -31,12 +35,12 @@ impl Proxy {
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (state, states) = watch::channel(State { stalls: false, generation: 0 });
+        let (state, states) = watch::channel(State { target, delay: Duration::ZERO, stalls: false, generation: 0 });
         let mut accepting = JoinSet::new();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(forward(client, target, states.clone()));
+                connections.spawn(forward(client, states.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
@@ -54,19 +58,30 @@ impl Proxy {
         self.state.send_modify(|state| state.stalls = true);
     }
 
-    /// Ends [`Self::stall`]; what was held up passes.
+    /// Has everything take this much longer, each way.
+    pub fn slow(&self, delay: Duration) {
+        self.state.send_modify(|state| state.delay = delay);
+    }
+
+    /// Ends [`Self::stall`] and [`Self::slow`]; what was held up passes.
     pub fn pass(&self) {
-        self.state.send_modify(|state| state.stalls = false);
+        self.state.send_modify(|state| (state.stalls, state.delay) = (false, Duration::ZERO));
     }
 
     /// Closes every connection; new ones pass.
     pub fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }
+
+    /// Closes every connection; new ones lead to `target`.
+    pub fn lead_to(&self, target: u16) {
+        self.state.send_modify(|state| state.target = target);
+        self.cut();
+    }
 }
 
-async fn forward(client: TcpStream, target: u16, mut states: watch::Receiver<State>) {
-    let generation = states.borrow().generation;
+async fn forward(client: TcpStream, mut states: watch::Receiver<State>) {
+    let State { target, generation, .. } = *states.borrow();
     let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], target))).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
@@ -80,6 +95,8 @@ async fn forward(client: TcpStream, target: u16, mut states: watch::Receiver<Sta
 async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut states: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
+        let delay = states.borrow().delay;
+        tokio::time::sleep(delay).await;
         if states.wait_for(|state| !state.stalls).await.is_err() || to.write_all(&buffer[..bytes]).await.is_err() {
             return;
         }

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use netagg_core::ports::Cache;
+use netagg_core::ports::{Cache, Lookup};
 use netagg_core::testkit;
 use netagg_redis::RedisCache;
-use netagg_tests::redis;
+use netagg_tests::{eventually, redis};
 
 use super::outages::{fails, works};
-use super::{TTL, at, cache, key, miss};
+use super::{DEADLINE, TTL, at, cache, key, miss, until_it_answers};
 
 /// Where the versions are.
 const VERSIONS: &str = "netagg:1:{version}:all";
@@ -55,8 +55,16 @@ async fn a_replica_takes_over_from_a_master_that_dies() {
     // By this node alone, so that the others are known from it, and by nothing else when it is gone.
     let cache = RedisCache::new(at(&format!("redis-cluster://127.0.0.1:{master}"))).unwrap();
     works(&cache).await;
+    let key = key("totals", &["2025-10"]);
+    let answer = cache.lookup(&key).await.unwrap();
+    assert!(matches!(answer, Lookup::Hit(_)), "{answer:?}");
     cluster.crash(master).await;
     fails(&cache).await;
+    until_it_answers(&cache).await;
+    // The successor may have lost an invalidation, so that nothing counts that was answered before.
+    let found =
+        eventually(DEADLINE, "a lookup", async || cache.lookup(&key).await.map_err(|error| error.to_string())).await;
+    assert!(matches!(found, Lookup::Miss(_)), "{found:?}");
     works(&cache).await;
     assert_ne!(cluster.master_of(VERSIONS).await.unwrap(), master);
     // It comes back as a replica.

@@ -3,6 +3,7 @@
 use netagg_core::Error;
 use netagg_core::ports::{Cache, CacheTicket, Lookup};
 use netagg_redis::RedisCache;
+use netagg_tests::proxy::Proxy;
 use netagg_tests::{eventually, redis};
 
 use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};
@@ -108,4 +109,23 @@ async fn a_full_server_brings_no_old_answer_back() {
     command(&server, "CONFIG SET maxmemory 0").await;
     works(&cache).await;
     assert_ne!(cache.lookup(&key).await.unwrap(), Lookup::Hit("old".into()));
+}
+
+#[tokio::test]
+async fn who_takes_over_is_told_what_the_server_before_was_told() {
+    let (former, successor) = tokio::join!(redis::Server::start(), redis::Server::start());
+    let proxy = Proxy::start(former.port()).await;
+    let writer = cache(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    let reader = cache(&successor.url()).await;
+    let key = key("totals", &["2025-10"]);
+    reader.fill(miss(&reader, &key).await, "old".into(), TTL).await.unwrap();
+    // The writer has not noticed yet that readers have gone to another server.
+    writer.invalidate(&key.months).await.unwrap();
+    assert_eq!(hit(&reader, &key).await, "old");
+    proxy.lead_to(successor.port());
+    eventually(DEADLINE, "the reader misses", async || match reader.lookup(&key).await.unwrap() {
+        Lookup::Miss(_) => Ok(()),
+        found => Err(format!("{found:?}")),
+    })
+    .await;
 }

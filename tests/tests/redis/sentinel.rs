@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use netagg_core::ports::{Cache, Lookup};
 use netagg_core::testkit;
 use netagg_redis::RedisCache;
 use netagg_tests::{eventually, redis};
 
 use super::outages::{fails, works};
-use super::{DEADLINE, at, cache};
+use super::{DEADLINE, TTL, at, cache, hit, key, miss};
 
 #[tokio::test]
 async fn it_conforms_behind_sentinel() {
@@ -47,4 +48,28 @@ async fn until_another_is_master(sentinel: &redis::Sentinel, master: u16) -> u16
         other => Ok(other),
     })
     .await
+}
+
+#[tokio::test]
+async fn an_invalidation_that_the_new_master_never_heard_of_stands() {
+    let sentinel = redis::Sentinel::start().await;
+    let cache = cache(&sentinel.url()).await;
+    let key = key("totals", &["2025-10"]);
+    cache.fill(miss(&cache, &key).await, "old".into(), TTL).await.unwrap();
+    assert_eq!(hit(&cache, &key).await, "old");
+    let (master, replica) = (sentinel.master().await, sentinel.replica().await);
+    assert_eq!(sentinel.ask(master, "WAIT 1 0").await.unwrap(), ":1\r\n", "the replica has the answer");
+
+    // From now on the replica hears nothing: its master is somebody who does not exist.
+    assert_eq!(sentinel.ask(replica, "REPLICAOF 127.0.0.1 1").await.unwrap(), "+OK\r\n");
+    cache.invalidate(&key.months).await.unwrap();
+    sentinel.crash_master().await;
+    assert_eq!(until_another_is_master(&sentinel, master).await, replica);
+    assert!(
+        !sentinel.ask(replica, "KEYS netagg:1:answer:*").await.unwrap().starts_with("*0"),
+        "it still has the answer"
+    );
+    let found =
+        eventually(DEADLINE, "a lookup", async || cache.lookup(&key).await.map_err(|error| error.to_string())).await;
+    assert!(matches!(found, Lookup::Miss(_)), "{found:?}");
 }

@@ -86,3 +86,20 @@ async fn sizes_and_times_are_bounded() {
         assert!(left.trim().trim_start_matches(':').parse::<i64>().unwrap() > 0, "{left}");
     }
 }
+
+#[tokio::test]
+async fn a_server_that_starts_from_an_old_snapshot_brings_nothing_back() {
+    let server = redis::Server::start().await;
+    let cache = cache(&server.url()).await;
+    let key = key("totals", &["2025-10"]);
+    cache.fill(miss(&cache, &key).await, OLD, TTL).await.unwrap();
+    command(&server, "SAVE").await;
+    cache.invalidate(&key.months).await.unwrap();
+    server.crash().await;
+    server.start_again().await;
+    let kept = command(&server, "DBSIZE").await;
+    assert_eq!(kept, ":3\r\n", "an answer and two versions");
+    // its own: another one's would tell the server
+    let reader = super::cache(&server.url()).await;
+    miss(&reader, &key).await;
+}

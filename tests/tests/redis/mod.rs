@@ -3,6 +3,7 @@
 mod cluster;
 mod outages;
 mod sentinel;
+mod service;
 mod versions;
 
 use std::sync::Arc;
@@ -66,4 +67,14 @@ async fn it_conforms() {
         Arc::new(cache(&format!("{}/{number}", server.url().trim_end_matches('/'))).await)
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_user_with_few_rights_is_enough() {
+    let server = redis::Server::start().await;
+    let rights = "~netagg:* +get +set +del +mget +eval +info +ping";
+    assert_eq!(command(&server, &format!("ACL SETUSER netagg on >secret {rights}")).await, "+OK\r\n");
+    let cache = cache(&server.url().replace("redis://", "redis://netagg:secret@")).await;
+    outages::works(&cache).await;
+    cache.invalidate_all().await.unwrap();
 }

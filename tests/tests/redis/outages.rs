@@ -1,8 +1,10 @@
 //! Redis goes away and comes back.
 
+use std::time::Duration;
+
 use netagg_core::Error;
 use netagg_core::ports::{Cache, CacheTicket, Lookup};
-use netagg_redis::RedisCache;
+use netagg_redis::{RedisCache, RedisConfig};
 use netagg_tests::proxy::Proxy;
 use netagg_tests::{eventually, redis};
 
@@ -109,6 +111,54 @@ async fn a_full_server_brings_no_old_answer_back() {
     command(&server, "CONFIG SET maxmemory 0").await;
     works(&cache).await;
     assert_ne!(cache.lookup(&key).await.unwrap(), Lookup::Hit("old".into()));
+}
+
+#[tokio::test]
+async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys() {
+    let server = redis::Server::start().await;
+    let proxy = Proxy::start(server.port()).await;
+    let cache = RedisCache::new(at(&format!("redis://127.0.0.1:{}", proxy.port()))).unwrap();
+    works(&cache).await;
+    // Slow, and quick enough.
+    proxy.slow(Duration::from_millis(5));
+    works(&cache).await;
+    // Beyond what a call may take.
+    proxy.slow(Duration::from_millis(300));
+    fails(&cache).await;
+    proxy.pass();
+    works(&cache).await;
+    let keys: Vec<_> = (0..100).map(|number| key(&number.to_string(), &["2025-10"])).collect();
+    for key in &keys {
+        cache.fill(miss(&cache, key).await, key.name.clone().into(), TTL).await.unwrap();
+    }
+    proxy.slow(Duration::from_millis(60));
+    let late = futures::future::join_all(keys.iter().map(|key| cache.lookup(key))).await;
+    assert!(late.iter().any(Result::is_err), "it was too slow for some");
+    proxy.pass();
+    works(&cache).await;
+    for key in &keys {
+        let Lookup::Miss(ticket) = cache.lookup(key).await.unwrap() else { panic!("{key:?} is outdated") };
+        cache.fill(ticket, key.name.clone().into(), TTL).await.unwrap();
+        assert_eq!(hit(&cache, key).await, key.name);
+    }
+}
+
+#[tokio::test]
+async fn after_a_few_failures_nobody_waits_for_a_server_that_hangs() {
+    let server = redis::Server::start().await;
+    let cache = RedisCache::new(RedisConfig { timeout: Duration::from_secs(1), ..at(&server.url()) }).unwrap();
+    works(&cache).await;
+    server.pause().await;
+    let key = key("totals", &["2025-10"]);
+    let calls = async {
+        for _ in 0..1_000 {
+            cache.lookup(&key).await.unwrap_err();
+            cache.fill(CacheTicket::new("netagg:1:answer:none"), "answer".into(), TTL).await.unwrap_err();
+        }
+    };
+    tokio::time::timeout(DEADLINE, calls).await.expect("not the half hour that it takes if each call waits");
+    server.resume().await;
+    works(&cache).await;
 }
 
 #[tokio::test]

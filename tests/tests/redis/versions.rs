@@ -88,6 +88,22 @@ async fn sizes_and_times_are_bounded() {
 }
 
 #[tokio::test]
+async fn every_key_names_its_schema() {
+    let server = redis::Server::start().await;
+    let cache = cache(&server.url()).await;
+    for months in [&["2025-09", "2025-10"][..], &[]] {
+        cache.fill(miss(&cache, &key("totals", months)).await, OLD, TTL).await.unwrap();
+    }
+    cache.invalidate(&["2025-11".parse().unwrap()]).await.unwrap();
+    cache.invalidate_all().await.unwrap();
+    let keys = command(&server, "KEYS *").await;
+    // the answer begins with their number, and each with its length
+    let keys: Vec<_> = keys.lines().skip(1).filter(|line| !line.starts_with('$')).collect();
+    assert_eq!(keys.len(), 2 + 4, "two answers and four versions: {keys:?}");
+    assert!(keys.iter().all(|key| key.starts_with("netagg:1:")), "{keys:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_starts_from_an_old_snapshot_brings_nothing_back() {
     let server = redis::Server::start().await;
     let cache = cache(&server.url()).await;

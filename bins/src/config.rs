@@ -168,13 +168,18 @@ pub fn redis(variables: &mut Variables) -> RedisConfig {
     let url = variables.optional_text(
         "REDIS_URL",
         "",
-        "redis://…, rediss://…, redis-cluster://…, redis-sentinel://…; wins over both",
+        "redis://…, redis-cluster://…?node=…, redis-sentinel://…?node=…&sentinelServiceName=…, rediss… for TLS; wins over \
+         both",
     );
     match url.as_deref().map(RedisConfig::from_url) {
         None => RedisConfig::at(&host, port),
         Some(Ok(config)) => config,
         Some(Err(_)) => {
-            variables.problem(Problem::secret("REDIS_URL", "redis://user:password@host:port/database, or rediss://…"));
+            variables.problem(Problem::secret(
+                "REDIS_URL",
+                "redis://user:password@host:port/database, redis-cluster://…, \
+                 redis-sentinel://…?sentinelServiceName=…, or the same with rediss for TLS",
+            ));
             RedisConfig::default()
         }
     }

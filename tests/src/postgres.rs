@@ -12,7 +12,7 @@ use crate::shared::{self, Shared};
 
 const VARIABLE: &str = "NETAGG_TEST_POSTGRES_URL";
 
-/// A fresh, empty database on the shared server.
+/// A database of the test's own on the shared server.
 #[derive(Debug)]
 pub struct Database {
     url: String,
@@ -33,6 +33,18 @@ impl Database {
 /// # Panics
 /// When no server can be had.
 pub async fn database() -> Database {
+    database_from("template1").await
+}
+
+/// A copy of a database on the shared server that nobody is connected to, to be had as a fresh one is.
+///
+/// # Panics
+/// When none can be had.
+pub async fn copy_of(url: &str) -> Database {
+    database_from(name_in(url)).await
+}
+
+async fn database_from(template: &str) -> Database {
     static SERVER: Shared<SharedServer> = Shared::new();
     let server = shared::get(&SERVER, SharedServer::find).await;
     let name = crate::unique("test");
@@ -40,14 +52,15 @@ pub async fn database() -> Database {
         SharedServer::Given(url) => (url.clone(), true),
         SharedServer::Started(server) => (url(server.port()), false),
     };
-    execute(&server, &format!(r#"CREATE DATABASE "{name}""#)).await.unwrap_or_else(|error| panic!("{error}"));
+    let creating = format!(r#"CREATE DATABASE "{name}" TEMPLATE "{template}""#);
+    execute(&server, &creating).await.unwrap_or_else(|error| panic!("{error}"));
     Database { url: with_database(&server, &name), drop_from: outlives_us.then_some(server) }
 }
 
 impl Drop for Database {
     fn drop(&mut self) {
         let Some(server) = self.drop_from.take() else { return };
-        let name = self.url.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default().to_owned();
+        let name = name_in(&self.url).to_owned();
         // a runtime of its own: the test's may be the one that drops this value
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
@@ -56,6 +69,11 @@ impl Drop for Database {
         // best effort: the server is somebody else's
         let _ = dropping.join();
     }
+}
+
+/// The database that an address names.
+fn name_in(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or_default().split('?').next().unwrap_or_default()
 }
 
 enum SharedServer {

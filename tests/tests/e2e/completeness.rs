@@ -6,22 +6,9 @@ use netagg_core::Timestamp;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_tests::eventually;
 
-use super::installation::{Installation, PATIENCE, figure};
+use super::installation::{Installation, PATIENCE};
 
 const RANGE: &str = "granularity=DAY&from=2020-01-01&to=2029-12-28";
-
-/// Sends events and waits until they are stored; how many there were.
-async fn send(installation: &Installation) -> i64 {
-    let load = [
-        ("GENERATOR_EVENTS_PER_SEC", "2000"),
-        ("GENERATOR_DURATION", "2s"),
-        ("GENERATOR_VERIFY_INTERVAL", "500ms"),
-        ("GENERATOR_INVALID_RATE", "0.05"),
-    ];
-    let mut generator = installation.generator(&load);
-    assert_eq!(generator.code(PATIENCE).await, 0, "{}", generator.stderr());
-    figure(&generator.stdout(), "events_sent").parse().expect("a number")
-}
 
 /// How many events an answer counts, and up to which instant it says that these are all.
 async fn totals(installation: &Installation, tz: &str) -> Result<(i64, Option<Timestamp>), String> {
@@ -56,7 +43,7 @@ async fn totals_tell_how_complete_they_are() {
     for service in ["ingestor", "aggregator", "api"] {
         installation.readiness(service, 200).await;
     }
-    let sent = send(&installation).await;
+    let sent = installation.load().await;
     let first = SystemClock.now();
     assert_eq!(complete(&installation, "UTC", first).await, sent);
     // With nothing to do it goes on all the same.
@@ -66,7 +53,7 @@ async fn totals_tell_how_complete_they_are() {
     aggregator.terminate();
     assert_eq!(aggregator.code(Duration::from_secs(30)).await, 0);
     let stopped = SystemClock.now();
-    let sent = sent + send(&installation).await;
+    let sent = sent + installation.load().await;
     let second = SystemClock.now();
     complete(&installation, "Asia/Kathmandu", second).await;
     let (counted, through) = totals(&installation, "UTC").await.expect("an answer");

@@ -120,6 +120,19 @@ impl Installation {
         Process::start("generator", [""; 0], all)
     }
 
+    /// Sends events, with duplicates and invalid messages among them, and waits until they are stored; how many there were.
+    pub(super) async fn load(&self) -> i64 {
+        let load = [
+            ("GENERATOR_EVENTS_PER_SEC", "2000"),
+            ("GENERATOR_DURATION", "2s"),
+            ("GENERATOR_VERIFY_INTERVAL", "500ms"),
+            ("GENERATOR_INVALID_RATE", "0.05"),
+        ];
+        let mut generator = self.generator(&load);
+        assert_eq!(generator.code(PATIENCE).await, 0, "{}", generator.stderr());
+        figure(&generator.stdout(), "events_sent").parse().expect("a number")
+    }
+
     /// The body and status of a path on a service's ops port.
     pub(super) async fn ops(&self, service: &str, path: &str) -> Result<(u16, String), String> {
         let port = self.variable(&format!("PPROF_PORT_{}", service.to_uppercase()));

@@ -4,6 +4,7 @@ mod abandoned;
 mod administration;
 mod adversary;
 mod audit;
+mod backup;
 mod bad_input;
 mod completeness;
 mod configuration;

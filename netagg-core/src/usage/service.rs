@@ -394,6 +394,7 @@ impl UsageService {
         };
         // The ticket names the versions that the lookup saw: who joins gets nothing older than a hit would be.
         let flight = ticket.key().to_owned();
+        let mut loaded = None;
         let bytes = self
             .flights
             .join(&flight, async {
@@ -402,10 +403,14 @@ impl UsageService {
                 if let Err(error) = cache.fill(ticket, bytes.clone(), ttl(&answer)).await {
                     tracing::debug!(%error, "the cache cannot be filled");
                 }
+                loaded = Some(answer);
                 Ok(bytes)
             })
             .await?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::internal("cache", error))
+        match loaded {
+            Some(answer) => Ok(answer),
+            None => serde_json::from_slice(&bytes).map_err(|error| Error::internal("cache", error)),
+        }
     }
 }
 

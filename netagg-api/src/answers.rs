@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc};
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
+use crate::turns::Turns;
 
 /// What a stream has in memory: a chunk that is being taken, and the next one.
 pub(crate) const STREAM_BYTES: usize = 2 * MAX_CHUNK_BYTES as usize;
@@ -23,7 +24,7 @@ pub(crate) const STREAM_BYTES: usize = 2 * MAX_CHUNK_BYTES as usize;
 #[derive(Clone, Debug)]
 pub(crate) struct Answers {
     service: Arc<UsageService>,
-    requests: Arc<Semaphore>,
+    turns: Turns,
     exports: Arc<Semaphore>,
     turn_timeout: Duration,
     timeout: Duration,
@@ -55,7 +56,7 @@ impl Answers {
     pub(crate) fn new(service: Arc<UsageService>, limits: &ApiLimits) -> Self {
         Self {
             service,
-            requests: Arc::new(Semaphore::new(limits.max_requests)),
+            turns: Turns::new(limits.max_requests),
             exports: Arc::new(Semaphore::new(limits.max_exports)),
             turn_timeout: limits.turn_timeout,
             timeout: limits.request_timeout,
@@ -91,7 +92,8 @@ impl Answers {
                     break;
                 }
                 next = tokio::select! {
-                    next = answers.next_chunk(chunks.try_next()) => next,
+                    // Without a turn: to break off what has begun would be to begin anew.
+                    next = answers.bounded(chunks.try_next()) => next,
                     // Nobody waits for it any more, so the store is not to work on it either.
                     () = sender.closed() => break,
                 };
@@ -157,19 +159,8 @@ impl Answers {
 
     /// A question is answered soon or not at all.
     async fn in_turn<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-        let Ok(_turn) = tokio::time::timeout(self.turn_timeout, self.requests.acquire()).await else {
-            return Err(overloaded());
-        };
+        let _turn = self.turns.take(self.turn_timeout).await.ok_or_else(overloaded)?;
         self.bounded(answer).await
-    }
-
-    /// An export that has begun waits: to break it off would be to begin anew.
-    async fn next_chunk<T>(&self, chunk: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
-        let in_turn = async {
-            let _turn = self.requests.acquire().await;
-            chunk.await
-        };
-        self.bounded(in_turn).await
     }
 
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {

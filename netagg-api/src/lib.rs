@@ -11,6 +11,7 @@ mod protection;
 pub mod proto;
 mod room;
 mod tls;
+mod turns;
 
 pub use grpc::serve_grpc;
 pub use http::{router, serve_http, serve_router};

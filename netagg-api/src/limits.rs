@@ -9,12 +9,11 @@ use std::time::Duration;
 pub struct ApiLimits {
     /// The most connections at a time; further ones wait to be accepted.
     pub max_connections: usize,
-    /// The most requests answered at a time; further ones wait for their turn.
+    /// The most requests answered at a time; further ones wait for their turn, the newest next.
     pub max_requests: usize,
-    /// How long a request waits for its turn before it is told to come again. Short: under a load that lasts, a queue
-    /// gives nobody an answer sooner, and everybody one later.
+    /// How long a request waits for its turn before it is told to come again.
     pub turn_timeout: Duration,
-    /// The most exports and streams at a time; a further one is told to come again.
+    /// The most exports and streams at a time, beside those requests; a further one is told to come again.
     pub max_exports: usize,
     /// The most bytes of answers that clients have not taken yet; one connection may use a quarter of it. Beyond it the
     /// answer is to come again.
@@ -38,7 +37,7 @@ impl Default for ApiLimits {
         Self {
             max_connections: 1_024,
             max_requests: 64,
-            turn_timeout: Duration::from_millis(50),
+            turn_timeout: Duration::from_millis(200),
             max_exports: 16,
             max_untaken_bytes: 48 << 20,
             max_head_bytes: 32 * 1_024,

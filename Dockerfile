@@ -5,8 +5,6 @@ FROM rust:1.95-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ libssl-dev make pkg-config zlib1g-dev \
  && rm -rf /var/lib/apt/lists/*
-# without line tables the programs are a fraction of their size; profiles still name functions
-ENV CARGO_PROFILE_RELEASE_DEBUG=false
 WORKDIR /src
 COPY . .
 # Registry and target folder stay with the builder: a change of our code does not compile the dependencies again. Ours is

@@ -2,18 +2,14 @@
 
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::http::{HeaderName, HeaderValue, Method, Response, header};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 /// How long a browser remembers what it was allowed.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3_600);
 
 /// An answer is data: it is neither run nor framed, nor taken for another type than it says.
-pub(super) async fn contained(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+pub(super) fn contained<B>(mut response: Response<B>) -> Response<B> {
     for (name, value) in [
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
@@ -26,8 +22,7 @@ pub(super) async fn contained(request: Request, next: Next) -> Response {
 }
 
 /// Once a browser has been answered over TLS it asks no other way for a year.
-pub(super) async fn encrypted(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
+pub(super) fn encrypted<B>(mut response: Response<B>) -> Response<B> {
     let a_year = HeaderValue::from_static("max-age=31536000");
     response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, a_year);
     response

@@ -22,10 +22,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use netagg_core::usage::UsageService;
+use tower::util::MapResponseLayer;
 use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::SizeAbove;
-use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::answers::{Answers, STREAM_BYTES, overloaded};
@@ -52,8 +53,9 @@ const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 /// hold here; those of connections are the server's.
 pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiLimits) -> Router {
     let (router, api) = OpenApiRouter::with_openapi(openapi::description())
-        .routes(routes!(usage::detail))
-        .routes(routes!(usage::user_aggregates))
+        .routes(routes!(usage::detail).layer(from_fn(with_room)))
+        .routes(routes!(usage::user_aggregates).layer(from_fn(with_room)))
+        // What is kept has its room already, and is written once for all.
         .routes(routes!(usage::aggregates))
         .split_for_parts();
     let router = router
@@ -66,14 +68,13 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
         .merge(openapi::router(api))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(limits.clone(), bounded))
-        .layer(from_fn(with_room))
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
-        .layer(from_fn(browsers::contained))
+        .layer(MapResponseLayer::new(browsers::contained))
         .layer(from_fn(timed))
         .with_state(Api { answers: Answers::new(service, limits), totals: Kept::new() });
     let router = match protection.tls() {
-        Some(_) => router.layer(from_fn(browsers::encrypted)),
+        Some(_) => router.layer(MapResponseLayer::new(browsers::encrypted)),
         None => router,
     };
     // It answers every OPTIONS: not asked for, it is not there.

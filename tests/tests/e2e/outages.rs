@@ -72,7 +72,7 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
     let mut services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
     for name in ["ingestor", "aggregator", "api"] {
         let report = installation.readiness(name, 503).await;
-        assert!(report["dependencies"]["postgres"].is_string(), "{report}");
+        assert!(report["dependencies"]["postgres"].is_string() && report["since"]["postgres"].is_string(), "{report}");
         assert_eq!(installation.ops(name, "/healthz").await.expect("alive").0, 200);
     }
     server.start_again().await;

@@ -30,7 +30,7 @@ pub enum KeysCommand {
         /// What it may ask about, detail:read or aggregates:read; may be repeated
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<Scope>,
-        /// The only user it may ask about; any without it
+        /// The only user whose own data it may ask about; any without it
         #[arg(long, value_name = "USER")]
         user_id: Option<UserId>,
         /// How often it may ask, such as 100/s, 600/m or 10000/h; API_RATE_LIMIT without it

@@ -106,6 +106,10 @@ impl AsRef<[u8]> for Kept {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
+
+    use axum::body::Body;
+
     use super::*;
 
     #[test]
@@ -123,6 +127,22 @@ mod tests {
             assert!(room.take(16 * UNIT_BYTES).is_none(), "more than a quarter");
             assert!(room.take(16 * UNIT_BYTES - 1).is_some(), "nothing is left taken");
         }
+    }
+
+    #[tokio::test]
+    async fn the_last_bytes_keep_the_place_when_the_body_is_gone() {
+        let room = Room::new(4 * UNIT_BYTES);
+        let mut answer = Response::new(Body::from("answer"));
+        answer.extensions_mut().insert(room.take(0).expect("a place"));
+        let mut body = in_place(answer).into_body();
+        assert_eq!(body.size_hint().exact(), Some(6));
+        let frame = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.expect("a frame").expect("no error");
+        let bytes = frame.into_data().expect("data");
+        drop(body);
+        assert!(room.take(0).is_none(), "they are not on their way yet");
+        assert_eq!(bytes, "answer");
+        drop(bytes);
+        assert!(room.take(0).is_some());
     }
 
     #[test]

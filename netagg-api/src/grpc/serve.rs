@@ -95,11 +95,15 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
 
 /// Has health tell whether questions can be answered, found out by asking now and then.
 async fn watch(service: Arc<UsageService>, protection: Protection, health: HealthReporter) {
+    let mut told = None;
     loop {
         let asked = tokio::time::timeout(CHECK_TIMEOUT, service.check()).await;
         let can_answer = matches!(asked, Ok(Ok(()))) && protection.check().is_ok();
         let status = if can_answer { ServingStatus::Serving } else { ServingStatus::NotServing };
-        health.set_service_status(USAGE, status).await;
+        // Whoever watches is told of changes alone.
+        if told.replace(status) != Some(status) {
+            health.set_service_status(USAGE, status).await;
+        }
         tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }

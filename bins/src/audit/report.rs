@@ -55,7 +55,8 @@ pub(super) fn print(findings: &Findings) {
     println!();
     match findings.verdict() {
         Verdict::Equal => {
-            println!("Equal: the totals are the sums over the events, and every record is accounted for.")
+            let known = if findings.broker_silence.is_some() { " that the database knows of" } else { "" };
+            println!("Equal: the totals are the sums over the events, and every record{known} is accounted for.");
         }
         Verdict::Different => {
             println!("DIFFERENT.");

@@ -178,7 +178,15 @@ impl Tokens {
 
     /// Reads the keys again and again until `shutdown`.
     pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
-        let read = || async { IssuerKeys::parse(&self.issuer.keys.read().await?) };
+        let read = || async {
+            let known = IssuerKeys::parse(&self.issuer.keys.read().await?)?;
+            if known.keys.is_empty() {
+                tracing::warn!(
+                    "the issuer publishes no key for RS256 (from 2,048 bits), ES256 or EdDSA: no token is good"
+                );
+            }
+            Ok(known)
+        };
         self.known.keep_up(shutdown, read).await;
     }
 }

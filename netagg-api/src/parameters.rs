@@ -46,13 +46,14 @@ impl Parameters {
         let limit = self.optional("limit", &format!("an integer from 1 to {MAX_LIMIT}"));
         let event_type = self.optional("type", EventType::ACCEPTED);
         let request = || -> Result<_, Wrong> {
+            // What is wrong and no part of what the others are checked by is left out of that. A cursor is of its type.
+            let cursor = if event_type.is_ok() { cursor.unwrap_or_default() } else { None };
             Ok(DetailRequest {
                 user_id: user_id?,
                 from: from?,
                 to: to?,
-                event_type: event_type?,
-                cursor: cursor?.map(|CursorText(text)| text),
-                // Which is no part of what the others are checked by.
+                event_type: event_type.unwrap_or_default(),
+                cursor: cursor.map(|CursorText(text)| text),
                 limit: limit.unwrap_or_default().map(|Limit(limit)| limit),
             })
         };
@@ -86,9 +87,11 @@ impl Parameters {
         let to = self.optional("to", DATE);
         let event_type = self.optional("type", EventType::ACCEPTED);
         let zone = self.optional("tz", Zone::ACCEPTED);
-        let (granularity, from, to, zone) = (granularity?, from?, to?, zone?.unwrap_or(Zone::UTC));
-        // Which is no part of what the others are checked by.
-        Ok(AggregatesRequest { granularity, from, to, event_type: event_type.unwrap_or_default(), zone })
+        let (granularity, from, to) = (granularity?, from?, to?);
+        // What is wrong and no part of what the others are checked by is left out of that; nor is a zone, if they are given.
+        let zone = if from.is_some() && to.is_some() { zone.unwrap_or_default() } else { zone? };
+        let (event_type, zone) = (event_type.unwrap_or_default(), zone.unwrap_or(Zone::UTC));
+        Ok(AggregatesRequest { granularity, from, to, event_type, zone })
     }
 
     /// `request`, unless it makes no sense or anything is wrong with its parameters: both are told at once.

@@ -251,7 +251,11 @@ async fn every_wrong_parameter_is_named() {
         (detail("limit=0&from=x&to=&type=y&who=me&who=me"), vec!["to", "who", "from", "limit", "type"]),
         // What is wrong by itself and what makes no sense together.
         (detail("limit=0&cursor=next&from=x"), vec!["from", "cursor", "limit"]),
-        (detail("limit=0&cursor=next&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"), vec!["cursor", "limit"]),
+        (
+            detail("limit=0&cursor=next&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"),
+            vec!["cursor", "limit", "from"],
+        ),
+        (detail("type=x&cursor=AQ&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"), vec!["cursor", "type", "from"]),
         (detail("limit=0&who=me&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"), vec!["who", "limit", "from"]),
         (totals("type=SMS&from=2025-10-21&to=2025-10-20"), vec!["type", "from"]),
         ("/api/v1/aggregates".to_owned(), vec!["granularity"]),
@@ -273,6 +277,7 @@ async fn every_wrong_parameter_is_named() {
         (totals("tz="), vec!["tz"]),
         (totals("tz=europe/moscow"), vec!["tz"]),
         (totals("tz=%2B03:00"), vec!["tz"]),
+        (totals("tz=Mars/Olympus&from=2025-10-21&to=2025-10-20"), vec!["tz", "from"]),
         (totals("tz=Europe/Moscow&from=2025-07-01&to=2025-10-02"), vec!["from"]),
         (detail("tz=Europe/Moscow"), vec!["tz"]),
         ("/api/v1/users//aggregates?granularity=DAY".to_owned(), vec!["user_id"]),
@@ -307,6 +312,8 @@ async fn every_wrong_parameter_is_named() {
     // However much is wrong, the answer stays small.
     let many: String = (0..800).map(|n| format!("&p{n}=1")).collect();
     assert_eq!(get(servers.http, &detail(&many)).await.wrong_parameters().len(), 16);
+    let cut = format!("{}…", "x".repeat(40));
+    assert_eq!(get(servers.http, &detail(&"x".repeat(5_000))).await.wrong_parameters(), [cut]);
 }
 
 #[tokio::test]

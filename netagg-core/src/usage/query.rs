@@ -176,12 +176,15 @@ impl InvalidParameter {
 
     /// The parameter `name`, given as `found`.
     pub fn new(name: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
-        let mut found = found.into();
-        if let Some((cut, _)) = found.char_indices().nth(Self::MAX_FOUND) {
-            found.truncate(cut);
-            found.push('…');
-        }
-        Self { name: name.into(), found, accepted: accepted.into() }
+        let cut = |mut text: String| {
+            if let Some((end, _)) = text.char_indices().nth(Self::MAX_FOUND) {
+                text.truncate(end);
+                text.push('…');
+            }
+            text
+        };
+        // An unknown parameter is named as it is given, too.
+        Self { name: cut(name.into()), found: cut(found.into()), accepted: accepted.into() }
     }
 }
 

@@ -118,7 +118,7 @@ async fn method_not_allowed(method: Method) -> Response {
     Problem::method_not_allowed(&method).into_response()
 }
 
-/// Refuses what is too large before anything looks at it.
+/// Refuses what is too large, or addressed in two ways, before anything looks at it.
 async fn bounded(State(limits): State<ApiLimits>, request: Request, next: Next) -> Response {
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     let head_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -129,6 +129,8 @@ async fn bounded(State(limits): State<ApiLimits>, request: Request, next: Next) 
         Problem::head_too_large(limits.max_head_bytes).into_response()
     } else if request.body().size_hint().lower() > max_body_bytes {
         Problem::body_too_large(max_body_bytes).into_response()
+    } else if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
+        Problem::two_hosts().into_response()
     } else {
         next.run(request).await
     }

@@ -54,6 +54,11 @@ impl Problem {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
     }
 
+    /// Whoever stands before the API may have gone by the other one (RFC 9112, 3.2).
+    pub(super) fn two_hosts() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "one Host header is accepted")
+    }
+
     /// The client's own header `name` rules out everything there is.
     pub(super) fn not_acceptable(name: &str, found: &str, available: &str) -> Self {
         let found: String = found.chars().take(100).collect();

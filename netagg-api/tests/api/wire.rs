@@ -39,6 +39,7 @@ async fn no_request_hides_in_another() {
         let found = answers(&servers, format!("{get}{headers}\r\n{hidden}").as_bytes()).await;
         assert_eq!(found, [400], "{headers:?}");
     }
+    assert_eq!(answers(&servers, format!("{get}host: other\r\nconnection: close\r\n\r\n").as_bytes()).await, [400]);
     // A body that says its length in two ways is read to its end by the stricter one, or not at all: what comes in it is
     // never a request.
     let chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use netagg_core::memory::{MemoryAggregateStore, MemoryEventStore, MemoryLog};
+use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{AggregatesRequest, UsageConfig, UsageService};
 use netagg_core::{Aggregator, Granularity, PartitionId, Record, Zone};
 use netagg_redis::RedisCache;
@@ -36,17 +37,13 @@ impl Stage {
 
     fn publish(&mut self) {
         self.published += 1;
-        let value = format!(
-            r#"{{"event_id":"{}","source_id":"provider-1","user_id":"user-1","type":"DATA",
-            "started_at":"2025-10-20T12:00:00Z","duration_sec":60,"bytes_up":1,"bytes_down":1}}"#,
-            uuid::Uuid::from_u128(self.published.into())
-        );
+        let event = event(EventTemplate { id: self.published.into(), ..EventTemplate::default() });
         self.log.append(Record {
             partition: PartitionId::new("events", 0),
             offset: 0,
-            timestamp: "2025-10-20T12:00:00Z".parse().ok(),
+            timestamp: Some(event.fields().started_at),
             key: None,
-            value: Some(value.into()),
+            value: Some(event.encode().into()),
             headers: Vec::new(),
         });
     }

@@ -140,7 +140,8 @@ impl IngestSink {
         mut dead: BTreeSet<usize>,
         retrier: &Retrier,
     ) -> Result<(), Abandoned> {
-        for (index, (record, span)) in records.iter().zip(each_alone(records, spans)).enumerate() {
+        let (alone, vacant) = each_alone(records, spans);
+        for (index, (record, span)) in records.iter().zip(alone).enumerate() {
             let mut is_dead: BTreeSet<usize> = dead.take(&index).into_iter().map(|_| 0).collect();
             let outcome = loop {
                 let batch = self.sort(std::slice::from_ref(record), span.clone(), &mut is_dead, retrier).await?;
@@ -158,6 +159,10 @@ impl IngestSink {
                 }
             };
             self.finish(&outcome, is_dead.len());
+        }
+        if !vacant.is_empty() {
+            let batch = Batch::builder(vacant).build();
+            retrier.run(|| self.store.store(&batch)).await?;
         }
         Ok(())
     }
@@ -177,10 +182,11 @@ impl IngestSink {
     }
 }
 
-/// For each record the part of its span that ends with it; together they are the spans.
-fn each_alone(records: &[Record], spans: &[Span]) -> impl Iterator<Item = Vec<Span>> {
+/// For each record the part of its span that ends with it, and the parts after the last records, which hold none.
+/// Together they are the spans.
+fn each_alone(records: &[Record], spans: &[Span]) -> (Vec<Vec<Span>>, Vec<Span>) {
     let mut rest = spans.to_vec();
-    records.iter().map(move |record| {
+    let alone = records.iter().map(|record| {
         let covers =
             |span: &&mut Span| span.partition == record.partition && (span.from..span.to).contains(&record.offset);
         let Some(span) = rest.iter_mut().find(covers) else { return Vec::new() };
@@ -192,7 +198,13 @@ fn each_alone(records: &[Record], spans: &[Span]) -> impl Iterator<Item = Vec<Sp
         };
         span.from = alone.to;
         vec![alone]
-    })
+    });
+    let alone = alone.collect();
+    rest.retain_mut(|span| {
+        span.records = 0;
+        span.from < span.to
+    });
+    (alone, rest)
 }
 
 /// One line for the first conflict of a batch: a sample, however many there are.
@@ -227,7 +239,12 @@ mod tests {
         };
         let span = Span { partition: partition.clone(), from: 3, to: 10, records: 3, last_timestamp: None };
         let records = [record(4), record(5), record(9)];
-        let parts: Vec<_> = each_alone(&records, &[span]).flatten().map(|part| (part.from, part.to)).collect();
-        assert_eq!(parts, [(3, 5), (5, 6), (6, 10)]);
+        let (alone, vacant) = each_alone(&records, std::slice::from_ref(&span));
+        let parts = |parts: Vec<Span>| parts.iter().map(|part| (part.from, part.to, part.records)).collect::<Vec<_>>();
+        assert_eq!(parts(alone.concat()), [(3, 5, 1), (5, 6, 1), (6, 10, 1)]);
+        assert_eq!(parts(vacant), []);
+        let (alone, vacant) = each_alone(&records[..2], &[Span { records: 2, ..span }]);
+        assert_eq!(parts(alone.concat()), [(3, 5, 1), (5, 6, 1)]);
+        assert_eq!(parts(vacant), [(6, 10, 0)], "the offsets after the last record");
     }
 }

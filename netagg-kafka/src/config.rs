@@ -81,7 +81,7 @@ impl KafkaConfig {
         for property in ["group.instance.id", "group.protocol", "group.remote.assignor"] {
             config.remove(property);
         }
-        config.set("enable.partition.eof", "true").set("statistics.interval.ms", "0");
+        config.set("statistics.interval.ms", "0");
         for (name, value) in READER.iter().filter(|(name, _)| !self.options.contains_key(*name)) {
             config.set(*name, *value);
         }
@@ -220,6 +220,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.message.max.bytes", "262144"),
     // librdkafka's defaults hold 64 MiB, and stall for a second whenever that is full
     ("fetch.queue.backoff.ms", "50"),
+    // the end of a partition is told, as offsets without a record may lie before it
+    ("enable.partition.eof", "true"),
     ("queued.max.messages.kbytes", "16384"),
     ("isolation.level", "read_committed"),
     // members keep what they go on with, learn of a rebalance by a heartbeat, and are replaced after the session's
@@ -273,6 +275,7 @@ const RESERVED: &[(&str, &str)] = &[
     ("delivery.report.only.error", "every event sent is waited for"),
     ("enable.auto.commit", "only offsets of stored events are committed"),
     ("enable.auto.offset.store", "only offsets of stored events are committed"),
+    ("enable.partition.eof", "positions pass the offsets at the end of a partition that hold no record"),
     ("enable.idempotence", "events of one user must stay in order"),
     ("group.id", "the group is configured by itself"),
     ("isolation.level", "events of aborted transactions must not be read"),

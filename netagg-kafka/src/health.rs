@@ -41,20 +41,37 @@ pub struct SourceLag {
 struct State {
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
+    group: Option<KafkaProblem>,
+    /// How many consumers were replaced.
+    replaced: u64,
+    /// Why the last consumer was replaced, until its successor receives something or has no partition to read.
+    stall: Option<KafkaProblem>,
     assigned: BTreeMap<PartitionId, Backlog>,
 }
 
 impl KafkaHealth {
     pub(crate) fn new() -> Self {
         let broker = Some(KafkaProblem { reason: "not connected yet".to_owned(), since: SystemTime::now() });
-        Self(Arc::new(Mutex::new(State { broker, topic: None, assigned: BTreeMap::new() })))
+        Self(Arc::new(Mutex::new(State {
+            broker,
+            topic: None,
+            group: None,
+            replaced: 0,
+            stall: None,
+            assigned: BTreeMap::new(),
+        })))
     }
 
     /// What keeps the source from reading; `None` while it can, also if it has no partition because there are more
     /// members than partitions.
     pub fn problem(&self) -> Option<KafkaProblem> {
         let state = self.state();
-        state.broker.clone().or_else(|| state.topic.clone())
+        [&state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
+    }
+
+    /// How many times the consumer was replaced because it stood still although the broker had records for it.
+    pub fn replaced(&self) -> u64 {
+        self.state().replaced
     }
 
     /// The partitions that are assigned to the source, in order.
@@ -110,6 +127,25 @@ impl KafkaHealth {
     /// Notes whether the topic can be read; a change is logged.
     pub(crate) fn topic(&self, problem: Option<String>) {
         note(&mut self.state().topic, problem, "topic");
+    }
+
+    /// Notes whether the group's coordinator answers; a change is logged.
+    pub(crate) fn group(&self, problem: Option<String>) {
+        note(&mut self.state().group, problem, "group");
+    }
+
+    /// Notes that another consumer goes on in place of one that stood still.
+    pub(crate) fn replace(&self, reason: String) {
+        tracing::warn!(reason, "kafka consumer stands still: it is replaced");
+        let mut state = self.state();
+        state.replaced += 1;
+        let reason = format!("the consumer stood still and is being replaced: {reason}");
+        state.stall = Some(KafkaProblem { reason, since: SystemTime::now() });
+    }
+
+    /// Notes that the successor of a consumer that stood still does its work.
+    pub(crate) fn recovered(&self) {
+        note(&mut self.state().stall, None, "consumer");
     }
 
     pub(crate) fn topic_is_a_problem(&self) -> bool {

@@ -1,14 +1,18 @@
 //! A broker that speaks Kafka's protocol: Redpanda in a container, Apache Kafka natively.
 
+use std::fmt;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, Producer};
+use rdkafka::error::KafkaResult;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
 use crate::keeper::Signals;
 use crate::port::Port;
+use crate::proxy::Proxy;
 use crate::server::{self, Recipe};
 use crate::shared::{self, Shared};
 
@@ -38,7 +42,7 @@ impl SharedBroker {
             server::announce("kafka", &format!("address from {VARIABLE}"));
             return Ok(Self::Given(brokers));
         }
-        server::Server::start(|| Kafka::new(&[])).await.map(Self::Started)
+        server::Server::start(|| Kafka::new(&[], None)).await.map(Self::Started)
     }
 }
 
@@ -54,7 +58,18 @@ impl Broker {
     pub async fn start() -> Self {
         // After a crash the broker may come back only when its former session has timed out (9 s by default).
         let properties = &["broker.session.timeout.ms=4000", "broker.heartbeat.interval.ms=500"];
-        Self(server::Server::start(|| Kafka::new(properties)).await.unwrap_or_else(|error| panic!("{error}")))
+        Self(server::Server::start(|| Kafka::new(properties, None)).await.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Starts one that clients reach through a proxy on this machine.
+    ///
+    /// # Panics
+    /// When none can be had.
+    pub async fn start_behind(proxy: &Proxy) -> Self {
+        let recipe = || Kafka::new(&[], Some(proxy.port()));
+        let broker = Self(server::Server::start(recipe).await.unwrap_or_else(|error| panic!("{error}")));
+        proxy.lead_to(broker.0.port());
+        broker
     }
 
     /// Its address, as `bootstrap.servers` takes it; the same after a restart.
@@ -94,11 +109,13 @@ struct Kafka {
     controller: Port,
     /// For Apache Kafka, not for Redpanda.
     properties: &'static [&'static str],
+    /// The port that clients are sent to, if it is not the broker's own.
+    advertised: Option<u16>,
 }
 
 impl Kafka {
-    fn new(properties: &'static [&'static str]) -> Self {
-        Self { controller: Port::reserve(), properties }
+    fn new(properties: &'static [&'static str], advertised: Option<u16>) -> Self {
+        Self { controller: Port::reserve(), properties, advertised }
     }
 }
 
@@ -108,7 +125,7 @@ impl Recipe for Kafka {
     const SIGNALS: Signals = Signals { stop: "TERM", crash: "KILL" };
 
     fn container(&self, port: u16) -> ContainerRequest<GenericImage> {
-        let advertised = format!("127.0.0.1:{port}");
+        let advertised = address(self.advertised.unwrap_or(port));
         GenericImage::new("redpandadata/redpanda", "v25.2.1").with_cmd([
             "redpanda",
             "start",
@@ -131,6 +148,9 @@ impl Recipe for Kafka {
 
     fn native(&self, command: &mut Command) {
         command.args(self.properties);
+        if let Some(port) = self.advertised {
+            command.arg(format!("advertised.listeners=PLAINTEXT://{}", address(port)));
+        }
         command.env("KAFKA_CONTROLLER_PORT", self.controller.number.to_string());
         // quick to start rather than quick for ever
         command.env("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1");
@@ -155,5 +175,66 @@ async fn list_metadata(brokers: String) -> Result<(), String> {
         Ok(0) => Err("no broker has registered".to_owned()),
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Sends in transactions, as other producers of the same topic may.
+pub struct Transactions(Arc<BaseProducer>);
+
+/// How long a step of a transaction may take.
+const STEP: Duration = Duration::from_secs(30);
+
+impl Transactions {
+    /// Of a producer of its own.
+    ///
+    /// # Panics
+    /// When the broker does not take it.
+    pub async fn new(brokers: &str) -> Self {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", brokers).set("transactional.id", crate::unique("id"));
+        let transactions = Self(Arc::new(config.create().expect("a producer")));
+        transactions.step(|producer| producer.init_transactions(STEP)).await;
+        transactions
+    }
+
+    /// Begins a transaction and sends `values` to a partition.
+    ///
+    /// # Panics
+    /// When the broker does not take them.
+    pub async fn send(&self, topic: &str, partition: i32, values: &[&str]) {
+        self.0.begin_transaction().expect("begun");
+        for value in values {
+            let record = BaseRecord::<str, str>::to(topic).partition(partition).payload(*value);
+            self.0.send(record).map_err(|(error, _)| error).expect("queued");
+        }
+        self.step(|producer| producer.flush(STEP)).await;
+    }
+
+    /// Commits the transaction: its marker takes one offset of each partition.
+    ///
+    /// # Panics
+    /// When the broker does not.
+    pub async fn commit(&self) {
+        self.step(|producer| producer.commit_transaction(STEP)).await;
+    }
+
+    /// Aborts the transaction: no reader of committed records sees its records.
+    ///
+    /// # Panics
+    /// When the broker does not.
+    pub async fn abort(&self) {
+        self.step(|producer| producer.abort_transaction(STEP)).await;
+    }
+
+    async fn step(&self, step: impl FnOnce(&BaseProducer) -> KafkaResult<()> + Send + 'static) {
+        let producer = Arc::clone(&self.0);
+        let stepped = tokio::task::spawn_blocking(move || step(&producer)).await;
+        stepped.expect("no panic").expect("a transaction goes on");
+    }
+}
+
+impl fmt::Debug for Transactions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Transactions")
     }
 }

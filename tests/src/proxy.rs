@@ -1,6 +1,8 @@
 //! A TCP proxy that can slow or hold up everything, cut every connection, or lead elsewhere: a network that misbehaves.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -14,6 +16,8 @@ use tokio::task::JoinSet;
 pub struct Proxy {
     port: u16,
     state: watch::Sender<State>,
+    /// How many connections there were.
+    accepted: Arc<AtomicU64>,
     _accepting: JoinSet<()>,
 }
 
@@ -25,6 +29,8 @@ struct State {
     stalls: bool,
     /// Connections of an earlier one are closed.
     generation: u64,
+    /// Connections with a lower number are held up.
+    stalled_below: u64,
 }
 
 impl Proxy {
@@ -35,16 +41,21 @@ impl Proxy {
     pub async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
-        let (state, states) = watch::channel(State { target, delay: Duration::ZERO, stalls: false, generation: 0 });
+        let (state, states) =
+            watch::channel(State { target, delay: Duration::ZERO, stalls: false, generation: 0, stalled_below: 0 });
         let mut accepting = JoinSet::new();
+        let counted = Arc::new(AtomicU64::new(0));
+        let accepted = counted.clone();
         accepting.spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(forward(client, states.clone()));
+            for number in 0.. {
+                let Ok((client, _)) = listener.accept().await else { return };
+                accepted.store(number + 1, Relaxed);
+                connections.spawn(forward(client, number, states.clone()));
                 while connections.try_join_next().is_some() {}
             }
         });
-        Self { port, state, _accepting: accepting }
+        Self { port, state, accepted: counted, _accepting: accepting }
     }
 
     /// Where clients connect.
@@ -56,6 +67,12 @@ impl Proxy {
     /// Holds everything up: connections stay open, and nothing passes.
     pub fn stall(&self) {
         self.state.send_modify(|state| state.stalls = true);
+    }
+
+    /// Holds up the connections that are open, for ever; new ones pass.
+    pub fn stall_open(&self) {
+        let accepted = self.accepted.load(Relaxed);
+        self.state.send_modify(|state| state.stalled_below = accepted);
     }
 
     /// Has everything take this much longer, each way.
@@ -80,24 +97,25 @@ impl Proxy {
     }
 }
 
-async fn forward(client: TcpStream, mut states: watch::Receiver<State>) {
+async fn forward(client: TcpStream, number: u64, mut states: watch::Receiver<State>) {
     let State { target, generation, .. } = *states.borrow();
     let Ok(server) = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], target))).await else { return };
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     tokio::select! {
-        () = copy(from_client, to_server, states.clone()) => {}
-        () = copy(from_server, to_client, states.clone()) => {}
+        () = copy(from_client, to_server, number, states.clone()) => {}
+        () = copy(from_server, to_client, number, states.clone()) => {}
         _ = states.wait_for(|state| state.generation != generation) => {}
     }
 }
 
 /// Until one side is closed.
-async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut states: watch::Receiver<State>) {
+async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: u64, mut states: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {
         let delay = states.borrow().delay;
         tokio::time::sleep(delay).await;
-        if states.wait_for(|state| !state.stalls).await.is_err() || to.write_all(&buffer[..bytes]).await.is_err() {
+        let passes = |state: &State| !state.stalls && number >= state.stalled_below;
+        if states.wait_for(passes).await.is_err() || to.write_all(&buffer[..bytes]).await.is_err() {
             return;
         }
     }

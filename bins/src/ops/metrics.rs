@@ -118,6 +118,7 @@ impl Metrics {
     pub fn sample_lag(&self, health: KafkaHealth) {
         self.sample(move || {
             gauge!("netagg_commit_age_seconds").set(health.commit_age());
+            counter!("netagg_consumers_replaced_total").absolute(health.replaced());
             for lag in health.lag() {
                 let labels =
                     [("topic", lag.partition.topic.to_string()), ("partition", lag.partition.number.to_string())];
@@ -226,6 +227,11 @@ fn describe_counted() {
 }
 
 fn describe_sampled() {
+    describe_counter!(
+        "netagg_consumers_replaced_total",
+        Unit::Count,
+        "Kafka consumers that received nothing although the broker had records for them, and were replaced."
+    );
     describe_gauge!(
         "netagg_consumer_lag_events",
         Unit::Count,

@@ -144,7 +144,7 @@ impl Consumer {
             self.fill_batch();
             let can_dispatch = self.in_flight.len() < self.config.batches_in_flight;
             let is_full = self.batch.is_full(&self.config);
-            if can_dispatch && (is_full || has_ended && !self.batch.records.is_empty()) {
+            if can_dispatch && (is_full || has_ended && self.batch.due.is_some()) {
                 self.dispatch();
                 continue;
             }
@@ -174,6 +174,14 @@ impl Consumer {
                         self.stats.consumed(records.len());
                         self.unread = records.into_iter();
                     }
+                    Ok(SourceEvent::Vacant(spans)) => {
+                        failures = self.retrier.backoff();
+                        for span in &spans {
+                            if self.tracker.pass(span) {
+                                self.batch.wait_at_most(self.config.batch_timeout);
+                            }
+                        }
+                    }
                     Ok(SourceEvent::Assigned(partitions)) => {
                         crash::pass(CrashPoint::Assigned);
                         tracing::debug!(partitions = %list(&partitions), "assigned");
@@ -181,8 +189,8 @@ impl Consumer {
                     Ok(SourceEvent::Revoked(partitions)) => {
                         crash::pass(CrashPoint::Revoked);
                         tracing::debug!(partitions = %list(&partitions), "revoked");
-                        self.batch.forget(&partitions);
                         self.tracker.forget(&partitions);
+                        self.batch.forget(&partitions, &self.tracker);
                     }
                     Ok(SourceEvent::End) => has_ended = true,
                     Err(error) if error.is_retryable() => {
@@ -217,7 +225,7 @@ impl Consumer {
         // A task of its own, never cancelled while the consumer runs: a store's write must not be dropped half-way.
         self.in_flight.spawn(async move {
             let outcome = sink.take(records, spans, &retrier).await;
-            if outcome.is_ok() {
+            if outcome.is_ok() && size > 0 {
                 metrics::histogram!("netagg_batch_records").record(size as f64);
                 metrics::histogram!("netagg_batch_seconds").record(begun.elapsed());
             }
@@ -244,7 +252,7 @@ impl Consumer {
         let mut outcome = Ok(());
         while with_pending && outcome.is_ok() {
             self.fill_batch();
-            if self.batch.records.is_empty() {
+            if self.batch.due.is_none() {
                 break;
             }
             if self.in_flight.len() < self.config.batches_in_flight {
@@ -284,15 +292,19 @@ impl Consumer {
 struct PendingBatch {
     records: Vec<Record>,
     bytes: usize,
-    /// When its first record has waited long enough; `None` while it is empty.
+    /// When the first record, or the first vacant offset, has waited long enough; `None` while there is neither.
     due: Option<Instant>,
 }
 
 impl PendingBatch {
     fn push(&mut self, record: Record, wait: Duration) {
-        self.due.get_or_insert_with(|| Instant::now() + wait);
+        self.wait_at_most(wait);
         self.bytes += record.size();
         self.records.push(record);
+    }
+
+    fn wait_at_most(&mut self, wait: Duration) {
+        self.due.get_or_insert_with(|| Instant::now() + wait);
     }
 
     fn is_full(&self, config: &ConsumerConfig) -> bool {
@@ -303,10 +315,11 @@ impl PendingBatch {
         std::mem::take(self).records
     }
 
-    fn forget(&mut self, partitions: &[PartitionId]) {
+    /// Drops the records of `partitions`, which `tracker` has forgotten.
+    fn forget(&mut self, partitions: &[PartitionId], tracker: &OffsetTracker) {
         self.records.retain(|record| !partitions.contains(&record.partition));
         self.bytes = self.records.iter().map(Record::size).sum();
-        if self.records.is_empty() {
+        if !tracker.has_pending() {
             self.due = None;
         }
     }

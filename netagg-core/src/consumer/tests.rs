@@ -446,6 +446,48 @@ async fn a_revocation_of_all_that_waits_leaves_no_empty_batch() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn vacant_offsets_are_noted_and_committed_without_a_record() {
+    let mut stage = Stage::new(config());
+    let vacant = |partition, from, to| Span {
+        partition: PartitionId::new("events", partition),
+        from,
+        to,
+        records: 0,
+        last_timestamp: None,
+    };
+    stage.give(Ok(SourceEvent::Vacant(vec![vacant(0, 5, 6)])));
+    let start = Instant::now();
+    let batch = stage.batch().await;
+    assert_eq!((&batch.offsets, &batch.spans, batch.at), (&vec![], &vec![(5, 6)], start + config().batch_timeout));
+    batch.done();
+    // Behind a record they wait for the batch of the record.
+    stage.give(records(6..7));
+    stage.give(Ok(SourceEvent::Vacant(vec![vacant(0, 5, 9)])));
+    let batch = stage.batch().await;
+    assert_eq!((&batch.offsets, &batch.spans), (&vec![6], &vec![(6, 9)]));
+    sleep(HOUR).await;
+    assert_eq!(stage.source.committed(), [6]);
+    batch.done();
+    sleep(HOUR).await;
+    assert_eq!(stage.source.committed(), [6, 9]);
+    // A revocation drops those of its partition alone; a stop finishes the others.
+    stage.give(Ok(SourceEvent::Vacant(vec![vacant(0, 9, 10), vacant(1, 0, 2)])));
+    stage.give(Ok(SourceEvent::Revoked(vec![PartitionId::new("events", 0)])));
+    let batch = stage.batch().await;
+    assert_eq!(batch.spans, [(0, 2)]);
+    batch.done();
+    stage.give(Ok(SourceEvent::Vacant(vec![vacant(1, 0, 5)])));
+    sleep(Duration::from_millis(1)).await;
+    stage.shutdown.cancel();
+    let batch = stage.batch().await;
+    assert_eq!(batch.spans, [(2, 5)]);
+    batch.done();
+    let source = stage.source.clone();
+    stage.outcome().await.expect("a stop");
+    assert_eq!(source.committed(), [6, 9, 5]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn zeros_count_as_the_least_that_works() {
     let mut stage = Stage::new(ConsumerConfig {
         batch_size: 0,

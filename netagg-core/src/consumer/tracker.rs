@@ -50,36 +50,56 @@ impl Ticket {
 impl OffsetTracker {
     /// Notes that `record` was read for the next batch.
     pub(super) fn read(&mut self, record: &Record) {
-        // A source that goes back without a rebalance (its position was reset) reads the partition anew.
+        // A source that goes back without a rebalance (its position was reset) reads the partition again.
         if self.partitions.get(&record.partition).is_some_and(|known| record.offset < known.next_read) {
             self.partitions.remove(&record.partition);
         }
-        let partition = match self.partitions.get_mut(&record.partition) {
-            Some(known) => known,
-            None => {
-                self.next_epoch += 1;
-                self.partitions.entry(record.partition.clone()).or_insert(Partition {
-                    epoch: self.next_epoch,
-                    pending: None,
-                    next_read: record.offset,
-                    started: VecDeque::new(),
-                    done: record.offset,
-                    taken: record.offset,
-                })
+        // Offsets that hold no record belong to the record after them.
+        let pending = self.extend(&record.partition, record.offset, record.offset + 1);
+        pending.records += 1;
+        pending.last_timestamp = record.timestamp.or(pending.last_timestamp);
+    }
+
+    /// Notes that the offsets of `span` were read and hold no record; the next batch covers them. Returns false if all
+    /// of them were read before.
+    pub(super) fn pass(&mut self, span: &Span) -> bool {
+        let next_read = self.partitions.get(&span.partition).map_or(span.from, |known| known.next_read);
+        if span.to <= next_read {
+            return false;
+        }
+        self.extend(&span.partition, span.from, span.to);
+        true
+    }
+
+    /// Extends the partition's part of the next batch up to `to`. Reading begins at `from` if the partition is unknown.
+    fn extend(&mut self, id: &PartitionId, from: i64, to: i64) -> &mut Span {
+        let next_epoch = &mut self.next_epoch;
+        let partition = self.partitions.entry(id.clone()).or_insert_with(|| {
+            *next_epoch += 1;
+            Partition {
+                epoch: *next_epoch,
+                pending: None,
+                next_read: from,
+                started: VecDeque::new(),
+                done: from,
+                taken: from,
             }
-        };
+        });
+        let from = std::mem::replace(&mut partition.next_read, to);
         let pending = partition.pending.get_or_insert_with(|| Span {
-            partition: record.partition.clone(),
-            // Offsets that hold no record belong to the record after them.
-            from: partition.next_read,
-            to: record.offset,
+            partition: id.clone(),
+            from,
+            to,
             records: 0,
             last_timestamp: None,
         });
-        pending.to = record.offset + 1;
-        pending.records += 1;
-        pending.last_timestamp = record.timestamp.or(pending.last_timestamp);
-        partition.next_read = record.offset + 1;
+        pending.to = to;
+        pending
+    }
+
+    /// Whether something was read that is not in flight yet.
+    pub(super) fn has_pending(&self) -> bool {
+        self.partitions.values().any(|partition| partition.pending.is_some())
     }
 
     /// Puts everything read into flight, as one batch.

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::Error;
-use crate::record::{PartitionId, Position, Record};
+use crate::record::{PartitionId, Position, Record, Span};
 
 /// What a source has to tell, in order.
 #[derive(Debug)]
@@ -15,6 +15,13 @@ pub enum SourceEvent {
     Assigned(Vec<PartitionId>),
     /// Records of assigned partitions, those of one partition in the order of their offsets.
     Records(Vec<Record>),
+    /// The source has read past these offsets of assigned partitions and found no record there: markers of transactions,
+    /// records of aborted transactions, records that the log has compacted or deleted. Each span has 0 records. The
+    /// consumer notes the span as done and commits its end, so that no lag remains on a partition that is drained.
+    ///
+    /// A source need not tell of vacant offsets that lie before a record: they count as part of the span that ends with
+    /// this record.
+    Vacant(Vec<Span>),
     /// These partitions are no longer this reader's: no record of them follows, and no position of them is to be
     /// committed any more.
     Revoked(Vec<PartitionId>),

@@ -46,7 +46,7 @@ async fn read_until(source: &mut dyn EventSource, enough: impl Fn(&[Record]) -> 
         while !enough(&records) {
             match source.next().await.expect("a source that goes on") {
                 SourceEvent::Records(more) => records.extend(more),
-                SourceEvent::Assigned(_) | SourceEvent::Revoked(_) => {}
+                SourceEvent::Assigned(_) | SourceEvent::Revoked(_) | SourceEvent::Vacant(_) => {}
                 SourceEvent::End => panic!("the source ended after {} records", records.len()),
             }
         }
@@ -156,6 +156,7 @@ async fn members_share_the_partitions_and_lose_nothing(
                 SourceEvent::Assigned(partitions) => *holds += partitions.len(),
                 SourceEvent::Revoked(partitions) => *holds -= partitions.len(),
                 SourceEvent::Records(records) => seen.extend(records.iter().map(number)),
+                SourceEvent::Vacant(_) => {}
                 SourceEvent::End => panic!("the source ended"),
             }
         }

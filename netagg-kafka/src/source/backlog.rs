@@ -49,10 +49,7 @@ impl Backlog {
         self.events = match done.or(start) {
             Some(done) if known.ls_offset >= 0 => {
                 self.forget_below(done);
-                // The last offsets may be marks of transactions, which nobody is ever handed.
-                let has_all = known.next_offset >= known.ls_offset && known.fetchq_cnt == 0;
-                let is_done = has_all && done >= known.app_offset;
-                Some(if is_done { 0 } else { u64::try_from(known.ls_offset - done).unwrap_or(0) })
+                Some(u64::try_from(known.ls_offset - done).unwrap_or(0))
             }
             _ => None,
         };
@@ -159,15 +156,6 @@ mod tests {
         assert_eq!((backlog.events(), backlog.age_micros(at(107))), (Some(20), 7_000_000));
         backlog.read(&records(10..30), at(108));
         assert_eq!(backlog.age_micros(at(108)), 98_000_000, "once it is read its own time counts");
-    }
-
-    #[test]
-    fn marks_of_transactions_are_no_lag() {
-        let mut backlog = Backlog::default();
-        backlog.update(&known(24, -1001, 25), None, at(100));
-        assert_eq!(backlog.events(), Some(0));
-        backlog.update(&Partition { fetchq_cnt: 1, ..known(24, -1001, 25) }, None, at(100));
-        assert_eq!(backlog.events(), Some(1), "not before everything fetched was handed over");
     }
 
     #[test]

@@ -1,18 +1,23 @@
 //! What librdkafka calls back, always on the thread that polls.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use netagg_core::{PartitionId, Position};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::statistics::Statistics;
+use rdkafka::statistics::{ConsumerGroup, Partition, Statistics};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::outbox::Delivery;
 use super::positions::Positions;
 use crate::{KafkaHealth, log};
+
+/// A member finds its group's coordinator in less time, unless the coordinator is away.
+const COORDINATOR_MILLIS: i64 = 10_000;
 
 /// A connected broker from which nothing has come for this long does not answer; heartbeats come every second.
 const SILENT_MICROS: i64 = 20_000_000;
@@ -25,9 +30,65 @@ pub(super) struct Context {
     pub(super) changes: Mutex<Vec<Delivery>>,
     /// The last thing a broker's connection complained of.
     pub(super) complaint: Mutex<String>,
+    /// What the last statistics say.
+    pub(super) known: Mutex<Known>,
+    /// Whether another consumer has taken the place of this one, whose callbacks do nothing from then on.
+    pub(super) is_replaced: AtomicBool,
+}
+
+/// What statistics say of a consumer.
+#[derive(Debug, Default)]
+pub(super) struct Known {
+    /// The partitions of the topic; `None` once they have been taken.
+    partitions: Option<HashMap<i32, Partition>>,
+    /// Whether a broker answers and the consumer is a member of its group, or about to become one.
+    is_member: bool,
+    /// Whether the group has given the consumer no partition, as when it has more members than partitions.
+    has_nothing_to_read: bool,
 }
 
 impl Context {
+    pub(super) fn new(topic: &str, positions: Arc<Positions>, health: KafkaHealth) -> Self {
+        Self {
+            topic: topic.into(),
+            positions,
+            health,
+            changes: Mutex::default(),
+            complaint: Mutex::default(),
+            known: Mutex::default(),
+            is_replaced: AtomicBool::new(false),
+        }
+    }
+
+    /// Gives up all partitions, and has the callbacks do nothing from now on.
+    pub(super) fn replace(&self, consumer: &BaseConsumer<Self>) {
+        self.revoke(consumer, self.positions.assigned());
+        self.is_replaced.store(true, Ordering::Release);
+    }
+
+    fn is_replaced(&self) -> bool {
+        self.is_replaced.load(Ordering::Acquire)
+    }
+
+    /// What new statistics say of the topic's partitions.
+    pub(super) fn take_partitions(&self) -> Option<HashMap<i32, Partition>> {
+        self.known().partitions.take()
+    }
+
+    /// Whether a broker answers and the consumer is a member of its group, as of the last statistics.
+    pub(super) fn is_member(&self) -> bool {
+        self.known().is_member
+    }
+
+    /// Whether the group has given the consumer no partition, as of the last statistics.
+    pub(super) fn has_nothing_to_read(&self) -> bool {
+        self.known().has_nothing_to_read
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn take_changes(&self) -> Vec<Delivery> {
         std::mem::take(&mut self.changes.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -80,6 +141,7 @@ fn numbers(partitions: &[PartitionId]) -> Vec<i32> {
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         match rebalance {
+            _ if self.is_replaced() => {}
             Rebalance::Revoke(list) if list.count() > 0 => self.revoke(consumer, self.partitions(list)),
             // all are given up then
             Rebalance::Error(_) => self.revoke(consumer, self.positions.assigned()),
@@ -91,6 +153,7 @@ impl ConsumerContext for Context {
         // cooperative rebalances assign nothing at times
         if let Rebalance::Assign(list) = rebalance
             && list.count() > 0
+            && !self.is_replaced()
         {
             let partitions = self.partitions(list);
             let epoch = self.positions.assign(&partitions);
@@ -99,6 +162,7 @@ impl ConsumerContext for Context {
             self.health.assign(&partitions);
             self.health.broker(None);
             self.health.topic(None);
+            self.health.group(None);
             tracing::info!(partitions = ?numbers(&partitions), topic = &*self.topic, "kafka partitions assigned");
             self.change(Delivery::Assigned { epoch, partitions });
         }
@@ -111,8 +175,12 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        let code = error.rdkafka_error_code();
+        if self.is_replaced() || code == Some(RDKafkaErrorCode::PartitionEOF) {
+            return;
+        }
         tracing::debug!(%error, reason, "kafka consumer");
-        match error.rdkafka_error_code() {
+        match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 let complaint = self.complaint().clone();
                 self.health.broker(Some(if complaint.is_empty() { reason.to_owned() } else { complaint }));
@@ -121,7 +189,10 @@ impl ClientContext for Context {
         }
     }
 
-    fn stats(&self, statistics: Statistics) {
+    fn stats(&self, mut statistics: Statistics) {
+        if self.is_replaced() {
+            return;
+        }
         let mut connected = statistics.brokers.values().filter(|broker| broker.state == "UP").peekable();
         let problem = if connected.peek().is_none() {
             let complaint = self.complaint().clone();
@@ -131,7 +202,17 @@ impl ClientContext for Context {
         } else {
             None
         };
+        let answers = problem.is_none();
         self.health.broker(problem);
+        let group = statistics.cgrp.as_ref().filter(|group| group.state != "up" && group.stateage > COORDINATOR_MILLIS);
+        self.health.group(group.map(|group| format!("no coordinator of the group answers (state {})", group.state)));
         self.health.update(&statistics, &self.positions.all());
+        let partitions = statistics.topics.remove(&*self.topic).map(|topic| topic.partitions);
+        let is_idle = |group: &ConsumerGroup| group.join_state == "steady" && group.assignment_size == 0;
+        *self.known() = Known {
+            partitions,
+            is_member: answers && group.is_none(),
+            has_nothing_to_read: statistics.cgrp.as_ref().is_some_and(is_idle),
+        };
     }
 }

@@ -5,24 +5,25 @@ mod context;
 mod outbox;
 mod poller;
 mod positions;
+mod stall;
+mod tails;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread::{self, Thread};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use netagg_core::ports::{EventSource, SourceEvent};
 use netagg_core::{Error, PartitionId, Position};
-use rdkafka::consumer::{BaseConsumer, Consumer};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::backlog::Backlog;
 use self::context::Context;
 use self::outbox::Delivery;
-use self::poller::Poller;
+use self::poller::{Membership, Poller};
 use self::positions::Positions;
 use crate::error::KAFKA;
 use crate::{ConfigError, KafkaConfig, KafkaHealth};
@@ -37,6 +38,12 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// A thread of its own polls the broker, so that the member stays in its group however slow its reader is; what it
 /// reads ahead is bounded: by `queued.max.messages.kbytes` inside librdkafka, and by 8 MiB (or eight records, if those
 /// are larger) after it. A reader that stands still for 2 s has its partitions paused.
+///
+/// A partition is read to its end, also where the last offsets hold no record (markers of transactions, aborted or
+/// compacted records): [`SourceEvent::Vacant`] tells of these offsets within a few seconds.
+///
+/// A consumer that stands still although the broker has records for it is replaced. This takes about half a minute, in
+/// which [`health`](Self::health) tells the reason.
 ///
 /// Positions are committed twice a second and when partitions are given up. [`close`](EventSource::close) makes sure of
 /// the last ones; a source that is dropped tries the same, with nobody to tell.
@@ -60,21 +67,14 @@ impl KafkaSource {
     pub fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, ConfigError> {
         let positions = Arc::new(Positions::default());
         let health = KafkaHealth::new();
-        let context = Context {
-            topic: topic.into(),
-            positions: Arc::clone(&positions),
-            health: health.clone(),
-            changes: Mutex::default(),
-            complaint: Mutex::default(),
-        };
-        let consumer: BaseConsumer<Context> = config.consumer(group).create_with_context(context)?;
-        consumer.subscribe(&[topic])?;
+        let membership = Membership { config: config.clone(), group: group.to_owned(), topic: topic.to_owned() };
+        let consumer = membership.join(Context::new(topic, Arc::clone(&positions), health.clone()))?;
         tracing::info!(brokers = config.brokers(), group, topic, "kafka consumer");
 
         let (sender, deliveries) = mpsc::channel(DELIVERIES);
         let closing = Arc::new(AtomicBool::new(false));
         let (closed_sender, closed) = oneshot::channel();
-        let poller = Poller::new(consumer, sender, Arc::clone(&closing));
+        let poller = Poller::new(membership, consumer, sender, Arc::clone(&closing));
         let thread = thread::Builder::new()
             .name(format!("kafka {group}"))
             .spawn(move || poller.run(closed_sender))
@@ -111,6 +111,7 @@ impl EventSource for KafkaSource {
                 Ok(SourceEvent::Assigned(partitions))
             }
             Delivery::Records(records) => Ok(SourceEvent::Records(records)),
+            Delivery::Vacant(spans) => Ok(SourceEvent::Vacant(spans)),
             Delivery::Revoked(partitions) => {
                 self.epochs.retain(|partition, _| !partitions.contains(partition));
                 Ok(SourceEvent::Revoked(partitions))

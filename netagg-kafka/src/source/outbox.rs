@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use netagg_core::{Error, PartitionId, Record};
+use netagg_core::{Error, PartitionId, Record, Span};
 
 /// How many records are handed over at once, at most.
 const CHUNK_RECORDS: usize = 500;
@@ -17,6 +17,7 @@ pub(super) enum Delivery {
         partitions: Vec<PartitionId>,
     },
     Records(Vec<Record>),
+    Vacant(Vec<Span>),
     Revoked(Vec<PartitionId>),
     /// The consumer can never go on.
     Failed(Error),
@@ -53,10 +54,16 @@ impl Outbox {
     pub(super) fn event(&mut self, event: Delivery) {
         self.close_chunk();
         if let Delivery::Revoked(partitions) = &event {
-            self.ready.retain_mut(|delivery| {
-                let Delivery::Records(records) = delivery else { return true };
-                records.retain(|record| !partitions.contains(&record.partition));
-                !records.is_empty()
+            self.ready.retain_mut(|delivery| match delivery {
+                Delivery::Records(records) => {
+                    records.retain(|record| !partitions.contains(&record.partition));
+                    !records.is_empty()
+                }
+                Delivery::Vacant(spans) => {
+                    spans.retain(|span| !partitions.contains(&span.partition));
+                    !spans.is_empty()
+                }
+                _ => true,
             });
         }
         self.ready.push_back(event);
@@ -92,12 +99,20 @@ mod tests {
         }
     }
 
+    fn vacant(partition: i32, from: i64, to: i64) -> Span {
+        Span { partition: PartitionId::new("topic", partition), from, to, records: 0, last_timestamp: None }
+    }
+
     /// Deliveries as text: `+` assigned, `-` revoked, else the records.
     fn drain(outbox: &mut Outbox) -> Vec<String> {
         let text = |delivery| match delivery {
             Delivery::Assigned { partitions, .. } => format!("+{}", partitions.len()),
             Delivery::Revoked(partitions) => format!("-{}", partitions.len()),
             Delivery::Failed(error) => error.to_string(),
+            Delivery::Vacant(spans) => {
+                let spans: Vec<_> = spans.iter().map(|span| format!("{}..{}", span.from, span.to)).collect();
+                spans.join(" ")
+            }
             Delivery::Records(records) => {
                 let places: Vec<_> = records.iter().map(|r| format!("{}@{}", r.partition.number, r.offset)).collect();
                 places.join(" ")
@@ -127,11 +142,12 @@ mod tests {
         outbox.event(Delivery::Assigned { epoch: 1, partitions: partitions() });
         outbox.record(record(1, 7, 1));
         outbox.record(record(0, 6, 1));
-        outbox.close_chunk();
+        outbox.event(Delivery::Vacant([0, 1].map(|partition| vacant(partition, 8, 9)).to_vec()));
+        outbox.event(Delivery::Vacant(vec![vacant(1, 9, 11)]));
         outbox.record(record(1, 8, 1));
         outbox.event(Delivery::Revoked(partitions()));
         outbox.record(record(0, 7, 1));
         outbox.close_chunk();
-        assert_eq!(drain(&mut outbox), ["0@5", "+1", "0@6", "-1", "0@7"]);
+        assert_eq!(drain(&mut outbox), ["0@5", "+1", "0@6", "8..9", "-1", "0@7"]);
     }
 }

@@ -1,11 +1,13 @@
 //! The thread that polls.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netagg_core::{Error, PartitionId, Position};
+use netagg_core::{Error, PartitionId, Position, Record, Span};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
@@ -15,11 +17,15 @@ use tokio::sync::oneshot;
 
 use super::context::{Context, commit, list};
 use super::outbox::{Delivery, Outbox};
+use super::stall::StallDetector;
+use super::tails::{Tails, Vacant};
 use crate::error::{self, KAFKA};
-use crate::record;
+use crate::{KafkaConfig, record};
 
 /// How long a poll, or a wait for the reader, lasts at most.
 const POLL: Duration = Duration::from_millis(100);
+/// How long the broker has to answer a request while nothing else can be done.
+const REQUEST: Duration = Duration::from_secs(1);
 /// How often positions are committed.
 const COMMIT: Duration = Duration::from_millis(500);
 /// How often all of them are, since the failure of a commit is not told.
@@ -34,12 +40,34 @@ const WARN: Duration = Duration::from_secs(30);
 /// How long a last commit is tried: longer than a rebalance takes, since the coordinator answers nothing before that.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 
+/// What it takes to become a member of a group.
+#[derive(Debug)]
+pub(super) struct Membership {
+    pub(super) config: KafkaConfig,
+    pub(super) group: String,
+    pub(super) topic: String,
+}
+
+impl Membership {
+    /// A consumer that joins the group.
+    pub(super) fn join(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
+        let consumer: BaseConsumer<Context> = self.config.consumer(&self.group).create_with_context(context)?;
+        consumer.subscribe(&[&self.topic])?;
+        Ok(consumer)
+    }
+}
+
 /// Owns the consumer. Whatever the reader does, it polls often enough to stay a member of the group.
 pub(super) struct Poller {
+    membership: Membership,
     consumer: BaseConsumer<Context>,
     deliveries: mpsc::Sender<Delivery>,
     closing: Arc<AtomicBool>,
     outbox: Outbox,
+    tails: Tails,
+    stall: StallDetector,
+    /// Whether the consumer took the place of one that stood still and has not received anything yet.
+    is_recovering: bool,
     paused: bool,
     waiting_since: Option<Instant>,
     committed: Instant,
@@ -50,16 +78,22 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn new(
+        membership: Membership,
         consumer: BaseConsumer<Context>,
         deliveries: mpsc::Sender<Delivery>,
         closing: Arc<AtomicBool>,
     ) -> Self {
         let now = Instant::now();
+        let Membership { config, group, topic } = &membership;
         Self {
+            stall: StallDetector::new(config.clone(), group, topic),
+            tails: Tails::default(),
+            membership,
             consumer,
             deliveries,
             closing,
             outbox: Outbox::default(),
+            is_recovering: false,
             paused: false,
             waiting_since: None,
             committed: now,
@@ -80,6 +114,7 @@ impl Poller {
                 self.waiting_since = None;
                 self.resume_when_drained();
             } else if !self.paused {
+                self.stall.begin_again();
                 if self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PAUSE_AFTER {
                     thread::park_timeout(POLL);
                     continue;
@@ -87,6 +122,7 @@ impl Poller {
                 self.pause();
             }
             if self.paused {
+                self.stall.begin_again();
                 // the reader wakes us, a poll would not end then
                 thread::park_timeout(POLL);
             }
@@ -132,24 +168,104 @@ impl Poller {
         match self.consumer.poll(wait) {
             Some(Ok(message)) => {
                 let record = copy(&self.consumer, &message);
+                if let Some(from) = self.tails.skipped_before(record.partition.number, record.offset) {
+                    self.skip(&record, from);
+                }
+                self.tails.read(record.partition.number, record.offset);
+                self.stall.has_received();
                 self.outbox.record(record);
+                self.has_recovered();
             }
-            Some(Err(KafkaError::PartitionEOF(_))) => {}
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                self.tails.reach_end(partition);
+                self.has_recovered();
+            }
             Some(Err(error)) => return self.take_error(error),
             None => {
                 self.outbox.close_chunk();
                 self.take_changes();
+                self.take_statistics();
             }
         }
         true
     }
 
+    /// Tells that the offsets between `from`, where the group goes on, and `first`, the first record read, hold none.
+    /// Offsets whose records the broker has deleted are left out: these records were never read.
+    fn skip(&mut self, first: &Record, from: i64) {
+        let Record { partition, offset, .. } = first;
+        match self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST) {
+            Ok((low, _)) if low.max(from) < *offset => {
+                self.outbox.event(Delivery::Vacant(vec![vacant(partition.clone(), low.max(from)..*offset)]));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, %partition, from, offset, "offsets without a record are not noted"),
+        }
+    }
+
+    fn has_recovered(&mut self) {
+        if std::mem::take(&mut self.is_recovering) {
+            self.consumer.context().health.recovered();
+        }
+    }
+
+    /// Looks, when there are new statistics, for offsets without a record and for a consumer that stands still.
+    fn take_statistics(&mut self) {
+        let context = self.consumer.context();
+        let Some(known) = context.take_partitions() else { return };
+        let vacant = self.tails.update(&known).into_iter().map(|Vacant { partition, from, to }| {
+            vacant(PartitionId::new(Arc::clone(&context.topic), partition), from..to)
+        });
+        let vacant: Vec<_> = vacant.collect();
+        if !vacant.is_empty() {
+            self.outbox.event(Delivery::Vacant(vacant));
+        }
+        let (is_member, has_nothing_to_read) = (context.is_member(), context.has_nothing_to_read());
+        if has_nothing_to_read {
+            self.has_recovered();
+        }
+        if let Some(reason) = self.stall.check(&self.tails, is_member) {
+            self.replace_consumer(reason);
+        }
+    }
+
+    /// Goes on with another consumer, which joins the group in place of this one.
+    fn replace_consumer(&mut self, reason: String) {
+        let context = self.consumer.context();
+        let health = context.health.clone();
+        let successor = Context::new(&context.topic, Arc::clone(&context.positions), health.clone());
+        match self.membership.join(successor) {
+            Ok(consumer) => {
+                context.replace(&self.consumer);
+                self.take_changes();
+                let stalled = std::mem::replace(&mut self.consumer, consumer);
+                health.replace(reason);
+                self.is_recovering = true;
+                // A consumer that has lost its brokers may take for ever to end.
+                if let Err(error) = thread::Builder::new().name("kafka stalled".to_owned()).spawn(|| drop(stalled)) {
+                    tracing::warn!(%error, "no thread for the end of the consumer that stands still");
+                }
+            }
+            Err(error) => tracing::error!(%error, reason, "the kafka consumer stands still and cannot be replaced"),
+        }
+    }
+
     fn take_changes(&mut self) {
         for change in self.consumer.context().take_changes() {
-            if let Delivery::Assigned { partitions, .. } = &change
-                && self.paused
-            {
-                self.log_failed("pause", self.consumer.pause(&unplaced(partitions)));
+            match &change {
+                Delivery::Assigned { partitions, .. } => {
+                    let committed = self.committed(partitions).unwrap_or_else(|error| {
+                        tracing::debug!(%error, "what the group has committed is not known");
+                        BTreeMap::new()
+                    });
+                    self.tails.assign(partitions, &committed);
+                    self.stall.begin_again();
+                    if self.paused {
+                        self.log_failed("pause", self.consumer.pause(&unplaced(partitions)));
+                    }
+                }
+                Delivery::Revoked(partitions) => self.tails.revoke(partitions),
+                _ => {}
             }
             self.outbox.event(change);
         }
@@ -212,6 +328,7 @@ impl Poller {
 
     fn pause(&mut self) {
         self.paused = true;
+        self.tails.forget_ends();
         tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer paused: its reader stands still");
         let assigned = self.consumer.context().positions.assigned();
         self.log_failed("pause", self.consumer.pause(&unplaced(&assigned)));
@@ -220,6 +337,7 @@ impl Poller {
     fn resume_when_drained(&mut self) {
         if self.paused && self.deliveries.capacity() * 2 >= self.deliveries.max_capacity() {
             self.paused = false;
+            self.tails.forget_ends();
             tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer goes on");
             let assigned = self.consumer.context().positions.assigned();
             self.log_failed("resume", self.consumer.resume(&unplaced(&assigned)));
@@ -253,6 +371,18 @@ impl Poller {
         }
     }
 
+    /// The positions that the group has committed of `partitions`; 0 for none.
+    fn committed(&self, partitions: &[PartitionId]) -> KafkaResult<BTreeMap<i32, i64>> {
+        let committed = self.consumer.committed_offsets(unplaced(partitions), REQUEST)?;
+        let position = |partition: &PartitionId| {
+            let found = committed.find_partition(&partition.topic, partition.number)?;
+            found.error().ok()?;
+            let offset = if let Offset::Offset(offset) = found.offset() { offset } else { 0 };
+            Some((partition.number, offset))
+        };
+        Ok(partitions.iter().filter_map(position).collect())
+    }
+
     fn has_committed(&self, positions: &[Position]) -> KafkaResult<bool> {
         let committed = self.consumer.committed_offsets(list(positions)?, POLL * 5)?;
         Ok(positions.iter().all(|Position { partition, next_offset }| {
@@ -262,7 +392,12 @@ impl Poller {
     }
 }
 
-fn copy(consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) -> netagg_core::Record {
+/// The span of `offsets` that hold no record.
+fn vacant(partition: PartitionId, offsets: Range<i64>) -> Span {
+    Span { partition, from: offsets.start, to: offsets.end, records: 0, last_timestamp: None }
+}
+
+fn copy(consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) -> Record {
     record::copy(message, PartitionId::new(Arc::clone(&consumer.context().topic), message.partition()))
 }
 

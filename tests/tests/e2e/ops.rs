@@ -6,11 +6,12 @@ use std::io::Read;
 use bytes::Bytes;
 use netagg_api::proto::GetGlobalAggRequest;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
-use netagg_core::ports::EventPublisher;
+use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_core::{InvalidKind, OutgoingRecord};
-use netagg_kafka::KafkaPublisher;
+use netagg_core::{InvalidKind, OutgoingRecord, Timestamp};
+use netagg_kafka::{KafkaPublisher, KafkaTopics};
 use netagg_tests::eventually;
+use netagg_tests::kafka::Transactions;
 use pprof::protos::{Message, Profile};
 
 use super::installation::{Installation, PATIENCE};
@@ -362,4 +363,67 @@ async fn profiles_name_functions_and_come_one_at_a_time() {
     assert_eq!(profile(&installation, "profile?seconds=1").await.0, 404);
     assert_eq!(profile(&installation, "heap").await.0, 404);
     assert_eq!(installation.ops("api", "/metrics").await.expect("an answer").0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lag_goes_to_zero_where_the_last_offsets_hold_no_record() {
+    let installation = Installation::new().await;
+    let services = ["ingestor", "aggregator"];
+    let _running = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
+    for service in services {
+        until(&installation, service, "it has its partitions", |scrape| scrape.partitions() == 8).await;
+    }
+    let topic = installation.variable("KAFKA_TOPIC");
+    let transactions = Transactions::new(installation.variable("KAFKA_BROKERS")).await;
+    let values: Vec<_> =
+        (1..=8).map(|id| String::from_utf8(message(id, 0).value.expect("a value").to_vec()).expect("JSON")).collect();
+    for (partition, value) in (0..).zip(&values) {
+        transactions.send(topic, partition, &[value]).await;
+        // An aborted transaction leaves its records and a marker: 2 offsets.
+        if partition % 2 == 0 { transactions.commit().await } else { transactions.abort().await }
+    }
+    transactions.send(topic, 7, &[&values[7]]).await;
+    transactions.commit().await;
+    // A dead letter that is sent again comes in a transaction as well.
+    publish(&installation, vec![no_event(Some("no JSON"))]).await;
+    let letter = "a letter is there";
+    eventually(PATIENCE, letter, async || {
+        let letters = installation.dead_letters().await.len();
+        if letters == 1 { Ok(()) } else { Err(letters.to_string()) }
+    })
+    .await;
+    assert_eq!(installation.run("netagg", &["dlq", "replay"]).await.code, 0);
+    let ended = SystemClock.now();
+
+    for service in services {
+        let scrape = until(&installation, service, "it has no lag", |scrape| scrape.lag() == [0.0; 3]).await;
+        assert_eq!(scrape.partitions(), 8);
+        let group = installation.variable(&format!("KAFKA_GROUP_ID_{}", service.to_uppercase()));
+        let topics = KafkaTopics::new(&installation.kafka()).expect("an administrator");
+        eventually(PATIENCE, "the group has committed the end of each partition", async || {
+            let lag = topics.lag_in_offsets(group, topic).await.expect("an answer").expect("the topic");
+            let behind: Vec<_> = lag.iter().filter(|lag| lag.lag > 0).collect();
+            if behind.is_empty() { Ok(()) } else { Err(format!("{behind:?}")) }
+        })
+        .await;
+    }
+    installation.drained_and_exact(5).await;
+    let audit = installation.run("netagg", &["audit", "--json"]).await;
+    assert_eq!(audit.code, 0, "{}\n{}", audit.stdout, audit.stderr);
+    let offsets = installation.offsets().await;
+    let pool = installation.pool().await;
+    for service in services {
+        let query = "SELECT sum(upper(range) - lower(range))::bigint FROM consumer_progress, unnest(done) AS range \
+                     WHERE service = $1";
+        let done: i64 = sqlx::query_scalar(query).bind(service).fetch_one(&pool).await.expect("a sum");
+        assert_eq!(done, offsets, "{service}: each offset is accounted for");
+    }
+    pool.close().await;
+    eventually(PATIENCE, "the totals are complete", async || {
+        let path = "/api/v1/aggregates?granularity=DAY&from=2020-01-01&to=2029-12-28";
+        let (_, answer) = installation.api(path).await?;
+        let through: Option<Timestamp> = answer["complete_through"].as_str().and_then(|text| text.parse().ok());
+        if through >= Some(ended) { Ok(()) } else { Err(answer.to_string()) }
+    })
+    .await;
 }

@@ -1,14 +1,12 @@
 //! What is read of the topic of dead letters.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use netagg_core::ports::{DeadLetters, EventPublisher};
 use netagg_core::{DeadLetter, Error, EventLimits, Header, OutgoingRecord, PartitionId, Record, Timestamp};
 use netagg_kafka::{KafkaConfig, KafkaDeadLetters, KafkaLetterReader, KafkaPublisher, StoredLetter, TopicSpec};
+use netagg_tests::kafka::Transactions;
 use netagg_tests::unique;
-use rdkafka::ClientConfig;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 
 use super::{bytes, config, create, record};
 
@@ -41,67 +39,16 @@ async fn every_message_is_read_once_and_those_of_a_partition_in_order() {
 #[tokio::test]
 async fn the_time_that_counts_is_the_letters_own() {
     let (config, topic) = dlq(2).await;
-    let producer: BaseProducer = client(&config).create().unwrap();
-    // out of order, as clocks are
-    let times = [5_000, 1_000, 9_000, 2_000, 7_000];
-    for (at, partition) in times.iter().zip([0, 1].into_iter().cycle()) {
-        let text = at.to_string();
-        let record = BaseRecord::to(&topic).key("key").payload(&text).partition(partition).timestamp(*at);
-        producer.send(record).map_err(|(error, _)| error).unwrap();
-    }
-    producer.flush(Duration::from_secs(10)).unwrap();
-    for since in [0, 2_000, 2_001, 7_000, 9_000, 9_001] {
-        let read = read(&config, &topic, Timestamp::from_millis(since)).await;
-        let read: BTreeSet<i64> = read.iter().map(value).map(|text| text.parse().unwrap()).collect();
-        assert_eq!(read, times.into_iter().filter(|at| *at >= since).collect(), "since {since}");
-    }
-}
-
-#[tokio::test]
-async fn one_is_read_by_its_place() {
-    let (config, topic) = dlq(2).await;
-    for offset in 0..20 {
-        KafkaDeadLetters::new(&config, &topic).unwrap().send(&[letter("events", offset)]).await.unwrap();
-    }
-    let reader = KafkaLetterReader::new(&config, &topic);
-    for letter in read(&config, &topic, None).await {
-        let (partition, offset) = (letter.record.partition.number, letter.record.offset);
-        assert_eq!(reader.get(partition, offset).await.unwrap(), Some(letter));
-    }
-    for (partition, offset) in [(0, 20), (1, 20), (2, 0), (0, i64::MAX)] {
-        assert_eq!(reader.get(partition, offset).await.unwrap(), None, "{partition}:{offset}");
-    }
-}
-
-#[tokio::test]
-async fn it_ends_where_the_last_offsets_hold_no_record() {
-    let (config, topic) = dlq(1).await;
-    let producer: BaseProducer = client(&config).set("transactional.id", unique("id")).create().unwrap();
-    let read = tokio::task::spawn_blocking({
-        let topic = topic.clone();
-        move || {
-            let step = Duration::from_secs(10);
-            let send = |value: &str| {
-                producer.begin_transaction().unwrap();
-                let record = BaseRecord::to(&topic).key("key").payload(value);
-                producer.send(record).map_err(|(error, _)| error).unwrap();
-                producer.flush(step).unwrap();
-            };
-            producer.init_transactions(step).unwrap();
-            send("committed");
-            producer.commit_transaction(step).unwrap();
-            send("aborted");
-            producer.abort_transaction(step).unwrap();
-            send("open");
-            producer
-        }
-    });
-    let open = read.await.unwrap();
+    let transactions = Transactions::new(config.brokers()).await;
+    transactions.send(&topic, 0, &["committed"]).await;
+    transactions.commit().await;
+    transactions.send(&topic, 0, &["aborted"]).await;
+    transactions.abort().await;
+    transactions.send(&topic, 0, &["open"]).await;
     let values: Vec<_> = self::read(&config, &topic, None).await.iter().map(value).collect();
     assert_eq!(values, ["committed"]);
     let reader = KafkaLetterReader::new(&config, &topic);
     assert_eq!(reader.get(0, 1).await.unwrap(), None, "the mark of the first transaction");
-    drop(open);
 }
 
 #[tokio::test]
@@ -158,10 +105,4 @@ pub(super) fn value(letter: &StoredLetter) -> String {
 
 fn source(letter: &StoredLetter) -> Option<i64> {
     Some(letter.origin.as_ref()?.source.offset)
-}
-
-fn client(config: &KafkaConfig) -> ClientConfig {
-    let mut client = ClientConfig::new();
-    client.set("bootstrap.servers", config.brokers());
-    client
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netagg_core::ports::{EventSource, SourceEvent};
-use netagg_core::{Error, OutgoingRecord, PartitionId, Position, Record};
+use netagg_core::{Error, OutgoingRecord, PartitionId, Position, Record, Span};
 use netagg_kafka::{Creation, KafkaConfig, KafkaSource, KafkaTopics, TopicSpec};
 use netagg_tests::{kafka, unique};
 
@@ -65,6 +65,7 @@ fn positions(records: &[Record]) -> Vec<Position> {
 #[derive(Debug, Default)]
 struct Told {
     records: Vec<Record>,
+    vacant: Vec<Span>,
     assigned: BTreeSet<PartitionId>,
     revoked: BTreeSet<PartitionId>,
 }
@@ -77,6 +78,7 @@ impl Told {
                 match source.next().await.unwrap() {
                     SourceEvent::Assigned(partitions) => self.assigned.extend(partitions),
                     SourceEvent::Records(records) => self.records.extend(records),
+                    SourceEvent::Vacant(spans) => self.vacant.extend(spans),
                     SourceEvent::Revoked(partitions) => self.revoked.extend(partitions),
                     SourceEvent::End => panic!("the source ended"),
                 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use netagg_core::Position;
 use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
-use netagg_kafka::{KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
+use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
+use netagg_tests::kafka::{self, Transactions};
+use netagg_tests::proxy::Proxy;
 use netagg_tests::{eventually, unique};
 
 use super::{DEADLINE, Told, config, create, numbers, positions, read, record, topic, with};
@@ -168,4 +170,117 @@ async fn a_position_of_a_partition_never_assigned_is_ignored() {
     let partition = netagg_core::PartitionId::new(topic.as_str(), 7);
     source.commit(&[Position { partition, next_offset: 3 }]).await.unwrap();
     source.close().await.unwrap();
+}
+
+/// Waits until the group has committed up to the end of the topic's only partition.
+async fn committed_to_the_end(config: &KafkaConfig, group: &str, topic: &str, end: i64) {
+    let topics = KafkaTopics::new(config).unwrap();
+    eventually(DEADLINE, "no offset is left", async || {
+        let lag = topics.lag_in_offsets(group, topic).await.unwrap().unwrap().remove(0);
+        if (lag.committed, lag.high, lag.lag) == (Some(end), end, 0) { Ok(()) } else { Err(format!("{lag:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn offsets_without_a_record_at_the_end_are_told_and_can_be_committed() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 1).await, unique("group"));
+    let transactions = Transactions::new(config.brokers()).await;
+    transactions.send(&topic, 0, &["0", "1"]).await;
+    transactions.abort().await;
+    // Nothing but an aborted transaction: 2 records and a marker.
+    let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
+    let mut told = Told::default();
+    let vacant = |told: &Told| told.vacant.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>();
+    told.until(&mut source, |told| !told.vacant.is_empty()).await;
+    assert_eq!(vacant(&told), [(0, 3)]);
+    let done = |next_offset| Position { partition: netagg_core::PartitionId::new(topic.as_str(), 0), next_offset };
+    source.commit(&[done(3)]).await.unwrap();
+    committed_to_the_end(&config, &group, &topic, 3).await;
+
+    // A committed one: a record at 3, a marker at 4. A later reader begins behind the record.
+    transactions.send(&topic, 0, &["3"]).await;
+    transactions.commit().await;
+    told.until(&mut source, |told| told.vacant.len() > 1).await;
+    assert_eq!((told.records.len(), told.records[0].offset, vacant(&told)), (1, 3, vec![(0, 3), (4, 5)]));
+    source.commit(&[done(4)]).await.unwrap();
+    source.close().await.unwrap();
+    let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| !told.vacant.is_empty()).await;
+    assert_eq!((told.records.len(), vacant(&told)), (0, vec![(4, 5)]));
+    source.commit(&[done(5)]).await.unwrap();
+    committed_to_the_end(&config, &group, &topic, 5).await;
+
+    // A reader that begins before such offsets and finds a record behind them tells of them, too.
+    source.close().await.unwrap();
+    KafkaPublisher::new(&config, &topic).unwrap().publish(vec![record(5, 0)]).await.unwrap();
+    let rewound = unique("group");
+    let mut source = KafkaSource::new(&config, &rewound, &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| told.records.len() == 2).await;
+    assert_eq!(told.records[0].offset, 3);
+    source.commit(&[done(4)]).await.unwrap();
+    source.close().await.unwrap();
+    let mut source = KafkaSource::new(&config, &rewound, &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| told.records.len() == 1).await;
+    assert_eq!((told.records[0].offset, vacant(&told)), (5, vec![(4, 5)]));
+    source.commit(&[done(6)]).await.unwrap();
+
+    // An open one is waited for: its records may come yet, so they are neither lag nor vacant.
+    transactions.send(&topic, 0, &["6"]).await;
+    KafkaPublisher::new(&config, &topic).unwrap().publish(vec![record(7, 0)]).await.unwrap();
+    let nothing = tokio::time::timeout(std::time::Duration::from_secs(5), source.next()).await;
+    assert!(nothing.is_err(), "{nothing:?}");
+    transactions.abort().await;
+    told.until(&mut source, |told| told.vacant.len() > 1).await;
+    assert_eq!((told.records[1].offset, vacant(&told)), (7, vec![(4, 5), (8, 9)]));
+    source.commit(&[done(9)]).await.unwrap();
+    committed_to_the_end(&config, &rewound, &topic, 9).await;
+    let health = source.health();
+    eventually(DEADLINE, "no lag", async || {
+        let lag: Vec<_> = health.lag().iter().map(|lag| (lag.events, lag.age)).collect();
+        if lag == [(0, Duration::ZERO)] { Ok(()) } else { Err(format!("{lag:?}")) }
+    })
+    .await;
+    assert_eq!(health.commit_age(), Duration::ZERO);
+    source.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_consumer_that_stands_still_is_replaced() {
+    let proxy = Proxy::start(1).await;
+    let broker = kafka::Broker::start_behind(&proxy).await;
+    let config = KafkaConfig::new(format!("127.0.0.1:{}", proxy.port()));
+    // Left alone, it would wait for its answers for as long.
+    let patient = with(config.clone(), &[("socket.timeout.ms", "300000"), ("session.timeout.ms", "6000")]);
+    let (topic, group) = (topic(&config, 2).await, unique("group"));
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    let mut source = KafkaSource::new(&patient, &group, &topic).unwrap();
+    let health = source.health();
+    publisher.publish((0..100).map(|number| record(number, 0)).collect()).await.unwrap();
+    let before = read(&mut source, 100).await;
+    source.commit(&positions(&before)).await.unwrap();
+
+    proxy.stall_open();
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    publisher.publish((100..200).map(|number| record(number, 0)).collect()).await.unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| numbers(&told.records).is_superset(&(100..200).collect())).await;
+    assert_eq!(health.replaced(), 1);
+    assert_eq!(told.revoked, told.assigned, "the reader was told that the partitions were gone for a while");
+    eventually(DEADLINE, "ready again", async || match health.problem() {
+        None => Ok(()),
+        problem => Err(format!("{problem:?}")),
+    })
+    .await;
+    // What the successor commits is committed.
+    source.commit(&positions(&told.records)).await.unwrap();
+    source.close().await.unwrap();
+    for lag in KafkaTopics::new(&config).unwrap().lag_in_offsets(&group, &topic).await.unwrap().unwrap() {
+        assert_eq!(lag.lag, 0, "{lag:?}");
+    }
+    drop(broker);
 }

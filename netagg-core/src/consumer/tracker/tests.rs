@@ -44,6 +44,33 @@ fn spans_join_over_offsets_without_records() {
 }
 
 #[test]
+fn vacant_offsets_are_passed_once_and_in_order() {
+    let vacant = |from, to| Span { partition: partition(0), from, to, records: 0, last_timestamp: None };
+    let span = |tracker: &mut OffsetTracker| {
+        let ticket = tracker.start();
+        let spans: Vec<_> = ticket.spans().iter().map(|span| (span.from, span.to, span.records)).collect();
+        (ticket, spans)
+    };
+    let mut tracker = OffsetTracker::default();
+    assert!(tracker.pass(&vacant(4, 6)), "a partition of which no record was read begins where the span does");
+    assert!(!tracker.pass(&vacant(4, 6)));
+    let (first, spans) = span(&mut tracker);
+    assert_eq!(spans, [(4, 6, 0)]);
+    tracker.read(&record(0, 10));
+    let (second, spans) = span(&mut tracker);
+    assert_eq!(spans, [(6, 11, 1)]);
+    assert!(!tracker.pass(&vacant(4, 11)) && !tracker.has_pending());
+    assert!(tracker.pass(&vacant(4, 13)) && tracker.has_pending());
+    let (third, spans) = span(&mut tracker);
+    assert_eq!(spans, [(11, 13, 0)]);
+    tracker.finish(third);
+    tracker.finish(first);
+    assert_eq!(tracker.take_positions(), [position(0, 6)], "the record in flight is not passed");
+    tracker.finish(second);
+    assert_eq!(tracker.take_positions(), [position(0, 13)]);
+}
+
+#[test]
 fn what_was_in_flight_before_a_revocation_does_not_count_after_it() {
     let mut tracker = OffsetTracker::default();
     tracker.read(&record(0, 10));

@@ -2,6 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -9,6 +11,11 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+
+/// How many of its last lines explain why a test failed.
+const LINES: usize = 60;
+/// How long an ops port has to answer for that.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Where the program `name` was built: in the target directory of the running test.
 ///
@@ -32,6 +39,8 @@ pub struct Process {
     name: String,
     child: Child,
     folder: TempDir,
+    /// Its ops port, if it has one.
+    ops: Option<u16>,
     _guard: Guard,
 }
 
@@ -58,11 +67,13 @@ impl Process {
             let name = name.to_string_lossy();
             matches!(&*name, "PATH" | "HOME" | "TMPDIR" | "RUST_BACKTRACE") || name.starts_with("LLVM_")
         });
-        let child = Command::new(path(name))
-            .args(arguments)
-            .env_clear()
-            .envs(kept)
-            .envs(variables)
+        let mut command = Command::new(path(name));
+        command.args(arguments).env_clear().envs(kept).envs(variables);
+        let ops = command.get_envs().find_map(|(variable, value)| {
+            let is_its_own = variable.to_str()? == format!("PPROF_PORT_{}", name.to_uppercase());
+            value?.to_str()?.parse().ok().filter(|_| is_its_own)
+        });
+        let child = command
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(output("stdout"))
@@ -71,7 +82,7 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let guard = Guard::new(&child, &folder);
-        Self { name: name.to_owned(), child, folder, _guard: guard }
+        Self { name: name.to_owned(), child, folder, ops, _guard: guard }
     }
 
     /// Its process id.
@@ -152,8 +163,44 @@ impl Process {
     }
 }
 
+impl Process {
+    /// Prints what it wrote last, and readiness and metrics if it has an ops port: what a failed test is to be
+    /// understood by.
+    fn explain(&mut self) {
+        let state = match self.child.try_wait() {
+            Ok(None) => "running".to_owned(),
+            other => format!("{other:?}"),
+        };
+        eprintln!("---- {} ({}), {state}", self.name, self.child.id());
+        for (stream, text) in [("stdout", self.stdout()), ("stderr", self.stderr())] {
+            let lines: Vec<_> = text.lines().collect();
+            let first = lines.len().saturating_sub(LINES);
+            eprintln!("{stream}, from line {}:\n{}", first + 1, lines[first..].join("\n"));
+        }
+        for path in self.ops.map(|_| ["/readyz", "/metrics"]).into_iter().flatten() {
+            let answer = self.ask(path).unwrap_or_else(|error| error.to_string());
+            let lines: Vec<_> = answer.lines().filter(|line| !line.starts_with('#')).collect();
+            eprintln!("{path}: {}", lines.join("\n"));
+        }
+    }
+
+    /// What its ops port answers, at most a few seconds later.
+    fn ask(&self, path: &str) -> std::io::Result<String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.ops.unwrap_or_default()));
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    }
+}
+
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.explain();
+        }
         // both fail only when it has ended already
         let _ = self.child.kill();
         let _ = self.child.wait();

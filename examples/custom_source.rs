@@ -40,7 +40,7 @@ impl<R: BufRead> LineSource<R> {
         Record {
             partition: self.partition.clone(),
             offset,
-            timestamp: Some(SystemClock.now()), // the event's age is judged by it
+            timestamp: Some(SystemClock.now().into()), // the event's age is judged by it
             key: None,
             value: Some(line.into()),
             headers: Vec::new(),

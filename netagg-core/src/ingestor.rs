@@ -193,7 +193,7 @@ fn each_alone(records: &[Record], spans: &[Span]) -> (Vec<Vec<Span>>, Vec<Span>)
         let alone = Span {
             to: record.offset + 1,
             records: 1,
-            last_timestamp: record.timestamp.or(span.last_timestamp),
+            last_timestamp: record.instant().or(span.last_timestamp),
             ..span.clone()
         };
         span.from = alone.to;

@@ -29,6 +29,6 @@ pub use event::{
     InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType, UserId,
 };
 pub use ingestor::Ingestor;
-pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Place, Position, Record, Span};
+pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
 pub use time::{Day, Month, ParseTimeError, Timestamp};
 pub use zone::{UnknownZone, Zone};

@@ -47,6 +47,51 @@ impl fmt::Display for Place {
     }
 }
 
+/// The timestamp that a record's producer or broker gave it.
+///
+/// Logs keep a number of milliseconds. A producer that sends another unit (microseconds, nanoseconds) gives one that no
+/// calendar has; such a number is kept, so that dead letters tell it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum RecordTimestamp {
+    /// An instant of the years 0001 to 9999.
+    Instant(Timestamp),
+    /// Milliseconds since 1970 that lie outside of these years.
+    OutOfRange(i64),
+}
+
+impl RecordTimestamp {
+    /// The timestamp `millis` milliseconds after 1970-01-01T00:00:00Z.
+    pub const fn from_millis(millis: i64) -> Self {
+        match Timestamp::from_millis(millis) {
+            Some(instant) => Self::Instant(instant),
+            None => Self::OutOfRange(millis),
+        }
+    }
+
+    /// Milliseconds since 1970-01-01T00:00:00Z, rounded down.
+    pub const fn as_millis(self) -> i64 {
+        match self {
+            Self::Instant(instant) => instant.as_millis(),
+            Self::OutOfRange(millis) => millis,
+        }
+    }
+
+    /// The instant, unless it is out of range.
+    pub const fn instant(self) -> Option<Timestamp> {
+        match self {
+            Self::Instant(instant) => Some(instant),
+            Self::OutOfRange(_) => None,
+        }
+    }
+}
+
+impl From<Timestamp> for RecordTimestamp {
+    fn from(instant: Timestamp) -> Self {
+        Self::Instant(instant)
+    }
+}
+
 /// A record as a consumer reads it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -56,7 +101,7 @@ pub struct Record {
     /// Its position there.
     pub offset: i64,
     /// The timestamp its producer or broker gave it, if any.
-    pub timestamp: Option<Timestamp>,
+    pub timestamp: Option<RecordTimestamp>,
     /// Its key; for events, the user.
     pub key: Option<Bytes>,
     /// Its value; for events, JSON. `None` is a tombstone.
@@ -66,6 +111,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// The instant of its timestamp, if it has one that is in range.
+    pub fn instant(&self) -> Option<Timestamp> {
+        self.timestamp.and_then(RecordTimestamp::instant)
+    }
+
     /// Bytes of key, value and headers: what holding it costs.
     pub fn size(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use netagg_core::{Header, PartitionId, Record, Timestamp};
+use netagg_core::{Header, PartitionId, Record, RecordTimestamp};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
 /// Copies `message`: a borrowed one pins the whole fetch it came with.
@@ -11,7 +11,7 @@ pub(crate) fn copy(message: &BorrowedMessage<'_>, partition: PartitionId) -> Rec
     Record {
         partition,
         offset: message.offset(),
-        timestamp: message.timestamp().to_millis().and_then(Timestamp::from_millis),
+        timestamp: message.timestamp().to_millis().map(RecordTimestamp::from_millis),
         key: message.key().map(Bytes::copy_from_slice),
         value: message.payload().map(Bytes::copy_from_slice),
         headers: message.headers().map(headers).unwrap_or_default(),

@@ -145,7 +145,7 @@ impl KafkaTopics {
         Ok(Self { admin, config: config.clone() })
     }
 
-    /// Makes a topic, unless there is one of this name.
+    /// Makes a topic, unless there is one of this name, and waits until clients find it with all its partitions.
     ///
     /// # Errors
     /// Retryable while the broker is away or refuses access.
@@ -159,11 +159,36 @@ impl KafkaTopics {
         let created = self.admin.create_topics([&new], &options()).await;
         let created = created.map_err(|error| error::of(error, &topic.name))?;
         match created.into_iter().next() {
-            Some(Ok(_)) => Ok(Creation::Created),
+            Some(Ok(_)) => {
+                self.await_leaders(topic).await?;
+                Ok(Creation::Created)
+            }
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(Creation::Existed),
             Some(Err((_, code))) => Err(error::of(KafkaError::AdminOp(code), &topic.name)),
             None => Err(Error::internal(KAFKA, "the broker does not say whether it made the topic")),
         }
+    }
+
+    /// Waits until each partition of a topic that was made has its leader: brokers answer before they all know of it.
+    async fn await_leaders(&self, topic: &TopicSpec) -> Result<(), Error> {
+        let TopicSpec { name, partitions, .. } = topic.clone();
+        self.blocking(&topic.name, move |client| {
+            let begun = Instant::now();
+            loop {
+                let metadata = client.fetch_metadata(None, REQUEST)?;
+                let found = metadata.topics().iter().find(|found| found.name() == name);
+                let leaders = found
+                    .map_or(0, |found| found.partitions().iter().filter(|partition| partition.leader() >= 0).count());
+                if leaders >= partitions.max(1) as usize {
+                    return Ok(());
+                }
+                if begun.elapsed() > REQUEST {
+                    return Err(KafkaError::MetadataFetch(RDKafkaErrorCode::LeaderNotAvailable));
+                }
+                std::thread::sleep(ELECTION_PAUSE);
+            }
+        })
+        .await
     }
 
     /// All topics but the broker's own, by name.

@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
 use crate::keeper::Signals;
@@ -176,6 +178,35 @@ async fn list_metadata(brokers: String) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Has a topic take any timestamp: brokers refuse those far from now unless told otherwise.
+///
+/// # Panics
+/// When the broker does not take the setting.
+pub async fn take_any_timestamp(brokers: &str, topic: &str) {
+    let any = i64::MAX.to_string();
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an administrator");
+    let config = AlterConfig::new(ResourceSpecifier::Topic(topic))
+        .set("message.timestamp.after.max.ms", &any)
+        .set("message.timestamp.before.max.ms", &any);
+    let altered = admin.alter_configs([&config], &AdminOptions::new()).await.expect("an answer");
+    altered.into_iter().for_each(|altered| drop(altered.expect("taken")));
+}
+
+/// Sends a message with a timestamp of the caller's, which the topic has to take: [`take_any_timestamp`].
+///
+/// # Panics
+/// When the broker does not take it.
+pub async fn send_at(brokers: &str, topic: &str, value: &[u8], timestamp: i64) {
+    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a producer");
+    // The setting takes a moment to reach the broker's log.
+    crate::eventually(STEP, "the message is taken", async || {
+        let record = FutureRecord::<[u8], [u8]>::to(topic).payload(value).timestamp(timestamp);
+        producer.send(record, STEP).await.map(drop).map_err(|(error, _)| error.to_string())
+    })
+    .await;
 }
 
 /// Sends in transactions, as other producers of the same topic may.

@@ -58,7 +58,7 @@ impl LetterFilter {
         let partition = origin.map(|origin| origin.source.partition.number);
         self.kind.is_none_or(|wanted| wanted == kind)
             && self.partition.is_none_or(|wanted| Some(wanted) == partition)
-            && self.until.is_none_or(|until| letter.record.timestamp.is_some_and(|at| at < until))
+            && self.until.is_none_or(|until| letter.record.instant().is_some_and(|at| at < until))
     }
 }
 

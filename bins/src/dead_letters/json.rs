@@ -1,6 +1,6 @@
 //! Dead letters as JSON.
 
-use netagg_core::{Header, Place, Timestamp};
+use netagg_core::{Header, Place, RecordTimestamp, Timestamp};
 use netagg_kafka::LetterOrigin;
 use serde::Serialize;
 
@@ -26,7 +26,9 @@ struct SourceJson<'a> {
     topic: &'a str,
     partition: i32,
     offset: i64,
+    /// `None` also if the record's timestamp is out of range.
     timestamp: Option<Timestamp>,
+    timestamp_millis: Option<i64>,
 }
 
 /// A letter whole.
@@ -65,7 +67,8 @@ impl<'a> LetterJson<'a> {
             topic: &source.partition.topic,
             partition: source.partition.number,
             offset: source.offset,
-            timestamp: *timestamp,
+            timestamp: timestamp.and_then(RecordTimestamp::instant),
+            timestamp_millis: timestamp.map(RecordTimestamp::as_millis),
         });
         let detail = origin.map(|origin| origin.detail.as_str());
         let (key, key_hex) = text_or_hex(key);

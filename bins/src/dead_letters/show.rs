@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::str::FromStr;
 
+use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
 
 use super::json::{self, HeaderJson, LetterJson, ValueJson, WholeJson};
@@ -56,7 +57,7 @@ pub(super) async fn show(
 fn whole(letter: &StoredLetter) -> WholeJson<'_> {
     let StoredLetter { record, origin } = letter;
     WholeJson {
-        letter: LetterJson::new(&letter.place(), record.timestamp, origin.as_ref(), record.key.as_deref()),
+        letter: LetterJson::new(&letter.place(), record.instant(), origin.as_ref(), record.key.as_deref()),
         truncated: origin.as_ref().and_then(|origin| origin.truncated),
         headers: record.headers.iter().map(HeaderJson::from).collect(),
         value: ValueJson::new(record.value.as_deref()),
@@ -67,13 +68,17 @@ fn as_text(letter: &StoredLetter) -> String {
     let StoredLetter { record, origin } = letter;
     let mut lines = vec![
         ("place", show_place(&letter.place())),
-        ("time", show_time(record.timestamp)),
+        ("time", show_time(record.instant())),
         ("kind", kind(origin.as_ref()).to_owned()),
     ];
     if let Some(origin) = origin {
         let (topic, place) = (printable(origin.source.partition.topic.as_bytes()), show_place(&origin.source));
         lines.push(("detail", printable(origin.detail.as_bytes())));
-        lines.push(("source", format!("{topic} {place}, {}", show_time(origin.timestamp))));
+        let time = match origin.timestamp {
+            Some(RecordTimestamp::OutOfRange(millis)) => format!("timestamp {millis}"),
+            timestamp => show_time(timestamp.and_then(RecordTimestamp::instant)),
+        };
+        lines.push(("source", format!("{topic} {place}, {time}")));
     }
     lines.push(("key", record.key.as_deref().map_or("null".to_owned(), printable)));
     let mut text = String::new();

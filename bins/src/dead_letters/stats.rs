@@ -24,7 +24,7 @@ impl Count {
     fn add(&mut self, letter: &StoredLetter, replayed: &Replayed) {
         self.letters += 1;
         self.replayed += u64::from(letter.origin.as_ref().is_some_and(|origin| replayed.contains(&origin.source)));
-        let time = letter.record.timestamp;
+        let time = letter.record.instant();
         self.first = self.first.into_iter().chain(time).min();
         self.last = self.last.max(time);
     }

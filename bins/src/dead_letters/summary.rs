@@ -19,7 +19,7 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn new(letter: StoredLetter) -> Self {
-        let (time, place) = (letter.record.timestamp, letter.place());
+        let (time, place) = (letter.record.instant(), letter.place());
         let key = letter.record.key.map(|key| key[..key.len().min(MAX_KEPT)].to_vec());
         let mut origin = letter.origin;
         if let Some(origin) = &mut origin {

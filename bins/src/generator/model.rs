@@ -197,7 +197,7 @@ mod tests {
             let record = netagg_core::Record {
                 partition: netagg_core::PartitionId::new("events", 0),
                 offset: 0,
-                timestamp: Some(model().end),
+                timestamp: Some(model().end.into()),
                 key: None,
                 value: Some(message.into()),
                 headers: Vec::new(),

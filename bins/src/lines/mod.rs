@@ -187,7 +187,7 @@ impl Judge {
         let record = Record {
             partition: self.partition.clone(),
             offset: number as i64,
-            timestamp: Some(SystemClock.now()),
+            timestamp: Some(SystemClock.now().into()),
             key: None,
             value: Some(line.clone()),
             headers: Vec::new(),

@@ -57,7 +57,7 @@ impl OffsetTracker {
         // Offsets that hold no record belong to the record after them.
         let pending = self.extend(&record.partition, record.offset, record.offset + 1);
         pending.records += 1;
-        pending.last_timestamp = record.timestamp.or(pending.last_timestamp);
+        pending.last_timestamp = record.instant().or(pending.last_timestamp);
     }
 
     /// Notes that the offsets of `span` were read and hold no record; the next batch covers them. Returns false if all

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Event, InvalidEvent, InvalidKind};
-use crate::record::Record;
+use crate::record::{Record, RecordTimestamp};
 use crate::time::Month;
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -41,12 +41,22 @@ impl EventLimits {
             Some(value) => value,
         };
         let event = Event::decode(value)?;
-        let Some(received) = record.timestamp else {
-            return Err(InvalidEvent::message(
-                InvalidKind::NoTimestamp,
-                "a record without a timestamp",
-                "a record with a timestamp",
-            ));
+        let received = match record.timestamp {
+            Some(RecordTimestamp::Instant(received)) => received,
+            Some(RecordTimestamp::OutOfRange(millis)) => {
+                return Err(InvalidEvent::message(
+                    InvalidKind::TimestampOutOfRange,
+                    format!("a record with the timestamp {millis}"),
+                    "a record whose timestamp is in milliseconds since 1970, of the years 0001 to 9999",
+                ));
+            }
+            None => {
+                return Err(InvalidEvent::message(
+                    InvalidKind::NoTimestamp,
+                    "a record without a timestamp",
+                    "a record with a timestamp",
+                ));
+            }
         };
         let started_at = event.fields().started_at;
         let (earliest, latest) = (received.saturating_sub(self.max_age), received.saturating_add(self.max_future));

@@ -48,6 +48,8 @@ pub enum InvalidKind {
     NumberTooLarge,
     /// The record has no timestamp to judge the event's age by.
     NoTimestamp,
+    /// The record's timestamp is no time of the years 0001 to 9999, as when a producer sends microseconds.
+    TimestampOutOfRange,
     /// `started_at` is longer before the record's timestamp than `EVENT_MAX_AGE`.
     TooOld,
     /// `started_at` is further after the record's timestamp than `EVENT_MAX_FUTURE`.
@@ -60,7 +62,7 @@ pub enum InvalidKind {
 
 impl InvalidKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::NullValue,
         Self::EmptyValue,
         Self::NotUtf8,
@@ -80,6 +82,7 @@ impl InvalidKind {
         Self::LoneSurrogate,
         Self::NumberTooLarge,
         Self::NoTimestamp,
+        Self::TimestampOutOfRange,
         Self::TooOld,
         Self::TooFarInFuture,
         Self::MonthDropped,
@@ -108,6 +111,7 @@ impl InvalidKind {
             Self::LoneSurrogate => "lone_surrogate",
             Self::NumberTooLarge => "number_too_large",
             Self::NoTimestamp => "no_timestamp",
+            Self::TimestampOutOfRange => "timestamp_out_of_range",
             Self::TooOld => "too_old",
             Self::TooFarInFuture => "too_far_in_future",
             Self::MonthDropped => "month_dropped",

@@ -176,7 +176,7 @@ impl EventPublisher for MemoryLog {
             room.as_mut().enable();
             {
                 let mut state = self.0.lock();
-                let timestamp = Some(self.0.clock.now());
+                let timestamp = Some(self.0.clock.now().into());
                 let partitions = state.partitions.len() as u64;
                 while state.held < self.0.capacity
                     && let Some(OutgoingRecord { key, value, headers }) = records.next()

@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use crate::event::EventLimits;
 use crate::ports::DeadLetters;
-use crate::record::{DeadLetter, Header, OutgoingRecord, PartitionId, Record};
-use crate::time::Timestamp;
+use crate::record::{DeadLetter, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
 
 /// Every behaviour that [`DeadLetters`] promises. `received` waits for the given number of dead letters and returns
 /// them in the order they were sent.
@@ -13,7 +12,7 @@ pub async fn dead_letters(letters: &dyn DeadLetters, received: impl AsyncFn(usiz
     let record = |offset, key: Option<&'static [u8]>, value: Option<&'static [u8]>, headers| Record {
         partition: PartitionId::new("events.telecom", 3),
         offset,
-        timestamp: Timestamp::from_millis(1_761_000_000_123),
+        timestamp: Some(RecordTimestamp::from_millis(1_761_000_000_123)),
         key: key.map(Bytes::from_static),
         value: value.map(Bytes::from_static),
         headers,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use netagg_core::memory::MemoryLog;
-use netagg_core::{PartitionId, Record};
+use netagg_core::{PartitionId, Record, Timestamp};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -30,7 +30,7 @@ pub(crate) fn append(log: &MemoryLog, value: String) {
     log.append(Record {
         partition: PartitionId::new("events", 0),
         offset: 0,
-        timestamp: "2025-10-20T12:00:00Z".parse().ok(),
+        timestamp: "2025-10-20T12:00:00Z".parse::<Timestamp>().ok().map(Into::into),
         key: None,
         value: Some(value.into()),
         headers: Vec::new(),

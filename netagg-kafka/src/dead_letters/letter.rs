@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use netagg_core::{DeadLetter, Header, InvalidKind, OutgoingRecord, PartitionId, Place, Record, Timestamp};
+use netagg_core::{DeadLetter, Header, InvalidKind, OutgoingRecord, PartitionId, Place, Record, RecordTimestamp};
 
 /// The header of a letter whose value was cut, with the length it had.
 pub(super) const TRUNCATED: &str = "netagg-truncated";
@@ -29,7 +29,7 @@ pub struct LetterOrigin {
     /// Where the record lies, or lay. Copies of a letter, as a crash may leave, have it in common.
     pub source: Place,
     /// The record's timestamp, if it had one.
-    pub timestamp: Option<Timestamp>,
+    pub timestamp: Option<RecordTimestamp>,
     /// The length that the value had, if it had to be cut.
     pub truncated: Option<u64>,
 }
@@ -75,10 +75,7 @@ impl LetterOrigin {
         let topic = text(headers, "netagg-source-topic").ok()??;
         let partition = number::<i32>(headers, "netagg-source-partition")?.filter(|number| *number >= 0)?;
         let offset = number::<i64>(headers, "netagg-source-offset")?.filter(|number| *number >= 0)?;
-        let timestamp = match number(headers, "netagg-source-timestamp")? {
-            None => None,
-            Some(millis) => Some(Timestamp::from_millis(millis)?),
-        };
+        let timestamp = number(headers, "netagg-source-timestamp")?.map(RecordTimestamp::from_millis);
         Some(Self {
             kind: InvalidKind::ALL.into_iter().find(|known| known.as_str() == kind)?,
             detail: text(headers, "netagg-error-detail").ok()??.to_owned(),
@@ -160,7 +157,7 @@ mod tests {
         let record = Record {
             partition: PartitionId::new("events", 3),
             offset: 42,
-            timestamp: timestamp.and_then(Timestamp::from_millis),
+            timestamp: timestamp.map(RecordTimestamp::from_millis),
             key: Some("user".into()),
             value: Some("no JSON".into()),
             headers: vec![Header::new("own", "kept"), Header::new("netagg-error", "replaced")],
@@ -177,7 +174,7 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read() {
-        for timestamp in [None, Some(5_000)] {
+        for timestamp in [None, Some(5_000), Some(-1_000), Some(1_761_000_000_000_000), Some(i64::MAX)] {
             let written = written(timestamp);
             let letter = read(written.headers());
             let origin = letter.origin.clone().unwrap();
@@ -218,7 +215,7 @@ mod tests {
             ("netagg-source-offset", "five"),
             ("netagg-source-offset", "-5"),
             ("netagg-source-timestamp", "yesterday"),
-            ("netagg-source-timestamp", "999999999999999999"),
+            ("netagg-source-timestamp", "99999999999999999999"),
             ("netagg-truncated", ""),
         ] {
             let mut changed = headers.clone();

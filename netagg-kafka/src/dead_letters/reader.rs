@@ -38,7 +38,7 @@ impl KafkaLetterReader {
                 snapshot.start_at(since)?;
             }
             snapshot.read(|record| {
-                let is_before = since.is_some_and(|since| record.timestamp.is_none_or(|at| at < since));
+                let is_before = since.is_some_and(|since| record.instant().is_none_or(|at| at < since));
                 is_before || sender.blocking_send(StoredLetter::new(record)).is_ok()
             })
         });

@@ -34,7 +34,7 @@ impl Backlog {
             self.read.retain(|(offset, _)| *offset < first.offset);
         }
         for record in records {
-            let time = record.timestamp.unwrap_or(now);
+            let time = record.instant().unwrap_or(now);
             let is_apart = |(_, last): &(i64, Timestamp)| micros(*last).abs_diff(micros(time)) >= RESOLUTION_MICROS;
             if self.read.back().is_none_or(is_apart) {
                 self.read.push_back((record.offset, time));
@@ -116,7 +116,7 @@ mod tests {
         let record = |offset| Record {
             partition: PartitionId::new("topic", 0),
             offset,
-            timestamp: Some(at(offset)),
+            timestamp: Some(at(offset).into()),
             key: None,
             value: None,
             headers: Vec::new(),

@@ -8,7 +8,7 @@ use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{OutgoingRecord, Record};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource};
-use netagg_tests::unique;
+use netagg_tests::{kafka, unique};
 
 use super::installation::{Installation, PATIENCE};
 
@@ -86,6 +86,54 @@ async fn invalid_messages_become_dead_letters_and_block_nothing() {
         assert_eq!(letter.key, key);
         assert_eq!(letter.value.as_deref(), value.as_deref(), "{kind}: byte for byte");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_timestamp_that_no_calendar_has_is_told_from_none_and_kept() {
+    let installation = Installation::new().await;
+    let (brokers, topic) = (installation.variable("KAFKA_BROKERS"), installation.variable("KAFKA_TOPIC"));
+    kafka::take_any_timestamp(brokers, topic).await;
+    let now = chrono::Utc::now();
+    let started_at = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
+    let valid = event(EventTemplate { started_at: &started_at, ..template(1) }).encode();
+    let nanos = now.timestamp_nanos_opt().expect("in range");
+    let year_10000 = 253_402_300_800_000;
+    let bad = [
+        ("timestamp_out_of_range", &valid[..], now.timestamp_micros()),
+        ("timestamp_out_of_range", &valid, nanos),
+        ("timestamp_out_of_range", &valid, year_10000),
+        ("too_far_in_future", &valid, 1_000),
+        ("malformed_json", b"no JSON", nanos),
+    ];
+    for (_, value, timestamp) in bad {
+        kafka::send_at(brokers, topic, value, timestamp).await;
+    }
+    kafka::send_at(brokers, topic, &valid, now.timestamp_millis()).await;
+
+    let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
+    installation.drained_and_exact(1).await;
+    let mut found: Vec<_> = dead_letters(&installation, bad.len())
+        .await
+        .iter()
+        .map(|letter| {
+            let header = |name: &str| {
+                let header = letter.headers.iter().find(|header| header.name == name).expect("a header");
+                String::from_utf8(header.value.as_deref().unwrap_or_default().to_vec()).expect("text")
+            };
+            let timestamp: i64 = header("netagg-source-timestamp").parse().expect("a number");
+            (header("netagg-error"), timestamp)
+        })
+        .collect();
+    let mut expected: Vec<_> = bad.iter().map(|(kind, _, timestamp)| ((*kind).to_owned(), *timestamp)).collect();
+    found.sort_unstable();
+    expected.sort_unstable();
+    assert_eq!(found, expected);
+    let listed = installation.run("netagg", &["dlq", "list", "--json", "--kind", "timestamp_out_of_range"]).await;
+    assert_eq!(listed.stdout.lines().count(), 3, "{}\n{}", listed.stdout, listed.stderr);
+    let micros = format!("\"timestamp\":null,\"timestamp_millis\":{}", now.timestamp_micros());
+    assert!(listed.stdout.contains(&micros), "{}", listed.stdout);
+    let audit = installation.run("netagg", &["audit"]).await;
+    assert_eq!(audit.code, 0, "{}\n{}", audit.stdout, audit.stderr);
 }
 
 fn template(id: u128) -> EventTemplate<'static> {

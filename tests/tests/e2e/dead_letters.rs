@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use netagg_core::ports::{DeadLetters, EventPublisher};
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_core::{DeadLetter, EventLimits, Header, OutgoingRecord, PartitionId, Record, Timestamp};
+use netagg_core::{DeadLetter, EventLimits, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
 use netagg_kafka::{KafkaDeadLetters, KafkaPublisher};
 use netagg_tests::eventually;
 use netagg_tests::programs::Process;
@@ -210,7 +210,7 @@ fn letter(topic: &str, offset: i64) -> DeadLetter {
     let record = Record {
         partition: PartitionId::new(topic, 3),
         offset,
-        timestamp: Timestamp::from_millis(offset),
+        timestamp: Some(RecordTimestamp::from_millis(offset)),
         key: Some(format!("user {}", offset % 100).into()),
         value: Some(format!("no JSON {offset}").into()),
         headers: Vec::new(),

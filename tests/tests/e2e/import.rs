@@ -228,6 +228,9 @@ fn go_on_line(stderr: &str) -> usize {
 /// Key, value and time of the messages on the topic, those of a partition in order.
 async fn published(installation: &Installation) -> Vec<(Option<String>, String, Option<Timestamp>)> {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("UTF-8");
-    let tell = |record: Record| (record.key.map(text), record.value.map(text).unwrap_or_default(), record.timestamp);
+    let tell = |record: Record| {
+        let at = record.instant();
+        (record.key.map(text), record.value.map(text).unwrap_or_default(), at)
+    };
     installation.messages().await.into_iter().map(tell).collect()
 }

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use netagg_core::ports::{DeadLetters, EventPublisher};
-use netagg_core::{DeadLetter, Error, EventLimits, Header, OutgoingRecord, PartitionId, Record, Timestamp};
+use netagg_core::{
+    DeadLetter, Error, EventLimits, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp, Timestamp,
+};
 use netagg_kafka::{KafkaConfig, KafkaDeadLetters, KafkaLetterReader, KafkaPublisher, StoredLetter, TopicSpec};
 use netagg_tests::kafka::Transactions;
 use netagg_tests::unique;
@@ -81,7 +83,7 @@ pub(super) fn letter(topic: &str, offset: i64) -> DeadLetter {
     let record = Record {
         partition: PartitionId::new(topic, 3),
         offset,
-        timestamp: Timestamp::from_millis(1_000 + offset),
+        timestamp: Some(RecordTimestamp::from_millis(1_000 + offset)),
         key: Some(bytes(&format!("user {}", offset % 17))),
         value: Some(bytes(&format!("no JSON {offset}"))),
         headers: vec![Header::new("own", "kept"), Header { name: "null".to_owned(), value: None }],

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use netagg_core::ports::DeadLetters;
-use netagg_core::{DeadLetter, EventLimits, Header, PartitionId, Record, Timestamp};
+use netagg_core::{DeadLetter, EventLimits, Header, PartitionId, Record, RecordTimestamp};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, TopicSpec};
 use netagg_tests::unique;
 
@@ -13,7 +13,7 @@ fn letter(offset: i64, key: usize, value: usize) -> DeadLetter {
     let record = Record {
         partition: PartitionId::new("events", 0),
         offset,
-        timestamp: Timestamp::from_millis(1),
+        timestamp: Some(RecordTimestamp::from_millis(1)),
         key: Some(noise(key).into()),
         value: Some(noise(value).into()),
         headers: vec![Header::new("own", "header")],

@@ -41,7 +41,7 @@ impl Stage {
         self.log.append(Record {
             partition: PartitionId::new("events", 0),
             offset: 0,
-            timestamp: Some(event.fields().started_at),
+            timestamp: Some(event.fields().started_at.into()),
             key: None,
             value: Some(event.encode().into()),
             headers: Vec::new(),

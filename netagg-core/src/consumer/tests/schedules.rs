@@ -20,7 +20,7 @@ use crate::ports::{
     AggregateStore, DeadLetters, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
     TotalsRepair,
 };
-use crate::record::DeadLetter;
+use crate::record::{DeadLetter, RecordTimestamp};
 use crate::time::{Day, Timestamp};
 use crate::{Aggregator, Ingestor};
 
@@ -223,7 +223,7 @@ impl Schedule {
         let mut published = Vec::new();
         for _ in 0..count {
             sleep(Duration::from_millis(self.below(60) as u64)).await;
-            let now = PUBLISHED.parse::<Timestamp>().ok();
+            let now = PUBLISHED.parse::<Timestamp>().ok().map(RecordTimestamp::from);
             let choice = self.below(10);
             let (value, timestamp, fate) = if choice < 8 {
                 let sample = match (choice, published.last()) {
@@ -237,13 +237,18 @@ impl Schedule {
                 (Some(json.clone()), now, Fate::Kept(POOL[sample].key))
             } else {
                 let event = POOL[0].json.clone();
-                let years_later = "2035-10-20T12:00:00Z".parse::<Timestamp>().ok();
-                let (value, timestamp, kind) = match self.below(6) {
+                let years_later = "2035-10-20T12:00:00Z".parse::<Timestamp>().ok().map(RecordTimestamp::from);
+                let (value, timestamp, kind) = match self.below(7) {
                     0 => (None, now, InvalidKind::NullValue),
                     1 => (Some(Bytes::new()), now, InvalidKind::EmptyValue),
                     2 => (Some(Bytes::from_static(b"\xff\xfe")), now, InvalidKind::NotUtf8),
                     3 => (Some(Bytes::from("[".repeat(1_000))), now, InvalidKind::TooDeep),
                     4 => (Some(event), None, InvalidKind::NoTimestamp),
+                    5 => (
+                        Some(event),
+                        Some(RecordTimestamp::from_millis(1_761_000_000_000_000)),
+                        InvalidKind::TimestampOutOfRange,
+                    ),
                     _ => (Some(event), years_later, InvalidKind::TooOld),
                 };
                 (value, timestamp, Fate::Dead(kind))
@@ -524,7 +529,11 @@ impl EventSource for Faulty<MemorySource> {
 #[test]
 fn the_pool_is_valid() {
     for sample in POOL.iter() {
-        let record = Record { timestamp: PUBLISHED.parse().ok(), value: Some(sample.json.clone()), ..super::record(0) };
+        let record = Record {
+            timestamp: PUBLISHED.parse::<Timestamp>().ok().map(Into::into),
+            value: Some(sample.json.clone()),
+            ..super::record(0)
+        };
         let event = EventLimits::default().admit(&record).expect("valid");
         assert_eq!(event.day().to_string(), sample.day);
     }

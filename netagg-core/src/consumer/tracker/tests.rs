@@ -133,7 +133,7 @@ fn next_record(number: i32, offset: i64) -> Record {
     let offset = (offset..).find(|offset| !hole(offset)).unwrap_or(offset);
     // Not in the order of offsets: producers set it.
     let timestamp = if offset % 3 == 0 { None } else { Timestamp::from_micros(offset * 37 % 100) };
-    Record { timestamp, ..record(number, offset) }
+    Record { timestamp: timestamp.map(Into::into), ..record(number, offset) }
 }
 
 /// One assignment of a partition, record by record.
@@ -217,7 +217,7 @@ impl Model {
                     from,
                     to: last.offset + 1,
                     records: new.len() as u64,
-                    last_timestamp: new.iter().rev().find_map(|record| record.timestamp),
+                    last_timestamp: new.iter().rev().find_map(Record::instant),
                 });
             }
             ours.started = ours.records.len();

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::event::EventLimits;
-use crate::record::{PartitionId, Record};
+use crate::record::{PartitionId, Record, RecordTimestamp};
 use crate::{SourceId, UserId};
 
 /// A valid event of required fields, with the given ones replaced (in place) or added (at the end); `None` leaves out.
@@ -490,7 +490,7 @@ fn record(value: Option<&str>, timestamp: Option<&str>) -> Record {
     Record {
         partition: PartitionId::new("events", 0),
         offset: 0,
-        timestamp: timestamp.map(|at| at.parse().expect("a time")),
+        timestamp: timestamp.map(|at| at.parse::<Timestamp>().expect("a time").into()),
         key: None,
         value: value.map(|text| text.to_owned().into()),
         headers: Vec::new(),
@@ -531,6 +531,15 @@ fn admission_needs_a_value_an_event_and_a_timestamp() {
             record(Some(&event), None),
             InvalidKind::NoTimestamp,
             "found a record without a timestamp; accepted: a record with a timestamp",
+        ),
+        (
+            Record {
+                timestamp: Some(RecordTimestamp::from_millis(1_761_000_000_000_000)),
+                ..record(Some(&event), now)
+            },
+            InvalidKind::TimestampOutOfRange,
+            "found a record with the timestamp 1761000000000000; accepted: a record whose timestamp is in milliseconds \
+             since 1970, of the years 0001 to 9999",
         ),
     ] {
         let error = EventLimits::default().admit(&record).expect_err("no valid event");

@@ -29,6 +29,7 @@ fn forged_events_meet_every_verdict() {
         "null_value",
         "empty_value",
         "no_timestamp",
+        "timestamp_out_of_range",
         "too_old",
         "too_far_in_future",
         "month_dropped",

@@ -2,6 +2,7 @@
 //!
 //! `println!` and `eprintln!` panic when the stream cannot be written, so no program here uses them.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -102,10 +103,26 @@ struct Stderr {
     is_stuck: bool,
 }
 
+impl Stderr {
+    fn write_line(&mut self, stream: BorrowedFd<'_>, line: &[u8]) -> io::Result<()> {
+        let deadline = Instant::now() + if self.is_stuck { Duration::ZERO } else { PATIENCE };
+        let was_torn = self.is_torn;
+        let written = if was_torn {
+            write_all(stream, &[b"\n", line].concat(), Some(deadline))
+        } else {
+            write_all(stream, line, Some(deadline))
+        };
+        self.is_stuck = written.as_ref().is_err_and(|cut| cut.error.kind() == io::ErrorKind::TimedOut);
+        self.is_torn = written.as_ref().is_err_and(|cut| was_torn || cut.written > 0);
+        written.map_err(io::Error::from)
+    }
+}
+
 /// Writes a line to stderr for a person. Unlike a line of the log it waits for a slow reader, such as a pager.
 pub(crate) fn note(line: fmt::Arguments<'_>) {
+    let line = format!("{line}\n");
     let _stderr = lock(&STDERR);
-    let _ = write_all(io::stderr().as_fd(), format!("{line}\n").as_bytes(), None);
+    let _ = write_all(io::stderr().as_fd(), line.as_bytes(), None);
 }
 
 /// Writes a whole line, its end included, to stderr, unless that cannot be written within [`PATIENCE`]. A reader that
@@ -114,21 +131,21 @@ pub(crate) fn note(line: fmt::Arguments<'_>) {
 /// # Errors
 /// When the line is lost.
 pub(crate) fn write_line(line: &[u8]) -> io::Result<()> {
-    let mut state = lock(&STDERR);
-    let patience = if state.is_stuck { Duration::ZERO } else { PATIENCE };
-    let deadline = Some(Instant::now() + patience);
-    let (stream, begun) = (io::stderr(), state.is_torn);
-    let written = if begun {
-        write_all(stream.as_fd(), &[b"\n", line].concat(), deadline)
-    } else {
-        write_all(stream.as_fd(), line, deadline)
-    };
-    state.is_stuck = written.as_ref().is_err_and(|cut| cut.error.kind() == io::ErrorKind::TimedOut);
-    state.is_torn = match &written {
-        Ok(()) => false,
-        Err(cut) => begun || cut.written > 0,
-    };
-    written.map_err(io::Error::from)
+    lock(&STDERR).write_line(io::stderr().as_fd(), line)
+}
+
+/// Has a panic written to stderr as any line. The standard library would wait for a reader that stands still, and the
+/// task that panicked would never end.
+pub(crate) fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let thread = std::thread::current();
+        let mut text = format!("thread '{}' {panic}\n", thread.name().unwrap_or("unnamed"));
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            text += &format!("{backtrace}\n");
+        }
+        let _ = write_line(text.as_bytes());
+    }));
 }
 
 /// A write that failed, perhaps in the middle.
@@ -210,6 +227,30 @@ mod tests {
         drop(reader);
         let cut = write_all(writer.as_fd(), b"line\n", Some(Instant::now())).expect_err("the reader is gone");
         assert_eq!(cut.error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_line_after_one_that_was_cut_is_on_a_line_of_its_own() {
+        let (mut reader, writer) = io::pipe().expect("a pipe");
+        let mut stderr = Stderr { is_torn: false, is_stuck: false };
+        let long = [&[b'x'; 100_000][..], b"\n"].concat();
+        assert_eq!(
+            stderr.write_line(writer.as_fd(), &long).map_err(|error| error.kind()),
+            Err(io::ErrorKind::TimedOut)
+        );
+        let begun = Instant::now();
+        for _ in 0..100 {
+            assert!(stderr.write_line(writer.as_fd(), b"lost\n").is_err());
+        }
+        assert!(begun.elapsed() < 50 * PATIENCE, "the reader is not waited for again and again");
+        let mut cut = vec![0; 60_000];
+        reader.read_exact(&mut cut).expect("bytes");
+        stderr.write_line(writer.as_fd(), b"next\n").expect("there is room");
+        stderr.write_line(writer.as_fd(), b"last\n").expect("there is room");
+        drop(writer);
+        let mut rest = String::new();
+        reader.read_to_string(&mut rest).expect("text");
+        assert!(rest.ends_with("x\nnext\nlast\n") && !rest.contains("lost"), "{rest}");
     }
 
     #[test]

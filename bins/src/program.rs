@@ -106,6 +106,7 @@ pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
     log: LogDefaults,
     job: impl FnOnce(C, Shutdown) -> F,
 ) -> ExitCode {
+    output::report_panics();
     let outcome = try_run(configure, log, job);
     let written = output::finish();
     match outcome.and_then(|code| written.map(|()| code)) {

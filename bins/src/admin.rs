@@ -1,5 +1,4 @@
 //! The administration of a real installation: schema, topics, partitions, limits.
-#![allow(clippy::print_stdout, reason = "these are the commands' answers")]
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,7 +12,8 @@ use netagg_kafka::{Creation, KafkaTopics, PartitionLag, TopicSpec};
 use netagg_pg::{DropError, PgConfig, Postgres};
 
 use crate::Failure;
-use crate::config::{Groups, Kafka};
+use crate::config::{self, Groups, Kafka};
+use crate::output::outln;
 use crate::variables::{parse_duration, show_duration};
 
 /// What to do with the schema.
@@ -61,7 +61,7 @@ pub async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCo
         let applied = version.applied_at.map_or("-".to_owned(), |at| at.format("%Y-%m-%dT%H:%M:%SZ").to_string());
         table.add_row([version.version.to_string(), version.description.clone(), applied]);
     }
-    println!("{table}");
+    outln!("{table}");
     let is_missing_one = versions.iter().any(|version| version.applied_at.is_none());
     let tells = matches!(command, MigrateCommand::Status);
     Ok(if tells && is_missing_one { ExitCode::FAILURE } else { ExitCode::SUCCESS })
@@ -85,8 +85,13 @@ pub enum TopicCommand {
     /// Show a topic's partitions, leaders and offsets, and how many messages each of our groups has before it
     Describe {
         /// The topic; KAFKA_TOPIC without it
+        #[arg(value_parser = topic_name)]
         topic: Option<String>,
     },
+}
+
+fn topic_name(text: &str) -> Result<String, String> {
+    config::topic_name(text).ok_or_else(|| format!("{} are accepted", config::TOPIC_NAME))
 }
 
 /// Makes topics or tells about them.
@@ -103,7 +108,7 @@ pub async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Resul
                     Creation::Created => "created",
                     Creation::Existed => "was there, left as it is",
                 };
-                println!("{}: {outcome}", spec.name);
+                outln!("{}: {outcome}", spec.name);
             }
         }
         TopicCommand::List => {
@@ -111,7 +116,7 @@ pub async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Resul
             for topic in topics.list().await? {
                 table.add_row([topic.name, topic.partitions.to_string()]);
             }
-            println!("{table}");
+            outln!("{table}");
         }
         TopicCommand::Describe { topic } => {
             return describe_topic(&topics, topic.unwrap_or(kafka.topic), &groups).await;
@@ -125,7 +130,7 @@ async fn describe_topic(topics: &KafkaTopics, name: String, groups: &Groups) -> 
         return Err(Failure::Failed(format!("there is no topic {name}; `netagg topic create` makes ours").into()));
     };
     let size = topic.max_message_bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
-    println!("{}: largest message {size} bytes", topic.name);
+    outln!("{}: largest message {size} bytes", topic.name);
     let list = |ids: &[i32]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
     let ingested = topics.lag(&groups.ingestor, &name).await?.unwrap_or_default();
     let aggregated = topics.lag(&groups.aggregator, &name).await?.unwrap_or_default();
@@ -156,7 +161,7 @@ async fn describe_topic(topics: &KafkaTopics, name: String, groups: &Groups) -> 
             list(&partition.in_sync),
         ]);
     }
-    println!("{table}");
+    outln!("{table}");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -186,9 +191,9 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
     match command {
         PartitionsCommand::Ensure => {
             let made = partitions.ensure_ahead(SystemClock.now(), ahead).await?;
-            println!("{} partitions made", made.len());
+            outln!("{} partitions made", made.len());
             for month in made {
-                println!("{month}");
+                outln!("{month}");
             }
         }
         PartitionsCommand::List => {
@@ -200,9 +205,9 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
                 let rows = partition.estimated_rows.map_or("-".to_owned(), |rows| rows.to_string());
                 table.add_row([partition.name, partition.month.to_string(), rows, partition.bytes.to_string()]);
             }
-            println!("{table}");
+            outln!("{table}");
             if let Some(month) = postgres.retention().dropped_through().await? {
-                println!("dropped: the months up to {month}");
+                outln!("dropped: the months up to {month}");
             }
         }
         PartitionsCommand::Drop { before } => {
@@ -214,9 +219,9 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
                 }
                 Err(error) => return Err(Failure::Failed(error.into())),
             };
-            println!("{} months dropped, {} identities removed", dropped.months.len(), dropped.identities);
+            outln!("{} months dropped, {} identities removed", dropped.months.len(), dropped.identities);
             for month in dropped.months {
-                println!("{month}");
+                outln!("{month}");
             }
         }
     }
@@ -243,6 +248,18 @@ pub enum LimitsCommand {
     },
 }
 
+impl LimitsCommand {
+    /// Refuses to set nothing.
+    fn check(&self) -> Result<(), Failure> {
+        match self {
+            Self::Set { max_age: None, max_future: None, .. } => {
+                Err(Failure::Usage("nothing to set: --max-age or --max-future is accepted".to_owned()))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
     parse_duration(text).ok_or("an integer and a unit (us ms s m h d) is accepted")
 }
@@ -257,18 +274,16 @@ pub async fn limits(
     kafka: Kafka,
     groups: Groups,
 ) -> Result<ExitCode, Failure> {
+    command.check()?;
     let settings = Postgres::new(postgres).settings();
     let recorded = settings.recorded_event_limits().await?;
     let LimitsCommand::Set { max_age, max_future, force } = command else {
         match recorded {
             Some(limits) => print_limits(limits),
-            None => println!("none yet: the first service that starts records its EVENT_MAX_AGE and EVENT_MAX_FUTURE"),
+            None => outln!("none yet: the first service that starts records its EVENT_MAX_AGE and EVENT_MAX_FUTURE"),
         }
         return Ok(ExitCode::SUCCESS);
     };
-    if max_age.is_none() && max_future.is_none() {
-        return Err(Failure::Usage("nothing to set: --max-age or --max-future is accepted".to_owned()));
-    }
     if !force {
         drained(&KafkaTopics::new(&kafka.client)?, &kafka.topic, &groups).await?;
     }
@@ -277,13 +292,13 @@ pub async fn limits(
         EventLimits { max_age: max_age.unwrap_or(before.max_age), max_future: max_future.unwrap_or(before.max_future) };
     settings.set_event_limits(limits).await?;
     print_limits(limits);
-    println!("Start the services with these.");
+    outln!("Start the services with these.");
     Ok(ExitCode::SUCCESS)
 }
 
 fn print_limits(limits: EventLimits) {
-    println!("EVENT_MAX_AGE={}", show_duration(limits.max_age));
-    println!("EVENT_MAX_FUTURE={}", show_duration(limits.max_future));
+    outln!("EVENT_MAX_AGE={}", show_duration(limits.max_age));
+    outln!("EVENT_MAX_FUTURE={}", show_duration(limits.max_future));
 }
 
 /// Fails unless both groups have committed everything in `topic`.

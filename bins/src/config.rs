@@ -11,7 +11,9 @@ use netagg_pg::{PgAddress, PgConfig, SslMode};
 use netagg_redis::RedisConfig;
 use tokio::net::TcpListener;
 
+use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
+use crate::protection::ProtectionConfig;
 use crate::service::PartitionPlan;
 use crate::variables::parse_duration;
 use crate::{Failure, Problem, Variables};
@@ -33,9 +35,12 @@ pub struct Kafka {
 impl Kafka {
     /// Reads the variables `KAFKA_*`, the groups aside.
     pub fn read(variables: &mut Variables) -> Self {
-        let host = variables.text("KAFKA_HOST", "localhost", "a broker's host");
-        let port = variables.port("KAFKA_PORT", 9092, "its port");
-        let brokers = variables.parse("KAFKA_BROKERS", "", "wins over both", "host:port,host:port,…", broker_list);
+        let is_set = variables.has("KAFKA_BROKERS");
+        let (host, port) = variables.unless(is_set, |variables| {
+            let host = variables.text("KAFKA_HOST", "localhost", "a broker's host");
+            (host, variables.port("KAFKA_PORT", 9092, "its port"))
+        });
+        let brokers = variables.parse("KAFKA_BROKERS", "", "overrides both", "host:port,host:port,…", broker_list);
         let topic = topic(variables, "KAFKA_TOPIC", "events.telecom", "the topic of events");
         let dlq_topic = topic_apart(variables, &topic);
         let mut client = KafkaConfig::new(brokers.unwrap_or_else(|| format!("{host}:{port}")));
@@ -67,13 +72,16 @@ fn broker_list(text: &str) -> Option<String> {
 }
 
 fn topic(variables: &mut Variables, name: &str, default: &str, meaning: &str) -> String {
-    let accepted = "1 to 249 of the characters a-z A-Z 0-9 . _ -";
-    let parse = |text: &str| {
-        let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
-        let is_name = (1..=249).contains(&text.len()) && text.chars().all(is_legal) && !matches!(text, "." | "..");
-        is_name.then(|| text.to_owned())
-    };
-    variables.parse(name, default, meaning, accepted, parse).unwrap_or_else(|| default.to_owned())
+    variables.parse(name, default, meaning, TOPIC_NAME, topic_name).unwrap_or_else(|| default.to_owned())
+}
+
+/// Which names topics may have.
+pub(crate) const TOPIC_NAME: &str = "1 to 249 of the characters a-z A-Z 0-9 . _ -";
+
+pub(crate) fn topic_name(text: &str) -> Option<String> {
+    let is_legal = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    let is_name = (1..=249).contains(&text.len()) && text.chars().all(is_legal) && !matches!(text, "." | "..");
+    is_name.then(|| text.to_owned())
 }
 
 /// The topic of dead letters: another one than that of events, where each would become a dead letter again.
@@ -84,6 +92,26 @@ fn topic_apart(variables: &mut Variables, events: &str) -> String {
         variables.problem(Problem::new(NAME, &name, "another topic than KAFKA_TOPIC"));
     }
     name
+}
+
+/// Declares the variables of all programs, logs aside.
+pub(crate) fn describe_all(variables: &mut Variables) {
+    Kafka::read(variables);
+    Groups::read(variables);
+    let writing = postgres(variables, 1, "");
+    read_postgres(variables, &writing);
+    redis(variables);
+    let limits = event_limits(variables);
+    partition_plan(variables, limits);
+    for (service, port) in [("INGESTOR", "PPROF_PORT_INGESTOR"), ("AGGREGATOR", "PPROF_PORT_AGGREGATOR")] {
+        consumer(variables, service, 1, 1);
+        ops(variables, port, 1);
+    }
+    ops(variables, "PPROF_PORT_API", 1);
+    let addresses = ApiAddresses::read(variables);
+    ProtectionConfig::read(variables, &addresses);
+    Answers::read(variables);
+    GeneratorConfig::read(variables);
 }
 
 /// The consumer groups of the services.
@@ -115,6 +143,14 @@ pub fn aggregator_group(variables: &mut Variables) -> String {
 
 /// The database that events and totals are kept in.
 pub fn postgres(variables: &mut Variables, max_connections: u32, application_name: &str) -> PgConfig {
+    let is_set = variables.has("DATABASE_URL");
+    let parts = variables.unless(is_set, address_of_parts);
+    let meaning = "postgres://user:password@host:port/database; overrides all these";
+    let address = database_url(variables, "DATABASE_URL", meaning).unwrap_or(parts);
+    PgConfig { max_connections, application_name: application_name.to_owned(), ..PgConfig::new(address) }
+}
+
+fn address_of_parts(variables: &mut Variables) -> PgAddress {
     let host = variables.text("POSTGRES_HOST", "localhost", "PostgreSQL's host, or the folder of its socket");
     let port = variables.port("POSTGRES_PORT", 5432, "its port");
     let user = variables.text("POSTGRES_USER", "app_user", "who connects");
@@ -130,10 +166,7 @@ pub fn postgres(variables: &mut Variables, max_connections: u32, application_nam
     ];
     let mode = variables.choice("POSTGRES_SSLMODE", &MODES.map(|(name, _)| name), "TLS, as libpq names it");
     let ssl_mode = MODES.iter().find(|(name, _)| *name == mode).map_or(SslMode::Disable, |(_, mode)| *mode);
-    let url =
-        database_url(variables, "DATABASE_URL", "postgres://user:password@host:port/database; wins over all these");
-    let address = url.unwrap_or_else(|| PgAddress::new(&host, port, &user, &password, &database, ssl_mode));
-    PgConfig { max_connections, application_name: application_name.to_owned(), ..PgConfig::new(address) }
+    PgAddress::new(&host, port, &user, &password, &database, ssl_mode)
 }
 
 fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<PgAddress> {
@@ -163,12 +196,14 @@ pub fn read_postgres(variables: &mut Variables, writing: &PgConfig) -> PgConfig 
 
 /// The cache.
 pub fn redis(variables: &mut Variables) -> RedisConfig {
-    let host = variables.text("REDIS_HOST", "localhost", "Redis's host");
-    let port = variables.port("REDIS_PORT", 6379, "its port");
+    let is_set = variables.has("REDIS_URL");
+    let (host, port) = variables.unless(is_set, |variables| {
+        (variables.text("REDIS_HOST", "localhost", "Redis's host"), variables.port("REDIS_PORT", 6379, "its port"))
+    });
     let url = variables.optional_text(
         "REDIS_URL",
         "",
-        "redis://…, redis-cluster://…?node=…, redis-sentinel://…?node=…&sentinelServiceName=…, rediss… for TLS; wins over \
+        "redis://…, redis-cluster://…?node=…, redis-sentinel://…?node=…&sentinelServiceName=…, rediss… for TLS; overrides \
          both",
     );
     match url.as_deref().map(RedisConfig::from_url) {

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Kafka;
 use crate::lines::{self, Input, LeftOut};
+use crate::output::{noteln, outln};
 use crate::{Failure, Shutdown};
 
 /// How long what is on its way may take once the program is told to stop.
@@ -39,11 +40,11 @@ impl Import {
     /// # Errors
     /// When the input cannot be read or the broker does not take the events; the error tells where to go on.
     pub async fn run(self, kafka: Kafka, limits: EventLimits, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-        let publisher = KafkaPublisher::new(&kafka.client, &kafka.topic)?;
         let stop = shutdown.token();
         if self.strict && !self.is_valid(limits, &stop).await? {
             return Ok(ExitCode::FAILURE);
         }
+        let publisher = KafkaPublisher::new(&kafka.client, &kafka.topic)?;
         let begun = Instant::now();
         let (published, left_out) = self.publish(limits, &publisher, &stop).await?;
         print_report(published, left_out, begun.elapsed());
@@ -51,7 +52,6 @@ impl Import {
     }
 
     /// Whether all lines hold events; names those that don't.
-    #[allow(clippy::print_stderr, reason = "why nothing is published")]
     async fn is_valid(&self, limits: EventLimits, stop: &CancellationToken) -> Result<bool, Failure> {
         let Some(size) = self.input.size() else {
             let name = self.input.name();
@@ -72,7 +72,7 @@ impl Import {
         bar.finish_and_clear();
         let is_valid = left_out.finish() == 0;
         if !is_valid {
-            eprintln!("{}: nothing is published", self.input.name());
+            noteln!("{}: nothing is published", self.input.name());
         }
         Ok(is_valid)
     }
@@ -151,11 +151,10 @@ fn per_second(events: u64, elapsed: Duration) -> f64 {
     events as f64 / elapsed.as_secs_f64().max(f64::EPSILON)
 }
 
-#[allow(clippy::print_stdout, reason = "this is the command's report")]
 fn print_report(published: u64, left_out: u64, elapsed: Duration) {
-    println!("events_published: {published}");
-    println!("lines_left_out: {left_out}");
-    println!("events_per_sec: {:.1}", per_second(published, elapsed));
+    outln!("events_published: {published}");
+    outln!("lines_left_out: {left_out}");
+    outln!("events_per_sec: {:.1}", per_second(published, elapsed));
 }
 
 /// A bar on the terminal; nothing where stderr isn't one.

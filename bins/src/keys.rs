@@ -1,5 +1,4 @@
 //! `netagg keys`: who may ask the API.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "these are the commands' answers")]
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -14,9 +13,10 @@ use netagg_core::{Timestamp, UserId};
 use netagg_pg::{PgApiKeys, PgConfig, Postgres};
 use serde::Serialize;
 
-use crate::Failure;
 use crate::admin::{duration, table};
+use crate::output::{noteln, outln};
 use crate::printable::{json_line, printable};
+use crate::{Failure, output};
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
@@ -63,6 +63,12 @@ pub enum KeysCommand {
 }
 
 impl KeysCommand {
+    /// Whether it names the file of the keys, so that `API_KEYS_FILE` and the database have no effect.
+    pub fn has_file(&self) -> bool {
+        let (Self::Create { file, .. } | Self::List { file, .. } | Self::Revoke { file, .. }) = self;
+        file.is_some()
+    }
+
     /// Does it.
     ///
     /// # Errors
@@ -75,10 +81,14 @@ impl KeysCommand {
                 let principal = Principal { name, scopes: scopes.into_iter().collect(), user_id, rate_limit };
                 let token = ApiKeyToken::generate()?;
                 let expires_at = expires_in.map(|time| now.saturating_add(time));
-                kept(file).create(&ApiKey::new(&token, principal, now, expires_at)).await?;
+                let keys = kept(file);
+                keys.create(&ApiKey::new(&token, principal, now, expires_at)).await?;
                 // Alone on stdout, so that it can go where it belongs unseen.
-                println!("{}", token.reveal());
-                eprintln!("Keep it now: only its holder has it from here on. Its id is {}.", token.id());
+                outln!("{}", token.reveal());
+                if let Err(error) = output::flush() {
+                    return Err(take_back(&*keys, token.id(), &error).await);
+                }
+                noteln!("Keep it now: only its holder has it from here on. Its id is {}.", token.id());
             }
             Self::List { json, file } => print(&kept(file).list().await?, now, json)?,
             Self::Revoke { id, file } => {
@@ -87,11 +97,21 @@ impl KeysCommand {
                 if !kept(file).revoke(&id, now).await? {
                     return Err(Failure::Failed(format!("there is no key {id}; `netagg keys list` has them").into()));
                 }
-                println!("{id}: revoked");
+                outln!("{id}: revoked");
             }
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Revokes a key whose secret could not be printed.
+async fn take_back(keys: &dyn ApiKeys, id: &KeyId, unprinted: &std::io::Error) -> Failure {
+    let reason = format!("stdout: the key could not be printed: {unprinted}");
+    let outcome = match keys.revoke(id, SystemClock.now()).await {
+        Ok(_) => format!("its id is {id}, and it is revoked"),
+        Err(error) => format!("it could not be revoked either ({error}): `netagg keys revoke {id}` does that"),
+    };
+    Failure::Failed(format!("{reason}; {outcome}").into())
 }
 
 /// The keys in `file`, else those in the database.
@@ -134,7 +154,7 @@ fn print(keys: &[ApiKey], now: Timestamp, json: bool) -> Result<(), Failure> {
         if json {
             let (created_at, expires_at, revoked_at) = (*created_at, *expires_at, *revoked_at);
             let listed = Listed { id, principal, state, created_at, expires_at, revoked_at };
-            println!("{}", json_line(&listed).map_err(|error| Failure::Failed(error.into()))?);
+            outln!("{}", json_line(&listed).map_err(|error| Failure::Failed(error.into()))?);
             continue;
         }
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
@@ -150,7 +170,7 @@ fn print(keys: &[ApiKey], now: Timestamp, json: bool) -> Result<(), Failure> {
         ]);
     }
     if !json {
-        println!("{rows}");
+        outln!("{rows}");
     }
     Ok(())
 }

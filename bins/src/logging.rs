@@ -1,12 +1,38 @@
-//! Logs: structured, to stderr.
+//! Logs: structured, to stderr. A line that cannot be written is lost and counted; nothing else happens.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
-use crate::Variables;
+use crate::{Variables, output};
+
+/// Lines that were lost: from the start on, so before there are metrics.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+/// How many lines of the log could not be written.
+pub(crate) fn lost_lines() -> u64 {
+    LOST.load(Relaxed)
+}
+
+/// Writes whole lines to stderr, and never fails: tracing would report a failure to the same stream, and panic.
+#[derive(Clone, Copy, Debug)]
+struct LogWriter;
+
+impl Write for LogWriter {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        if output::write_line(line).is_err() {
+            LOST.fetch_add(1, Relaxed);
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// What is logged unless the variables say otherwise.
 #[derive(Clone, Copy, Debug)]
@@ -59,8 +85,9 @@ impl LogConfig {
         let filter = EnvFilter::new(format!("librdkafka=off,rdkafka=off,fred=off,sqlx=off,{}", self.filter));
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)
-            .with_writer(std::io::stderr)
-            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(|| LogWriter)
+            .log_internal_errors(false)
+            .with_ansi(io::stderr().is_terminal())
             .with_timer(ChronoUtc::rfc_3339());
         let started = if self.is_json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
         drop(started);

@@ -1,9 +1,13 @@
 //! What every program does around its job: arguments, configuration, logs, the runtime and the exit code.
 
+use std::io::{ErrorKind, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
+use clap::FromArgMatches;
+
 use crate::logging::{LogConfig, LogDefaults};
-use crate::{Shutdown, Variables};
+use crate::{Shutdown, Variables, config, descriptors, output};
 
 /// Exit code for wrong configuration or usage.
 const WRONG_USAGE: u8 = 2;
@@ -18,6 +22,9 @@ pub enum Failure {
     /// The job failed: exit code 1.
     #[error(transparent)]
     Failed(#[from] netagg_core::BoxError),
+    /// The job is done, and its answer could not be written: exit code 1.
+    #[error("the command has done its work, and stdout does not take its answer: {0}")]
+    Output(std::io::Error),
 }
 
 impl From<netagg_core::Error> for Failure {
@@ -36,7 +43,7 @@ impl Failure {
     fn exit_code(&self) -> ExitCode {
         match self {
             Self::Usage(_) => ExitCode::from(WRONG_USAGE),
-            Self::Failed(_) => ExitCode::FAILURE,
+            Self::Failed(_) | Self::Output(_) => ExitCode::FAILURE,
         }
     }
 }
@@ -61,15 +68,36 @@ impl<C> Program<C> {
         let mut described = Variables::default();
         (self.configure)(&mut described);
         self.log.describe(&mut described);
-        clap::Command::new(self.name)
+        let command = clap::Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
-            // The variables stand in columns, which wrapping would break.
-            .term_width(0)
-            .after_help(described.help())
-            .get_matches();
-        run_with(self.configure, self.log, job)
+            .after_help(described.help());
+        match arguments::<()>(command) {
+            Ok(_) => run_with(self.configure, self.log, job),
+            Err(code) => code,
+        }
     }
+}
+
+/// Reads the arguments. Help, the version, or the reason why they cannot be used are printed.
+///
+/// # Errors
+/// The exit code, if there is nothing more to do.
+pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCode> {
+    // The variables stand in columns, which wrapping would break.
+    let matches = command.term_width(0).try_get_matches();
+    matches.and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| {
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        match printed {
+            _ if error.use_stderr() => ExitCode::from(WRONG_USAGE),
+            // A reader that has seen enough, such as `head`.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                complain(&Failure::Failed(format!("stdout cannot be written: {error}").into()));
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        }
+    })
 }
 
 /// Reads the configuration, starts logs and runtime, runs `job`, and tells what went wrong.
@@ -78,7 +106,10 @@ pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
     log: LogDefaults,
     job: impl FnOnce(C, Shutdown) -> F,
 ) -> ExitCode {
-    match try_run(configure, log, job) {
+    output::report_panics();
+    let outcome = try_run(configure, log, job);
+    let written = output::finish();
+    match outcome.and_then(|code| written.map(|()| code)) {
         Ok(code) => code,
         Err(failure) => {
             complain(&failure);
@@ -101,19 +132,39 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
     log.start();
     #[cfg(feature = "crash-points")]
     netagg_core::crash::set_up();
+    descriptors::raise()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let outcome = runtime.block_on(async { job(config, Shutdown::on_signals()?).await });
+    let run = async {
+        let shutdown = Shutdown::on_signals()?;
+        variables.warn(&known_variables());
+        let code = job(config, shutdown.clone()).await?;
+        shutdown.check()?;
+        Ok(code)
+    };
+    // The panic itself has been written to stderr by then.
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)))
+        .unwrap_or_else(|_| Err(Failure::Failed("the program has panicked".into())));
     // A blocking read of a terminal or a broken connection must not keep the process.
     runtime.shutdown_background();
     outcome
 }
 
-#[allow(clippy::print_stderr, reason = "what a person at a terminal reads, whatever the log level")]
+/// The names of the variables of all programs.
+fn known_variables() -> Vec<String> {
+    let mut variables = Variables::default();
+    config::describe_all(&mut variables);
+    LogDefaults::SERVICE.describe(&mut variables);
+    variables.names()
+}
+
+/// Tells a person at a terminal, whatever the log level.
 fn complain(failure: &Failure) {
-    eprintln!("error: {failure}");
+    let mut text = format!("error: {failure}\n");
     let mut cause = std::error::Error::source(failure);
     while let Some(error) = cause {
-        eprintln!("  because: {error}");
+        text += &format!("  because: {error}\n");
         cause = error.source();
     }
+    // Without a reader there is nobody to tell.
+    let _ = output::write_line(text.as_bytes());
 }

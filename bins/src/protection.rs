@@ -82,6 +82,11 @@ impl ProtectionConfig {
         Self { methods, issuer, keys_file, rate_limit, trusted_proxies, cors_origins, tls }
     }
 
+    /// Whether callers show keys that PostgreSQL has.
+    pub fn has_keys_in_database(&self) -> bool {
+        self.methods.keys && self.keys_file.is_none()
+    }
+
     /// What guards the servers. The database is that of the keys, unless they are in a file.
     pub fn protection(self, postgres: PgConfig) -> Protection {
         let Self { methods, issuer, keys_file, rate_limit, trusted_proxies, cors_origins, tls } = self;

@@ -1,5 +1,4 @@
 //! Totals of days, recomputed from the stored events.
-#![allow(clippy::print_stdout, reason = "these are the command's answers")]
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -18,6 +17,7 @@ use tokio::time::Instant;
 use crate::admin::{duration, table};
 use crate::audit::check_range;
 use crate::config::{Groups, Kafka};
+use crate::output::outln;
 use crate::{Failure, Shutdown};
 
 /// How long the broker has to say how far the ingestor is.
@@ -78,7 +78,7 @@ impl Rebuild {
         let repairs = postgres.repairs();
         let days = repairs.days(self.from, self.to).await?;
         if days.is_empty() {
-            println!("Nothing to do: no events and no totals from {} to {}.", self.from, self.to);
+            outln!("Nothing to do: no events and no totals from {} to {}.", self.from, self.to);
             return Ok(ExitCode::SUCCESS);
         }
         if !self.dry_run {
@@ -147,28 +147,28 @@ impl Rebuild {
             for column in table.column_iter_mut().skip(3) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
-            println!("{table}");
+            outln!("{table}");
         }
         let changed: BTreeSet<Day> = outcome.changes.iter().map(|change| change.day).collect();
-        println!("{} of {days} days {tense}, {} {verb}.", outcome.done, changed.len());
+        outln!("{} of {days} days {tense}, {} {verb}.", outcome.done, changed.len());
         for (day, left) in &outcome.left {
             match left {
-                Left::Busy => println!("{day}: left as it is, another repair of it goes on"),
+                Left::Busy => outln!("{day}: left as it is, another repair of it goes on"),
                 Left::Behind { events } => {
-                    println!("{day}: left as it is, the ingestor is {events} events behind on that day");
+                    outln!("{day}: left as it is, the ingestor is {events} events behind on that day");
                 }
             }
         }
         let stopped = days - outcome.done - outcome.left.len();
         if stopped > 0 {
-            println!("Stopped before {stopped} days.");
+            outln!("Stopped before {stopped} days.");
         }
         if !self.dry_run && outcome.done < days {
-            println!("What is left stays marked: an aggregator repairs it, or this command does, called again.");
+            outln!("What is left stays marked: an aggregator repairs it, or this command does, called again.");
         }
         if !outcome.untold.is_empty() {
             let months = outcome.untold.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");
-            println!(
+            outln!(
                 "The cache could not be told: answers about {months} may be as old as CACHE_AGG_DAY_TTL and \
                  CACHE_AGG_MONTH_TTL allow."
             );

@@ -15,7 +15,6 @@ use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
 use self::completeness::Follower;
-use crate::config::Kafka;
 use crate::ops::{self, Job, Metrics, Need, Ops, OpsConfig, Readiness};
 use crate::{Failure, Shutdown};
 
@@ -44,11 +43,11 @@ impl Service {
     /// # Errors
     /// When its address cannot be bound.
     pub async fn start(job: Job, ops: OpsConfig, shutdown: Shutdown) -> Result<Self, Failure> {
-        let (readiness, metrics) = (Arc::new(Readiness::default()), Arc::new(Metrics::install(job)?));
+        let (readiness, metrics) = (Arc::new(Readiness::new(shutdown.clone())), Arc::new(Metrics::install(job)?));
         metrics.sample_readiness(readiness.clone());
         // The port outlives the stop: a service that drains is alive.
         let told = Ops { readiness: readiness.clone(), metrics: metrics.clone() };
-        ops::serve(ops, told, CancellationToken::new()).await?;
+        ops::serve(ops, told, &shutdown).await?;
         Ok(Self { readiness, metrics, work: Arc::default(), shutdown })
     }
 
@@ -61,7 +60,7 @@ impl Service {
     pub fn watch_postgres(&self, name: &'static str, postgres: &Postgres) {
         self.metrics.sample_pool(postgres);
         let (postgres, work) = (postgres.clone(), self.work.clone());
-        self.readiness.watch(name, Need::Required, self.shutdown.token(), move || {
+        self.readiness.watch(name, Need::Required, move || {
             let (postgres, work) = (postgres.clone(), work.clone());
             async move {
                 postgres.check_schema().await.map_err(|error| error.to_string())?;
@@ -76,9 +75,7 @@ impl Service {
             return;
         }
         let protection = protection.clone();
-        self.readiness.watch("credentials", Need::Required, self.shutdown.token(), move || {
-            std::future::ready(protection.check())
-        });
+        self.readiness.watch("credentials", Need::Required, move || std::future::ready(protection.check()));
     }
 
     /// Has readiness tell what the consumer waits for: a database that answers and takes nothing is not ready.
@@ -90,7 +87,7 @@ impl Service {
     pub fn watch_kafka(&self, health: KafkaHealth) {
         self.metrics.sample_lag(health.clone());
         let work = self.work.clone();
-        self.readiness.watch("kafka", Need::Required, self.shutdown.token(), move || {
+        self.readiness.watch("kafka", Need::Required, move || {
             let problem = health.problem().map_or_else(|| comes_on(&work, "kafka"), |problem| Err(problem.reason));
             async move { problem }
         });
@@ -105,7 +102,7 @@ impl Service {
         };
         let _ = tokio::time::timeout(FIRST_CONNECTION, connected).await;
         let cache = cache.clone();
-        self.readiness.watch("redis", Need::Optional, self.shutdown.token(), move || {
+        self.readiness.watch("redis", Need::Optional, move || {
             let cache = cache.clone();
             async move { cache.ping().await }
         });
@@ -171,8 +168,9 @@ impl Service {
     /// are made when their first event does.
     pub fn keep_partitions(&self, postgres: &Postgres, plan: PartitionPlan, limits: EventLimits) {
         let (postgres, stop) = (postgres.clone(), self.shutdown.token());
-        tokio::spawn(async move {
+        self.shutdown.spawn("partitions", async move {
             while !stop.is_cancelled() {
+                netagg_core::crash::in_task("partitions");
                 let pause = match plan.carry_out(&postgres, limits).await {
                     Ok(()) => PARTITION_INTERVAL,
                     // Another replica is at it.
@@ -197,25 +195,22 @@ impl Service {
 
     /// Notes in the background, for whoever asks for totals, up to which instant `name` has done everything its topic
     /// held, as a member of `group`.
-    ///
-    /// # Errors
-    /// A wrong Kafka configuration.
     pub fn follow_completeness(
         &self,
         name: &'static str,
         postgres: &Postgres,
-        kafka: &Kafka,
+        topics: KafkaTopics,
+        topic: &str,
         group: &str,
-    ) -> Result<(), Failure> {
+    ) {
         let follower = Follower {
             postgres: postgres.clone(),
-            topics: KafkaTopics::new(&kafka.client)?,
+            topics,
             service: name,
             group: group.to_owned(),
-            topic: kafka.topic.clone(),
+            topic: topic.to_owned(),
         };
-        tokio::spawn(follower.run(self.shutdown.token()));
-        Ok(())
+        self.shutdown.spawn("completeness", follower.run(self.shutdown.token()));
     }
 }
 

@@ -1,16 +1,32 @@
-//! Signals: the first asks for a graceful stop, the second ends the process at once.
+//! How a program stops: at a signal, or because one of its tasks has panicked. A second signal ends it at once.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+
+use crate::Failure;
 
 /// A stop that takes longer than this is cut short; what was in flight is delivered again at the next start.
 const DEADLINE: Duration = Duration::from_secs(28);
 
-/// Tells the parts of a program to stop.
+/// Tells the parts of a program to stop, and watches its tasks.
 #[derive(Clone, Debug, Default)]
-pub struct Shutdown(CancellationToken);
+pub struct Shutdown(Arc<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    stop: CancellationToken,
+    /// The first task that has panicked.
+    panicked: OnceLock<Panicked>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Panicked {
+    task: &'static str,
+}
 
 impl Shutdown {
     /// Stops at SIGTERM or SIGINT; a second one exits with 130 (SIGINT) or 143 (SIGTERM).
@@ -18,39 +34,94 @@ impl Shutdown {
     /// # Errors
     /// When the system refuses the signal handlers.
     pub fn on_signals() -> std::io::Result<Self> {
+        // A write beyond the largest size of a file (`ulimit -f`) then fails like one on a full disk. The signal's
+        // default is to end the process.
+        drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let shutdown = Self::default();
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
-        let token = shutdown.0.clone();
+        let signals =
+            Signals { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? };
+        shutdown.spawn("signals", shutdown.clone().follow(signals));
+        Ok(shutdown)
+    }
+
+    /// Runs a task of the program beside its job. If it panics the program stops as at SIGTERM, and exits with 1: what
+    /// the task was there for would be missing, and nothing else would tell.
+    pub fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        let shutdown = self.clone();
+        let running = tokio::spawn(work);
         tokio::spawn(async move {
-            next(&mut terminate, &mut interrupt).await;
-            tracing::info!("stopping");
-            token.cancel();
-            tokio::select! {
-                code = next(&mut terminate, &mut interrupt) => std::process::exit(code),
-                () = tokio::time::sleep(DEADLINE) => {
-                    tracing::warn!("the stop takes too long and is cut short");
-                    std::process::exit(0);
-                }
+            if let Err(error) = running.await {
+                shutdown.note(task, &error);
             }
         });
-        Ok(shutdown)
+    }
+
+    fn note(&self, task: &'static str, error: &JoinError) {
+        // One that was cancelled ends with the runtime.
+        if error.is_panic() {
+            tracing::error!(task, %error, "a task has panicked; stopping");
+            self.0.panicked.get_or_init(|| Panicked { task });
+            self.0.stop.cancel();
+        }
     }
 
     /// The token that is cancelled when it is time to stop.
     pub fn token(&self) -> CancellationToken {
-        self.0.clone()
+        self.0.stop.clone()
     }
 
     /// Stops now.
     pub fn stop(&self) {
-        self.0.cancel();
+        self.0.stop.cancel();
+    }
+
+    /// Fails if a task has panicked.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self.0.panicked.get() {
+            None => Ok(()),
+            Some(Panicked { task }) => Err(Failure::Failed(format!("the task {task} has panicked").into())),
+        }
+    }
+
+    async fn follow(self, mut signals: Signals) {
+        let mut is_asked = tokio::select! {
+            _ = signals.next() => {
+                tracing::info!("stopping");
+                self.stop();
+                true
+            }
+            () = self.0.stop.cancelled() => false,
+        };
+        let too_long = tokio::time::sleep(DEADLINE);
+        tokio::pin!(too_long);
+        loop {
+            tokio::select! {
+                code = signals.next() => {
+                    if is_asked {
+                        std::process::exit(code);
+                    }
+                    is_asked = true;
+                }
+                () = &mut too_long => {
+                    tracing::warn!("the stop takes too long and is cut short");
+                    std::process::exit(i32::from(self.check().is_err()));
+                }
+            }
+        }
     }
 }
 
-async fn next(terminate: &mut Signal, interrupt: &mut Signal) -> i32 {
-    tokio::select! {
-        _ = terminate.recv() => 143,
-        _ = interrupt.recv() => 130,
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// The exit code of a program that the next signal ends.
+    async fn next(&mut self) -> i32 {
+        tokio::select! {
+            _ = self.terminate.recv() => 143,
+            _ = self.interrupt.recv() => 130,
+        }
     }
 }

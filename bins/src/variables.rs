@@ -5,9 +5,22 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::time::Duration;
+
+use crate::env_file::EnvFile;
+use crate::misspelled::{is_link, is_service_link, meant};
+
+/// The file beside the environment, in the working directory.
+const ENV_FILE: &str = ".env";
+/// Its largest size.
+const MAX_ENV_FILE: u64 = 1 << 20;
+
+/// Variables that another one overrides: their prefix, and the other one.
+const OVERRIDES: [(&str, &str); 3] =
+    [("POSTGRES_", "DATABASE_URL"), ("REDIS_", "REDIS_URL"), ("KAFKA_", "KAFKA_BROKERS")];
 
 /// Longest value that is printed whole.
 const MAX_SHOWN: usize = 80;
@@ -16,8 +29,14 @@ const MAX_SHOWN: usize = 80;
 #[derive(Debug, Default)]
 pub struct Variables {
     values: BTreeMap<String, String>,
+    /// Where variables are set whose values are not in UTF-8.
+    unreadable: BTreeMap<String, String>,
     declared: Vec<Declared>,
     problems: Vec<Problem>,
+    /// Lines of the file that are no assignment: their numbers and first words.
+    left_out: Vec<(usize, String)>,
+    /// Whether the variables being read have no effect.
+    is_ignoring: bool,
 }
 
 #[derive(Debug)]
@@ -67,27 +86,27 @@ impl Variables {
     /// count as unset.
     ///
     /// # Errors
-    /// When there is a `.env` that cannot be read; the message names the line.
+    /// When there is a `.env` that cannot be read.
     pub fn from_environment() -> Result<Self, String> {
-        let mut values = BTreeMap::new();
-        if Path::new(".env").exists() {
-            let lines = dotenvy::from_path_iter(".env").map_err(|error| format!(".env: {error}"))?;
-            for line in lines {
-                let (name, value) = line.map_err(|error| match error {
-                    // The line may hold a password.
-                    dotenvy::Error::LineParse(_, at) => {
-                        format!(".env: a line cannot be read (at character {at} of it); accepted: NAME=value")
-                    }
-                    other => format!(".env: {other}"),
-                })?;
-                values.insert(name, value);
+        let file = read_env_file().map_err(|reason| format!("{ENV_FILE}: {reason}"))?;
+        let mut values = BTreeMap::from_iter(file.values);
+        let places = file.unreadable.into_iter().map(|(line, name)| (name, format!("line {line} of {ENV_FILE}")));
+        let mut unreadable = BTreeMap::from_iter(places);
+        for (name, value) in std::env::vars_os() {
+            // A name in another encoding is none of ours.
+            let Ok(name) = name.into_string() else { continue };
+            match value.into_string() {
+                Ok(value) => {
+                    unreadable.remove(&name);
+                    values.insert(name, value);
+                }
+                Err(_) => {
+                    values.remove(&name);
+                    unreadable.insert(name, "the environment".to_owned());
+                }
             }
         }
-        // One that isn't Unicode is nobody's here.
-        values.extend(
-            std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?))),
-        );
-        Ok(Self::from_values(values))
+        Ok(Self { unreadable, left_out: file.left_out, ..Self::from_values(values) })
     }
 
     /// These variables alone.
@@ -106,7 +125,52 @@ impl Variables {
 
     /// Notes a problem that isn't of one value alone.
     pub fn problem(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        if !self.is_ignoring {
+            self.problems.push(problem);
+        }
+    }
+
+    /// Reads variables that have no effect if `is_overridden`: then they are as if unset, whatever their values.
+    pub fn unless<T>(&mut self, is_overridden: bool, read: impl FnOnce(&mut Self) -> T) -> T {
+        let before = self.is_ignoring;
+        self.is_ignoring = before || is_overridden;
+        let read = read(self);
+        self.is_ignoring = before;
+        read
+    }
+
+    /// The names declared so far; that of a group ends with `*`.
+    pub(crate) fn names(&self) -> Vec<String> {
+        self.declared.iter().map(|declared| declared.name.clone()).collect()
+    }
+
+    /// Warns of variables that look like one of `known` and are not, and of lines of the file that set one of them in a
+    /// form that is not understood.
+    pub(crate) fn warn(&self, known: &[String]) {
+        for (name, value) in &self.values {
+            if let Some(meant) = meant(name, value, known) {
+                tracing::warn!(variable = name, "unknown variable, without effect; do you mean {meant}?");
+            }
+        }
+        for (line, word) in self.left_out.iter().filter(|(_, word)| known.contains(word)) {
+            tracing::warn!(line, variable = word, "{ENV_FILE}: a line without effect; accepted: NAME=value");
+        }
+    }
+
+    /// Whether `name` has a value.
+    pub fn has(&self, name: &str) -> bool {
+        !self.is_ignoring && (self.values.contains_key(name) || self.unreadable.contains_key(name))
+    }
+
+    /// The default would be a surprise.
+    fn refuse_unreadable(&mut self, name: &str) {
+        if let Some(place) = self.unreadable.get(name) {
+            self.problem(Problem::secret(name, format!("text in UTF-8, which {place} has not")));
+        }
+    }
+
+    fn value(&self, name: &str) -> Option<&String> {
+        if self.is_ignoring { None } else { self.values.get(name) }
     }
 
     /// One line for each variable declared: name, default, meaning.
@@ -139,10 +203,11 @@ impl Variables {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
         self.declare(name, default, meaning);
-        if let Some(value) = self.values.get(name) {
+        self.refuse_unreadable(name);
+        if let Some(value) = self.value(name) {
             match parse(value) {
                 Some(parsed) => return Some(parsed),
-                None => self.problems.push(Problem::new(name, value, accepted)),
+                None => self.problems.push(Problem::new(name, value, explain(name, value, accepted))),
             }
         }
         parse(default)
@@ -156,8 +221,9 @@ impl Variables {
     /// A text that may be absent.
     pub fn optional_text(&mut self, name: &str, default: &str, meaning: &str) -> Option<String> {
         self.declare(name, default, meaning);
+        self.refuse_unreadable(name);
         let default = Some(default).filter(|default| !default.is_empty()).map(str::to_owned);
-        self.values.get(name).cloned().or(default)
+        self.value(name).cloned().or(default)
     }
 
     /// A whole number within `range`.
@@ -203,12 +269,43 @@ impl Variables {
         self.parse(name, default, meaning, &accepted, parse).unwrap_or_default()
     }
 
-    /// Every variable whose name starts with `prefix`, which is declared as `prefix*`.
+    /// Every variable whose name starts with `prefix`, which is declared as `prefix*`, without those of Kubernetes.
     pub fn prefixed(&mut self, prefix: &str, meaning: &str) -> Vec<(String, String)> {
         self.declare(&format!("{prefix}*"), "", meaning);
-        let found = self.values.iter().filter(|(name, _)| name.starts_with(prefix));
+        let found =
+            self.values.iter().filter(|(name, value)| name.starts_with(prefix) && !is_service_link(name, value));
         found.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
+}
+
+/// Reads the file, if there is one. A folder of that name is another program's.
+fn read_env_file() -> Result<EnvFile, String> {
+    let file = match File::open(ENV_FILE) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(EnvFile::default()),
+        file => file.map_err(|error| error.to_string())?,
+    };
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        return Ok(EnvFile::default());
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_ENV_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > MAX_ENV_FILE {
+        return Err(format!("it is too large; accepted: up to {MAX_ENV_FILE} bytes"));
+    }
+    Ok(EnvFile::parse(&bytes))
+}
+
+/// What is accepted, and where an address comes from that nobody has set on purpose.
+fn explain(name: &str, value: &str, accepted: &str) -> String {
+    if !is_link(value) {
+        return accepted.to_owned();
+    }
+    let other = OVERRIDES.iter().find(|(prefix, _)| name.starts_with(prefix));
+    let other = other.map_or(String::new(), |(_, other)| format!(", or set {other}, which overrides {name}"));
+    format!(
+        "{accepted}. This value looks like a service link of Kubernetes: set `enableServiceLinks: false` in the pod's \
+         spec{other}"
+    )
 }
 
 const UNITS: [(&str, u64); 6] =
@@ -277,6 +374,28 @@ mod tests {
                 r#"WAIT="5": accepted: an integer and a unit (us ms s m h d), from 1ms to 1m"#,
             ]
         );
+    }
+
+    #[test]
+    fn a_variable_that_another_one_overrides_is_no_problem() {
+        let mut variables = variables(&[("PORT", "tcp://10.43.0.7:5432"), ("NAME", "x")]);
+        let read = |variables: &mut Variables| (variables.port("PORT", 80, "a port"), variables.text("NAME", "d", ""));
+        assert_eq!(variables.unless(true, read), (80, "d".to_owned()));
+        assert_eq!(variables.check(), Ok(()));
+        assert_eq!(variables.unless(false, read).1, "x");
+        assert!(variables.check().is_err());
+        assert!(variables.help().contains("a port"), "the help has it nonetheless");
+    }
+
+    #[test]
+    fn a_service_link_is_called_one_with_the_remedy() {
+        let mut variables =
+            variables(&[("POSTGRES_PORT", "tcp://10.43.0.7:5432"), ("API_HTTP_PORT", "tcp://[fd::1]:80")]);
+        variables.port("POSTGRES_PORT", 5432, "");
+        variables.port("API_HTTP_PORT", 8000, "");
+        let problems: Vec<_> = variables.check().unwrap_err().iter().map(Problem::to_string).collect();
+        assert!(problems.iter().all(|problem| problem.contains("enableServiceLinks: false")), "{problems:?}");
+        assert!(problems[0].contains("set DATABASE_URL") && !problems[1].contains("or set"), "{problems:?}");
     }
 
     #[test]

@@ -12,9 +12,32 @@ die() { say "$*"; exit 1; }
 # A setting comes from the environment, else from the checkout's .env, else it is the default.
 setting() { # NAME DEFAULT
   local value=${!1-}
-  [ -n "$value" ] || value=$(sed -n "s/^$1=//p" "$checkout/.env" 2>/dev/null | tail -n 1)
-  value=${value#[\"\']} value=${value%[\"\']}
-  echo "${value:-$2}"
+  [ -n "$value" ] || value=$(from_env_file "$1")
+  printf '%s\n' "${value:-$2}"
+}
+
+# What the last line for a name in .env says, as the programs read it: bins/src/env_file.rs has the rules.
+from_env_file() { # NAME
+  local line value='' quote
+  [ -f "$checkout/.env" ] || return 0
+  while IFS= read -r line || [ -n "$line" ]; do
+    line=${line#$'\xef\xbb\xbf'}
+    line=${line%$'\r'}
+    [[ $line =~ ^[[:blank:]]*(export[[:blank:]]+)?$1[[:blank:]]*=(.*)$ ]] || continue
+    value=${BASH_REMATCH[2]}
+    for quote in \" \'; do
+      # without quotes inside, or else up to the last one
+      if [[ $value =~ ^[[:blank:]]*$quote([^$quote]*)$quote[[:blank:]]*([[:blank:]]#.*)?$ ]] ||
+        [[ $value =~ ^[[:blank:]]*$quote(.*)$quote[[:blank:]]*([[:blank:]]#.*)?$ ]]; then
+        value=${BASH_REMATCH[1]}
+        continue 2
+      fi
+    done
+    while [[ $value =~ ^(.*)[[:blank:]]#.*$ ]]; do value=${BASH_REMATCH[1]}; done
+    value=${value#"${value%%[![:blank:]]*}"}
+    value=${value%"${value##*[![:blank:]]}"}
+  done <"$checkout/.env"
+  printf '%s' "$value"
 }
 
 # The folder of PostgreSQL's server programs. Debian keeps them out of PATH; the newest one wins.

@@ -85,6 +85,15 @@ pub fn pass(point: CrashPoint) {
     let _ = point;
 }
 
+/// Panics here if a test says so, for what becomes of a program whose task `name` panics: `FAILPOINTS='name=panic'`.
+#[inline]
+pub fn in_task(name: &str) {
+    #[cfg(feature = "crash-points")]
+    fail::fail_point!(name);
+    #[cfg(not(feature = "crash-points"))]
+    let _ = name;
+}
+
 /// Reads which points are to be deadly, from the environment; to be called once, first.
 #[cfg(feature = "crash-points")]
 pub fn set_up() {

@@ -60,6 +60,61 @@ impl Process {
         K: AsRef<OsStr>,
         V: AsRef<OsStr>,
     {
+        Self::spawn(name, Command::new(path(name)), arguments, variables, |_| {})
+    }
+
+    /// As [`start`](Self::start), by a shell that does this first, such as `ulimit -n 100`, and with these redirections,
+    /// such as `2>/dev/full`.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_in_shell<A, K, V>(
+        name: &str,
+        first: &str,
+        redirections: &str,
+        arguments: impl IntoIterator<Item = A>,
+        variables: impl IntoIterator<Item = (K, V)>,
+    ) -> Self
+    where
+        A: AsRef<OsStr>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        let mut shell = Command::new("bash");
+        shell.arg("-c").arg(format!("{first}\nexec \"$0\" \"$@\" {redirections}")).arg(path(name));
+        Self::spawn(name, shell, arguments, variables, |_| {})
+    }
+
+    /// As [`start`](Self::start), with what `change` makes of the command, such as another stream in the place of a file.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub fn start_with<A, K, V>(
+        name: &str,
+        arguments: impl IntoIterator<Item = A>,
+        variables: impl IntoIterator<Item = (K, V)>,
+        change: impl FnOnce(&mut Command),
+    ) -> Self
+    where
+        A: AsRef<OsStr>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        Self::spawn(name, Command::new(path(name)), arguments, variables, change)
+    }
+
+    fn spawn<A, K, V>(
+        name: &str,
+        mut command: Command,
+        arguments: impl IntoIterator<Item = A>,
+        variables: impl IntoIterator<Item = (K, V)>,
+        change: impl FnOnce(&mut Command),
+    ) -> Self
+    where
+        A: AsRef<OsStr>,
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
         let folder = TempDir::with_prefix("netagg-test-process-").expect("a temporary folder");
         let output = |stream| File::create(folder.path().join(stream)).expect("a file in a temporary folder");
         // LLVM_*: where coverage is written
@@ -67,20 +122,19 @@ impl Process {
             let name = name.to_string_lossy();
             matches!(&*name, "PATH" | "HOME" | "TMPDIR" | "RUST_BACKTRACE") || name.starts_with("LLVM_")
         });
-        let mut command = Command::new(path(name));
         command.args(arguments).env_clear().envs(kept).envs(variables);
         let ops = command.get_envs().find_map(|(variable, value)| {
             let is_its_own = variable.to_str()? == format!("PPROF_PORT_{}", name.to_uppercase());
             value?.to_str()?.parse().ok().filter(|_| is_its_own)
         });
-        let child = command
+        command
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(output("stdout"))
             .stderr(output("stderr"))
-            .process_group(0)
-            .spawn()
-            .unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+            .process_group(0);
+        change(&mut command);
+        let child = command.spawn().unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
         let guard = Guard::new(&child, &folder);
         Self { name: name.to_owned(), child, folder, ops, _guard: guard }
     }

@@ -1,5 +1,4 @@
 //! Findings for programs.
-#![allow(clippy::print_stdout, reason = "this is the command's answer")]
 
 use std::ops::Range;
 
@@ -10,6 +9,7 @@ use serde::Serialize;
 use super::findings::{Findings, Partition, Verdict};
 use super::report::{date_of, table_of};
 use crate::Failure;
+use crate::output::outln;
 
 /// The document. Its names are part of the command's interface: docs/audit.md.
 #[derive(Serialize)]
@@ -143,7 +143,7 @@ pub(super) fn print(findings: &Findings) -> Result<(), Failure> {
         },
     };
     let document = serde_json::to_string_pretty(&document).map_err(|error| Failure::Failed(error.into()))?;
-    println!("{document}");
+    outln!("{document}");
     Ok(())
 }
 

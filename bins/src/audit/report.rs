@@ -1,5 +1,4 @@
 //! Findings for people.
-#![allow(clippy::print_stdout, reason = "this is the command's answer")]
 
 use std::ops::Range;
 
@@ -9,32 +8,33 @@ use netagg_pg::{ConflictingDuplicates, LedgerFault, TotalsDifference};
 
 use super::findings::{Findings, Partition, Verdict};
 use crate::admin::table;
+use crate::output::outln;
 use crate::printable::printable;
 
 pub(super) fn print(findings: &Findings) {
     let report = &findings.report;
-    println!("{} events on {} days compared{}.", report.events, report.days, range(findings.from, findings.to));
+    outln!("{} events on {} days compared{}.", report.events, report.days, range(findings.from, findings.to));
     if let Some(month) = report.dropped_through {
-        println!("Left out: the months up to {month}, whose events are dropped.");
+        outln!("Left out: the months up to {month}, whose events are dropped.");
     }
     if report.uncounted > 0 {
-        println!("Not counted yet: {} of the events, which the aggregator has still before it.", report.uncounted);
+        outln!("Not counted yet: {} of the events, which the aggregator has still before it.", report.uncounted);
     }
     if !findings.partitions.is_empty() {
-        println!("\nWhat became of the records:");
+        outln!("\nWhat became of the records:");
         print_partitions(&findings.partitions);
     }
     if let Some(reason) = &findings.broker_silence {
-        println!("Not compared with the broker: {reason}");
+        outln!("Not compared with the broker: {reason}");
     }
     print_conflicts(&report.conflicts);
 
     if !report.totals.is_empty() {
-        println!("\nTotals that are not the sums over events_raw:");
+        outln!("\nTotals that are not the sums over events_raw:");
         print_totals(&report.totals);
     }
     for wrong in &report.ledgers {
-        println!("{}: {}", wrong.day, describe(wrong.fault));
+        outln!("{}: {}", wrong.day, describe(wrong.fault));
     }
     for Partition { account, lost, .. } in &findings.partitions {
         let (service, partition) = (&account.service, &account.partition);
@@ -42,27 +42,27 @@ pub(super) fn print(findings: &Findings) {
         if unaccounted != 0 {
             let what = if unaccounted > 0 { "lost on their way" } else { "counted twice" };
             let (count, first, last) = (unaccounted.abs(), account.first, account.next - 1);
-            println!("{service}, {partition}: {count} records of the offsets {first} to {last} were {what}");
+            outln!("{service}, {partition}: {count} records of the offsets {first} to {last} were {what}");
         }
         if !lost.is_empty() {
             let lost = ranges(lost);
-            println!("{service}, {partition}: committed and never done with, so lost: the offsets {lost}");
+            outln!("{service}, {partition}: committed and never done with, so lost: the offsets {lost}");
         }
     }
     for undecided in &report.undecided {
-        println!("{}: could not tell, the ingestor is {} events behind", undecided.day, undecided.events);
+        outln!("{}: could not tell, the ingestor is {} events behind", undecided.day, undecided.events);
     }
-    println!();
+    outln!();
     match findings.verdict() {
         Verdict::Equal => {
             let known = if findings.broker_silence.is_some() { " that the database knows of" } else { "" };
-            println!("Equal: the totals are the sums over the events, and every record{known} is accounted for.");
+            outln!("Equal: the totals are the sums over the events, and every record{known} is accounted for.");
         }
         Verdict::Different => {
-            println!("DIFFERENT.");
+            outln!("DIFFERENT.");
             print_advice(findings);
         }
-        Verdict::CouldNotTell => println!("Could not tell."),
+        Verdict::CouldNotTell => outln!("Could not tell."),
     }
 }
 
@@ -76,7 +76,7 @@ fn print_advice(findings: &Findings) {
     if let Some((first, last)) = days.fold(None, |range: Option<(Day, Day)>, day| {
         Some(range.map_or((day, day), |(first, last)| (first.min(day), last.max(day))))
     }) {
-        println!("`netagg rebuild --from {first} --to {last}` recomputes the totals from the events.");
+        outln!("`netagg rebuild --from {first} --to {last}` recomputes the totals from the events.");
     }
 }
 
@@ -103,7 +103,7 @@ fn print_totals(differences: &[TotalsDifference]) {
     for column in table.column_iter_mut().skip(4).take(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    outln!("{table}");
 }
 
 pub(super) fn table_of(granularity: Granularity) -> &'static str {
@@ -143,7 +143,7 @@ fn print_conflicts(conflicts: &ConflictingDuplicates) {
         shown if shown < conflicts.count => format!(", the first {shown} of them here"),
         _ => String::new(),
     };
-    println!("\nConflicting duplicates: {}{shown}. Totals follow the copies that are kept.", conflicts.count);
+    outln!("\nConflicting duplicates: {}{shown}. Totals follow the copies that are kept.", conflicts.count);
     let mut table = table(["source_id", "event_id", "kept", "of day", "dropped", "of day", "at", "noticed"]);
     for copy in &conflicts.first {
         table.add_row([
@@ -157,7 +157,7 @@ fn print_conflicts(conflicts: &ConflictingDuplicates) {
             copy.noticed_at.to_string(),
         ]);
     }
-    println!("{table}");
+    outln!("{table}");
 }
 
 fn print_partitions(partitions: &[Partition]) {
@@ -203,7 +203,7 @@ fn print_partitions(partitions: &[Partition]) {
     for column in table.column_iter_mut().skip(2) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    outln!("{table}");
 }
 
 /// Ranges of offsets, the last ones inclusive; the first few of many.

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
-use netagg::ops::{Job, OpsConfig};
+use netagg::descriptors::{self, Need};
+use netagg::ops::{self, Job, OpsConfig};
 use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits};
-use netagg_kafka::KafkaSource;
+use netagg_kafka::{KafkaSource, KafkaTopics};
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
@@ -45,6 +46,11 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    let postgres = Need::postgres(config.postgres.max_connections);
+    let redis = Need::redis(config.redis.connections);
+    descriptors::set_aside(&[descriptors::OWN, ops::DESCRIPTORS, postgres, redis, descriptors::KAFKA], 0)?;
+    // A wrong configuration is found here, before anything is waited for.
+    let topics = KafkaTopics::new(&config.kafka.client)?;
     let service = Service::start(Job::Aggregator, config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
     service.watch_postgres("postgres", &postgres);
@@ -55,7 +61,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
-    service.follow_completeness(PgAggregateStore::SERVICE, &postgres, &config.kafka, &config.group)?;
+    service.follow_completeness(PgAggregateStore::SERVICE, &postgres, topics, &config.kafka.topic, &config.group);
 
     let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
         .with_cache(cache)

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Answers, ApiAddresses};
-use netagg::ops::{Job, OpsConfig};
+use netagg::descriptors::{self, Need};
+use netagg::ops::{self, Job, OpsConfig};
 use netagg::protection::ProtectionConfig;
 use netagg::service::Service;
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
@@ -30,19 +31,33 @@ struct Config {
 
 fn configure(variables: &mut Variables) -> Config {
     let addresses = ApiAddresses::read(variables);
-    let postgres = config::postgres(variables, 2, "netagg-api");
+    let protection = ProtectionConfig::read(variables, &addresses);
+    let answers = Answers::read(variables);
+    // Then nothing is left that would be read from the database of the others.
+    let is_unused =
+        variables.has("DATABASE_READ_URL") && answers.cursor_secret.is_some() && !protection.has_keys_in_database();
+    let postgres = variables.unless(is_unused, |variables| config::postgres(variables, 2, "netagg-api"));
     Config {
         addresses,
-        protection: ProtectionConfig::read(variables, &addresses),
+        protection,
         read_postgres: config::read_postgres(variables, &postgres),
         postgres,
         redis: config::redis(variables),
-        answers: Answers::read(variables),
+        answers,
         ops: config::ops(variables, "PPROF_PORT_API", 6062),
     }
 }
 
+/// What the API takes at a time, beside what it needs for itself.
+fn limits(config: &Config) -> Result<ApiLimits, Failure> {
+    // The keys and the cursors' secret have a pool each.
+    let postgres = Need::postgres(config.read_postgres.max_connections + 2 * config.postgres.max_connections);
+    let redis = Need::redis(config.redis.connections);
+    descriptors::api_limits(&[descriptors::OWN, ops::DESCRIPTORS, postgres, redis])
+}
+
 async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    let limits = limits(&config)?;
     let (http, grpc) = config.addresses.listen().await?;
     let service = Service::start(Job::Api, config.ops, shutdown).await?;
     let reads = Postgres::new(config.read_postgres);
@@ -68,11 +83,12 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     )
     .with_cache(cache);
     let usage = Arc::new(usage);
-    tracing::info!(http = %config.addresses.http, grpc = %config.addresses.grpc, "answering");
+    let (addresses, connections) = (config.addresses, limits.max_connections);
+    tracing::info!(http = %addresses.http, grpc = %addresses.grpc, connections, "answering");
     let stop = service.stop_token();
     let ((), answered, ()) = tokio::join!(
-        serve_http(http, usage.clone(), protection.clone(), ApiLimits::default(), stop.clone()),
-        serve_grpc(grpc, usage, protection.clone(), ApiLimits::default(), stop.clone()),
+        serve_http(http, usage.clone(), protection.clone(), limits.clone(), stop.clone()),
+        serve_grpc(grpc, usage, protection.clone(), limits, stop.clone()),
         protection.keep_up(&stop),
     );
     answered?;

@@ -4,11 +4,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
-use netagg::ops::{Job, OpsConfig};
+use netagg::descriptors::{self, Need};
+use netagg::ops::{self, Job, OpsConfig};
 use netagg::service::{self, PartitionPlan, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor};
-use netagg_kafka::{KafkaDeadLetters, KafkaSource};
+use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
 use tikv_jemallocator::Jemalloc;
 
@@ -45,6 +46,10 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    let connections = Need::postgres(config.postgres.max_connections);
+    descriptors::set_aside(&[descriptors::OWN, ops::DESCRIPTORS, connections, descriptors::KAFKA], 0)?;
+    // A wrong configuration is found here, before anything is waited for.
+    let topics = KafkaTopics::new(&config.kafka.client)?;
     let service = Service::start(Job::Ingestor, config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
     service.watch_postgres("postgres", &postgres);
@@ -55,7 +60,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     service.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
-    service.follow_completeness(PgEventStore::SERVICE, &postgres, &config.kafka, &config.group)?;
+    service.follow_completeness(PgEventStore::SERVICE, &postgres, topics, &config.kafka.topic, &config.group);
 
     let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), Arc::new(dead_letters))
         .with_limits(limits)

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use netagg::admin::{self, LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
 use netagg::audit::Audit;
 use netagg::config::{self, ApiAddresses, Groups, Kafka};
@@ -12,7 +12,7 @@ use netagg::import::Import;
 use netagg::keys::KeysCommand;
 use netagg::protection::{self, ProtectionConfig};
 use netagg::rebuild::{Places, Rebuild};
-use netagg::{Input, LogDefaults, Variables, run_with};
+use netagg::{Input, LogDefaults, Variables, arguments, run_with};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -90,17 +90,20 @@ fn main() -> ExitCode {
     let mut variables = Variables::default();
     describe(&mut variables);
     LogDefaults::COMMAND.describe(&mut variables);
-    let matches = Cli::command().term_width(0).after_help(variables.help()).get_matches();
-    let cli = match Cli::from_arg_matches(&matches) {
+    let cli = match arguments::<Cli>(Cli::command().after_help(variables.help())) {
         Ok(cli) => cli,
-        Err(error) => error.exit(),
+        Err(code) => return code,
     };
     match cli.command {
         Command::Demo { serve, events, input } => {
             let events = input.map_or(DemoEvents::Generated(events), DemoEvents::Given);
             let configure = |variables: &mut Variables| {
-                let addresses = ApiAddresses::read(variables);
-                protection::open_only(variables, &addresses);
+                // Without --serve nothing listens.
+                let addresses = variables.unless(!serve, |variables| {
+                    let addresses = ApiAddresses::read(variables);
+                    protection::open_only(variables, &addresses);
+                    addresses
+                });
                 DemoConfig { events, serve: serve.then_some(addresses) }
             };
             run_with(configure, LogDefaults::COMMAND, async |config, shutdown| {
@@ -120,17 +123,21 @@ fn main() -> ExitCode {
             })
         }
         Command::Limits(command) => {
+            let asks_no_broker = matches!(command, LimitsCommand::Show);
             let configure = |variables: &mut Variables| {
                 let postgres = config::postgres(variables, 2, "netagg-limits");
-                (postgres, Kafka::read(variables), Groups::read(variables))
+                (postgres, variables.unless(asks_no_broker, Kafka::read), Groups::read(variables))
             };
             run_with(configure, LogDefaults::COMMAND, async |(postgres, kafka, groups), _| {
                 admin::limits(command, postgres, kafka, groups).await
             })
         }
         Command::Keys(command) => {
+            let has_file = command.has_file();
             let configure = |variables: &mut Variables| {
-                (config::postgres(variables, 2, "netagg-keys"), protection::keys_file(variables))
+                let file = protection::keys_file(variables);
+                let is_file = has_file || file.is_some();
+                (variables.unless(is_file, |variables| config::postgres(variables, 2, "netagg-keys")), file)
             };
             run_with(configure, LogDefaults::COMMAND, async |(postgres, file), _| command.run(postgres, file).await)
         }
@@ -162,10 +169,15 @@ fn main() -> ExitCode {
             };
             run_with(configure, LogDefaults::COMMAND, async |places, shutdown| rebuild.run(places, shutdown).await)
         }
-        Command::Partitions(command) => run_with(
-            |variables| (config::postgres(variables, 2, "netagg-partitions"), config::partitions_ahead(variables)),
-            LogDefaults::COMMAND,
-            async |(postgres, ahead), _| admin::partitions(command, postgres, ahead).await,
-        ),
+        Command::Partitions(command) => {
+            let makes_none = !matches!(command, PartitionsCommand::Ensure);
+            let configure = |variables: &mut Variables| {
+                let postgres = config::postgres(variables, 2, "netagg-partitions");
+                (postgres, variables.unless(makes_none, config::partitions_ahead))
+            };
+            run_with(configure, LogDefaults::COMMAND, async |(postgres, ahead), _| {
+                admin::partitions(command, postgres, ahead).await
+            })
+        }
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::{kind, show_place};
 use crate::Failure;
+use crate::output::outln;
 use crate::printable::json_line;
 
 /// What a list tells of a letter. Bytes that are no UTF-8 are in hexadecimal digits, under a name that says so.
@@ -99,5 +100,6 @@ fn text_or_hex(bytes: Option<&[u8]>) -> (Option<&str>, Option<String>) {
 
 pub(super) fn print(value: &impl Serialize) -> Result<(), Failure> {
     let line = json_line(value).map_err(|error| Failure::Failed(error.into()))?;
-    super::print(line + "\n")
+    outln!("{line}");
+    Ok(())
 }

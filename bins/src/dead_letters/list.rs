@@ -10,9 +10,10 @@ use terminal_size::terminal_size_of;
 use super::filter::LetterFilter;
 use super::json::{self, LetterJson};
 use super::summary::Summary;
-use super::{kind, print, show_place, show_time};
+use super::{kind, show_place, show_time};
 use crate::Failure;
 use crate::admin::table;
+use crate::output::outln;
 use crate::printable::printable;
 
 /// How wide columns are on a terminal, however wide or narrow it is.
@@ -34,12 +35,12 @@ pub(super) async fn list(
             let (origin, key) = (letter.origin.as_ref(), letter.key.as_deref());
             json::print(&LetterJson::new(&letter.place, letter.time, origin, key))?;
         }
-        return Ok(());
+    } else if newest.is_empty() {
+        outln!("no dead letters");
+    } else {
+        outln!("{}", as_table(&newest, topic));
     }
-    if newest.is_empty() {
-        return print("no dead letters\n");
-    }
-    print(format_args!("{}\n", as_table(&newest, topic)))
+    Ok(())
 }
 
 /// The `limit` newest letters, the newest first. No more than these are in memory, whatever there is.

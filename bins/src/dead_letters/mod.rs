@@ -8,8 +8,6 @@ mod show;
 mod stats;
 mod summary;
 
-use std::fmt::Display;
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use clap::Subcommand;
@@ -114,14 +112,6 @@ async fn unless_stopped(
 /// The kind of a letter, or what a message is called that netagg did not write.
 fn kind(origin: Option<&LetterOrigin>) -> &'static str {
     origin.map_or(filter::FOREIGN, |origin| origin.kind.as_str())
-}
-
-/// Prints to stdout; a reader that has seen enough, such as `head`, is no error.
-fn print(text: impl Display) -> Result<(), Failure> {
-    match write!(std::io::stdout().lock(), "{text}") {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 fn show_place(place: &Place) -> String {

@@ -8,10 +8,10 @@ use netagg_kafka::{KafkaLetterReader, KafkaReplay, Replayable, Replayed, Unrepla
 use tokio_util::sync::CancellationToken;
 
 use super::filter::LetterFilter;
-use super::{kind, print};
-use crate::Failure;
+use super::kind;
 use crate::admin::table;
 use crate::config::Kafka;
+use crate::{Failure, output};
 
 /// What one transaction holds at most: one that is short holds up nobody.
 const BATCH_LETTERS: usize = 1_000;
@@ -68,7 +68,7 @@ impl Plan {
         }
         sender.finish().await?;
         bar.finish_and_clear();
-        print(report.show(&kafka.topic, self.dry_run))?;
+        output::print(report.show(&kafka.topic, self.dry_run));
         if stop.is_cancelled() {
             return Err(Failure::Failed("interrupted; another replay sends the rest".into()));
         }

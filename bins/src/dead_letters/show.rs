@@ -7,9 +7,9 @@ use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
 
 use super::json::{self, HeaderJson, LetterJson, ValueJson, WholeJson};
-use super::{kind, print, show_place, show_time};
-use crate::Failure;
+use super::{kind, show_place, show_time};
 use crate::printable::{is_visible, printable};
+use crate::{Failure, output};
 
 /// Where a letter lies in the topic of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,8 @@ pub(super) async fn show(
     if is_json {
         return json::print(&whole(&letter));
     }
-    print(as_text(&letter))
+    output::print(as_text(&letter));
+    Ok(())
 }
 
 fn whole(letter: &StoredLetter) -> WholeJson<'_> {

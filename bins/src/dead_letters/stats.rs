@@ -7,10 +7,11 @@ use netagg_core::{InvalidKind, Timestamp};
 use netagg_kafka::{KafkaLetterReader, Replayed, StoredLetter};
 
 use super::filter::{FOREIGN, LetterFilter};
-use super::{kind, print, show_time};
+use super::{kind, show_time};
 use crate::Failure;
 use crate::admin::table;
 use crate::config::Kafka;
+use crate::output::outln;
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Count {
@@ -59,5 +60,6 @@ pub(super) async fn stats(reader: &KafkaLetterReader, filter: LetterFilter, kafk
             count.replayed.to_string(),
         ]);
     }
-    print(format_args!("{table}\n"))
+    outln!("{table}");
+    Ok(())
 }

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::ApiAddresses;
 use crate::generator::{LoadConfig, LoadStats, Model, StoredCopies, random_seed, send};
 use crate::lines::Input;
-use crate::{Failure, Shutdown};
+use crate::{Failure, Shutdown, descriptors, output};
 
 /// Records the log holds before publishers wait.
 const LOG_CAPACITY: usize = 100_000;
@@ -69,7 +69,7 @@ pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<bool, Failure
             .with_cache(pipeline.cache.clone()),
     );
     let api = match config.serve {
-        Some(addresses) => Some(Api::bind(addresses).await?),
+        Some(addresses) => Some(Api::bind(addresses, descriptors::api_limits(&[descriptors::OWN])?).await?),
         None => None,
     };
 
@@ -155,6 +155,8 @@ impl Pipeline {
             (log.source("ingestor-group"), log.source("aggregator-group"));
         let (stop, on_end) = (shutdown.token(), ended.clone());
         tokio::spawn(async move {
+            // However it ends, by a panic, too.
+            let _ended = on_end.drop_guard();
             let outcome = tokio::try_join!(
                 ingestor.run(&mut ingestor_source, stop.clone()),
                 aggregator.run(&mut aggregator_source, stop),
@@ -162,7 +164,6 @@ impl Pipeline {
             if let Err(error) = outcome {
                 tracing::error!(%error, "the pipeline ended");
             }
-            on_end.cancel();
         });
         Self { log, events, totals, dead_letters, cache, ingested, aggregated, ended }
     }
@@ -289,17 +290,21 @@ struct Api {
     addresses: ApiAddresses,
     http: TcpListener,
     grpc: TcpListener,
+    limits: ApiLimits,
 }
 
 impl Api {
-    async fn bind(addresses: ApiAddresses) -> Result<Self, Failure> {
+    async fn bind(addresses: ApiAddresses, limits: ApiLimits) -> Result<Self, Failure> {
         let (http, grpc) = addresses.listen().await?;
-        Ok(Self { addresses, http, grpc })
+        Ok(Self { addresses, http, grpc, limits })
     }
 
     /// Answers until the program is told to stop, while events go on.
     async fn serve(self, usage: Arc<UsageService>, pipeline: &Pipeline, shutdown: &Shutdown) -> Result<(), Failure> {
         report::print_serving(&self.addresses);
+        if !output::is_wanted() {
+            return Ok(());
+        }
         let load = LoadConfig {
             events_per_sec: Some(SERVE_RATE),
             events: Some(SERVE_EVENTS),
@@ -318,10 +323,9 @@ impl Api {
             }
             Ok::<(), Failure>(())
         };
-        let http = serve_http(self.http, usage.clone(), Protection::default(), ApiLimits::default(), shutdown.token());
-        let grpc = async {
-            Ok(serve_grpc(self.grpc, usage, Protection::default(), ApiLimits::default(), shutdown.token()).await?)
-        };
+        let limits = self.limits;
+        let http = serve_http(self.http, usage.clone(), Protection::default(), limits.clone(), shutdown.token());
+        let grpc = async { Ok(serve_grpc(self.grpc, usage, Protection::default(), limits, shutdown.token()).await?) };
         let http = async {
             http.await;
             Ok(())

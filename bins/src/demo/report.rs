@@ -1,5 +1,4 @@
 //! What the demonstration tells at its end.
-#![allow(clippy::print_stdout, reason = "this is the program's report")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +11,7 @@ use netagg_core::{AggregateRow, Day, EventType, Granularity, Totals, Zone};
 use super::{Pipeline, Published, Verification};
 use crate::Failure;
 use crate::config::ApiAddresses;
+use crate::output::outln;
 
 /// Days shown of those there are.
 const DAYS_SHOWN: usize = 10;
@@ -36,7 +36,7 @@ pub(super) async fn print(
 
     let ingested = pipeline.ingested.snapshot();
     let seconds = elapsed.as_secs_f64();
-    println!(
+    outln!(
         "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped{}, {} invalid messages set aside.",
         published.records,
         published.records as f64 / seconds,
@@ -49,14 +49,14 @@ pub(super) async fn print(
         ingested.invalid,
     );
     if published.left_out > 0 {
-        println!("{} lines are no valid events and were left out, as told above.", published.left_out);
+        outln!("{} lines are no valid events and were left out, as told above.", published.left_out);
     }
     if verification.problems.is_empty() {
-        println!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
+        outln!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
     } else {
-        println!("VERIFICATION FAILED:");
+        outln!("VERIFICATION FAILED:");
         for problem in &verification.problems {
-            println!("  - {problem}");
+            outln!("  - {problem}");
         }
     }
     Ok(())
@@ -93,16 +93,16 @@ fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
-    println!("{table}");
+    outln!("{table}");
     if hidden > 0 {
-        println!("  (and {hidden} earlier {title}s)");
+        outln!("  (and {hidden} earlier {title}s)");
     }
-    println!();
+    outln!();
 }
 
 pub(super) fn print_serving(addresses: &ApiAddresses) {
     let (http, grpc) = (addresses.http, addresses.grpc);
-    println!(
+    outln!(
         "
 The API answers, and events go on. Try, from another terminal (Ctrl-C here stops):
   curl 'http://{http}/api/v1/aggregates?granularity=DAY'
@@ -112,12 +112,12 @@ The API answers, and events go on. Try, from another terminal (Ctrl-C here stops
 }
 
 pub(super) fn print_next(is_generated: bool) {
-    println!("\nNext:");
-    println!(
+    outln!("\nNext:");
+    outln!(
         "  netagg demo --serve                 keep the API up on :8000 (HTTP) and :9090 (gRPC), with events flowing"
     );
     if is_generated {
-        println!("  netagg demo --input FILE.ndjson     run events of your own, one JSON object a line");
+        outln!("  netagg demo --input FILE.ndjson     run events of your own, one JSON object a line");
     }
-    println!("  README.md, \"Run it for real\"        with Kafka or Redpanda, PostgreSQL and Redis");
+    outln!("  README.md, \"Run it for real\"        with Kafka or Redpanda, PostgreSQL and Redis");
 }

@@ -18,7 +18,7 @@ pub use model::{Model, random_seed};
 pub use report::Report;
 pub use verify::{StoredCopies, VerifyStats};
 
-use crate::{Shutdown, Variables};
+use crate::{Shutdown, Variables, output};
 use verify::Verifier;
 
 /// How often the figures are printed.
@@ -94,8 +94,9 @@ pub async fn run(
     let (sent, received) = mpsc::channel::<Sent>(SENT_CAPACITY);
     let (to_follow, follow) = mpsc::channel(SENT_CAPACITY);
     let (to_measure, measure) = mpsc::channel(1);
+    let no_more = shutdown.token().child_token();
     let sending = async {
-        let outcome = send(model, config.load.clone(), publisher, load_stats.clone(), sent, shutdown.token()).await;
+        let outcome = send(model, config.load.clone(), publisher, load_stats.clone(), sent, no_more.clone()).await;
         outcome.map(|()| started.elapsed())
     };
     let work = async {
@@ -114,6 +115,10 @@ pub async fn run(
             tick.tick().await;
             progress.set_position(load_stats.events());
             progress.suspend(|| report(started.elapsed()).print());
+            if !output::is_wanted() {
+                // What was sent is verified nonetheless, for the exit code.
+                no_more.cancel();
+            }
         }
     };
     let (sent_for, ..) = tokio::select! {

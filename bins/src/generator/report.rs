@@ -6,6 +6,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::load::{LoadConfig, LoadStats};
 use super::verify::VerifyStats;
+use crate::output::outln;
 
 /// The figures of a run at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,22 +47,21 @@ impl Report {
     }
 
     /// Prints one figure a line to stdout.
-    #[allow(clippy::print_stdout, reason = "this is the program's report")]
     pub fn print(&self) {
-        println!("events_sent: {}", self.events_sent);
-        println!("events_verified: {}", self.events_verified);
-        println!("events_failed: {}", self.events_failed);
-        println!("events_per_sec: {:.1}", self.events_per_sec);
+        outln!("events_sent: {}", self.events_sent);
+        outln!("events_verified: {}", self.events_verified);
+        outln!("events_failed: {}", self.events_failed);
+        outln!("events_per_sec: {:.1}", self.events_per_sec);
         match self.success_rate() {
             // Rounded down: only all is 100 %.
-            Some(percent) => println!("success_rate: {:.2}%", (percent * 100.0).floor() / 100.0),
-            None => println!("success_rate: -"),
+            Some(percent) => outln!("success_rate: {:.2}%", (percent * 100.0).floor() / 100.0),
+            None => outln!("success_rate: -"),
         }
         match self.avg_latency {
-            Some(latency) => println!("avg_latency: {:.1} ms", latency.as_secs_f64() * 1_000.0),
-            None => println!("avg_latency: -"),
+            Some(latency) => outln!("avg_latency: {:.1} ms", latency.as_secs_f64() * 1_000.0),
+            None => outln!("avg_latency: -"),
         }
-        println!();
+        outln!();
     }
 }
 

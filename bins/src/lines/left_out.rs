@@ -1,11 +1,11 @@
 //! Tells a person which lines were left out.
-#![allow(clippy::print_stderr, reason = "the lines that are left out are for the person who gave them")]
 
 use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 
 use super::InvalidLine;
+use crate::output::noteln;
 use crate::printable::printable;
 
 /// Lines that are named; of more, there is a count by kind in the end.
@@ -32,7 +32,7 @@ impl LeftOut {
             *self.kinds.entry(kind).or_default() += 1;
             if self.count <= NAMED {
                 let reason = printable(reason.as_bytes());
-                bar.suspend(|| eprintln!("{}:{number}: left out: {kind}: {reason}", self.name));
+                bar.suspend(|| noteln!("{}:{number}: left out: {kind}: {reason}", self.name));
             }
         }
     }
@@ -42,7 +42,7 @@ impl LeftOut {
         if self.count > NAMED {
             let kinds: Vec<_> = self.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             let more = self.count - NAMED;
-            eprintln!("{}: and {more} more; of all {}: {}", self.name, self.count, kinds.join(", "));
+            noteln!("{}: and {more} more; of all {}: {}", self.name, self.count, kinds.join(", "));
         }
         self.count
     }

@@ -8,6 +8,7 @@ use indicatif::ProgressBar;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Event, EventLimits, OutgoingRecord, PartitionId, Record};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 pub use input::Input;
 pub(crate) use left_out::LeftOut;
@@ -61,6 +62,7 @@ pub(crate) struct InvalidLine {
 pub(crate) struct Chunks {
     receiver: mpsc::Receiver<Result<Chunk, Failure>>,
     failure: Option<Failure>,
+    reading: JoinHandle<()>,
 }
 
 impl Chunks {
@@ -72,7 +74,13 @@ impl Chunks {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let Some(mut chunk) = self.receiver.recv().await.transpose()? else { return Ok(None) };
+        let Some(mut chunk) = self.receiver.recv().await.transpose()? else {
+            // Else a reader that has panicked would look like the end of the input.
+            return match (&mut self.reading).await {
+                Ok(()) => Ok(None),
+                Err(error) => Err(Failure::Failed(error.into())),
+            };
+        };
         for _ in 1..AHEAD {
             match self.receiver.try_recv() {
                 Ok(Ok(more)) => chunk.append(more),
@@ -87,7 +95,8 @@ impl Chunks {
 /// Reads `input` from the line `first` on and judges each line as if it were received now. `bar` follows the bytes read.
 pub(crate) fn read(input: Input, first: u64, limits: EventLimits, bar: ProgressBar) -> Chunks {
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || {
+    let reading = tokio::task::spawn_blocking(move || {
+        netagg_core::crash::in_task("lines");
         let sent = match input.open(&bar) {
             Ok(lines) => Reader { lines, judge: Judge::new(limits), sender: &sender }.run(&input.name(), first),
             Err(failure) => Err(Ended::Failed(failure)),
@@ -97,7 +106,7 @@ pub(crate) fn read(input: Input, first: u64, limits: EventLimits, bar: ProgressB
             let _ = sender.blocking_send(Err(failure));
         }
     });
-    Chunks { receiver, failure: None }
+    Chunks { receiver, failure: None, reading }
 }
 
 /// Why reading ends before the input does.

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Readiness;
 use crate::Failure;
+use crate::logging::lost_lines;
 
 /// How often samples of histograms are put into their buckets when nobody scrapes: they would pile up.
 const UPKEEP: Duration = Duration::from_secs(5);
@@ -81,6 +82,7 @@ impl Metrics {
             process.describe();
             process.collect();
         });
+        metrics.sample(|| counter!("netagg_log_lines_lost_total").absolute(lost_lines()));
         metrics.sample(|| {
             let labels = [("version", env!("CARGO_PKG_VERSION")), ("rust", env!("NETAGG_RUST"))];
             gauge!("netagg_build_info", &labels).set(1.0);
@@ -255,6 +257,11 @@ fn describe_sampled() {
         "Connections to PostgreSQL: open and idle, in use, and the most there may be."
     );
     describe_gauge!("netagg_dependency_up", Unit::Count, "1 if the dependency can be used, as /readyz says; else 0.");
+    describe_counter!(
+        "netagg_log_lines_lost_total",
+        Unit::Count,
+        "Lines of the log that stderr did not take: it was full, closed, or not read for 100 ms."
+    );
     describe_gauge!("netagg_build_info", Unit::Count, "Always 1; its labels say what this program was built from.");
 }
 

@@ -21,12 +21,19 @@ pub use metrics::{Job, Metrics};
 use profile::Profiler;
 pub use readiness::{Need, Readiness};
 
-use crate::Failure;
+use crate::descriptors::Need as Descriptors;
+use crate::{Failure, Shutdown};
+
+/// Connections at a time.
+const MAX_CONNECTIONS: usize = 32;
+
+/// What the ops port needs, so that it answers however many clients the service has.
+pub const DESCRIPTORS: Descriptors = Descriptors { of: "the ops port", descriptors: MAX_CONNECTIONS };
 
 /// A few scrapers and a person; whoever sends no request makes room for others.
 fn limits() -> ApiLimits {
     ApiLimits {
-        max_connections: 32,
+        max_connections: MAX_CONNECTIONS,
         max_head_bytes: 8 * 1_024,
         idle_timeout: Duration::from_secs(30),
         ..ApiLimits::default()
@@ -74,11 +81,11 @@ fn profiles() -> Router {
         .with_state(profiler)
 }
 
-/// Serves the ops port in the background until `stop`.
+/// Serves the ops port in the background, to the program's end.
 ///
 /// # Errors
 /// When its address cannot be bound.
-pub(crate) async fn serve(config: OpsConfig, ops: Ops, stop: CancellationToken) -> Result<(), Failure> {
+pub(crate) async fn serve(config: OpsConfig, ops: Ops, shutdown: &Shutdown) -> Result<(), Failure> {
     let OpsConfig { address, pprof } = config;
     if pprof {
         profile::sample_heap().await;
@@ -88,9 +95,9 @@ pub(crate) async fn serve(config: OpsConfig, ops: Ops, stop: CancellationToken) 
         .map_err(|error| Failure::Failed(format!("the ops port {address} cannot be bound: {error}").into()))?;
     tracing::info!(%address, "ops port");
     let metrics = ops.metrics.clone();
-    tokio::spawn(async move {
-        tokio::join!(serve_router(listener, router(ops, pprof), limits(), stop.clone()), metrics.keep_up(stop));
-    });
+    let never = CancellationToken::new();
+    shutdown.spawn("ops port", serve_router(listener, router(ops, pprof), limits(), never.clone()));
+    shutdown.spawn("metrics", async move { metrics.keep_up(never).await });
     Ok(())
 }
 

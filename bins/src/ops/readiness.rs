@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use netagg_core::Timestamp;
 use netagg_core::ports::{Clock, SystemClock};
 use serde::Serialize;
-use tokio_util::sync::CancellationToken;
+
+use crate::Shutdown;
 
 /// How often a dependency is asked.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
@@ -28,6 +29,7 @@ pub enum Need {
 /// The state of a service's dependencies.
 #[derive(Debug, Default)]
 pub struct Readiness {
+    shutdown: Shutdown,
     dependencies: Mutex<BTreeMap<&'static str, Dependency>>,
 }
 
@@ -63,6 +65,11 @@ pub struct Report {
 }
 
 impl Readiness {
+    /// Of a service that is not ready once it stops: nobody asks its dependencies then.
+    pub fn new(shutdown: Shutdown) -> Self {
+        Self { shutdown, ..Self::default() }
+    }
+
     /// Adds a dependency, which is away until [`set`](Self::set) says otherwise.
     pub fn expect(&self, name: &'static str, need: Need) {
         let problem = Problem { reason: "not reached yet".to_owned(), since: SystemClock.now() };
@@ -105,24 +112,26 @@ impl Readiness {
             reasons.insert(name, reason.clone());
             report.since.insert(name, *since);
         }
+        if self.shutdown.token().is_cancelled() {
+            report.ready = false;
+            let reason = self.shutdown.check().err().map_or("stopping".to_owned(), |failure| failure.to_string());
+            report.dependencies.insert("service", reason);
+        }
         report
     }
 
-    /// Asks a dependency now and then, in the background until `stop`.
-    pub fn watch<F, E>(
-        self: &Arc<Self>,
-        name: &'static str,
-        need: Need,
-        stop: CancellationToken,
-        probe: impl Fn() -> F + Send + 'static,
-    ) where
+    /// Asks a dependency now and then, in the background until it is time to stop.
+    pub fn watch<F, E>(self: &Arc<Self>, name: &'static str, need: Need, probe: impl Fn() -> F + Send + 'static)
+    where
         F: Future<Output = Result<(), E>> + Send,
         E: Display,
     {
         self.expect(name, need);
-        let readiness = self.clone();
-        tokio::spawn(async move {
+        let (readiness, stop) = (self.clone(), self.shutdown.token());
+        self.shutdown.spawn(name, async move {
+            let watcher = Watcher { readiness: &readiness, name };
             while !stop.is_cancelled() {
+                netagg_core::crash::in_task(watcher.name);
                 let problem = match tokio::time::timeout(PROBE_TIMEOUT, probe()).await {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.to_string()),
@@ -137,14 +146,58 @@ impl Readiness {
         });
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<&'static str, Dependency>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Dependency>> {
         self.dependencies.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leaves no state behind that nobody looks after any more.
+struct Watcher<'a> {
+    readiness: &'a Readiness,
+    name: &'static str,
+}
+
+impl Drop for Watcher<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.readiness.set(self.name, Some("its watcher has panicked; the service stops".to_owned()));
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_watcher_that_panics_leaves_the_service_unready_and_stops_it() {
+        let shutdown = Shutdown::default();
+        let readiness = Arc::new(Readiness::new(shutdown.clone()));
+        let looks = std::sync::atomic::AtomicUsize::new(0);
+        readiness.watch("postgres", Need::Required, move || {
+            let look = looks.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            async move { if look == 0 { Ok::<_, String>(()) } else { panic!("the second look") } }
+        });
+        shutdown.token().cancelled().await;
+        let report = readiness.report();
+        assert!(!report.ready, "{report:?}");
+        for name in ["postgres", "service"] {
+            assert!(report.dependencies[name].contains("panicked"), "{report:?}");
+        }
+        assert!(shutdown.check().is_err_and(|failure| failure.to_string().contains("postgres")));
+    }
+
+    #[test]
+    fn a_service_that_stops_is_not_ready() {
+        let shutdown = Shutdown::default();
+        let readiness = Readiness::new(shutdown.clone());
+        readiness.expect("postgres", Need::Required);
+        readiness.set("postgres", None);
+        assert!(readiness.report().ready);
+        shutdown.stop();
+        let report = readiness.report();
+        assert!(!report.ready && report.dependencies["service"] == "stopping", "{report:?}");
+    }
 
     #[test]
     fn only_a_required_dependency_makes_a_service_unready() {

@@ -33,12 +33,19 @@ impl Follower {
     pub(super) async fn run(self, stop: CancellationToken) {
         let mut marks = Marks::default();
         loop {
+            netagg_core::crash::in_task("completeness");
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return,
-                looked = self.look(&mut marks) => if let Err(error) = looked {
+                looked = self.look(&mut marks) => match looked {
+                    Ok(()) => {}
                     // Readiness tells why.
-                    tracing::debug!(%error, service = self.service, "how complete it is cannot be told now");
+                    Err(error) if error.is_retryable() => {
+                        tracing::debug!(%error, service = self.service, "how complete it is cannot be told now");
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, service = self.service, "how complete it is cannot be told");
+                    }
                 },
             }
             tokio::select! {

@@ -170,3 +170,206 @@ async fn services_wait_for_the_schema_and_say_so() {
         assert!(service.is_running(), "{}", service.stderr());
     }
 }
+
+/// Where nothing answers.
+const NOWHERE: [(&str, &str); 3] = [
+    ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+    ("KAFKA_BROKERS", "127.0.0.1:1"),
+    ("REDIS_URL", "redis://127.0.0.1:1"),
+];
+
+#[tokio::test]
+async fn usage_errors_are_told_before_anything_is_asked() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let missing = folder.path().join("missing").to_string_lossy().into_owned();
+    for (arguments, named) in [
+        (&["limits", "set"][..], "--max-age"),
+        (&["limits", "set", "--max-age", "ten"], "--max-age"),
+        (&["audit", "--from", "2025-02-01", "--to", "2025-01-01"], "--from"),
+        (&["rebuild", "--from", "2025-02-01", "--to", "2025-01-01"], "--from"),
+        (&["topic", "describe", "no topic"], "a-z"),
+        (&["topic", "create", "--partitions", "0"], "--partitions"),
+        (&["partitions", "drop", "--before", "2025"], "--before"),
+        (&["keys", "create", "--name", "x"], "--scope"),
+        (&["keys", "create", "--name", "x", "--scope", "everything"], "--scope"),
+        (&["keys", "create", "--name", "", "--scope", "detail:read"], "--name"),
+        (&["keys", "revoke", "nonsense"], "ID"),
+        (&["dlq", "list", "--since", "2025-02-01", "--until", "2025-01-01"], "--since"),
+        (&["dlq", "stats", "--since", "2025-02-01", "--until", "2025-01-01"], "--since"),
+        (&["dlq", "replay", "--since", "2025-02-01", "--until", "2025-01-01"], "--since"),
+        (&["dlq", "list", "--kind", "nonsense"], "--kind"),
+        (&["dlq", "show", "3"], "PARTITION:OFFSET"),
+        (&["import", "--strict", "-"], "--strict"),
+        (&["import", &missing], "missing"),
+        (&["migrate", "down", "--all", "--to", "1"], "--all"),
+    ] {
+        let ended = run("netagg", arguments, &NOWHERE).await;
+        assert_eq!(ended.code, 2, "{arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(named) && !ended.stderr.contains("127.0.0.1"), "{arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn a_variable_without_effect_is_not_looked_at() {
+    const LINK: &str = "tcp://10.43.0.7:5432";
+    // The command fails where it connects, or does without; it is no wrong usage.
+    let overridden = [
+        ("POSTGRES_PORT", LINK),
+        ("POSTGRES_SSLMODE", "maybe"),
+        ("REDIS_PORT", LINK),
+        ("KAFKA_PORT", LINK),
+        ("LOG_LEVEL", "off"),
+    ];
+    let variables = [&NOWHERE[..], &overridden].concat();
+    for arguments in [&["limits", "show"][..], &["keys", "list"], &["migrate", "status"], &["topic", "list"]] {
+        let ended = run("netagg", arguments, &variables).await;
+        assert_eq!(ended.code, 1, "{arguments:?}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("10.43.0.7"), "{}", ended.stderr);
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let keys = folder.path().join("keys").to_string_lossy().into_owned();
+    let create = ["keys", "create", "--name", "x", "--scope", "detail:read"];
+    let wrong = [("POSTGRES_PORT", LINK)];
+    let in_file = run("netagg", &[&create[..], &["--file", &keys]].concat(), &wrong).await;
+    assert_eq!(in_file.code, 0, "{}", in_file.stderr);
+    let in_file = run("netagg", &["keys", "list"], &[("POSTGRES_PORT", LINK), ("API_KEYS_FILE", &keys)]).await;
+    assert_eq!(in_file.code, 0, "{}", in_file.stderr);
+    let demo = run(
+        "netagg",
+        &["demo", "--events", "1000"],
+        &[("API_HTTP_PORT", LINK), ("API_BIND", "everywhere"), ("API_AUTH", "keys")],
+    )
+    .await;
+    assert_eq!(demo.code, 0, "{}", demo.stderr);
+
+    // With a replica to read from, and nothing to keep, the other database is not used.
+    let reads = [
+        ("DATABASE_READ_URL", "postgres://nobody@127.0.0.1:1/none"),
+        ("API_CURSOR_SECRET", "0123456789abcdef"),
+        ("POSTGRES_PORT", LINK),
+        ("API_HTTP_PORT", "none"),
+    ];
+    let api = run("api", &[], &reads).await;
+    assert_eq!((api.code, api.stderr.lines().count()), (2, 1), "{}", api.stderr);
+
+    // One that has an effect, and is no port: the reason is named.
+    for (program, arguments, name, remedy) in [
+        ("ingestor", &[][..], "POSTGRES_PORT", "DATABASE_URL"),
+        ("aggregator", &[], "REDIS_PORT", "REDIS_URL"),
+        ("generator", &[], "KAFKA_PORT", "KAFKA_BROKERS"),
+        ("api", &[], "API_HTTP_PORT", "enableServiceLinks"),
+        ("netagg", &["demo", "--serve"], "API_GRPC_PORT", "enableServiceLinks"),
+    ] {
+        let ended = run(program, arguments, &[(name, LINK)]).await;
+        assert_eq!(ended.code, 2, "{name}: {}", ended.stderr);
+        for shown in [name, LINK, "Kubernetes", "enableServiceLinks: false", remedy] {
+            assert!(ended.stderr.contains(shown), "{shown} in {}", ended.stderr);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_run_among_the_variables_of_kubernetes() {
+    let mut installation = Installation::new().await;
+    for service in ["POSTGRES", "REDIS", "KAFKA", "API", "INGESTOR", "AGGREGATOR", "KAFKA_OPT"] {
+        for (name, value) in [
+            ("PORT", "tcp://10.43.0.7:5432"),
+            ("PORT_5432_TCP", "tcp://10.43.0.7:5432"),
+            ("PORT_5432_TCP_ADDR", "10.43.0.7"),
+            ("PORT_5432_TCP_PORT", "5432"),
+            ("PORT_5432_TCP_PROTO", "tcp"),
+            ("SERVICE_HOST", "10.43.0.7"),
+            ("SERVICE_PORT", "5432"),
+            ("SERVICE_PORT_MAIN", "5432"),
+        ] {
+            installation.set(&format!("{service}_{name}"), value);
+        }
+    }
+    installation.set("INGESTOR_BATCHSIZE", "5");
+    let services = ["ingestor", "aggregator", "api"].map(|name| (name, installation.start(name)));
+    for (name, _) in &services {
+        installation.readiness(name, 200).await;
+    }
+    for (name, service) in services {
+        let log = service.stderr();
+        let warnings: Vec<_> = log.lines().filter(|line| line.contains("unknown variable")).collect();
+        let [warning] = *warnings else { panic!("{name}: {log}") };
+        assert!(warning.contains("INGESTOR_BATCHSIZE") && warning.contains("INGESTOR_BATCH_SIZE"), "{warning}");
+    }
+    let listed = installation.run("netagg", &["topic", "describe"]).await;
+    assert_eq!(listed.code, 0, "{}", listed.stderr);
+    assert!(listed.stderr.contains("INGESTOR_BATCH_SIZE"), "{}", listed.stderr);
+}
+
+#[tokio::test]
+async fn an_env_file_is_taken_as_written() {
+    const FILE: &str = "\u{feff}# of several programs\r
+KAFKA_TOPIC=pa$word${HOME}\\n\r
+export KAFKA_DLQ_TOPIC = 'a # b'\r
+alias ll='ls -l'\r
+{ \"json\": [\r
+EVENT_MAX_AGE: 5d\r
+EVENT_MAX_FUTURE=later # a comment\r
+LOG_LEVEL=warn\r
+OTHER=\"a value\r
+of two lines\"\r
+";
+    let write = "cat > .env <<'END_OF_FILE'\n".to_owned() + FILE + "END_OF_FILE\n";
+    let ended =
+        super::installation::ended(Process::start_in_shell("ingestor", &write, "", [""; 0], [("", ""); 0])).await;
+    assert_eq!(ended.code, 2);
+    for shown in [r#"KAFKA_TOPIC="pa$word${HOME}\\n""#, r#"KAFKA_DLQ_TOPIC="a # b""#, r#"EVENT_MAX_FUTURE="later""#] {
+        assert!(ended.stderr.contains(shown), "{shown} in {}", ended.stderr);
+    }
+    assert_eq!(ended.stderr.lines().count(), 3, "{}", ended.stderr);
+
+    let write = "printf 'POSTGRES_PASSWORD: s3cret\\nnonsense\\n\\377\\n' > .env";
+    let list = Process::start_in_shell("netagg", write, "", ["limits", "show"], NOWHERE);
+    let ended = super::installation::ended(list).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("POSTGRES_PASSWORD") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);
+    for (set, place) in [
+        ("printf 'A=\\377\\nPOSTGRES_PASSWORD=p\\344ss\\n' > .env", "line 2 of .env"),
+        ("export POSTGRES_PASSWORD=$'p\\344ss'", "the environment"),
+    ] {
+        let refused = Process::start_in_shell("netagg", set, "", ["limits", "show"], [("", ""); 0]);
+        let refused = super::installation::ended(refused).await;
+        assert_eq!(refused.code, 2, "{}", refused.stderr);
+        assert!(refused.stderr.contains("POSTGRES_PASSWORD (value not shown)") && refused.stderr.contains(place));
+        let overridden = Process::start_in_shell("netagg", set, "", ["limits", "show"], NOWHERE);
+        assert_eq!(super::installation::ended(overridden).await.code, 1, "it has no effect");
+    }
+    let folder = Process::start_in_shell("netagg", "mkdir .env", "", ["demo", "--events", "1000"], [("", ""); 0]);
+    assert_eq!(super::installation::ended(folder).await.code, 0, "a folder of that name is another program's");
+}
+
+#[tokio::test]
+async fn the_scripts_read_an_env_file_as_the_programs_do() {
+    const SCRIPT: &str = include_str!("../../../deploy/native/common.sh");
+    let checkout = tempfile::tempdir().expect("a folder");
+    let scripts = checkout.path().join("deploy/native");
+    std::fs::create_dir_all(&scripts).expect("a folder");
+    std::fs::write(scripts.join("common.sh"), SCRIPT).expect("written");
+    for (value, expected) in [
+        ("pa$word", "pa$word"),
+        (r"a\n${HOME}`x`", r"a\n${HOME}`x`"),
+        ("'a # b' # c", "a # b"),
+        (r#"" a"b ""#, r#" a"b "#),
+        (r#""a" # "b""#, "a"),
+        (r#""open"#, r#""open"#),
+        ("  a b  # c # d\r", "a b"),
+        ("a#b", "a#b"),
+    ] {
+        let file = format!("\u{feff}# of several\r\nnonsense\nexport EVENT_MAX_FUTURE = {value}\n");
+        std::fs::write(checkout.path().join(".env"), file).expect("written");
+        let command = r#". "$0/deploy/native/common.sh"; setting EVENT_MAX_FUTURE default"#;
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-euo", "pipefail", "-c", command]).arg(checkout.path()).env_remove("EVENT_MAX_FUTURE");
+        let shell = shell.output().expect("bash");
+        assert_eq!(String::from_utf8_lossy(&shell.stdout), format!("{expected}\n"), "{value}");
+        let first = format!("cd '{}'", checkout.path().display());
+        let program = Process::start_in_shell("ingestor", &first, "", [""; 0], [("", ""); 0]);
+        let program = super::installation::ended(program).await;
+        assert!(program.stderr.contains(&format!("EVENT_MAX_FUTURE={expected:?}:")), "{value}: {}", program.stderr);
+    }
+}

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
+use std::process::Command;
 use std::time::Duration;
 
 use netagg_core::Record;
@@ -93,6 +94,21 @@ impl Installation {
         Process::start(program, [""; 0], &self.variables)
     }
 
+    /// Starts a program by a shell that does this `first`, with these redirections.
+    pub(super) fn start_in_shell(&self, program: &str, first: &str, redirections: &str) -> Process {
+        Process::start_in_shell(program, first, redirections, [""; 0], &self.variables)
+    }
+
+    /// Runs `netagg` to its end, by a shell with these redirections.
+    pub(super) async fn run_in_shell(&self, arguments: &[&str], redirections: &str) -> Ended {
+        ended(Process::start_in_shell("netagg", "", redirections, arguments, &self.variables)).await
+    }
+
+    /// Starts a program with another stream in the place of stdout or stderr, as `change` says.
+    pub(super) fn start_with(&self, program: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Process {
+        Process::start_with(program, arguments, &self.variables, change)
+    }
+
     /// Starts `netagg` with these arguments.
     pub(super) fn command(&self, arguments: &[&str]) -> Process {
         Process::start("netagg", arguments, &self.variables)
@@ -108,9 +124,7 @@ impl Installation {
 
     /// Runs a program to its end.
     pub(super) async fn run(&self, program: &str, arguments: &[&str]) -> Ended {
-        let mut process = Process::start(program, arguments, &self.variables);
-        let code = process.code(PATIENCE).await;
-        Ended { code, stdout: process.stdout(), stderr: process.stderr() }
+        ended(Process::start(program, arguments, &self.variables)).await
     }
 
     /// Runs the generator, with these variables beside the installation's.
@@ -259,6 +273,12 @@ pub(super) struct Ended {
     pub(super) code: i32,
     pub(super) stdout: String,
     pub(super) stderr: String,
+}
+
+/// Waits until a program has ended.
+pub(super) async fn ended(mut process: Process) -> Ended {
+    let code = process.code(PATIENCE).await;
+    Ended { code, stdout: process.stdout(), stderr: process.stderr() }
 }
 
 /// Where the message of a listed dead letter lay: its partition and its offset.

@@ -110,10 +110,7 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
 
 #[allow(clippy::print_stderr, reason = "what a person at a terminal reads, whatever the log level")]
 fn complain(failure: &Failure) {
-    eprintln!("error: {failure}");
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        eprintln!("  because: {error}");
-        cause = error.source();
+    for (at, text) in netagg_core::causes(failure).iter().enumerate() {
+        eprintln!("{}: {text}", if at == 0 { "error" } else { "  because" });
     }
 }

@@ -202,6 +202,19 @@ impl KafkaTopics {
         Ok(Some(TopicDescription { name: topic.to_owned(), max_message_bytes: size, partitions }))
     }
 
+    /// How many members `group` has: consumers that the broker takes for alive.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn members(&self, group: &str) -> Result<usize, Error> {
+        let name = group.to_owned();
+        self.blocking("", move |client| {
+            let groups = client.fetch_group_list(Some(&name), REQUEST)?;
+            Ok(groups.groups().iter().filter(|group| group.name() == name).map(|group| group.members().len()).sum())
+        })
+        .await
+    }
+
     /// How far `group` has got in `topic`, by partition; `None` if the topic is not there.
     ///
     /// # Errors

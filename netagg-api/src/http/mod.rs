@@ -91,7 +91,8 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
     // It answers every OPTIONS: not asked for, it is not there.
     match protection.cors_origins() {
         [] => router,
-        origins => router.layer(browsers::cors(origins)),
+        // The check of the host again: what answers before it is addressed to somebody, too.
+        origins => router.layer(browsers::cors(origins)).layer(from_fn(host::checked)),
     }
 }
 

@@ -322,6 +322,8 @@ mod tests {
 
     impl Signer {
         fn new(id: &str) -> Self {
+            // To sign with: in a build of the whole workspace there are two.
+            let _ = rust_crypto::DEFAULT_PROVIDER.install_default();
             let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
             let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": BASE64.encode(pair.public_key_raw())});
             Self { jwk, key: EncodingKey::from_ed_der(pair.serialized_der()) }

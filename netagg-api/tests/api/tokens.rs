@@ -44,6 +44,8 @@ struct Signer {
 
 impl Signer {
     fn new(algorithm: Algorithm, id: &str) -> Self {
+        // To sign with: in a build of the whole workspace there are two.
+        let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
         let base64 = |bytes: &[u8]| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes);
         match algorithm {
             Algorithm::ES256 => {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use netagg_api::{ApiLimits, serve_router};
+use netagg_api::{ApiLimits, Protection, serve_router};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -114,6 +114,11 @@ async fn a_request_is_addressed_to_one_valid_host() {
         let answer = send(servers.http, &format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
         assert_eq!(answer.status, 400, "{path}");
     }
+    let origins = ["https://app.example".parse().expect("a value")];
+    let open = Servers::start_protected(Protection::default().with_cors_origins(origins)).await;
+    let preflight = "OPTIONS / HTTP/1.1\r\norigin: https://app.example\r\naccess-control-request-method: GET\r\nconnection: close\r\n\r\n";
+    assert_eq!(send(open.http, preflight).await.status, 400);
+
     // As an application's own port is answered.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (address, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());

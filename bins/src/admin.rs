@@ -242,7 +242,8 @@ pub enum LimitsCommand {
         /// The newest event taken, seen from its record's timestamp, such as 1d
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         max_future: Option<Duration>,
-        /// Don't check that the topic is drained; totals may differ from the events until they are audited
+        /// Don't check that the topic is drained and the services are stopped; run `netagg audit` afterwards, as totals may
+        /// differ from the events
         #[arg(long)]
         force: bool,
     },
@@ -293,6 +294,12 @@ pub async fn limits(
     settings.set_event_limits(limits).await?;
     print_limits(limits);
     outln!("Start the services with these.");
+    if force {
+        outln!(
+            "Nothing was checked: one service may have judged messages by the old limits and the other by these. Run \
+             `netagg audit` once both services have caught up."
+        );
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -301,8 +308,23 @@ fn print_limits(limits: EventLimits) {
     outln!("EVENT_MAX_FUTURE={}", show_duration(limits.max_future));
 }
 
-/// Fails unless both groups have committed everything in `topic`.
+/// Fails unless both groups are without members and have committed everything in `topic`.
 async fn drained(topics: &KafkaTopics, topic: &str, groups: &Groups) -> Result<(), Failure> {
+    let mut at_work = Vec::new();
+    for group in [&groups.ingestor, &groups.aggregator] {
+        let members = topics.members(group).await?;
+        if members > 0 {
+            at_work.push(format!("{group} has {members} members"));
+        }
+    }
+    if !at_work.is_empty() {
+        let reason = format!(
+            "the services are at work: {}. They go on judging by the limits they were started with. Stop them first (a \
+             member that was killed counts until its session ends), or use --force and audit afterwards",
+            at_work.join(" and ")
+        );
+        return Err(Failure::Failed(reason.into()));
+    }
     let mut behind = Vec::new();
     for group in [&groups.ingestor, &groups.aggregator] {
         let lag: i64 = topics.lag(group, topic).await?.iter().flatten().map(|partition| partition.lag).sum();

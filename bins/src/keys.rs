@@ -30,7 +30,7 @@ pub enum KeysCommand {
         /// What it may ask about, detail:read or aggregates:read; may be repeated
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<Scope>,
-        /// The only user whose own data it may ask about; any without it
+        /// The only user whose own data it may ask about, with detail:read alone; any without it
         #[arg(long, value_name = "USER")]
         user_id: Option<UserId>,
         /// How often it may ask, such as 100/s, 600/m or 10000/h; API_RATE_LIMIT without it
@@ -78,6 +78,15 @@ impl KeysCommand {
         let kept = |file: Option<PathBuf>| api_keys(file.or(default_file), postgres);
         match self {
             Self::Create { name, scopes, user_id, rate_limit, expires_in, file } => {
+                if user_id.is_some() && scopes.contains(&Scope::AggregatesRead) {
+                    let reason = "--user-id with --scope aggregates:read: a user's own key would tell everybody's \
+                                  totals; accepted with --user-id: --scope detail:read";
+                    return Err(Failure::Usage(reason.to_owned()));
+                }
+                if expires_in.is_some_and(|time| time.is_zero()) {
+                    let reason = "--expires-in 0s: the key would never be good; accepted: a longer time, or none";
+                    return Err(Failure::Usage(reason.to_owned()));
+                }
                 let principal = Principal { name, scopes: scopes.into_iter().collect(), user_id, rate_limit };
                 let token = ApiKeyToken::generate()?;
                 let expires_at = expires_in.map(|time| now.saturating_add(time));

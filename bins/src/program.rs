@@ -159,11 +159,9 @@ fn known_variables() -> Vec<String> {
 
 /// Tells a person at a terminal, whatever the log level.
 fn complain(failure: &Failure) {
-    let mut text = format!("error: {failure}\n");
-    let mut cause = std::error::Error::source(failure);
-    while let Some(error) = cause {
-        text += &format!("  because: {error}\n");
-        cause = error.source();
+    let mut text = String::new();
+    for (at, cause) in netagg_core::causes(failure).iter().enumerate() {
+        text += &format!("{}: {cause}\n", if at == 0 { "error" } else { "  because" });
     }
     // Without a reader there is nobody to tell.
     let _ = output::write_line(text.as_bytes());

@@ -39,7 +39,7 @@ pub struct Rebuild {
     /// Tell what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long to wait for the ingestor to store what the totals contain, and for other repairs to end
+    /// How long to wait in all for the ingestor to store what the totals contain, and for other repairs to end
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     wait: Duration,
 }
@@ -85,6 +85,7 @@ impl Rebuild {
             // Should this end before it is done, an aggregator goes on with it, or the next rebuild.
             repairs.mark(&days).await?;
         }
+        let mut patience = Patience { deadline: Instant::now() + self.wait, broker_answers: true };
         let cache = RedisCache::new(places.redis.clone())?;
         let mut cache_limit = CACHE_LIMIT;
         let mut outcome = Outcome::default();
@@ -93,7 +94,7 @@ impl Rebuild {
             let [first, ..] = of_month else { continue };
             bar.set_message(first.month().to_string());
             let repair = tokio::select! {
-                repair = self.prepare(&repairs, of_month, &places) => repair?,
+                repair = self.prepare(&repairs, of_month, &places, &mut patience) => repair?,
                 () = shutdown.token().cancelled_owned() => break,
             };
             let left: Vec<(Day, Left)> = repair.left().iter().map(|(day, left)| (*day, *left)).collect();
@@ -117,14 +118,20 @@ impl Rebuild {
     }
 
     /// Everything up to the change of the totals. It may be broken off anywhere.
-    async fn prepare(&self, repairs: &Repairs, days: &[Day], places: &Places) -> Result<Repair, Error> {
-        let mut repair = repairs.begin(days, self.wait).await?;
+    async fn prepare(
+        &self,
+        repairs: &Repairs,
+        days: &[Day],
+        places: &Places,
+        patience: &mut Patience,
+    ) -> Result<Repair, Error> {
+        let mut repair = repairs.begin(days, patience.left()).await?;
         if !self.dry_run && repair.uncounted() > 0 {
             repair.count_the_uncounted().await?;
         }
-        repair.wait_for_the_ingestor(self.wait).await?;
+        repair.wait_for_the_ingestor(patience.left()).await?;
         let is_behind = repair.left().values().any(|left| matches!(left, Left::Behind { .. }));
-        if is_behind && is_read_by_the_ingestor(&places.kafka, &places.groups, self.wait).await {
+        if is_behind && patience.is_read_by_the_ingestor(&places.kafka, &places.groups).await {
             repair.forget_what_is_not_stored().await?;
         }
         Ok(repair)
@@ -186,27 +193,48 @@ struct Outcome {
     untold: BTreeSet<Month>,
 }
 
-/// Whether the ingestors read, within `patience`, all that is in the topic now. A broker that does not answer is a no.
-async fn is_read_by_the_ingestor(kafka: &Kafka, groups: &Groups, patience: Duration) -> bool {
-    let Ok(topics) = KafkaTopics::new(&kafka.client) else { return false };
-    let lag = async || {
-        let lag = tokio::time::timeout(BROKER_LIMIT, topics.lag(&groups.ingestor, &kafka.topic)).await;
-        lag.ok()?.ok()?
-    };
-    let begun = Instant::now();
-    let Some(now) = lag().await else { return false };
-    loop {
-        let Some(then) = lag().await else { return false };
-        let is_read = |(now, then): (&PartitionLag, &PartitionLag)| {
-            then.lag == 0 || then.committed.is_some_and(|committed| committed >= now.high)
-        };
-        if now.iter().zip(&then).all(is_read) {
-            return true;
-        }
-        if begun.elapsed() >= patience {
+/// What is left of the command's time to wait, for all months together.
+struct Patience {
+    deadline: Instant,
+    /// Not asked again once it has not answered.
+    broker_answers: bool,
+}
+
+impl Patience {
+    fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
+    /// Whether the ingestors read in time all that is in the topic now. A broker that does not answer is a no.
+    async fn is_read_by_the_ingestor(&mut self, kafka: &Kafka, groups: &Groups) -> bool {
+        if !self.broker_answers {
             return false;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let found = self.find_read(kafka, groups).await;
+        self.broker_answers = found.is_some();
+        found.unwrap_or(false)
+    }
+
+    async fn find_read(&self, kafka: &Kafka, groups: &Groups) -> Option<bool> {
+        let topics = KafkaTopics::new(&kafka.client).ok()?;
+        let lag = async || {
+            let lag = tokio::time::timeout(BROKER_LIMIT, topics.lag(&groups.ingestor, &kafka.topic)).await;
+            lag.ok()?.ok()?
+        };
+        let now = lag().await?;
+        loop {
+            let then = lag().await?;
+            let is_read = |(now, then): (&PartitionLag, &PartitionLag)| {
+                then.lag == 0 || then.committed.is_some_and(|committed| committed >= now.high)
+            };
+            if now.iter().zip(&then).all(is_read) {
+                return Some(true);
+            }
+            if self.left().is_zero() {
+                return Some(false);
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 }
 

@@ -95,12 +95,8 @@ impl Service {
 
     /// Watches the cache, and gives it a moment for its first connection.
     pub async fn watch_redis(&self, cache: &Arc<RedisCache>) {
-        let connected = async {
-            while cache.ping().await.is_err() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let _ = tokio::time::timeout(FIRST_CONNECTION, connected).await;
+        // Not asked meanwhile: a server that is a moment late has failed nobody.
+        let _ = tokio::time::timeout(FIRST_CONNECTION, cache.connected()).await;
         let cache = cache.clone();
         self.readiness.watch("redis", Need::Optional, move || {
             let cache = cache.clone();

@@ -42,7 +42,7 @@ pub(crate) struct Connections {
 /// The other end of a connection, as an extension of its requests.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
-    pub(crate) address: Option<SocketAddr>,
+    pub(crate) address: SocketAddr,
     /// For the answers that it has not taken yet.
     pub(crate) room: Room,
 }
@@ -69,15 +69,15 @@ impl Connections {
             let (room, cut) = (Arc::clone(&room), cut.clone());
             async move {
                 let place = room.acquire_owned().await.ok()?;
-                let stream = accept(&listener).await;
+                let (stream, address) = accept(&listener).await;
                 let cut = Box::pin(cut.cancelled_owned());
-                Some(((stream, cut, place), listener))
+                Some(((stream, address, cut, place), listener))
             }
         });
         let (tls, answers) = (self.tls.clone(), self.answers.clone());
-        let spoken_to = accepted.map(move |(stream, cut, place)| {
+        let spoken_to = accepted.map(move |(stream, address, cut, place)| {
             let acceptor = tls.as_ref().map(|(tls, transport)| tls.acceptor(*transport));
-            let client = Client { address: stream.peer_addr().ok(), room: answers.of_another() };
+            let client = Client { address, room: answers.of_another() };
             async move {
                 let stream = match acceptor {
                     Some(acceptor) => Stream::Encrypted(Box::new(encrypted(acceptor, stream, idle_timeout).await?)),
@@ -129,14 +129,14 @@ async fn encrypted(acceptor: TlsAcceptor, stream: TcpStream, idle_timeout: Durat
     matches!(begun, Ok(Ok([_, ..]))).then_some(stream)
 }
 
-async fn accept(listener: &TcpListener) -> TcpStream {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => {
+            Ok((stream, address)) => {
                 // An answer is written whole: nothing is gained by waiting for more. A client that is gone already
                 // shows when it is read from.
                 let _ = stream.set_nodelay(true);
-                return stream;
+                return (stream, address);
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {

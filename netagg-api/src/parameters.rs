@@ -11,7 +11,8 @@ use netagg_core::{EventType, Granularity, UserId, Zone};
 /// Names no more wrong parameters than this, however many there are.
 const MAX_PROBLEMS: usize = 16;
 
-const TIME: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z (in a URL, the + of an offset is written %2B)";
+const TIME: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z";
+const TIME_IN_URL: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z (in a URL, the + of an offset is written %2B)";
 const DATE: &str = "a date such as 2025-10-20";
 
 /// The parameters of a request, each at most once, and what is wrong with it so far.
@@ -19,9 +20,15 @@ const DATE: &str = "a date such as 2025-10-20";
 pub(crate) struct Parameters {
     given: Vec<(&'static str, String)>,
     problems: Vec<InvalidParameter>,
+    is_in_url: bool,
 }
 
 impl Parameters {
+    /// Those of a URL; the default is those of a message.
+    pub(crate) fn of_url() -> Self {
+        Self { is_in_url: true, ..Self::default() }
+    }
+
     /// Notes that `name` is given as `text`. The first one given counts; another is a problem.
     pub(crate) fn give(&mut self, name: &'static str, text: String) {
         match self.given.iter().find(|(given, _)| *given == name) {
@@ -40,8 +47,9 @@ impl Parameters {
     /// The question for a user's events that they ask of `service`.
     pub(crate) fn into_detail(mut self, service: &UsageService) -> Result<DetailRequest, InvalidQuery> {
         let user_id = self.user_id();
-        let from = self.optional("from", TIME);
-        let to = self.optional("to", TIME);
+        let time = if self.is_in_url { TIME_IN_URL } else { TIME };
+        let from = self.optional("from", time);
+        let to = self.optional("to", time);
         let cursor = self.optional("cursor", CURSOR_ACCEPTED);
         let limit = self.optional("limit", &format!("an integer from 1 to {MAX_LIMIT}"));
         let event_type = self.optional("type", EventType::ACCEPTED);

@@ -10,13 +10,13 @@ use netagg_core::BoxError;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use x509_parser::prelude::{FromDer, X509Certificate};
+use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -218,6 +218,14 @@ fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, BoxError> {
 fn expires(chain: &[CertificateDer<'_>]) -> Result<i64, BoxError> {
     let own = chain.first().ok_or("no certificate")?;
     let (_, certificate) = X509Certificate::from_der(own).map_err(|error| error.to_string())?;
+    // Else the key would be blamed: it is checked against the certificate, which is read again for that.
+    if certificate.version() != X509Version::V3 {
+        let version = certificate.version().0 + 1;
+        return Err(
+            format!("the first is of X.509 version {version}, which names no host; version 3 is accepted").into()
+        );
+    }
+    ParsedCertificate::try_from(own)?;
     Ok(certificate.validity().not_after.timestamp())
 }
 
@@ -278,6 +286,17 @@ mod tests {
         let read = |files: &TlsFiles| Tls::read(files.clone()).map(drop).map_err(|error| error.to_string());
         assert_eq!(read(&files), Ok(()));
 
+        // As `openssl x509 -req` makes them without a file of extensions.
+        let of_version_1 = "-----BEGIN CERTIFICATE-----
+MIIBJDCBywIUf1ikRzarHiG0f5QBVPgvHe/g0YAwCgYIKoZIzj0EAwIwFDESMBAG
+A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyODA1MjEyNFoYDzIxMjYxMTA0MDUyMTI0
+WjAUMRIwEAYDVQQDDAlsb2NhbGhvc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNC
+AARoCn+yvBJfZd4awpytPrIqc+dZ4gGOK7fc5FrTkG9SCX9cyDA5q+pdXwjrH7hm
+mFZYvjgAmQJTVsL5EiqO2bJbMAoGCCqGSM49BAMCA0gAMEUCIBzxaCJZm6aj2YeF
+85ELz9S0pb1BKBdGDcqv/+WfLq9eAiEA9Kbc+awz02GQ52uit/q3+INlxtnutJuE
+wQG8e+1zv58=
+-----END CERTIFICATE-----
+";
         let missing = folder.path().join("missing");
         let (_, other_key) = certificate(&["two"]);
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
@@ -286,6 +305,7 @@ mod tests {
             ("key.pem", encrypted, "it has a passphrase"),
             ("key.pem", "", "no items found"),
             ("cert.pem", "nonsense", "no CERTIFICATE in PEM"),
+            ("cert.pem", of_version_1, "X.509 version 1"),
             ("cert.pem", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cert.pem"),
         ] {
             let path = folder.path().join(file);

@@ -5,6 +5,20 @@ use crate::time::Month;
 /// What an adapter reports as the cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
+/// The text of `error`, and those of its causes that are not part of the texts before: an error often quotes its cause.
+pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if !texts.iter().any(|told| told.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts
+}
+
 /// Why a port or a service could not do what it was asked.
 ///
 /// What matters to a caller is whether doing the same again can help: [`Error::is_retryable`].
@@ -88,5 +102,21 @@ impl Error {
             | Self::Internal { dependency, .. } => Some(dependency),
             Self::MonthsDropped { .. } | Self::InvalidQuery(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_that_is_quoted_is_not_told_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no way")]
+        struct Outer(#[source] std::io::Error);
+        let refused = || std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "connection refused");
+        assert_eq!(causes(&Error::unavailable("postgres", refused())), ["postgres is unavailable: connection refused"]);
+        let error = Error::unavailable("jwks", Outer(refused()));
+        assert_eq!(causes(&error), ["jwks is unavailable: no way", "connection refused"]);
     }
 }

@@ -23,7 +23,7 @@ pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGran
 pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity, Tally};
 pub use consumer::{ConsumerConfig, ConsumerStats, RetryPolicy, StatsSnapshot};
-pub use error::{BoxError, Error};
+pub use error::{BoxError, Error, causes};
 pub use event::{
     BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, InvalidEvent, InvalidKind,
     InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType, UserId,

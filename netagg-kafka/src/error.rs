@@ -6,15 +6,18 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 /// What the ports' errors call this dependency.
 pub(crate) const KAFKA: &str = "kafka";
 
-/// The port's error for `error`, seen while working on `topic`.
-pub(crate) fn of(error: KafkaError, topic: &str) -> Error {
+/// The port's error for `error`, seen while working on `topic` of `brokers`.
+pub(crate) fn of(error: KafkaError, brokers: &str, topic: &str) -> Error {
     let code = error.rdkafka_error_code();
+    let error = Failed { brokers: brokers.to_owned(), error };
     match code {
         Some(code) if is_missing_topic(code) => {
-            Error::NotSetUp { dependency: KAFKA, reason: missing_topic(topic), source: Some(error.into()) }
+            let reason = format!("{} (brokers {brokers})", missing_topic(topic));
+            Error::NotSetUp { dependency: KAFKA, reason, source: Some(error.into()) }
         }
         Some(code) if is_refused_access(code) => {
-            Error::NotSetUp { dependency: KAFKA, reason: refused_access(code, topic), source: Some(error.into()) }
+            let reason = format!("{} (brokers {brokers})", refused_access(code, topic));
+            Error::NotSetUp { dependency: KAFKA, reason, source: Some(error.into()) }
         }
         Some(
             RDKafkaErrorCode::MessageSizeTooLarge
@@ -26,6 +29,20 @@ pub(crate) fn of(error: KafkaError, topic: &str) -> Error {
         // most codes tell of a state that brokers get over
         _ => Error::unavailable(KAFKA, error),
     }
+}
+
+/// What librdkafka says, and of which brokers.
+#[derive(Debug, thiserror::Error)]
+#[error("{error} (brokers {brokers})")]
+struct Failed {
+    brokers: String,
+    #[source]
+    error: KafkaError,
+}
+
+/// The brokers have said nothing for too long.
+pub(crate) fn silence(brokers: &str) -> Error {
+    of(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut), brokers, "")
 }
 
 pub(crate) fn is_missing_topic(code: RDKafkaErrorCode) -> bool {

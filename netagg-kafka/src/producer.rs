@@ -5,8 +5,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use netagg_core::OutgoingRecord;
 use netagg_core::crash::{self, CrashPoint};
+use netagg_core::{Error, OutgoingRecord};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -15,7 +15,7 @@ use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::OwnedDeliveryResult;
 use rdkafka::producer::{FutureProducer, FutureRecord};
 
-use crate::{ConfigError, log};
+use crate::{ConfigError, error, log};
 
 /// How long to wait for room in the queue when none of the waiting records is this call's own.
 const QUEUE_FULL: Duration = Duration::from_millis(5);
@@ -48,8 +48,9 @@ impl Producer {
         Ok(Self { topic: topic.into(), config, current: Mutex::new(current) })
     }
 
-    pub(crate) fn topic(&self) -> &str {
-        &self.topic
+    /// The port's error for a failure of it.
+    pub(crate) fn explain(&self, error: KafkaError) -> Error {
+        error::of(error, self.config.get("bootstrap.servers").unwrap_or_default(), &self.topic)
     }
 
     /// Returns once each record is durable or has failed. Those with equal keys stay in order.

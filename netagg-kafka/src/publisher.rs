@@ -5,7 +5,7 @@ use netagg_core::ports::EventPublisher;
 use netagg_core::{Error, OutgoingRecord};
 
 use crate::producer::Producer;
-use crate::{ConfigError, KafkaConfig, error};
+use crate::{ConfigError, KafkaConfig};
 
 /// librdkafka's default, just below the size that brokers take by default.
 const BATCH_BYTES: usize = 1_000_000;
@@ -35,12 +35,7 @@ impl KafkaPublisher {
 impl EventPublisher for KafkaPublisher {
     async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), Error> {
         // one that can never succeed matters more than one that may
-        let errors = self
-            .producer
-            .send(&records)
-            .await
-            .into_iter()
-            .map(|failure| error::of(failure.error, self.producer.topic()));
+        let errors = self.producer.send(&records).await.into_iter().map(|failure| self.producer.explain(failure.error));
         errors.min_by_key(Error::is_retryable).map_or(Ok(()), Err)
     }
 }

@@ -10,7 +10,7 @@ use netagg_core::{Error, PartitionId, Record, Timestamp};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
-use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -29,6 +29,7 @@ const SILENCE: Duration = Duration::from_secs(30);
 /// Records of transactions that are open or were aborted are not among what is read.
 pub(crate) struct Snapshot {
     consumer: BaseConsumer<Context>,
+    brokers: Arc<str>,
     topic: Arc<str>,
     /// By partition; none is empty.
     spans: BTreeMap<i32, Range<i64>>,
@@ -41,12 +42,13 @@ impl Snapshot {
             .reader()
             .create_with_context(Context)
             .map_err(|error| Error::internal(KAFKA, ConfigError::from(error)))?;
-        let topic: Arc<str> = topic.into();
+        let (brokers, topic): (Arc<str>, Arc<str>) = (config.brokers().into(), topic.into());
         let take = move || {
-            let partitions = topics::partitions(consumer.client(), &topic).map_err(|error| error::of(error, &topic))?;
+            let partitions = topics::partitions(consumer.client(), &topic);
+            let partitions = partitions.map_err(|error| error::of(error, &brokers, &topic))?;
             let Some(partitions) = partitions else { return Ok(None) };
             let spans = partitions.into_iter().map(|partition| (partition.number, partition.low..partition.high));
-            let mut snapshot = Self { spans: spans.collect(), consumer, topic };
+            let mut snapshot = Self { spans: spans.collect(), consumer, brokers, topic };
             snapshot.forget_empty();
             Ok(Some(snapshot))
         };
@@ -55,7 +57,7 @@ impl Snapshot {
 
     /// Leaves out what comes before the first record whose timestamp is not before `since`, in each partition.
     pub(crate) fn start_at(&mut self, since: Timestamp) -> Result<(), Error> {
-        self.find(since).map_err(|error| error::of(error, &self.topic))
+        self.find(since).map_err(|error| error::of(error, &self.brokers, &self.topic))
     }
 
     fn find(&mut self, since: Timestamp) -> KafkaResult<()> {
@@ -106,7 +108,7 @@ impl Snapshot {
     /// # Errors
     /// When the broker refuses, or has said nothing for 30 s.
     pub(crate) fn read(mut self, mut each: impl FnMut(Record) -> bool) -> Result<(), Error> {
-        self.assign().map_err(|error| error::of(error, &self.topic))?;
+        self.assign().map_err(|error| error::of(error, &self.brokers, &self.topic))?;
         let mut heard = Instant::now();
         let mut complaint = None;
         while !self.spans.is_empty() {
@@ -127,7 +129,7 @@ impl Snapshot {
                     self.spans.remove(&number);
                     true
                 }
-                Some(Err(error)) => match error::of(error, &self.topic) {
+                Some(Err(error)) => match error::of(error, &self.brokers, &self.topic) {
                     error @ Error::Unavailable { .. } => {
                         complaint = Some(error);
                         false
@@ -139,8 +141,7 @@ impl Snapshot {
             if has_answered {
                 heard = Instant::now();
             } else if heard.elapsed() > SILENCE {
-                let silence = || Error::unavailable(KAFKA, KafkaError::Global(RDKafkaErrorCode::OperationTimedOut));
-                return Err(complaint.unwrap_or_else(silence));
+                return Err(complaint.unwrap_or_else(|| error::silence(&self.brokers)));
             }
         }
         Ok(())

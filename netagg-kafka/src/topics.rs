@@ -157,14 +157,14 @@ impl KafkaTopics {
             new = new.set("cleanup.policy", "compact");
         }
         let created = self.admin.create_topics([&new], &options()).await;
-        let created = created.map_err(|error| error::of(error, &topic.name))?;
+        let created = created.map_err(|error| self.explain(error, &topic.name))?;
         match created.into_iter().next() {
             Some(Ok(_)) => {
                 self.await_leaders(topic).await?;
                 Ok(Creation::Created)
             }
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(Creation::Existed),
-            Some(Err((_, code))) => Err(error::of(KafkaError::AdminOp(code), &topic.name)),
+            Some(Err((_, code))) => Err(self.explain(KafkaError::AdminOp(code), &topic.name)),
             None => Err(Error::internal(KAFKA, "the broker does not say whether it made the topic")),
         }
     }
@@ -221,10 +221,23 @@ impl KafkaTopics {
             return Ok(None);
         };
         let configs = self.admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options()).await;
-        let configs = configs.map_err(|error| error::of(error, topic))?;
+        let configs = configs.map_err(|error| self.explain(error, topic))?;
         let size =
             configs.iter().flatten().find_map(|config| config.get(MAX_MESSAGE_BYTES)?.value.as_ref()?.parse().ok());
         Ok(Some(TopicDescription { name: topic.to_owned(), max_message_bytes: size, partitions }))
+    }
+
+    /// How many members `group` has: consumers that the broker takes for alive.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    pub async fn members(&self, group: &str) -> Result<usize, Error> {
+        let name = group.to_owned();
+        self.blocking("", move |client| {
+            let groups = client.fetch_group_list(Some(&name), REQUEST)?;
+            Ok(groups.groups().iter().filter(|group| group.name() == name).map(|group| group.members().len()).sum())
+        })
+        .await
     }
 
     /// How far `group` has got in `topic`, by partition; `None` if the topic is not there.
@@ -244,7 +257,7 @@ impl KafkaTopics {
     /// Retryable while the broker is away or refuses access.
     pub async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
         let consumer: BaseConsumer =
-            self.config.consumer(group).create().map_err(|error: KafkaError| error::of(error, topic))?;
+            self.config.consumer(group).create().map_err(|error: KafkaError| self.explain(error, topic))?;
         let name = topic.to_owned();
         self.blocking(topic, move |client| {
             let Some(partitions) = partitions(client, &name)? else { return Ok(None) };
@@ -292,6 +305,10 @@ impl KafkaTopics {
         Ok(())
     }
 
+    fn explain(&self, error: KafkaError, topic: &str) -> Error {
+        error::of(error, self.config.brokers(), topic)
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         topic: &str,
@@ -299,7 +316,7 @@ impl KafkaTopics {
     ) -> Result<T, Error> {
         let admin = Arc::clone(&self.admin);
         let answer = tokio::task::spawn_blocking(move || ask(admin.inner())).await;
-        answer.map_err(|error| Error::internal(KAFKA, error))?.map_err(|error| error::of(error, topic))
+        answer.map_err(|error| Error::internal(KAFKA, error))?.map_err(|error| self.explain(error, topic))
     }
 }
 

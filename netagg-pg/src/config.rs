@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use rustls::crypto::{CryptoProvider, ring};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
@@ -15,7 +16,7 @@ pub struct PgConfig {
     pub address: PgAddress,
     /// The most connections at a time. A batch that is written, a page or a total that is read takes one.
     pub max_connections: u32,
-    /// How long a call waits for a connection, a new one to a server that is coming up included.
+    /// How long a call waits for a connection. It fails at once if the server refuses new ones.
     pub acquire_timeout: Duration,
     /// How long a call may take altogether, also when the server has vanished without a word. Then its connection is
     /// closed.
@@ -57,6 +58,11 @@ impl PgConfig {
     }
 
     pub(crate) fn connect_options(&self) -> PgConnectOptions {
+        if matches!(self.address.0.get_ssl_mode(), PgSslMode::VerifyCa) && CryptoProvider::get_default().is_none() {
+            // The driver takes the process's provider for this mode alone, and panics where the program has several and
+            // has chosen none. Where it has one, that is installed in any case. Another thread may be first.
+            let _ = ring::default_provider().install_default();
+        }
         let millis = |timeout: Duration| timeout.as_millis().to_string();
         let client_check =
             self.client_check_interval.map(|interval| ("client_connection_check_interval", millis(interval)));

@@ -1,11 +1,18 @@
 //! What PostgreSQL's errors mean to netagg: whether waiting helps, whether an operator has to act.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use netagg_core::{Error, Month};
 
+use crate::config::PgAddress;
+
 /// The dependency's name in errors.
 const POSTGRES: &str = "postgres";
+
+/// Why a statement names what is not there. Which version the schema has, `check_schema` tells.
+const NO_SCHEMA: &str = "the schema is missing, or it is not the one of this program: run `netagg migrate up`";
 
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 /// Also "no partition of relation found for row".
@@ -19,6 +26,9 @@ pub(crate) enum PgError {
     /// What the driver says.
     #[error(transparent)]
     Sqlx(#[from] sqlx::Error),
+    /// No connection is to be had.
+    #[error("no connection to {address}: {}", said(.source))]
+    NotConnected { address: String, source: Arc<sqlx::Error> },
     /// The driver gives no reason for this one.
     #[error("no connection to {address} within {limit:?}: it does not answer, or all {max} connections are in use")]
     NoConnection { address: String, limit: Duration, max: u32 },
@@ -48,16 +58,53 @@ impl PgError {
         Self::Unreadable { what, source: source.into() }
     }
 
+    /// As the driver says it of an attempt to connect to `address`.
+    pub(crate) fn not_connected(address: &PgAddress, source: Arc<sqlx::Error>) -> Self {
+        Self::NotConnected { address: address.to_string(), source }
+    }
+
     /// Whether the server gave this SQLSTATE.
     pub(crate) fn is(&self, code: &str) -> bool {
         matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some(code))
     }
 }
 
+/// What the server or the driver says: of the server's errors their text and SQLSTATE, without the line of the server's own
+/// source that the driver adds.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => match error.code() {
+            Some(code) => format!("{} (SQLSTATE {code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        sqlx::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+/// A failure in the words of [`said`], which keeps the driver's error to be looked at, not to be told again.
+#[derive(Debug)]
+struct Said {
+    address: Option<String>,
+    error: Arc<sqlx::Error>,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = &self.address {
+            write!(f, "no connection to {address}: ")?;
+        }
+        f.write_str(&said(&self.error))
+    }
+}
+
+impl std::error::Error for Said {}
+
 /// What `error` means to a caller of a port.
 pub(crate) fn to_core(error: PgError) -> Error {
-    let error = match error {
-        PgError::Sqlx(error) => error,
+    let (address, error) = match error {
+        PgError::Sqlx(error) => (None, Arc::new(error)),
+        PgError::NotConnected { address, source } => (Some(address), source),
         PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
         PgError::MonthsDropped { through } => return Error::MonthsDropped { through },
         PgError::NoConnection { .. } | PgError::CallTimedOut { .. } | PgError::Busy(_) => {
@@ -65,8 +112,11 @@ pub(crate) fn to_core(error: PgError) -> Error {
         }
         PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
     };
-    match meaning(&error) {
+    let meaning = meaning(&error);
+    let error = Said { address, error };
+    match meaning {
         Meaning::Unavailable => Error::unavailable(POSTGRES, error),
+        Meaning::NoSchema => Error::NotSetUp { dependency: POSTGRES, reason: NO_SCHEMA.to_owned(), source: None },
         Meaning::NotSetUp(what_to_do) => {
             let reason = format!("{error}: {what_to_do}");
             Error::NotSetUp { dependency: POSTGRES, reason, source: Some(error.into()) }
@@ -79,6 +129,8 @@ pub(crate) fn to_core(error: PgError) -> Error {
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Unavailable,
+    /// A statement names what only another schema has: an error in SQL tells an operator nothing.
+    NoSchema,
     NotSetUp(&'static str),
     Refused,
     Bug,
@@ -109,7 +161,8 @@ fn meaning_of_code(code: &str) -> Meaning {
         "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006" => {
             Meaning::Unavailable
         }
-        UNDEFINED_TABLE | "42704" | "42703" | "42883" => Meaning::NotSetUp("run `netagg migrate up`"),
+        UNDEFINED_TABLE | "42704" | "42703" | "42883" => Meaning::NoSchema,
+        "3F000" => Meaning::NotSetUp("create the PostgreSQL schema that search_path names"),
         "3D000" | "57P04" => Meaning::NotSetUp("create the database, or name another one"),
         "42501" => Meaning::NotSetUp("grant the role what it lacks"),
         "23502" | CHECK_VIOLATION => Meaning::Refused,
@@ -130,14 +183,14 @@ mod tests {
     fn codes_are_sorted_by_what_helps() {
         for (codes, expected) in [
             (&["08006", "40001", "40P01", "53300", "53100", "55P03", "57014", "57P01", "57P03", "58030"][..], "wait"),
-            (&["28P01", "28000", "3D000", "42501", "42P01"], "act"),
+            (&["28P01", "28000", "3D000", "3F000", "42501", "42P01", "42703"], "act"),
             (&["22P05", "22003", "22021", "23502", "23514"], "refused"),
             (&["42601", "21000", "XX000", ""], "bug"),
         ] {
             for code in codes {
                 let found = match meaning_of_code(code) {
                     Meaning::Unavailable => "wait",
-                    Meaning::NotSetUp(_) => "act",
+                    Meaning::NoSchema | Meaning::NotSetUp(_) => "act",
                     Meaning::Refused => "refused",
                     Meaning::Bug => "bug",
                 };

@@ -174,7 +174,9 @@ impl Migrations {
     /// Migrates on a connection of its own, without the limits of calls: it may wait for another migrator, and rewrite
     /// tables. It is closed in any case, and with it goes the migrator's lock, which an error leaves behind.
     async fn migrate(&self, way: Way) -> Result<(), Error> {
-        let pool = self.postgres.unlimited_connection();
+        // The pool that the migrator wants would try again and again, and give no reason.
+        drop(self.postgres.unlimited_connection().await.map_err(error::to_core)?);
+        let pool = self.postgres.unlimited_pool();
         let result = match way {
             Way::Up => MIGRATOR.run(&pool).await,
             Way::DownTo(version) => MIGRATOR.undo(&pool, version).await,

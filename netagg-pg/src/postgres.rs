@@ -2,11 +2,14 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use netagg_core::Error;
 use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgConnection, PgPool};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use tokio::sync::Mutex;
 
 use crate::audit::Audit;
 use crate::config::PgConfig;
@@ -17,11 +20,21 @@ use crate::repair::Repairs;
 use crate::retention::Retention;
 use crate::settings::Settings;
 
+/// How long a call waits for a connection before it is found out whether the server takes any. One that runs answers
+/// within milliseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long an attempt tells why there is no connection.
+const RECENT: Duration = Duration::from_secs(1);
+
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
 /// A database, and a bounded pool of connections to it. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
     config: Arc<PgConfig>,
+    attempts: Arc<Attempts>,
 }
 
 impl Postgres {
@@ -34,7 +47,7 @@ impl Postgres {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(config.connect_options());
-        Self { pool, config: Arc::new(config) }
+        Self { pool, config: Arc::new(config), attempts: Arc::default() }
     }
 
     /// Asks the server for a sign of life.
@@ -111,23 +124,103 @@ impl Postgres {
 
     /// A connection for one call.
     pub(crate) async fn session(&self) -> Result<Session, PgError> {
-        match self.pool.acquire().await {
-            Ok(connection) => Ok(Session(Some(connection))),
-            Err(sqlx::Error::PoolTimedOut) => Err(PgError::NoConnection {
-                address: self.config.address.to_string(),
-                limit: self.config.acquire_timeout,
-                max: self.config.max_connections,
-            }),
-            Err(error) => Err(error.into()),
+        let acquired = tokio::select! {
+            biased;
+            acquired = self.pool.acquire() => acquired,
+            refusal = self.refusal() => return Err(refusal),
+        };
+        match acquired {
+            Ok(connection) => Ok(Session::new(connection, &self.attempts)),
+            Err(sqlx::Error::PoolTimedOut) => Err(self.no_connection()),
+            Err(error @ sqlx::Error::PoolClosed) => Err(error.into()),
+            Err(error) => Err(PgError::not_connected(&self.config.address, Arc::new(error))),
         }
     }
 
-    /// A pool of one connection without limits on what it does, apart from this one.
-    pub(crate) fn unlimited_connection(&self) -> PgPool {
-        PgPoolOptions::new().max_connections(1).acquire_timeout(self.config.acquire_timeout).connect_lazy_with(
-            self.config.connect_options().options([("statement_timeout", "0"), ("lock_timeout", "0")]),
-        )
+    /// Why the server takes no new connection, found out by an attempt of its own; never if it takes them, or if all of the
+    /// pool's are at work. The pool tries again and again for as long as it may, and then gives no reason.
+    async fn refusal(&self) -> PgError {
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            if self.attempts.sessions.load(Ordering::Relaxed) >= self.config.max_connections {
+                continue;
+            }
+            // One attempt at a time, however many calls wait for what comes of it.
+            let mut last = self.attempts.last.lock().await;
+            if last.as_ref().is_none_or(|attempt| attempt.at.elapsed() >= PATIENCE) {
+                let error = match self.connect(self.config.connect_options()).await {
+                    Ok(connection) => connection.close().await.err(),
+                    Err(error) => Some(error),
+                };
+                *last = Some(Attempt { at: Instant::now(), error: error.map(Arc::new) });
+            }
+            if let Some(Attempt { error: Some(error), .. }) = &*last
+                && !is_crowded(error)
+            {
+                return PgError::not_connected(&self.config.address, error.clone());
+            }
+        }
     }
+
+    /// Why the pool has given no connection in time, as far as it is known.
+    fn no_connection(&self) -> PgError {
+        let last = self.attempts.last.try_lock().ok();
+        let recent = last.as_deref().and_then(Option::as_ref).filter(|last| last.at.elapsed() < RECENT);
+        match recent.and_then(|last| last.error.clone()) {
+            Some(error) => PgError::not_connected(&self.config.address, error),
+            None => PgError::NoConnection {
+                address: self.config.address.to_string(),
+                limit: self.config.acquire_timeout,
+                max: self.config.max_connections,
+            },
+        }
+    }
+
+    /// A connection of its own, without limits of time on what is done with it.
+    pub(crate) async fn unlimited_connection(&self) -> Result<PgConnection, PgError> {
+        let connected = self.connect(self.unlimited_options()).await;
+        connected.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => self.no_connection(),
+            error => PgError::not_connected(&self.config.address, Arc::new(error)),
+        })
+    }
+
+    /// A pool of one connection like [`Self::unlimited_connection`].
+    pub(crate) fn unlimited_pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(self.config.acquire_timeout)
+            .connect_lazy_with(self.unlimited_options())
+    }
+
+    fn unlimited_options(&self) -> PgConnectOptions {
+        self.config.connect_options().options([("statement_timeout", "0"), ("lock_timeout", "0")])
+    }
+
+    /// One attempt to connect.
+    async fn connect(&self, options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        let connected = tokio::time::timeout(self.config.acquire_timeout, options.connect()).await;
+        connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+/// What attempts to connect have shown, for all calls that wait for a connection.
+#[derive(Debug, Default)]
+struct Attempts {
+    /// How many of the pool's connections are at work.
+    sessions: AtomicU32,
+    last: Mutex<Option<Attempt>>,
+}
+
+#[derive(Debug)]
+struct Attempt {
+    at: Instant,
+    error: Option<Arc<sqlx::Error>>,
+}
+
+/// Whether the server has as many connections as it takes, which may change in a moment.
+fn is_crowded(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS))
 }
 
 /// The connections of a pool at one moment.
@@ -147,19 +240,28 @@ pub struct PoolUse {
 /// Dropped before that, by an error or because the call was cancelled or took too long, it is closed: the server then
 /// rolls back, nothing half done is left for the next call, and a dead connection does not occupy the pool.
 #[derive(Debug)]
-pub(crate) struct Session(Option<PoolConnection<sqlx::Postgres>>);
+pub(crate) struct Session {
+    connection: Option<PoolConnection<sqlx::Postgres>>,
+    attempts: Arc<Attempts>,
+}
 
 impl Session {
+    fn new(connection: PoolConnection<sqlx::Postgres>, attempts: &Arc<Attempts>) -> Self {
+        attempts.sessions.fetch_add(1, Ordering::Relaxed);
+        Self { connection: Some(connection), attempts: Arc::clone(attempts) }
+    }
+
     pub(crate) fn release(mut self) {
-        drop(self.0.take());
+        drop(self.connection.take());
     }
 }
 
 impl Drop for Session {
     fn drop(&mut self) {
-        if let Some(connection) = self.0.take() {
+        if let Some(connection) = self.connection.take() {
             drop(connection.detach());
         }
+        self.attempts.sessions.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -167,12 +269,12 @@ impl Deref for Session {
     type Target = PgConnection;
 
     fn deref(&self) -> &PgConnection {
-        self.0.as_deref().unwrap_or_else(|| unreachable!("only `release` and `drop` take the connection"))
+        self.connection.as_deref().unwrap_or_else(|| unreachable!("only `release` and `drop` take the connection"))
     }
 }
 
 impl DerefMut for Session {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        self.0.as_deref_mut().unwrap_or_else(|| unreachable!("only `release` and `drop` take the connection"))
+        self.connection.as_deref_mut().unwrap_or_else(|| unreachable!("only `release` and `drop` take the connection"))
     }
 }

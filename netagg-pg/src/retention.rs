@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::{Day, Error, EventLimits, Month, Timestamp};
-use sqlx::{AssertSqlSafe, PgConnection, PgPool, Row as _};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row as _};
 
 use crate::error::{self, PgError};
 use crate::partitions;
@@ -122,15 +122,14 @@ impl Retention {
             return Err(DropError::StillTaken { max_age: limits.max_age, earliest });
         }
         // Its session holds the lock, and has all the time it needs.
-        let pool = self.postgres.unlimited_connection();
-        let dropped = self.drop_with(&pool, before).await;
-        pool.close().await;
+        let mut connection = self.postgres.unlimited_connection().await?;
+        let dropped = self.drop_with(&mut connection, before).await;
+        // Best effort: it is over in any case.
+        let _ = connection.close().await;
         dropped
     }
 
-    async fn drop_with(&self, pool: &PgPool, before: Month) -> Result<Dropped, DropError> {
-        let mut connection = pool.acquire().await.map_err(PgError::from)?;
-        let connection = &mut *connection;
+    async fn drop_with(&self, connection: &mut PgConnection, before: Month) -> Result<Dropped, DropError> {
         run(connection, &format!("SET lock_timeout = '{LOCK_TIMEOUT}'")).await?;
         let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1)")
             .bind(ADVISORY_LOCK)

@@ -1,19 +1,21 @@
 //! The cache.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use fred::clients::{Client, Pool, WithOptions};
+use fred::error::ErrorKind;
 use fred::interfaces::{ClientLike, EventInterface, KeysInterface, LuaInterface};
-use fred::types::config::Options;
+use fred::types::config::{Options, Server};
 use fred::types::{ConnectHandle, Expiration, Value};
 use futures::future::try_join_all;
 use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
-use netagg_core::{BoxError, Error, Month};
+use netagg_core::{Error, Month};
+use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use uuid::Uuid;
 
@@ -44,6 +46,9 @@ end
 versions[#KEYS + 1] = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 return versions";
 
+/// After what pause it is looked again whether there are connections.
+const RECHECK: Duration = Duration::from_millis(20);
+
 /// After what pause a server is told again that could not be told.
 const REMINDER: Duration = Duration::from_millis(100);
 
@@ -55,6 +60,7 @@ pub struct RedisCache {
     pool: Pool,
     tasks: Vec<ConnectHandle>,
     circuit: Circuit,
+    refusal: Arc<Refusal>,
     /// Whether it has ever invalidated anything.
     invalidates: Arc<AtomicBool>,
     config: RedisConfig,
@@ -70,10 +76,20 @@ impl RedisCache {
         let (performance, connection) = (Some(config.performance()), Some(config.connection()));
         let size = config.connections.max(1);
         let pool = Pool::new(config.client()?, performance, connection, Some(RedisConfig::reconnect()), size)?;
-        let invalidates = Arc::<AtomicBool>::default();
-        let mut tasks = pool.connect_pool();
+        let (invalidates, refusal) = (Arc::<AtomicBool>::default(), Arc::<Refusal>::default());
+        // Before anything connects: no failure is missed.
+        let mut tasks: Vec<_> =
+            pool.clients().iter().map(|client| tokio::spawn(listen(client.error_rx(), refusal.clone()))).collect();
+        tasks.extend(pool.connect_pool());
         tasks.extend(pool.clients().iter().map(|client| tokio::spawn(remind(client.clone(), invalidates.clone()))));
-        Ok(Self { pool, tasks, circuit: Circuit::default(), invalidates, config })
+        Ok(Self { pool, tasks, circuit: Circuit::default(), refusal, invalidates, config })
+    }
+
+    /// Returns once all connections are made. It fails no call and may wait for ever.
+    pub async fn connected(&self) {
+        while self.pool.wait_for_connect().await.is_err() {
+            tokio::time::sleep(RECHECK).await;
+        }
     }
 
     /// Asks Redis for a sign of life, for readiness.
@@ -105,10 +121,18 @@ impl RedisCache {
         &self,
         call: impl AsyncFnOnce(WithOptions<Client>) -> Result<T, fred::error::Error>,
     ) -> Result<T, Error> {
-        let called = tokio::time::timeout(self.config.timeout, call(fail_fast(self.pool.next_connected()))).await;
-        let result: Result<T, BoxError> = match called {
-            Ok(result) => result.map_err(BoxError::from),
-            Err(elapsed) => Err(elapsed.into()),
+        let client = self.pool.next_connected();
+        let called = tokio::time::timeout(self.config.timeout, call(fail_fast(client))).await;
+        let result = match called {
+            Ok(result) => result.map_err(|error| {
+                // Without a connection a call fails for want of one, which says nothing.
+                let refusal = if client.is_connected() { None } else { self.refusal.last() };
+                refusal.unwrap_or_else(|| reason(&error))
+            }),
+            Err(_) => {
+                let refusal = if client.is_connected() { None } else { self.refusal.last() };
+                Err(refusal.unwrap_or_else(|| format!("no answer within {:?}", self.config.timeout)))
+            }
         };
         self.circuit.note(&result);
         result.map_err(|error| Error::unavailable(REDIS, error))
@@ -144,6 +168,49 @@ impl Cache for RedisCache {
 
     async fn invalidate_all(&self) -> Result<(), Error> {
         self.outdate(vec![key::ALL_MONTHS.to_owned()]).await
+    }
+}
+
+/// Why the last attempt to connect failed.
+#[derive(Debug, Default)]
+struct Refusal(Mutex<Option<String>>);
+
+impl Refusal {
+    fn last(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn note(&self, reason: String) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
+    }
+}
+
+/// Keeps what a client says of its connections in `refusal`.
+async fn listen(
+    mut errors: broadcast::Receiver<(fred::error::Error, Option<Server>)>,
+    refusal: Arc<Refusal>,
+) -> Result<(), fred::error::Error> {
+    loop {
+        match errors.recv().await {
+            Ok((error, _)) => refusal.note(reason(&error)),
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return Ok(()),
+        }
+    }
+}
+
+/// What `error` says: of a server's answer the answer itself.
+fn reason(error: &fred::error::Error) -> String {
+    match error.kind() {
+        ErrorKind::Auth | ErrorKind::Cluster | ErrorKind::InvalidArgument | ErrorKind::Unknown => {
+            error.details().to_owned()
+        }
+        // The client has the system's errors in the form for debugging.
+        ErrorKind::IO => match error.details().split_once("message: \"").and_then(|(_, text)| text.split_once('"')) {
+            Some((message, _)) => message.to_owned(),
+            None => error.details().to_owned(),
+        },
+        _ => error.to_string(),
     }
 }
 

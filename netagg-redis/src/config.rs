@@ -1,12 +1,16 @@
 //! How to reach Redis, and how much of it to use.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fred::types::config::{
     ClusterDiscoveryPolicy, Config, ConnectionConfig, PerformanceConfig, ReconnectPolicy, ServerConfig, TcpConfig,
-    UnresponsiveConfig,
+    TlsConfig, TlsConnector, UnresponsiveConfig,
 };
+use rustls::crypto::ring;
+use rustls::{ClientConfig, RootCertStore};
 
 /// What comes before `://`, and what it stands for.
 const SCHEMES: &[&str] = &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
@@ -58,7 +62,14 @@ impl RedisConfig {
         if !SCHEMES.contains(&scheme) {
             return Err(ConfigError { reason: "it does not start with one of the schemes".to_owned() });
         }
-        let mut config = Config::from_url(&self.url)?;
+        // Not by the scheme: the client would take a provider of cryptography for granted, and panics where the program has
+        // several and has chosen none.
+        let (url, tls) = match self.url.strip_prefix("rediss") {
+            Some(rest) => (format!("redis{rest}").into(), Some(tls()?)),
+            None => (Cow::Borrowed(&*self.url), None),
+        };
+        let mut config = Config::from_url(&url)?;
+        config.tls = tls;
         if let ServerConfig::Clustered { policy, .. } = &mut config.server {
             // the nodes of the URL may be those that are away
             *policy = ClusterDiscoveryPolicy::UseCache;
@@ -130,6 +141,21 @@ impl fmt::Debug for RedisConfig {
             .field("max_answer_bytes", &self.max_answer_bytes)
             .finish()
     }
+}
+
+/// TLS 1.2 and 1.3 with servers whose certificate comes from an authority that this machine trusts, or from one in the
+/// file that `SSL_CERT_FILE` names.
+fn tls() -> Result<TlsConfig, ConfigError> {
+    let found = rustls_native_certs::load_native_certs();
+    if let (true, Some(error)) = (found.certs.is_empty(), found.errors.first()) {
+        return Err(ConfigError { reason: format!("TLS needs certificate authorities, but {error}") });
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(found.certs);
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ConfigError { reason: error.to_string() })?;
+    Ok(TlsConnector::from(config.with_root_certificates(roots).with_no_client_auth()).into())
 }
 
 /// Why a configuration cannot be used.

@@ -155,6 +155,7 @@ impl From<&Refusal> for Status {
                 Self::with_error_details(Code::ResourceExhausted, refusal.detail(), details)
             }
             Refusal::Unavailable => Self::unavailable(refusal.detail()),
+            Refusal::UnknownPeer => Self::internal(refusal.detail()),
         }
     }
 }

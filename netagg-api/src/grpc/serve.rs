@@ -9,6 +9,7 @@ use netagg_core::usage::UsageService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::{HeaderValue, Response};
 use tonic::server::NamedService;
 use tonic::service::LayerExt;
@@ -22,6 +23,7 @@ use super::Usage;
 use super::generated::usage_service_server::UsageServiceServer;
 use crate::answers::Answers;
 use crate::connections::Connections;
+use crate::health;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::protection::{GuardLayer, Protection, Refusal};
@@ -31,9 +33,8 @@ use crate::tls::Transport;
 /// The most requests at a time on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 128;
 
-/// How often health looks whether questions can be answered, and how long that may take.
+/// How often health looks whether questions can be answered.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-const CHECK_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The name that health is asked by, beside the empty one, which is the whole server's.
 const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
@@ -56,30 +57,50 @@ pub async fn serve_grpc(
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
+    let failed = |error| Error::internal("grpc", error);
     let (health, health_service) = tonic_health::server::health_reporter();
     let watching = shutdown.run_until_cancelled(watch(service.clone(), protection.clone(), health.clone()));
     let usage = UsageServiceServer::new(Usage { answers: Answers::new(service, &limits), totals: Kept::new() })
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        // Of a message as it is sent, and after it is decompressed.
         .max_decoding_message_size(limits.max_body_bytes);
     let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Grpc)));
     let usage = GuardLayer::new(protection, refuse).named_layer(usage);
+    let health_service = health_service
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(limits.max_body_bytes);
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // What the details of errors are made of.
+            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
     };
-    let failed = |error| Error::internal("grpc", error);
-
+    let reflection_v1 = reflection()
+        .build_v1()
+        .map_err(failed)?
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(limits.max_body_bytes);
+    let reflection_v1alpha = reflection()
+        .build_v1alpha()
+        .map_err(failed)?
+        .accept_compressed(CompressionEncoding::Gzip)
+        .accept_compressed(CompressionEncoding::Zstd)
+        .max_decoding_message_size(limits.max_body_bytes);
     let serving = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)
         .http2_keepalive_interval(Some(limits.idle_timeout))
         // A message that never comes is not waited for; the answer has a limit of its own.
         .timeout(limits.idle_timeout)
-        .layer(MapResponseLayer::new(oversize_is_exhaustion))
+        .layer(MapResponseLayer::new(blamed_on_the_client))
         .layer(MapResponseLayer::new(in_place))
         .add_service(usage)
         .add_service(health_service)
-        .add_service(reflection().build_v1().map_err(failed)?)
-        .add_service(reflection().build_v1alpha().map_err(failed)?)
+        .add_service(reflection_v1)
+        .add_service(reflection_v1alpha)
         .serve_with_incoming_shutdown(connections.accept(listener).map(Ok::<_, Error>), async {
             shutdown.cancelled().await;
             stop_serving(health).await;
@@ -97,8 +118,7 @@ fn refuse(refusal: &Refusal) -> Response<Body> {
 async fn watch(service: Arc<UsageService>, protection: Protection, health: HealthReporter) {
     let mut told = None;
     loop {
-        let asked = tokio::time::timeout(CHECK_TIMEOUT, service.check()).await;
-        let can_answer = matches!(asked, Ok(Ok(()))) && protection.check().is_ok();
+        let can_answer = health::can_answer(&service, &protection).await;
         let status = if can_answer { ServingStatus::Serving } else { ServingStatus::NotServing };
         // Whoever watches is told of changes alone.
         if told.replace(status) != Some(status) {
@@ -116,13 +136,23 @@ async fn stop_serving(mut health: HealthReporter) {
     }
 }
 
-/// A message beyond the limit is `RESOURCE_EXHAUSTED` everywhere but in tonic, which says `OUT_OF_RANGE`.
-fn oversize_is_exhaustion<B>(mut response: Response<B>) -> Response<B> {
-    let is_oversize = Status::from_header_map(response.headers()).is_some_and(|status| {
-        status.code() == Code::OutOfRange && status.message().starts_with("Error, decoded message length too large")
+/// Gives a request that cannot be read the code of a client's mistake: tonic says `OUT_OF_RANGE` of a message beyond the
+/// limit, which is `RESOURCE_EXHAUSTED` everywhere else, and `INTERNAL` of bytes that are no such message.
+fn blamed_on_the_client<B>(mut response: Response<B>) -> Response<B> {
+    let found = Status::from_header_map(response.headers());
+    let code = found.as_ref().and_then(|status| match (status.code(), status.message()) {
+        (Code::OutOfRange, text) if text.starts_with("Error, decoded message length too large") => {
+            Some(Code::ResourceExhausted)
+        }
+        (Code::Internal, text)
+            if text.starts_with("failed to decode Protobuf message") || text.starts_with("Error decompressing") =>
+        {
+            Some(Code::InvalidArgument)
+        }
+        _ => None,
     });
-    if is_oversize {
-        response.headers_mut().insert(Status::GRPC_STATUS, HeaderValue::from(Code::ResourceExhausted as i32));
+    if let Some(code) = code {
+        response.headers_mut().insert(Status::GRPC_STATUS, HeaderValue::from(code as i32));
     }
     response
 }

@@ -5,22 +5,26 @@ mod body;
 mod browsers;
 mod conditional;
 mod export;
+mod health;
+mod host;
 mod openapi;
 mod problem;
 mod query;
 mod serve;
 mod usage;
 
+use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::HttpBody;
+use axum::body::{Body, BodyDataStream, Bytes, HttpBody};
 use axum::extract::{FromRef, MatchedPath, Request, State};
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures::{TryStreamExt, stream};
 use netagg_core::usage::UsageService;
 use tower::util::MapResponseLayer;
 use tower_http::CompressionLevel;
@@ -38,10 +42,15 @@ use crate::room::in_place;
 use conditional::Json;
 use problem::Problem;
 
+pub use health::health_router;
 pub use serve::{serve_http, serve_router};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;
+
+/// How much of a body that is too large is still read, and for how long.
+const LINGER_BYTES: u64 = 1 << 20;
+const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Smaller answers are not worth compressing: they fit into one packet anyway.
 const MIN_COMPRESSED_BYTES: u64 = 1_024;
@@ -50,7 +59,8 @@ const MIN_COMPRESSED_BYTES: u64 = 1_024;
 const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 
 /// The HTTP API over `service`, to serve as it is or to merge into a larger application. Of `limits`, those of requests
-/// hold here; those of connections are the server's.
+/// hold here; those of connections are the server's. With a rate limit the server has to tell where requests come from:
+/// see [`Protection::with_rate_limit`].
 pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiLimits) -> Router {
     let (router, api) = OpenApiRouter::with_openapi(openapi::description())
         .routes(routes!(usage::detail).layer(from_fn(with_room)))
@@ -68,6 +78,7 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
         .merge(openapi::router(api))
         .method_not_allowed_fallback(method_not_allowed)
         .layer(from_fn_with_state(limits.clone(), bounded))
+        .layer(from_fn(host::checked))
         .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
         .layer(from_fn(finished))
         .layer(MapResponseLayer::new(browsers::contained))
@@ -80,7 +91,8 @@ pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiL
     // It answers every OPTIONS: not asked for, it is not there.
     match protection.cors_origins() {
         [] => router,
-        origins => router.layer(browsers::cors(origins)),
+        // The check of the host again: what answers before it is addressed to somebody, too.
+        origins => router.layer(browsers::cors(origins)).layer(from_fn(host::checked)),
     }
 }
 
@@ -118,7 +130,8 @@ async fn method_not_allowed(method: Method) -> Response {
     Problem::method_not_allowed(&method).into_response()
 }
 
-/// Refuses what is too large, or addressed in two ways, before anything looks at it.
+/// Refuses a request that is too large before anything looks at it. A body, which no request here has a use for, is read
+/// and dropped: its length may not be told before.
 async fn bounded(State(limits): State<ApiLimits>, request: Request, next: Next) -> Response {
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     let head_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -128,12 +141,46 @@ async fn bounded(State(limits): State<ApiLimits>, request: Request, next: Next) 
     } else if uri_bytes + head_bytes > limits.max_head_bytes {
         Problem::head_too_large(limits.max_head_bytes).into_response()
     } else if request.body().size_hint().lower() > max_body_bytes {
+        // A client that waits for leave to send it is not given any.
+        let is_on_its_way = !request.headers().contains_key(header::EXPECT);
+        if is_on_its_way {
+            linger(&mut request.into_body().into_data_stream()).await;
+        }
         Problem::body_too_large(max_body_bytes).into_response()
-    } else if request.headers().get_all(header::HOST).iter().nth(1).is_some() {
-        Problem::two_hosts().into_response()
-    } else {
+    } else if request.body().is_end_stream() {
         next.run(request).await
+    } else {
+        let (head, body) = request.into_parts();
+        let mut body = body.into_data_stream();
+        match tokio::time::timeout(limits.request_timeout, drain(&mut body, max_body_bytes)).await {
+            Ok(Ok(true)) => next.run(Request::from_parts(head, Body::empty())).await,
+            Ok(Ok(false)) => {
+                linger(&mut body).await;
+                Problem::body_too_large(max_body_bytes).into_response()
+            }
+            Ok(Err(_)) => Problem::body_broken().into_response(),
+            Err(_) => Problem::body_too_slow(limits.request_timeout).into_response(),
+        }
     }
+}
+
+/// Reads and drops `body`; whether it ends within so many bytes.
+async fn drain(body: &mut BodyDataStream, max_bytes: u64) -> Result<bool, axum::Error> {
+    let mut bytes = 0;
+    while let Some(chunk) = body.try_next().await? {
+        bytes += chunk.len() as u64;
+        if bytes > max_bytes {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Takes some more of a body that is refused: a connection that is closed before its client has sent all is reset, and the
+/// client may never read why.
+async fn linger(body: &mut BodyDataStream) {
+    // Best effort: whatever comes of it, the answer is the same.
+    let _ = tokio::time::timeout(LINGER_TIMEOUT, drain(body, LINGER_BYTES)).await;
 }
 
 /// Gives an answer only if there is room for it until the client has taken it.
@@ -175,6 +222,10 @@ async fn finished(request: Request, next: Next) -> Response {
         let found = encodings.as_ref().map_or(Default::default(), |value| String::from_utf8_lossy(value.as_bytes()));
         let accepted = "gzip, br, zstd or identity";
         response = Problem::not_acceptable("Accept-Encoding", &found, accepted).into_response();
+    }
+    if matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT) {
+        // Of no told length: axum would say that it is 0, which is not the length of the answer that the client has.
+        *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
     }
     let headers = response.headers_mut();
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));

@@ -31,12 +31,13 @@ const PAGE_MAY: HeaderValue = HeaderValue::from_static(
 );
 
 /// What every question may be answered with instead of an answer.
-const FAILURES: [(StatusCode, &str); 11] = [
+const FAILURES: [(StatusCode, &str); 12] = [
     (StatusCode::BAD_REQUEST, "Parameters are wrong: `errors` names each, with what is accepted."),
     (StatusCode::UNAUTHORIZED, "Nobody knows who asks. `WWW-Authenticate` says what is wanted."),
     (StatusCode::FORBIDDEN, "These credentials do not cover the question."),
     (StatusCode::METHOD_NOT_ALLOWED, "Neither GET nor HEAD."),
     (StatusCode::NOT_ACCEPTABLE, "`Accept` or `Accept-Encoding` rules out all there is."),
+    (StatusCode::REQUEST_TIMEOUT, "The request has a body, which did not come in time."),
     (StatusCode::PAYLOAD_TOO_LARGE, "The request has a body, and a large one."),
     (StatusCode::URI_TOO_LONG, "Path and query are too long."),
     (StatusCode::TOO_MANY_REQUESTS, "Asked too often. `Retry-After` says when to come again."),

@@ -1,5 +1,7 @@
 //! Errors as `application/problem+json`, [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
 
+use std::time::Duration;
+
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use netagg_core::access::Forbidden;
@@ -54,9 +56,17 @@ impl Problem {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
     }
 
-    /// Whoever stands before the API may have gone by the other one (RFC 9112, 3.2).
-    pub(super) fn two_hosts() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "one Host header is accepted")
+    /// A proxy before the API may have read the request differently (RFC 9112, 3.2).
+    pub(super) fn wrong_host() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "one Host header is accepted: a name or an address, maybe with a port")
+    }
+
+    pub(super) fn body_broken() -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "the body breaks off")
+    }
+
+    pub(super) fn body_too_slow(timeout: Duration) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, format!("a body that arrives within {timeout:?} is accepted"))
     }
 
     /// The client's own header `name` rules out everything there is.
@@ -104,6 +114,7 @@ impl From<&Refusal> for Problem {
             Refusal::NoCredentials | Refusal::BadCredentials(_) => StatusCode::UNAUTHORIZED,
             Refusal::TooMany(..) => StatusCode::TOO_MANY_REQUESTS,
             Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Refusal::UnknownPeer => StatusCode::INTERNAL_SERVER_ERROR,
         };
         let challenge = refusal.challenge().map(HeaderValue::from_static);
         Self { challenge, ..Self::new(status, refusal.detail()) }

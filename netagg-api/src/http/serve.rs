@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
+use axum::middleware::from_fn;
 use futures::StreamExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -17,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tower::util::MapRequest;
 
-use super::router;
+use super::{health_router, host, router};
 use crate::connections::Connections;
 use crate::limits::ApiLimits;
 use crate::protection::Protection;
 use crate::tls::Transport;
 
-/// Answers HTTP/1.1 on `listener` until `shutdown`, then lets requests that have begun end within
+/// Answers HTTP/1.1 on `listener`, by [`router`] and [`health_router`], until `shutdown`, then lets requests that have begun end within
 /// [`ApiLimits::stop_timeout`] and returns; no connection is left open.
 ///
 /// Dropping the future cuts every connection.
@@ -34,15 +35,17 @@ pub async fn serve_http(
     limits: ApiLimits,
     shutdown: CancellationToken,
 ) {
-    let app = router(service, &protection, &limits);
+    let app = health_router(service.clone(), &protection).merge(router(service, &protection, &limits));
     // The router refuses a head that is too large by itself, and says why; hyper just does.
     let limits = ApiLimits { max_head_bytes: 2 * limits.max_head_bytes, ..limits };
     let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Http)));
     serve(listener, app, connections, limits, shutdown).await;
 }
 
-/// Answers HTTP/1.1 by `app` as [`serve_http`] does by the API. Of `limits`, those of connections hold.
+/// Answers HTTP/1.1 by `app` as [`serve_http`] does by the API. Of `limits`, those of connections hold. A request
+/// without one valid `Host` is refused.
 pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits, shutdown: CancellationToken) {
+    let app = app.layer(from_fn(host::checked));
     serve(listener, app, Connections::new(&limits, None), limits, shutdown).await;
 }
 

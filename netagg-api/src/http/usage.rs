@@ -47,7 +47,7 @@ pub(super) async fn detail(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let format = accept::negotiate(&headers, &[Format::Json, Format::Ndjson, Format::Csv])?;
-    let mut parameters = Parameters::default();
+    let mut parameters = Parameters::of_url();
     // Not axum's `Path`, which lets a broken escape pass as it is.
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &EVENTS, &mut parameters);
@@ -79,7 +79,7 @@ pub(super) async fn aggregates(
 ) -> Result<Response, Problem> {
     accept::negotiate(&headers, &[Format::Json])?;
     let parameters = || {
-        let mut parameters = Parameters::default();
+        let mut parameters = Parameters::of_url();
         query::read(uri.query(), &TOTALS, &mut parameters);
         parameters
     };
@@ -110,7 +110,7 @@ pub(super) async fn user_aggregates(
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     accept::negotiate(&headers, &[Format::Json])?;
-    let mut parameters = Parameters::default();
+    let mut parameters = Parameters::of_url();
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &TOTALS, &mut parameters);
     let answer = answers.user_aggregates(&who, parameters).await?;

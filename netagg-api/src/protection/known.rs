@@ -1,10 +1,9 @@
 //! What callers are known by, as of a while ago.
 
-use std::error::Error as StdError;
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
-use netagg_core::Error;
+use netagg_core::{Error, causes};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -83,7 +82,8 @@ impl<T> Known<T> {
                     *self.value.write().unwrap_or_else(PoisonError::into_inner) = Some((read_at, value));
                     None
                 }
-                Err(error) => Some(with_causes(&error)),
+                // That a request failed says nothing, that the connection was refused does.
+                Err(error) => Some(causes(&error).join(": ")),
             };
             let has_failed = failure.is_some();
             let before =
@@ -107,16 +107,4 @@ impl<T> Known<T> {
             }
         }
     }
-}
-
-/// An error and what is behind it: that a request failed says nothing, that the connection was refused does.
-fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    // The first cause is part of the error's own text.
-    let mut cause = error.source().and_then(StdError::source);
-    while let Some(next) = cause {
-        text = format!("{text}: {next}");
-        cause = next.source();
-    }
-    text
 }

@@ -10,7 +10,7 @@ mod peer;
 mod rates;
 mod tokens;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use axum::http::header::RETRY_AFTER;
@@ -31,7 +31,6 @@ use key_ring::KeyRing;
 use rates::{Caller, Rates};
 use tokens::Tokens;
 
-use crate::connections::Client;
 use crate::tls::Tls;
 
 /// What guards the servers: both of an API share one. The default lets everybody ask everything.
@@ -41,6 +40,8 @@ pub struct Protection {
     tokens: Option<Arc<Tokens>>,
     rate_limit: Option<RateLimit>,
     rates: Arc<Rates>,
+    /// Logs once that addresses are not known.
+    unknown_peer: Arc<OnceLock<()>>,
     trusted_proxies: Arc<[IpNet]>,
     cors_origins: Arc<[HeaderValue]>,
     tls: Option<Tls>,
@@ -65,6 +66,8 @@ pub(crate) enum Refusal {
     TooMany(Standing, Duration),
     /// What they show cannot be checked now.
     Unavailable,
+    /// Callers are counted by their address, which the server does not tell.
+    UnknownPeer,
 }
 
 impl Refusal {
@@ -77,6 +80,9 @@ impl Refusal {
             Self::BadCredentials(why) => why,
             Self::TooMany(..) => "too many requests; Retry-After says when the next one is answered",
             Self::Unavailable => "credentials cannot be checked now; please ask again later",
+            Self::UnknownPeer => {
+                "requests are limited by address, and this server does not know it; its log says how to mend that"
+            }
         }
     }
 
@@ -85,7 +91,7 @@ impl Refusal {
         match self {
             Self::NoCredentials => Some(r#"Bearer realm="netagg""#),
             Self::BadCredentials(_) => Some(r#"Bearer realm="netagg", error="invalid_token""#),
-            Self::TooMany(..) | Self::Unavailable => None,
+            Self::TooMany(..) | Self::Unavailable | Self::UnknownPeer => None,
         }
     }
 
@@ -96,6 +102,7 @@ impl Refusal {
             Self::BadCredentials(_) => "bad_credentials",
             Self::TooMany(..) => "rate_limit",
             Self::Unavailable => "unavailable",
+            Self::UnknownPeer => "unknown_peer",
         }
     }
 }
@@ -117,6 +124,11 @@ impl Protection {
 
     /// Lets nobody ask more often than `limit`, unless their key says otherwise. Those whom nobody knows, or who fail to
     /// prove who they are, are counted by their address.
+    ///
+    /// The servers of this crate know the address. Serve the [`router`](crate::router) on another server with
+    /// `into_make_service_with_connect_info::<SocketAddr>()`, or put axum's `ConnectInfo<SocketAddr>` into the extensions
+    /// of each request. A request whose address is not known is refused with status 500, whatever credentials it has:
+    /// the limit also bounds the guessing of keys.
     #[must_use]
     pub fn with_rate_limit(self, limit: RateLimit) -> Self {
         Self { rate_limit: Some(limit), ..self }
@@ -134,7 +146,8 @@ impl Protection {
         Self { cors_origins: origins.into_iter().collect(), ..self }
     }
 
-    /// Lets in over TLS alone. Its files are read again by [`keep_up`](Self::keep_up).
+    /// Lets in over TLS alone. This holds for [`serve_http`](crate::serve_http) and [`serve_grpc`](crate::serve_grpc);
+    /// another server has to do its own. Its files are read again by [`keep_up`](Self::keep_up).
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
@@ -201,10 +214,17 @@ impl Protection {
             },
             _ => Ok(None),
         };
-        let address = || {
-            let peer = extensions.get::<Client>()?.address?;
-            Some(Caller::At(peer::client_address(peer.ip(), headers, &self.trusted_proxies)))
-        };
+        let peer = peer::peer(extensions);
+        if self.rate_limit.is_some() && peer.is_none() {
+            self.unknown_peer.get_or_init(|| {
+                tracing::error!(
+                    "requests are refused: the rate limit counts callers by address, and the server does not tell it; \
+                     serve the router with into_make_service_with_connect_info::<SocketAddr>()"
+                );
+            });
+            return Err(Refusal::UnknownPeer);
+        }
+        let address = || Some(Caller::At(peer::client_address(peer?, headers, &self.trusted_proxies)));
         match self.authenticate(headers) {
             Ok((principal, caller)) => {
                 let limit = principal.rate_limit.or(self.rate_limit);

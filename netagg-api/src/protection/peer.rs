@@ -2,10 +2,23 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use axum::http::HeaderMap;
+use axum::extract::ConnectInfo;
+use axum::http::{Extensions, HeaderMap};
 use ipnet::IpNet;
+use tonic::transport::server::TcpConnectInfo;
+
+use crate::connections::Client;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
+
+/// The other end of a request's connection, as the server noted it: one of this crate, `axum::serve` with
+/// `into_make_service_with_connect_info`, or tonic's.
+pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
+    let ours = || Some(extensions.get::<Client>()?.address);
+    let axums = || Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0);
+    let tonics = || extensions.get::<TcpConnectInfo>()?.remote_addr();
+    ours().or_else(axums).or_else(tonics).map(|address| address.ip())
+}
 
 /// The address that a request is counted at: the client's, as far as proxies that are trusted tell it, else the
 /// connection's. Of IPv6 the network counts that one customer gets: /64.

@@ -1,15 +1,19 @@
 //! Who gets in, and what they may ask.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_api::Protection;
+use axum::Router;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
+use netagg_api::{ApiLimits, Protection, health_router, router};
 use netagg_core::access::{ApiKey, ApiKeyToken, Principal, Scope};
-use netagg_core::memory::MemoryApiKeys;
+use netagg_core::memory::{MemoryAggregateStore, MemoryApiKeys, MemoryEventStore};
 use netagg_core::ports::{ApiKeys, Clock, SystemClock};
+use netagg_core::usage::{UsageConfig, UsageService};
 use netagg_core::{Timestamp, UserId};
+use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
@@ -296,4 +300,129 @@ async fn answers_are_contained_and_read_by_pages_only_where_that_is_allowed() {
     );
     let other = guarded.http(AGGREGATES, "origin: https://evil.example\r\n").await;
     assert_eq!((other.status, other.header("access-control-allow-origin")), (401, None));
+}
+
+/// A router on `axum::serve`, as an application of its own serves it.
+async fn embedded(app: Router, tells_peers: bool) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        if tells_peers {
+            axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
+        } else {
+            axum::serve(listener, app).await
+        }
+    });
+    address
+}
+
+fn service() -> Arc<UsageService> {
+    let (events, totals) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
+    Arc::new(UsageService::new(events, totals, UsageConfig::default()))
+}
+
+#[tokio::test]
+async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
+    let limited = || Protection::default().with_rate_limit("5/h".parse().expect("valid"));
+    let app = |protection: &Protection| router(service(), protection, &ApiLimits::default());
+    let ask = async |server: SocketAddr, headers: &str| request_with(server, "GET", AGGREGATES, headers).await;
+
+    let server = embedded(app(&limited()), true).await;
+    for at in 0..12 {
+        let answer = ask(server, "").await;
+        assert_eq!(answer.status, if at < 5 { 200 } else { 429 }, "{at}");
+        assert_eq!(answer.header("ratelimit-limit"), Some("5"));
+    }
+    let trusting = limited().with_trusted_proxies(["127.0.0.0/8".parse().expect("a network")]);
+    let server = embedded(app(&trusting), true).await;
+    for at in 0..12 {
+        let status = ask(server, &format!("x-forwarded-for: 192.0.2.{}\r\n", at % 2)).await.status;
+        assert_eq!(status, if at < 10 { 200 } else { 429 }, "{at}");
+    }
+
+    // Guesses are limited as well, and a good key is not answered either: it would tell which guess was right.
+    let keys = Arc::new(MemoryApiKeys::new());
+    let protection = limited().with_keys(keys.clone());
+    let keeping = CancellationToken::new();
+    let _keeping = keeping.clone().drop_guard();
+    tokio::spawn({
+        let (protection, keeping) = (protection.clone(), keeping.clone());
+        async move { protection.keep_up(&keeping).await }
+    });
+    let known = async {
+        while protection.check().is_err() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(SOON, known).await.expect("the keys are read");
+    let server = embedded(app(&protection), true).await;
+    for at in 0..12 {
+        assert_eq!(ask(server, "x-api-key: guessed\r\n").await.status, if at < 5 { 401 } else { 429 }, "{at}");
+    }
+    for protection in [limited(), trusting, protection] {
+        let server = embedded(app(&protection), false).await;
+        for headers in ["", "x-api-key: guessed\r\n", "x-forwarded-for: 192.0.2.1\r\n"] {
+            let answer = ask(server, headers).await;
+            assert_eq!(answer.status, 500, "{headers}");
+            assert!(answer.problem()["detail"].as_str().expect("why").contains("limited by address"), "{answer:?}");
+        }
+    }
+    // Without a limit no address is needed.
+    let server = embedded(app(&Protection::default()), false).await;
+    for _ in 0..12 {
+        assert_eq!(ask(server, "").await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_rate_limit_holds_on_a_server_of_tonic() {
+    let protection = Protection::default().with_rate_limit("5/h".parse().expect("valid"));
+    let routes = tonic::service::Routes::from(router(service(), &protection, &ApiLimits::default()));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    tokio::spawn(
+        tonic::transport::Server::builder().accept_http1(true).add_routes(routes).serve_with_incoming(incoming),
+    );
+    for at in 0..12 {
+        let status = request_with(address, "GET", AGGREGATES, "").await.status;
+        assert_eq!(status, if at < 5 { 200 } else { 429 }, "{at}");
+    }
+}
+
+#[tokio::test]
+async fn health_is_open_and_subject_to_no_limit() {
+    let guarded = Guarded::start_with(Protection::default().with_rate_limit("1/h".parse().expect("valid"))).await;
+    let server = guarded.servers.http;
+    for _ in 0..5 {
+        let alive = request_with(server, "GET", "/healthz", "").await;
+        assert_eq!((alive.status, alive.body.as_str(), alive.header("cache-control")), (200, "ok\n", Some("no-store")));
+    }
+    let ready = async {
+        while request_with(server, "GET", "/readyz", "").await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(SOON, ready).await.expect("ready");
+    let answer = request_with(server, "GET", "/readyz", "").await;
+    assert_eq!(answer.json(), serde_json::json!({"ready": true}));
+    assert_eq!(answer.header("ratelimit-limit"), None);
+    assert_eq!(request_with(server, "HEAD", "/readyz", "").await.body, "");
+    assert_eq!(request_with(server, "POST", "/readyz", "").await.status, 405);
+
+    // An application that mounts the API has its own.
+    let server = embedded(router(service(), &Protection::default(), &ApiLimits::default()), false).await;
+    assert_eq!(request_with(server, "GET", "/healthz", "").await.status, 404);
+    let both = health_router(service(), &Protection::default()).merge(router(
+        service(),
+        &Protection::default(),
+        &ApiLimits::default(),
+    ));
+    let server = embedded(both, false).await;
+    assert_eq!(request_with(server, "GET", "/readyz", "").await.status, 200);
+
+    let servers = Servers::start_failing_after(0, ApiLimits::default()).await;
+    let answer = request_with(servers.http, "GET", "/readyz", "").await;
+    assert_eq!((answer.status, answer.json()), (503, serde_json::json!({"ready": false})));
+    assert_eq!(request_with(servers.http, "GET", "/healthz", "").await.status, 200);
 }

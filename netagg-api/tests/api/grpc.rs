@@ -1,5 +1,6 @@
 //! The gRPC API.
 
+use std::io::Write;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -10,9 +11,11 @@ use netagg_api::proto::{
 };
 use netagg_core::EventType;
 use netagg_core::testkit::{EventTemplate, event};
+use prost::Message;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
@@ -22,6 +25,7 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use tonic_prost::ProstCodec;
 use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt;
+use tower::ServiceExt;
 
 use crate::http_client::get_ok;
 use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
@@ -389,4 +393,158 @@ async fn a_stop_does_not_wait_for_open_streams_for_ever() {
     let mut answers = client.server_reflection_info(questions).await.expect("reflection").into_inner();
     servers.stopped().await;
     answers.message().await.expect_err("cut");
+}
+
+/// A message as it is framed: with its flag and its length before it.
+fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(message.len()).expect("short");
+    [&[flag], &length.to_be_bytes()[..], message].concat()
+}
+
+/// The status of a call whose request is `body`, sent in one frame with `encoding`.
+async fn status_of(servers: &Servers, path: &str, encoding: &str, body: Vec<u8>) -> Status {
+    let request = axum::http::Request::post(format!("http://{}{path}", servers.grpc))
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("grpc-encoding", encoding)
+        .body(tonic::body::Body::new(axum::body::Body::from(body)))
+        .expect("a request");
+    let answer = channel(servers).await.oneshot(request).await.expect("an answer");
+    let (head, mut body) = answer.into_parts();
+    let mut trailers = head.headers;
+    while let Some(frame) =
+        std::future::poll_fn(|cx| axum::body::HttpBody::poll_frame(std::pin::Pin::new(&mut body), cx)).await
+    {
+        if let Ok(last) = frame.expect("no error").into_trailers() {
+            trailers = last;
+        }
+    }
+    Status::from_header_map(&trailers).expect("a status")
+}
+
+#[tokio::test]
+async fn requests_may_be_compressed_within_bounds() {
+    const DETAIL: &str = "/telecom.v1.UsageService/GetUserDetail";
+    const HEALTH: &str = "/grpc.health.v1.Health/Check";
+    let servers = Servers::start().await;
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(bytes).expect("written");
+        encoder.finish().expect("compressed")
+    };
+    let zstd = |bytes: &[u8]| zstd::encode_all(bytes, 3).expect("compressed");
+    let message = detail_of("u").encode_to_vec();
+    let bomb = detail_of(&"x".repeat(50 << 20)).encode_to_vec();
+    for (encoding, compress) in [("gzip", &gzip as &dyn Fn(&[u8]) -> Vec<u8>), ("zstd", &zstd)] {
+        for (path, message) in [(DETAIL, &message[..]), (HEALTH, &[])] {
+            let status = status_of(&servers, path, encoding, framed(1, &compress(message))).await;
+            assert_eq!(status.code(), Code::Ok, "{path} {encoding}: {status}");
+            let status = status_of(&servers, path, encoding, framed(0, message)).await;
+            assert_eq!(status.code(), Code::Ok, "a message of such a call may be uncompressed: {status}");
+        }
+        let status = status_of(&servers, DETAIL, encoding, framed(1, &compress(&bomb))).await;
+        assert_eq!(status.code(), Code::ResourceExhausted, "{encoding}: {status}");
+        let status = status_of(&servers, DETAIL, encoding, framed(1, b"nonsense")).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{encoding}: {status}");
+    }
+    let status = status_of(&servers, DETAIL, "snappy", framed(1, &message)).await;
+    assert_eq!(status.code(), Code::Unimplemented, "{status}");
+    for encoding in [CompressionEncoding::Gzip, CompressionEncoding::Zstd] {
+        let mut client = client(&servers).await.send_compressed(encoding);
+        client.get_user_detail(detail_of("u")).await.expect("a page");
+    }
+}
+
+#[tokio::test]
+async fn a_message_that_is_none_is_the_clients_mistake() {
+    let servers = Servers::start().await;
+    for path in [
+        "/telecom.v1.UsageService/GetUserDetail",
+        "/telecom.v1.UsageService/StreamUserDetail",
+        "/telecom.v1.UsageService/GetGlobalAgg",
+        "/telecom.v1.UsageService/GetUserAgg",
+        "/grpc.health.v1.Health/Check",
+    ] {
+        // A wire type that there is not, a length beyond the end, text that is not UTF-8.
+        for message in [&[0x0f][..], &[0x0a, 0x7f, 0x61], &[0x0a, 0x01, 0xff], &[0xff; 12]] {
+            let status = status_of(&servers, path, "identity", framed(0, message)).await;
+            assert_eq!(status.code(), Code::InvalidArgument, "{path} {message:x?}: {status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn messages_are_about_fields_not_urls() {
+    let servers = Servers::start().await;
+    let wrong = "wrong".to_owned();
+    let request = GetUserDetailRequest {
+        from: wrong.clone(),
+        to: wrong.clone(),
+        cursor: wrong.clone(),
+        limit: -1,
+        r#type: wrong.clone(),
+        user_id: "\0".to_owned(),
+    };
+    let detail = client(&servers).await.get_user_detail(request).await.expect_err("wrong");
+    let request = GetGlobalAggRequest {
+        from: wrong.clone(),
+        to: wrong.clone(),
+        r#type: wrong.clone(),
+        tz: wrong,
+        ..totals_by("")
+    };
+    let totals = client(&servers).await.get_global_agg(request).await.expect_err("wrong");
+    for status in [detail, totals] {
+        assert!(status.message().contains("from: found wrong"), "{status}");
+        for word in ["URL", "%2B", "query", "path", "percent"] {
+            assert!(!status.message().contains(word), "{status}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reflection_has_the_details_of_errors_too() {
+    let servers = Servers::start().await;
+    let channel = channel(&servers).await;
+    let by_symbol = |symbol: &str| v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::FileContainingSymbol(symbol.to_owned())),
+    };
+    let by_name = |name: &str| v1::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1::server_reflection_request::MessageRequest::FileByFilename(name.to_owned())),
+    };
+    let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
+    let mut file = async |request| {
+        let mut answers =
+            client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
+        let answer = answers.next().await.expect("an answer").expect("no error").message_response;
+        let Some(v1::server_reflection_response::MessageResponse::FileDescriptorResponse(files)) = answer else {
+            panic!("{answer:?}")
+        };
+        prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).expect("a file")
+    };
+    for symbol in ["google.rpc.BadRequest", "google.rpc.RetryInfo", "google.rpc.Status"] {
+        let found = file(by_symbol(symbol)).await;
+        assert_eq!(found.package(), "google.rpc");
+        // A client resolves them all before it shows anything.
+        for dependency in &found.dependency {
+            assert_eq!(file(by_name(dependency)).await.name(), dependency);
+        }
+    }
+
+    let request = v1alpha::ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(
+            "google.rpc.BadRequest".to_owned(),
+        )),
+    };
+    let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
+    let mut answers =
+        client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
+    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
+    assert!(
+        matches!(answer, Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_))),
+        "{answer:?}"
+    );
 }

@@ -636,3 +636,30 @@ async fn what_is_too_much_is_refused_soon() {
     assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
     assert!(answer.problem()["detail"].as_str().expect("a text").contains("too much"), "{answer:?}");
 }
+
+#[tokio::test]
+async fn an_answer_without_a_body_tells_no_length() {
+    let servers = Servers::start().await;
+    for target in
+        ["/api/v1/users/u/detail?to=2025-10-01T00:00:00Z", "/api/v1/aggregates?granularity=DAY", "/openapi.json"]
+    {
+        let whole = get(servers.http, target).await;
+        let tag = whole.header("etag").expect("a tag").to_owned();
+        let opaque = tag.trim_start_matches("W/").trim_matches('"');
+        for method in ["GET", "HEAD"] {
+            for known in
+                [tag.clone(), format!("W/\"{opaque}-gzip\""), format!("\"a\", \"{opaque}-br\""), "*".to_owned()]
+            {
+                let headers = format!("if-none-match: {known}\r\n");
+                let answer = request_with(servers.http, method, target, &headers).await;
+                assert_eq!((answer.status, answer.body.as_str()), (304, ""), "{method} {target} {known}");
+                for header in ["content-length", "transfer-encoding", "content-type"] {
+                    assert_eq!(answer.header(header), None, "{method} {target} {known}: {answer:?}");
+                }
+                assert_eq!(answer.header("etag"), Some(&*tag));
+            }
+            let answer = request_with(servers.http, method, target, "if-none-match: \"other\"\r\n").await;
+            assert_eq!((answer.status, answer.header("content-length")), (200, whole.header("content-length")));
+        }
+    }
+}

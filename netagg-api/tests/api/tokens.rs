@@ -44,6 +44,8 @@ struct Signer {
 
 impl Signer {
     fn new(algorithm: Algorithm, id: &str) -> Self {
+        // To sign with: in a build of the whole workspace there are two.
+        let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
         let base64 = |bytes: &[u8]| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes);
         match algorithm {
             Algorithm::ES256 => {
@@ -233,6 +235,60 @@ async fn a_token_covers_what_it_says_and_no_other_user() {
         let token = signer.sign(&claims(claim.clone()));
         assert_eq!(guarded.http(DETAIL, &token).await.status, detail, "{claim}");
         assert_eq!(guarded.http(AGGREGATES, &token).await.status, aggregates, "{claim}");
+    }
+    guarded.servers.stopped().await;
+}
+
+#[tokio::test]
+async fn a_claim_that_is_null_is_absent_and_one_of_another_type_is_named() {
+    let signer = Signer::new(Algorithm::ES256, "es");
+    let guarded = Guarded::start(&[&signer]).await;
+    let sign = |others: Value| {
+        let mut claims = claims(json!({}));
+        for (name, value) in others.as_object().expect("an object") {
+            claims[name] = value.clone();
+        }
+        signer.sign(&claims)
+    };
+    for (claims, detail) in [
+        (json!({"scope": null, "scp": ["detail:read"]}), 200),
+        (json!({"scp": null}), 200),
+        (json!({"scope": null, "scp": null}), 403),
+        (json!({"scope": null, "scp": "detail:read aggregates:read"}), 200),
+        (json!({"scope": "", "scp": []}), 403),
+        (json!({"user_id": null}), 200),
+        (json!({"nbf": null}), 200),
+        (json!({"nbf": in_seconds(-1) as f64 + 0.5, "exp": in_seconds(300) as f64 + 0.5}), 200),
+        (json!({"iat": null, "jti": null, "azp": 7}), 200),
+        // Those that a token must have.
+        (json!({"exp": null}), 401),
+        (json!({"aud": null}), 401),
+        (json!({"aud": [null]}), 401),
+        (json!({"iss": null}), 401),
+        (json!({"sub": null}), 401),
+    ] {
+        let answer = guarded.http(DETAIL, &sign(claims.clone())).await;
+        assert_eq!(answer.status, detail, "{claims}: {}", answer.body);
+    }
+    for claims in [
+        json!({"scope": 7}),
+        json!({"scope": {"detail:read": true}}),
+        json!({"scp": ["detail:read", null]}),
+        json!({"user_id": 7}),
+        json!({"nbf": "soon"}),
+        json!({"exp": "2100-01-01"}),
+        json!({"sub": 7}),
+        json!({"aud": {"a": "b"}}),
+        json!({"iss": [ISSUER]}),
+    ] {
+        let answer = guarded.http(DETAIL, &sign(claims.clone())).await;
+        assert_eq!(answer.status, 401, "{claims}");
+        let detail = answer.problem()["detail"].as_str().expect("why").to_owned();
+        let (name, _) = claims.as_object().and_then(|claims| claims.iter().next()).expect("one");
+        assert!(detail.contains("wrong type") && detail.contains(name), "{claims}: {detail}");
+        // Nobody else learns that: of what the issuer has not signed nothing is read.
+        let forged = Signer::new(Algorithm::ES256, "es").sign(&claims);
+        assert!(!guarded.http(DETAIL, &forged).await.body.contains("wrong type"), "{claims}");
     }
     guarded.servers.stopped().await;
 }

@@ -1,8 +1,15 @@
 //! Requests as only an attacker or a broken client spells them.
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use std::time::Duration;
 
+use axum::Router;
+use axum::routing::get;
+use netagg_api::{ApiLimits, Protection, serve_router};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::http_client::{read, send};
 use crate::servers::Servers;
 
 /// Everything that the server answers to `bytes` until it closes the connection, or the last of `bytes` asks it to.
@@ -76,4 +83,88 @@ async fn no_path_leads_elsewhere() {
         let request = format!("GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
         assert_eq!(answers(&servers, request.as_bytes()).await, [status], "{target}");
     }
+}
+
+#[tokio::test]
+async fn a_request_is_addressed_to_one_valid_host() {
+    let servers = Servers::start().await;
+    let line = "GET /api/v1/aggregates?granularity=DAY";
+    for (version, hosts, status) in [
+        ("HTTP/1.1", "", 400),
+        ("HTTP/1.1", "host:\r\n", 400),
+        ("HTTP/1.1", "host: a b\r\n", 400),
+        ("HTTP/1.1", "host: user@test\r\n", 400),
+        ("HTTP/1.1", "host: test/path\r\n", 400),
+        ("HTTP/1.1", "host: test:port\r\n", 400),
+        ("HTTP/1.1", "host: test\r\nhost: test\r\n", 400),
+        ("HTTP/1.1", "host: test:8000\r\n", 200),
+        ("HTTP/1.1", "host: [::1]:8000\r\n", 200),
+        ("HTTP/1.0", "", 200),
+        ("HTTP/1.0", "host: test\r\n", 200),
+        ("HTTP/1.0", "host: a b\r\n", 400),
+    ] {
+        let request = format!("{line} {version}\r\n{hosts}connection: close\r\n\r\n");
+        let answer = send(servers.http, &request).await;
+        assert_eq!(answer.status, status, "{request}");
+        if status == 400 {
+            answer.problem();
+        }
+    }
+    for path in ["/healthz", "/readyz", "/openapi.json", "/nothing"] {
+        let answer = send(servers.http, &format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
+        assert_eq!(answer.status, 400, "{path}");
+    }
+    let origins = ["https://app.example".parse().expect("a value")];
+    let open = Servers::start_protected(Protection::default().with_cors_origins(origins)).await;
+    let preflight = "OPTIONS / HTTP/1.1\r\norigin: https://app.example\r\naccess-control-request-method: GET\r\nconnection: close\r\n\r\n";
+    assert_eq!(send(open.http, preflight).await.status, 400);
+
+    // As an application's own port is answered.
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let (address, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
+    let app = Router::new().route("/", get(async || "ok"));
+    let serving = tokio::spawn(serve_router(listener, app, ApiLimits::default(), stop.clone()));
+    for (hosts, status) in [("", 400), ("host: a b\r\n", 400), ("host: test\r\n", 200)] {
+        for (path, status) in [("/", status), ("/else", if status == 200 { 404 } else { 400 })] {
+            let answer = send(address, &format!("GET {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
+            assert_eq!(answer.status, status, "{path} {hosts}");
+        }
+    }
+    stop.cancel();
+    serving.await.expect("it stops");
+}
+
+#[tokio::test]
+async fn a_body_is_bounded_however_it_is_sent() {
+    let servers = Servers::start().await;
+    let get = "GET /api/v1/aggregates?granularity=DAY HTTP/1.1\r\nhost: test\r\nconnection: close\r\n";
+    let chunked = |bytes: usize| {
+        let chunk = "x".repeat(1_024);
+        let mut text = format!("{get}transfer-encoding: chunked\r\n\r\n");
+        for _ in 0..bytes / 1_024 {
+            text.push_str(&format!("400\r\n{chunk}\r\n"));
+        }
+        text + "0\r\n\r\n"
+    };
+    let of_length = |bytes: usize| format!("{get}content-length: {bytes}\r\n\r\n{}", "x".repeat(bytes));
+    const LIMIT: usize = 64 * 1_024;
+    for (request, status) in [
+        (chunked(0), 200),
+        (chunked(LIMIT), 200),
+        (chunked(LIMIT + 1_024), 413),
+        (chunked(512 * 1_024), 413),
+        (of_length(LIMIT), 200),
+        (of_length(LIMIT + 1), 413),
+        (format!("{get}transfer-encoding: chunked\r\n\r\nno length\r\n"), 400),
+    ] {
+        assert_eq!(send(servers.http, &request).await.status, status, "{} bytes", request.len());
+    }
+    let expecting = format!("{get}content-length: 1000000\r\nexpect: 100-continue\r\n\r\n");
+    assert_eq!(send(servers.http, &expecting).await.status, 413, "without asking for it first");
+
+    let limits = ApiLimits { request_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let servers = Servers::start_with(limits).await;
+    let mut slow = TcpStream::connect(servers.http).await.expect("connected");
+    slow.write_all(format!("{get}content-length: 10\r\n\r\n").as_bytes()).await.expect("sent");
+    assert_eq!(read(slow).await.status, 408, "a body that never comes is not waited for");
 }

@@ -43,7 +43,12 @@ impl KafkaReplay {
     pub fn new(config: &KafkaConfig, topic: &str, dlq_topic: &str) -> Result<Self, ConfigError> {
         let id = format!("netagg-replay-{dlq_topic}");
         let producer = config.transactional_producer(&id, BATCH_BYTES).create_with_context(Context::default())?;
-        let session = Session { producer, topic: topic.to_owned(), markers: replayed::topic(dlq_topic) };
+        let session = Session {
+            producer,
+            brokers: config.brokers().to_owned(),
+            topic: topic.to_owned(),
+            markers: replayed::topic(dlq_topic),
+        };
         Ok(Self {
             session: Arc::new(session),
             topics: KafkaTopics::new(config)?,
@@ -91,6 +96,7 @@ impl fmt::Debug for KafkaReplay {
 /// The producer, whose calls block.
 struct Session {
     producer: ThreadedProducer<Context>,
+    brokers: String,
     topic: String,
     markers: String,
 }
@@ -155,8 +161,8 @@ impl Session {
             return Error::internal(KAFKA, reason);
         }
         match self.producer.context().take_failure() {
-            None => error::of(error, &self.topic),
-            Some((place, error)) => match error::of(error, &self.topic) {
+            None => error::of(error, &self.brokers, &self.topic),
+            Some((place, error)) => match error::of(error, &self.brokers, &self.topic) {
                 Error::Refused { dependency, source } => {
                     let source = format!("the letter {}:{}: {source}", place.partition.number, place.offset).into();
                     Error::Refused { dependency, source }

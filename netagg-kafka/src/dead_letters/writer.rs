@@ -8,7 +8,7 @@ use rdkafka::error::RDKafkaErrorCode;
 
 use super::letter::TRUNCATED;
 use crate::producer::{Failure, Producer};
-use crate::{ConfigError, KafkaConfig, error};
+use crate::{ConfigError, KafkaConfig};
 
 /// The limit of a topic holds for a whole batch: larger letters go alone, so that each is judged by itself.
 const BATCH_BYTES: usize = 65_536;
@@ -37,7 +37,7 @@ impl KafkaDeadLetters {
         let whole = letter.value.as_ref().map_or(0, Bytes::len);
         while let Some(failure) = self.producer.send(std::slice::from_ref(&letter)).await.pop() {
             if !is_too_large(&failure) || !shrink(&mut letter, whole) {
-                return Err(error::of(failure.error, self.producer.topic()));
+                return Err(self.producer.explain(failure.error));
             }
         }
         Ok(())
@@ -50,7 +50,7 @@ impl DeadLetters for KafkaDeadLetters {
         let mut records: Vec<_> = letters.iter().map(record).collect();
         let failures = self.producer.send(&records).await;
         if let Some(at) = failures.iter().position(|failure| !is_too_large(failure)) {
-            return Err(error::of(failures[at].error.clone(), self.producer.topic()));
+            return Err(self.producer.explain(failures[at].error.clone()));
         }
         for failure in failures {
             self.send_what_fits(std::mem::take(&mut records[failure.index])).await?;

@@ -46,7 +46,7 @@ pub type OnProgress<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 
 /// A connection of its own, without limits of time: it reads whole tables.
 pub(crate) async fn connect(postgres: &Postgres) -> Result<PgConnection, PgError> {
-    let mut connection = postgres.unlimited_connection().acquire().await?.detach();
+    let mut connection = postgres.unlimited_connection().await?;
     sqlx::raw_sql(SESSION).execute(&mut connection).await?;
     Ok(connection)
 }

@@ -1,5 +1,7 @@
 //! The audit and the rebuild, as an operator runs them.
 
+use std::time::{Duration, Instant};
+
 use netagg_tests::{eventually, unique};
 use serde_json::Value;
 
@@ -179,6 +181,21 @@ async fn what_cannot_be_told_or_done_says_why() {
         "{}",
         rebuilt.stdout
     );
+
+    // The time to wait is the command's, not that of each month and step.
+    execute(
+        &installation,
+        "INSERT INTO agg_identity SELECT gen_random_uuid(), 1, day::date
+         FROM generate_series(date '2025-01-20', date '2025-09-20', interval '1 month') day",
+    )
+    .await;
+    let begun = Instant::now();
+    let months = ["rebuild", "--from", "2025-01-01", "--to", "2025-10-31", "--wait", "4s"];
+    let rebuilt = installation.run("netagg", &months).await;
+    assert_eq!(rebuilt.code, 1, "{}", rebuilt.stdout);
+    assert!(rebuilt.stdout.contains("2025-01-20: left as it is") && rebuilt.stdout.contains("2025-10-20: left"));
+    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}, of ten months", begun.elapsed());
+    execute(&installation, "DELETE FROM agg_identity WHERE day < '2025-10-01'").await;
 
     execute(&installation, "INSERT INTO settings (name, value) VALUES ('dropped_through', '2025-10')").await;
     let refused = installation.run("netagg", &["rebuild", "--from", "2025-10-20", "--to", "2025-11-20"]).await;

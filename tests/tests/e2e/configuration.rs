@@ -104,7 +104,7 @@ async fn wrong_usage_is_exit_code_2() {
 #[tokio::test(flavor = "multi_thread")]
 async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
     let mut installation = Installation::new().await;
-    let first = installation.start("ingestor");
+    let mut first = installation.start("ingestor");
     installation.readiness("ingestor", 200).await;
     installation.set("EVENT_MAX_AGE", "10d");
     let ended = installation.run("aggregator", &[]).await;
@@ -112,7 +112,16 @@ async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
     for shown in ["1825d", "10d", "netagg limits set"] {
         assert!(ended.stderr.contains(shown), "{}", ended.stderr);
     }
-    drop(first);
+    let topic = installation.variable("KAFKA_TOPIC").to_owned();
+    // While a member judges by the old ones, whether or not there is anything to judge.
+    eventually(PATIENCE, "a member", async || {
+        let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
+        let refused = ended.code == 1 && ended.stderr.contains(&format!("{topic}-ingestor has 1 members"));
+        if refused && ended.stderr.contains("--force") { Ok(()) } else { Err(ended.stderr) }
+    })
+    .await;
+    first.terminate();
+    assert_eq!(first.code(PATIENCE).await, 0);
 
     assert_eq!(
         installation.run("netagg", &["limits", "show"]).await.stdout,
@@ -130,7 +139,7 @@ async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
 async fn limits_are_not_changed_while_messages_wait_to_be_judged() {
     let installation = Installation::new().await;
     let generator = installation.generator(&[("GENERATOR_DURATION", "1s")]);
-    let ingestor = installation.start("ingestor");
+    let mut ingestor = installation.start("ingestor");
     // Stored by the one, not yet counted by the other.
     eventually(PATIENCE, "events are stored", async || {
         let pool = installation.pool().await;
@@ -139,14 +148,17 @@ async fn limits_are_not_changed_while_messages_wait_to_be_judged() {
         if count > 0 { Ok(()) } else { Err("none".to_owned()) }
     })
     .await;
+    ingestor.terminate();
+    assert_eq!(ingestor.code(PATIENCE).await, 0);
     let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
     assert_eq!(ended.code, 1, "{}", ended.stdout);
-    assert!(ended.stderr.contains("aggregator") && ended.stderr.contains("--force"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("aggregator has ") && ended.stderr.contains("--force"), "{}", ended.stderr);
     let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d", "--force"]).await;
     assert_eq!((ended.code, ended.stdout.lines().next()), (0, Some("EVENT_MAX_AGE=10d")));
+    assert!(ended.stdout.contains("netagg audit"), "{}", ended.stdout);
     let shown = installation.run("netagg", &["topic", "describe"]).await.stdout;
     assert!(shown.contains("ingestor lag") && shown.contains("aggregator lag"), "{shown}");
-    drop((generator, ingestor));
+    drop(generator);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Services that go away and come back: waited for, told, and nothing lost.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netagg_core::EventLimits;
 use netagg_tests::programs::Process;
@@ -97,9 +97,23 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
     for name in ["ingestor", "aggregator", "api"] {
         installation.readiness(name, 503).await;
     }
-    let (status, problem) =
-        installation.api("/api/v1/aggregates?granularity=DAY&from=2024-01-01&to=2024-01-02").await.expect("an answer");
-    assert_eq!(status, 503, "{problem}");
+    // A server that refuses connections is told at once, and by name.
+    let quickly = async || {
+        let begun = Instant::now();
+        let path = "/api/v1/aggregates?granularity=DAY&from=2024-01-01&to=2024-01-02";
+        let (status, problem) = installation.api(path).await.expect("an answer");
+        assert_eq!(status, 503, "{problem}");
+        if begun.elapsed() < Duration::from_secs(1) { Ok(()) } else { Err(format!("{:?}", begun.elapsed())) }
+    };
+    eventually(PATIENCE, "an answer within a second", quickly).await;
+    for name in ["ingestor", "aggregator", "api"] {
+        eventually(PATIENCE, "the reason", async || {
+            let report = installation.readiness(name, 503).await;
+            let reason = report["dependencies"]["postgres"].as_str().unwrap_or_default();
+            if reason.contains("Connection refused") { Ok(()) } else { Err(report.to_string()) }
+        })
+        .await;
+    }
     server.start_again().await;
     let between = more_than(&installation, before + 1_000).await;
     server.crash().await;

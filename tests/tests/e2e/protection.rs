@@ -110,6 +110,8 @@ impl IssuerKey {
             "iss": "https://issuer.example", "aud": "netagg", "sub": "billing", "scope": "aggregates:read",
             "exp": chrono::Utc::now().timestamp() + 600,
         });
+        // For what follows, of this process alone.
+        let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
         encode(&header, &claims, &EncodingKey::from_ec_der(self.pair.serialized_der())).expect("signed")
     }
 }
@@ -264,6 +266,8 @@ async fn wrong_keys_are_exit_code_2_and_name_the_argument() {
         ("--scope", "detail:write", "detail:read and aggregates:read"),
         ("--rate-limit", "100", "such as 100/s"),
         ("--expires-in", "90", "an integer and a unit"),
+        ("--expires-in", "0s", "a longer time"),
+        ("--expires-in", "0d", "a longer time"),
         ("--user-id", "", "1 to 64 characters"),
         ("--name", "", "1 to 100 characters"),
     ] {
@@ -278,6 +282,11 @@ async fn wrong_keys_are_exit_code_2_and_name_the_argument() {
         assert_eq!(ended.code, 2, "{argument}: {}", ended.stderr);
         assert!(ended.stderr.contains(argument) && ended.stderr.contains(accepted), "{}", ended.stderr);
     }
+    let own =
+        ["keys", "create", "--name", "n", "--scope", "detail:read", "--user-id", "7", "--scope", "aggregates:read"];
+    let ended = installation.run("netagg", &own).await;
+    assert_eq!(ended.code, 2, "{}", ended.stderr);
+    assert!(ended.stderr.contains("--user-id") && ended.stderr.contains("aggregates:read"), "{}", ended.stderr);
     let ended = installation.run("netagg", &["keys", "revoke", "netagg_0123456789abcdef_s3cret"]).await;
     assert_eq!(ended.code, 2, "{}", ended.stderr);
     assert!(ended.stderr.contains("ID") && !ended.stderr.contains("s3cret"), "{}", ended.stderr);

@@ -1,5 +1,6 @@
 //! Topic administration.
 
+use netagg_core::causes;
 use netagg_core::ports::EventPublisher;
 use netagg_kafka::{Creation, KafkaConfig, KafkaPublisher, KafkaTopics, TopicListing, TopicSpec};
 use netagg_tests::{eventually, kafka, unique};
@@ -43,7 +44,11 @@ async fn a_broker_that_is_away_is_an_error_that_may_pass() {
     let topics = KafkaTopics::new(&KafkaConfig::new(broker.brokers())).unwrap();
     broker.crash().await;
     let spec = TopicSpec::events("events");
-    let (listed, created) = tokio::join!(topics.list(), topics.create(&spec));
-    assert!(listed.unwrap_err().is_retryable());
-    assert!(created.unwrap_err().is_retryable());
+    let (listed, created, members) = tokio::join!(topics.list(), topics.create(&spec), topics.members("group"));
+    for error in [listed.map(drop).unwrap_err(), created.map(drop).unwrap_err(), members.map(drop).unwrap_err()] {
+        assert!(error.is_retryable(), "{error:?}");
+        let told = causes(&error);
+        assert_eq!(told.len(), 1, "nothing is told twice: {told:?}");
+        assert_eq!(told[0].matches(&broker.brokers()).count(), 1, "{told:?}");
+    }
 }

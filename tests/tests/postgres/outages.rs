@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
-use netagg_core::Error;
-use netagg_core::ports::{AggregateStore, EventStore};
-use netagg_pg::{PgAddress, PgAggregateStore, PgConfig, PgEventStore, Postgres, SslMode};
+use netagg_core::ports::{AggregateStore, ApiKeys, EventStore};
+use netagg_core::{Error, EventLimits, Timestamp, causes};
+use netagg_pg::{AuditOptions, PgAddress, PgAggregateStore, PgApiKeys, PgConfig, PgEventStore, Postgres, SslMode};
 use netagg_tests::{eventually, postgres};
 use sqlx::{Connection, PgConnection};
+use tokio::net::TcpListener;
 
 use super::{Fresh, at, connect, contributions, events};
 
@@ -185,4 +186,87 @@ async fn more_calls_than_connections_take_turns() {
         })
     });
     assert_eq!(join_all(calls).await.into_iter().map(Result::unwrap).sum::<u64>(), 64);
+}
+
+/// What nobody listens at.
+async fn refusing(acquire_timeout: Duration) -> Postgres {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    drop(listener);
+    let address = PgAddress::new("127.0.0.1", port, "me", "s3cret", "events", SslMode::Disable);
+    Postgres::new(PgConfig { acquire_timeout, max_connections: 2, ..PgConfig::new(address) })
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_told_as_refused_and_at_once() {
+    let postgres = refusing(Duration::from_secs(60)).await;
+    let begun = Instant::now();
+    // More calls than connections: those that wait for one are told as well.
+    let errors = join_all((0..8).map(|_| postgres.ping())).await;
+    let by_commands = [
+        postgres.migrations().up().await.unwrap_err(),
+        postgres.migrations().status().await.unwrap_err(),
+        postgres.audit().run(&AuditOptions::default(), &|_| {}).await.unwrap_err(),
+    ];
+    for error in errors.into_iter().map(Result::unwrap_err).chain(by_commands) {
+        assert!(is_unavailable(&error), "{error:?}");
+        let told = causes(&error);
+        assert_eq!(told.len(), 1, "{told:?}");
+        let text = &told[0];
+        assert!(text.contains("Connection refused") && text.contains("/events"), "{text}");
+        assert_eq!(text.matches("refused").count(), 1, "{text}");
+    }
+    // A tenth of the time that the pool alone would have taken once.
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_the_server_says_is_told_without_its_source() {
+    let fresh = Fresh::empty().await;
+    let url = fresh.database.url().to_owned();
+    let wrong_password = url.replace("app_password", "wrong");
+    let error = connect(&format!("{url}-not")).ping().await.unwrap_err();
+    let missing = causes(&error).join("\n");
+    assert!(missing.contains("does not exist") && missing.contains("3D000"), "{missing}");
+    let mut told = vec![missing];
+    if wrong_password != url
+        && let Err(error) = connect(&wrong_password).ping().await
+    {
+        told.push(causes(&error).join("\n"));
+    }
+    for text in told {
+        for noise in [" at line ", "error returned from database", "s3cret"] {
+            assert!(!text.contains(noise), "{text}");
+        }
+        assert_eq!(text.lines().count(), 1, "nothing is told twice: {text}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_schema_every_call_says_that_it_is_missing() {
+    let fresh = Fresh::empty().await;
+    let postgres = connect(fresh.database.url());
+    let limits = EventLimits::default();
+    let now: Timestamp = "2025-10-31T12:00:00Z".parse().unwrap();
+    let store = PgEventStore::new(postgres.clone());
+    let errors = [
+        postgres.check_schema().await.unwrap_err(),
+        postgres.settings().recorded_event_limits().await.unwrap_err(),
+        postgres.settings().set_event_limits(limits).await.unwrap_err(),
+        postgres.settings().cursor_secret().await.map(drop).unwrap_err(),
+        postgres.partitions().list().await.unwrap_err(),
+        postgres.partitions().ensure_ahead(now, 1).await.unwrap_err(),
+        postgres.retention().dropped_through().await.unwrap_err(),
+        postgres.audit().run(&AuditOptions::default(), &|_| {}).await.unwrap_err(),
+        PgApiKeys::new(postgres.clone()).list().await.unwrap_err(),
+        store.store(&events([at(1, "2025-10-20T12:00:00Z")])).await.unwrap_err(),
+        EventStore::complete_through(&store).await.unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(error, Error::NotSetUp { .. }), "{error:?}");
+        let told = causes(&error);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].contains("the schema is missing") && told[0].contains("netagg migrate up"), "{told:?}");
+        assert!(!told[0].contains("relation"), "{told:?}");
+    }
 }

@@ -179,3 +179,46 @@ async fn who_takes_over_is_told_what_the_server_before_was_told() {
     })
     .await;
 }
+
+/// Waits until a call fails with a reason that has `text` in it.
+async fn tells(cache: &RedisCache, text: &str) {
+    eventually(DEADLINE, text, async || match cache.ping().await {
+        Err(error) if error.to_string().contains(text) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_servers_own_reason_is_told() {
+    let server = redis::Server::start().await;
+    let port = server.port();
+    let to = |login: &str, database: &str| {
+        let url = format!("redis://{login}127.0.0.1:{port}/{database}");
+        RedisCache::new(RedisConfig { timeout: Duration::from_secs(5), ..at(&url) }).unwrap()
+    };
+    tells(&to("", "99"), "ERR DB index is out of range").await;
+    tells(&to("somebody:wrong@", "0"), "WRONGPASS").await;
+    command(&server, "ACL SETUSER limited on >secret ~* +@connection +info +client").await;
+    let limited = to("limited:secret@", "0");
+    until_it_answers(&limited).await;
+    let error = limited.lookup(&key("totals", &["2025-10"])).await.map(drop).unwrap_err().to_string();
+    assert!(error.contains("NOPERM"), "{error}");
+    command(&server, "CONFIG SET requirepass s3cret").await;
+    let unknown = to("", "0");
+    tells(&unknown, "NOAUTH").await;
+    let text = unknown.ping().await.unwrap_err().to_string();
+    assert!(!text.contains("Error {") && !text.contains("kind:"), "{text}");
+
+    let gone = redis::Server::start().await;
+    gone.stop().await;
+    tells(&RedisCache::new(at(&gone.url())).unwrap(), "Connection refused").await;
+}
+
+#[tokio::test]
+async fn tls_takes_a_provider_of_its_own_where_there_are_several() {
+    for scheme in ["rediss", "rediss-cluster", "rediss-sentinel"] {
+        let url = format!("{scheme}://127.0.0.1:1?sentinelServiceName=main");
+        drop(RedisCache::new(RedisConfig::from_url(&url).unwrap()).unwrap());
+    }
+}

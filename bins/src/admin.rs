@@ -9,7 +9,7 @@ use comfy_table::{CellAlignment, Table};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{EventLimits, Month};
 use netagg_kafka::{Creation, KafkaTopics, PartitionLag, TopicSpec};
-use netagg_pg::{DropError, PgConfig, Postgres};
+use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
 use crate::Failure;
 use crate::config::{self, Groups, Kafka};
@@ -190,10 +190,14 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
     let partitions = postgres.partitions();
     match command {
         PartitionsCommand::Ensure => {
-            let made = partitions.ensure_ahead(SystemClock.now(), ahead).await?;
-            outln!("{} partitions made", made.len());
-            for month in made {
+            let ahead = partitions.ensure_ahead(SystemClock.now(), ahead).await?;
+            outln!("{} partitions made", ahead.made.len());
+            for month in ahead.made {
                 outln!("{month}");
+            }
+            if !ahead.not_made.is_empty() {
+                let reasons: Vec<_> = ahead.not_made.into_iter().map(|(_, reason)| reason).collect();
+                return Err(Failure::Failed(reasons.join("; ").into()));
             }
         }
         PartitionsCommand::List => {
@@ -206,6 +210,9 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
                 table.add_row([partition.name, partition.month.to_string(), rows, partition.bytes.to_string()]);
             }
             outln!("{table}");
+            for WaitingMonth { month, events, .. } in partitions.set_aside().await? {
+                outln!("set aside: {events} events of {month}, which has no partition");
+            }
             if let Some(month) = postgres.retention().dropped_through().await? {
                 outln!("dropped: the months up to {month}");
             }

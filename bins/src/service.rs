@@ -2,15 +2,17 @@
 
 mod completeness;
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use netagg_api::Protection;
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{ConsumerStats, Error, EventLimits, StatsSnapshot};
+use netagg_core::{ConsumerStats, Error, EventLimits, Month, StatsSnapshot};
 use netagg_kafka::{KafkaHealth, KafkaTopics};
-use netagg_pg::{DropError, EventLimitsError, Postgres};
+use netagg_pg::{DropError, EventLimitsError, Partitions, Postgres, Retention, SetAside, WaitingMonth};
 use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
@@ -160,30 +162,53 @@ impl Service {
         }
     }
 
-    /// Makes partitions ahead and drops those that are too old, now and then, in the background. Months that come sooner
-    /// are made when their first event does.
+    /// Makes partitions ahead and drops those that are too old from time to time, in the background, and stores the events
+    /// that were set aside once their month has a partition. Months that come sooner are made when their first event
+    /// does. Readiness names the months whose partition cannot be made; the others are not affected.
     pub fn keep_partitions(&self, postgres: &Postgres, plan: PartitionPlan, limits: EventLimits) {
-        let (postgres, stop) = (postgres.clone(), self.shutdown.token());
+        self.readiness.expect("partitions", Need::Optional);
+        self.readiness.set("partitions", None);
+        let (postgres, stop, readiness) = (postgres.clone(), self.shutdown.token(), self.readiness.clone());
+        let waiting = Arc::new(AtomicU64::new(0));
+        self.metrics.sample_set_aside(waiting.clone());
         self.shutdown.spawn("partitions", async move {
+            let partitions = postgres.partitions();
+            let (mut not_made, mut due) = (Vec::new(), tokio::time::Instant::now());
             while !stop.is_cancelled() {
                 netagg_core::crash::in_task("partitions");
-                let pause = match plan.carry_out(&postgres, limits).await {
-                    Ok(()) => PARTITION_INTERVAL,
-                    // Another replica is at it.
-                    Err(DropError::Busy) => PARTITION_RETRY,
-                    Err(DropError::Store(error)) if error.is_retryable() => {
-                        // Readiness tells why.
-                        tracing::debug!(%error, "partitions are made and dropped later");
-                        PARTITION_RETRY
+                if due <= tokio::time::Instant::now() {
+                    let pause = match plan.carry_out(&partitions, &postgres.retention(), limits).await {
+                        Ok(months) => {
+                            not_made = months;
+                            if not_made.is_empty() { PARTITION_INTERVAL } else { PARTITION_RETRY }
+                        }
+                        // Another replica does it.
+                        Err(DropError::Busy) => PARTITION_RETRY,
+                        Err(DropError::Store(error)) if error.is_retryable() => {
+                            // Readiness tells why.
+                            tracing::debug!(%error, "partitions are made and dropped later");
+                            PARTITION_RETRY
+                        }
+                        Err(error) => {
+                            tracing::error!(%error, "partitions cannot be made or dropped");
+                            PARTITION_INTERVAL
+                        }
+                    };
+                    due = tokio::time::Instant::now() + pause;
+                }
+                match partitions.store_set_aside().await {
+                    Ok(SetAside { stored, waiting: months, .. }) => {
+                        if stored > 0 {
+                            tracing::info!(events = stored, "events that were set aside are stored");
+                        }
+                        waiting.store(months.iter().map(|month| month.events).sum(), Relaxed);
+                        readiness.set("partitions", partition_problem(&not_made, &months));
                     }
-                    Err(error) => {
-                        tracing::error!(%error, "partitions cannot be made or dropped");
-                        PARTITION_INTERVAL
-                    }
-                };
+                    Err(error) => tracing::debug!(%error, "events that are set aside are stored later"),
+                }
                 tokio::select! {
                     () = stop.cancelled() => {}
-                    () = tokio::time::sleep(pause) => {}
+                    () = tokio::time::sleep(PARTITION_RETRY) => {}
                 }
             }
         });
@@ -226,14 +251,33 @@ pub struct PartitionPlan {
 }
 
 impl PartitionPlan {
-    async fn carry_out(self, postgres: &Postgres, limits: EventLimits) -> Result<(), DropError> {
+    /// Returns the months whose partition cannot be made, and why.
+    async fn carry_out(
+        self,
+        partitions: &Partitions,
+        retention: &Retention,
+        limits: EventLimits,
+    ) -> Result<Vec<(Month, String)>, DropError> {
         let now = SystemClock.now();
-        postgres.partitions().ensure_ahead(now, self.ahead).await?;
-        if let Some(retention) = self.retention {
-            postgres.retention().drop_before(now.saturating_sub(retention).day().month(), limits, now).await?;
+        let ahead = partitions.ensure_ahead(now, self.ahead).await?;
+        if let Some(oldest) = self.retention {
+            retention.drop_before(now.saturating_sub(oldest).day().month(), limits, now).await?;
         }
-        Ok(())
+        Ok(ahead.not_made)
     }
+}
+
+/// Which months have no partition, and how many events wait for that.
+fn partition_problem(not_made: &[(Month, String)], waiting: &[WaitingMonth]) -> Option<String> {
+    let mut problems: BTreeMap<Month, String> =
+        not_made.iter().map(|(month, reason)| (*month, reason.clone())).collect();
+    for WaitingMonth { month, events, reason, .. } in waiting {
+        let reason =
+            reason.clone().or_else(|| problems.remove(month)).unwrap_or_else(|| "they are being stored".to_owned());
+        problems.insert(*month, format!("{events} events of {month} are set aside: {reason}"));
+    }
+    let problems: Vec<_> = problems.into_values().collect();
+    (!problems.is_empty()).then(|| problems.join("; "))
 }
 
 /// Tells what a consumer has done.

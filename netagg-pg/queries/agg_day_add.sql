@@ -6,4 +6,4 @@ ON CONFLICT (day, type) DO UPDATE SET
     sum_duration   = agg_day.sum_duration + EXCLUDED.sum_duration,
     sum_bytes_up   = agg_day.sum_bytes_up + EXCLUDED.sum_bytes_up,
     sum_bytes_down = agg_day.sum_bytes_down + EXCLUDED.sum_bytes_down,
-    updated_at     = now()
+    updated_at     = EXCLUDED.updated_at

@@ -20,4 +20,4 @@ ON CONFLICT (service, topic, partition) DO UPDATE SET
     redelivered    = consumer_progress.redelivered
                      + (SELECT coalesce(sum(upper(again) - lower(again)), 0)
                         FROM unnest(consumer_progress.done * EXCLUDED.done) AS again),
-    updated_at     = now()
+    updated_at     = EXCLUDED.updated_at

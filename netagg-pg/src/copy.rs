@@ -20,7 +20,7 @@ pub(crate) async fn copy_in<'a, T: Sync + 'a>(
     columns: i16,
     items: impl Iterator<Item = &'a T> + Send,
     encode: impl Fn(&mut Row<'_>, &T) + Send,
-) -> Result<(), sqlx::Error> {
+) -> Result<u64, sqlx::Error> {
     let mut copy = connection.copy_in_raw(statement).await?;
     let mut buffer = Vec::with_capacity(PIECE + PIECE / 4);
     // signature, flags, length of the header's extension
@@ -35,8 +35,7 @@ pub(crate) async fn copy_in<'a, T: Sync + 'a>(
     }
     buffer.extend_from_slice(&(-1_i16).to_be_bytes());
     copy.send(buffer.as_slice()).await?;
-    copy.finish().await?;
-    Ok(())
+    copy.finish().await
 }
 
 /// The columns of a row, each prefixed by its length.

@@ -17,6 +17,7 @@ const NO_SCHEMA: &str = "the schema is missing, or it is not the one of this pro
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 /// Also "no partition of relation found for row".
 pub(crate) const CHECK_VIOLATION: &str = "23514";
+const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
 pub(crate) const DUPLICATE_TABLE: &str = "42P07";
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 
@@ -61,6 +62,19 @@ impl PgError {
     /// As the driver says it of an attempt to connect to `address`.
     pub(crate) fn not_connected(address: &PgAddress, source: Arc<sqlx::Error>) -> Self {
         Self::NotConnected { address: address.to_string(), source }
+    }
+
+    /// Whether a table could not be made or attached for a reason of this table: something is in its place, or the role
+    /// may not. Other tables may do all the same, and waiting does not help.
+    pub(crate) fn is_of_one_table(&self) -> bool {
+        match self {
+            Self::NotSetUp(_) => true,
+            Self::Sqlx(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default();
+                code.starts_with("42") || code == CHECK_VIOLATION || code == OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            _ => false,
+        }
     }
 
     /// Whether the server gave this SQLSTATE.

@@ -1,13 +1,16 @@
 //! `events_raw`.
 
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
-    Batch, BatchOutcome, Conflict, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, SourceId, Timestamp,
-    UserId,
+    Batch, BatchOutcome, Conflict, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, Month, SourceId,
+    Timestamp, UserId,
 };
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -16,12 +19,15 @@ use uuid::Uuid;
 use crate::copy::{Row, copy_in};
 use crate::error::{CHECK_VIOLATION, PgError};
 use crate::ledger::Ledger;
-use crate::partitions::Partitions;
+use crate::partitions::{Partitions, WithoutPartition};
 use crate::postgres::Postgres;
 use crate::{progress, totals};
 
 const COPY_EVENTS: &str = "COPY events_raw (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
                            bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
+
+const COPY_ASIDE: &str = "COPY events_set_aside (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
+                          bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
 
 /// Keeps events in `events_raw`, which it partitions by month as they come.
 #[derive(Debug)]
@@ -50,7 +56,7 @@ impl PgEventStore {
         self.postgres
             .call(async {
                 let mut session = self.postgres.session().await?;
-                let counts: Vec<i64> = sqlx::query_scalar(include_str!("../queries/copies.sql"))
+                let found: Vec<(i64, i64)> = sqlx::query_as(include_str!("../queries/copies.sql"))
                     .bind(fields().map(|fields| fields.user_id.as_str()).collect::<Vec<_>>())
                     .bind(fields().map(|fields| fields.started_at.to_datetime()).collect::<Vec<_>>())
                     .bind(fields().map(|fields| fields.source_id.as_str()).collect::<Vec<_>>())
@@ -58,17 +64,31 @@ impl PgEventStore {
                     .fetch_all(&mut *session)
                     .await?;
                 session.release();
-                Ok(counts.into_iter().map(i64::unsigned_abs).collect())
+                let found: HashMap<_, _> = found.into_iter().collect();
+                Ok((0..events.len() as i64).map(|at| found.get(&at).map_or(0, |count| count.unsigned_abs())).collect())
             })
             .await
     }
 
-    async fn try_store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, PgError> {
+    /// Stores the events that are new. An event that has no place in `events_raw` is set aside.
+    async fn try_store(
+        &self,
+        batch: &Batch<IdentifiedEvent>,
+        without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
+    ) -> Result<BatchOutcome, PgError> {
         let mut session = self.postgres.session().await?;
         let admission = self.ledger.admit(&mut session, batch).await?;
         if admission.outcome.new > 0 {
-            let events = admission.new_items(batch);
-            copy_in(&mut session, COPY_EVENTS, 10, events, |row, item| encode(row, &item.event)).await?;
+            let has_place = |item: &&IdentifiedEvent| {
+                let problem = without_partition.get(&item.identity.day.month());
+                problem.is_none_or(|problem| problem.has_room(item.event.fields().started_at))
+            };
+            let events = admission.new_items(batch).filter(has_place);
+            let stored = copy_in(&mut session, COPY_EVENTS, 10, events, |row, item| encode(row, &item.event)).await?;
+            if stored < admission.outcome.new {
+                let others = admission.new_items(batch).filter(|item| !has_place(item));
+                copy_in(&mut session, COPY_ASIDE, 10, others, |row, item| encode(row, &item.event)).await?;
+            }
             crash::pass(CrashPoint::EventsCopied);
         }
         note_conflicts(&mut session, &admission.outcome.conflicts, batch).await?;
@@ -84,13 +104,13 @@ impl EventStore for PgEventStore {
         self.postgres
             .call(async {
                 let months = || batch.items().iter().map(|item| item.identity.day.month());
-                self.partitions.ensure_for(months()).await?;
-                match self.try_store(batch).await {
+                let ensured = self.partitions.ensure_for(months()).await?;
+                match self.try_store(batch, &ensured.without_partition).await {
                     // A partition that was here before has been dropped or detached.
                     Err(error) if error.is(CHECK_VIOLATION) => {
                         self.partitions.forget();
-                        self.partitions.ensure_for(months()).await?;
-                        self.try_store(batch).await
+                        let ensured = self.partitions.ensure_for(months()).await?;
+                        self.try_store(batch, &ensured.without_partition).await
                     }
                     result => result,
                 }

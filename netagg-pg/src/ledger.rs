@@ -4,7 +4,7 @@
 //! fastest way for a batch that has nothing but new events. Where duplicates are to be expected, or after such a refusal,
 //! the keys are inserted with `ON CONFLICT DO NOTHING`, and those that stayed out are looked up.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use netagg_core::crash::{self, CrashPoint};
@@ -156,11 +156,18 @@ async fn mark_dirty(connection: &mut PgConnection, conflicts: &[Conflict]) -> Re
     if conflicts.is_empty() {
         return Ok(());
     }
-    let mut days: Vec<Day> = conflicts.iter().flat_map(|conflict| [conflict.kept.day, conflict.dropped.day]).collect();
-    days.sort_unstable();
-    days.dedup();
+    mark_days(connection, conflicts.iter().flat_map(|conflict| [conflict.kept.day, conflict.dropped.day]).collect())
+        .await?;
+    crash::pass(CrashPoint::ConflictsMarked);
+    Ok(())
+}
+
+/// Marks days whose totals are to be computed again from `events_raw`. In their order, so that writers never deadlock.
+pub(crate) async fn mark_days(connection: &mut PgConnection, days: BTreeSet<Day>) -> Result<(), PgError> {
+    if days.is_empty() {
+        return Ok(());
+    }
     let days: Vec<_> = days.into_iter().map(Day::to_date).collect();
     sqlx::query(include_str!("../queries/agg_dirty_day_mark.sql")).bind(days).execute(connection).await?;
-    crash::pass(CrashPoint::ConflictsMarked);
     Ok(())
 }

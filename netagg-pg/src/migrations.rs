@@ -12,7 +12,7 @@ use crate::error::{self, PgError, UNDEFINED_TABLE};
 use crate::postgres::Postgres;
 
 /// Version, description, up, down.
-const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
+const MIGRATIONS: [(i64, &str, &str, &str); 7] = [
     (1, "events", include_str!("../migrations/0001_events.up.sql"), include_str!("../migrations/0001_events.down.sql")),
     (
         2,
@@ -43,6 +43,12 @@ const MIGRATIONS: [(i64, &str, &str, &str); 6] = [
         "completeness",
         include_str!("../migrations/0006_completeness.up.sql"),
         include_str!("../migrations/0006_completeness.down.sql"),
+    ),
+    (
+        7,
+        "events set aside",
+        include_str!("../migrations/0007_events_set_aside.up.sql"),
+        include_str!("../migrations/0007_events_set_aside.down.sql"),
     ),
 ];
 

@@ -1,10 +1,12 @@
 //! The monthly partitions of `events_raw`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
+use chrono::{DateTime, Utc};
 use netagg_core::crash::{self, CrashPoint};
-use netagg_core::{Error, Month, Timestamp};
+use netagg_core::{Day, Error, Month, Timestamp};
 use sqlx::{AssertSqlSafe, PgConnection};
 
 use crate::error::{DUPLICATE_TABLE, PgError};
@@ -21,8 +23,62 @@ const INVALID_OBJECT_DEFINITION: &str = "42P17";
 #[derive(Clone, Debug)]
 pub struct Partitions {
     postgres: Postgres,
-    /// Months that had a partition when last seen.
-    known: Arc<RwLock<BTreeSet<Month>>>,
+    known: Arc<RwLock<Known>>,
+}
+
+/// How soon a partition that could not be made is tried again.
+const RETRY: Duration = Duration::from_secs(5);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// Months that had room for all their events when last seen.
+    whole: BTreeSet<Month>,
+    /// Months whose partition could not be made, and when that was tried.
+    without_partition: BTreeMap<Month, (Instant, Arc<WithoutPartition>)>,
+}
+
+/// Why the partition of a month cannot be made, and which of its events have a place in other partitions.
+#[derive(Debug)]
+pub(crate) struct WithoutPartition {
+    pub(crate) reason: String,
+    /// Times that partitions of other bounds have room for.
+    room: Vec<Bounds>,
+}
+
+/// A time from the first on, before the second.
+type Bounds = (DateTime<Utc>, DateTime<Utc>);
+
+impl WithoutPartition {
+    /// Whether an event of this time has a place in `events_raw`.
+    pub(crate) fn has_room(&self, at: Timestamp) -> bool {
+        let at = at.to_datetime();
+        self.room.iter().any(|(from, to)| *from <= at && at < *to)
+    }
+
+    /// The parts of `month` that have room.
+    pub(crate) fn room_in(&self, month: Month) -> impl Iterator<Item = Bounds> {
+        let (first, end) = bounds_of(month);
+        self.room.iter().map(move |(from, to)| (*from.max(&first), *to.min(&end))).filter(|(from, to)| from < to)
+    }
+}
+
+/// What [`Partitions::ensure_for`] found.
+#[derive(Debug, Default)]
+pub(crate) struct Ensured {
+    /// The months whose partition was missing and was made.
+    pub(crate) made: Vec<Month>,
+    /// The months whose partition is missing and cannot be made.
+    pub(crate) without_partition: BTreeMap<Month, Arc<WithoutPartition>>,
+}
+
+/// What [`Partitions::ensure_ahead`] did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Ahead {
+    /// The months whose partition was missing and was made, in order.
+    pub made: Vec<Month>,
+    /// The months whose partition cannot be made, and why. Other partitions may have room for some of their events.
+    pub not_made: Vec<(Month, String)>,
 }
 
 /// One partition of `events_raw`.
@@ -44,14 +100,20 @@ impl Partitions {
         Self { postgres, known: Arc::default() }
     }
 
-    /// Makes the partitions of the month of `now` and of the `months` after it; answers which ones were missing.
+    pub(crate) fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// Makes the partitions of the month of `now` and of the `months` after it, unless they are there.
     ///
     /// # Errors
     /// Retryable ones: what was made before stays.
-    pub async fn ensure_ahead(&self, now: Timestamp, months: u32) -> Result<Vec<Month>, Error> {
+    pub async fn ensure_ahead(&self, now: Timestamp, months: u32) -> Result<Ahead, Error> {
         let this_month = now.day().month();
         let wanted = std::iter::successors(Some(this_month), |month| Some(month.next())).take(months as usize + 1);
-        self.postgres.call(self.ensure_for(wanted)).await
+        let Ensured { made, without_partition } = self.postgres.call(self.ensure_for(wanted)).await?;
+        let not_made = without_partition.iter().map(|(month, problem)| (*month, problem.reason.clone())).collect();
+        Ok(Ahead { made, not_made })
     }
 
     /// Every partition, from the earliest month on.
@@ -69,37 +131,90 @@ impl Partitions {
             .await
     }
 
-    /// Makes the partitions that are missing of `months`. Most often none is, and nobody is asked.
-    pub(crate) async fn ensure_for(&self, months: impl IntoIterator<Item = Month>) -> Result<Vec<Month>, PgError> {
+    /// Makes the partitions that are missing of `months`. Most often none is, and the database is not asked.
+    ///
+    /// A partition that cannot be made keeps the others from nothing: it is reported, and tried again some seconds later.
+    pub(crate) async fn ensure_for(&self, months: impl IntoIterator<Item = Month>) -> Result<Ensured, PgError> {
         let mut missing: BTreeSet<Month> = months.into_iter().collect();
+        let mut ensured = Ensured::default();
         {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            missing.retain(|month| !known.contains(month));
+            missing.retain(|month| {
+                if let Some((tried, problem)) = known.without_partition.get(month)
+                    && tried.elapsed() < RETRY
+                {
+                    ensured.without_partition.insert(*month, problem.clone());
+                    return false;
+                }
+                !known.whole.contains(month)
+            });
         }
         if missing.is_empty() {
-            return Ok(Vec::new());
+            return Ok(ensured);
         }
         let mut session = self.postgres.session().await?;
-        let there = list(&mut session).await?;
-        missing.retain(|month| there.iter().all(|partition| partition.month != *month));
-        let mut made = Vec::new();
+        let room = bounds(&mut session).await?;
+        let mut whole = BTreeSet::new();
         for &month in &missing {
-            if make(&mut session, month).await? {
-                tracing::info!(%month, "made a partition of events_raw");
-                made.push(month);
+            if has_room_for_all(&room, month) {
+                whole.insert(month);
+                continue;
+            }
+            match make(&mut session, month).await {
+                Ok(is_new) => {
+                    whole.insert(month);
+                    if is_new {
+                        tracing::info!(%month, "made a partition of events_raw");
+                        ensured.made.push(month);
+                    }
+                }
+                Err(error) if error.is_of_one_table() => {
+                    sqlx::raw_sql("ROLLBACK").execute(&mut *session).await?;
+                    let room = bounds(&mut session).await?;
+                    if has_room_for_all(&room, month) {
+                        whole.insert(month);
+                        continue;
+                    }
+                    let reason = format!("the partition {} cannot be made: {error}", name_of(month));
+                    ensured.without_partition.insert(month, Arc::new(WithoutPartition { reason, room }));
+                }
+                Err(error) => return Err(error),
             }
         }
         session.release();
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        known.extend(there.into_iter().map(|partition| partition.month));
-        known.extend(missing);
-        Ok(made)
+        for month in &missing {
+            known.without_partition.remove(month);
+        }
+        known.whole.extend(whole);
+        let tried = Instant::now();
+        let not_made = ensured.without_partition.iter().filter(|(month, _)| missing.contains(month));
+        known.without_partition.extend(not_made.map(|(month, problem)| (*month, (tried, problem.clone()))));
+        Ok(ensured)
     }
 
     /// Trusts the database alone from now on.
     pub(crate) fn forget(&self) {
-        self.known.write().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.known.write().unwrap_or_else(PoisonError::into_inner) = Known::default();
     }
+}
+
+/// Which times the partitions have room for, by their beginning.
+async fn bounds(connection: &mut PgConnection) -> Result<Vec<Bounds>, PgError> {
+    Ok(sqlx::query_as(include_str!("../queries/partition_bounds.sql")).fetch_all(connection).await?)
+}
+
+pub(crate) fn bounds_of(month: Month) -> Bounds {
+    let midnight = |day: Day| day.to_date().and_time(chrono::NaiveTime::MIN).and_utc();
+    (midnight(month.first_day()), midnight(month.last_day()) + chrono::Days::new(1))
+}
+
+/// Whether partitions, of whatever bounds, have room for every time of `month`. `room` is sorted.
+fn has_room_for_all(room: &[Bounds], month: Month) -> bool {
+    let (first, end) = bounds_of(month);
+    let covered =
+        room.iter().fold(first, |covered, (from, to)| if *from <= covered { covered.max(*to) } else { covered });
+    covered >= end
 }
 
 async fn list(connection: &mut PgConnection) -> Result<Vec<Partition>, PgError> {
@@ -122,20 +237,23 @@ async fn make(connection: &mut PgConnection, month: Month) -> Result<bool, PgErr
     let (from, to) = (month.first_day(), month.next().first_day());
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(ADVISORY_LOCK).execute(&mut *connection).await?;
-    let missing = list(connection).await?.iter().all(|partition| partition.month != month);
+    let missing = !has_room_for_all(&bounds(connection).await?, month);
     if missing {
         retention::check(connection, month).await?;
         // Digits of a month and of days: nothing from outside.
-        let statements = format!(
-            "CREATE TABLE {name} (LIKE events_raw INCLUDING ALL); \
-             ALTER TABLE events_raw ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"
+        let create = format!("CREATE TABLE {name} (LIKE events_raw INCLUDING ALL)");
+        let attach = format!(
+            "ALTER TABLE events_raw ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"
         );
-        sqlx::raw_sql(AssertSqlSafe(statements)).execute(&mut *connection).await.map_err(|error| {
+        // One statement a message: a distributed database takes no more.
+        let made = async {
+            sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
+            sqlx::raw_sql(AssertSqlSafe(attach)).execute(&mut *connection).await
+        };
+        made.await.map_err(|error| {
             let error = PgError::from(error);
             if error.is(DUPLICATE_TABLE) || error.is(INVALID_OBJECT_DEFINITION) {
-                PgError::NotSetUp(format!(
-                    "{name} cannot be made: {error}; attach, rename or drop what is in its place"
-                ))
+                PgError::NotSetUp(format!("{error}; attach, rename or drop it"))
             } else {
                 error
             }
@@ -160,6 +278,36 @@ pub(crate) fn month_of(name: &str) -> Option<Month> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn partitions_of_other_bounds_have_room_for_a_month_or_a_part_of_it() {
+        let at = |text: &str| text.parse::<Timestamp>().expect("a time").to_datetime();
+        let month = |text: &str| text.parse::<Month>().expect("a month");
+        let room = [
+            (at("2024-01-01T00:00:00Z"), at("2025-01-01T00:00:00Z")),
+            (at("2025-02-01T00:00:00Z"), at("2025-02-15T00:00:00Z")),
+            (at("2025-02-15T00:00:00Z"), at("2025-03-10T00:00:00Z")),
+        ];
+        for (text, all) in [
+            ("2023-12", false),
+            ("2024-01", true),
+            ("2024-12", true),
+            ("2025-01", false),
+            ("2025-02", true),
+            ("2025-03", false),
+        ] {
+            assert_eq!(has_room_for_all(&room, month(text)), all, "{text}");
+        }
+        assert!(has_room_for_all(
+            &[(at("0001-01-01T00:00:00Z"), at("9999-12-31T23:59:59Z") + chrono::Days::new(1))],
+            month("9999-12")
+        ));
+        let march = WithoutPartition { reason: String::new(), room: room.to_vec() };
+        let has_room = |text: &str| march.has_room(text.parse().expect("a time"));
+        assert!(has_room("2025-03-09T23:59:59.999999Z") && !has_room("2025-03-10T00:00:00Z"));
+        let parts: Vec<_> = march.room_in(month("2025-03")).collect();
+        assert_eq!(parts, [(at("2025-03-01T00:00:00Z"), at("2025-03-10T00:00:00Z"))]);
+    }
 
     #[test]
     fn a_partition_is_named_after_its_month() {

@@ -331,6 +331,12 @@ async fn remove_identities(connection: &mut PgConnection, through: Month) -> Res
             from = to;
         }
     }
+    // Partitions of other bounds may have events of these months, too.
+    let end = through.next().first_day().to_date().and_time(chrono::NaiveTime::MIN).and_utc();
+    for table in ["DELETE FROM events_raw WHERE started_at < $1", "DELETE FROM events_set_aside WHERE started_at < $1"]
+    {
+        sqlx::query(table).bind(end).execute(&mut *connection).await?;
+    }
     for list in ["DELETE FROM agg_dirty_day WHERE day <= $1", "DELETE FROM event_conflict WHERE kept_day <= $1"] {
         sqlx::query(list).bind(last_day).execute(&mut *connection).await?;
     }

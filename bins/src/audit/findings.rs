@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use netagg_core::Day;
-use netagg_pg::{Account, AuditReport};
+use netagg_pg::{Account, AuditReport, WaitingMonth};
 
 use super::broker::Broker;
 
@@ -12,6 +12,8 @@ pub(super) struct Findings {
     pub(super) from: Option<Day>,
     pub(super) to: Option<Day>,
     pub(super) report: AuditReport,
+    /// Events that are accepted and not in events_raw, as their month has no partition.
+    pub(super) set_aside: Vec<WaitingMonth>,
     pub(super) partitions: Vec<Partition>,
     /// Why the broker was not asked, if it was not.
     pub(super) broker_silence: Option<String>,
@@ -35,7 +37,13 @@ pub(super) enum Verdict {
 }
 
 impl Findings {
-    pub(super) fn new(from: Option<Day>, to: Option<Day>, mut report: AuditReport, broker: Broker) -> Self {
+    pub(super) fn new(
+        from: Option<Day>,
+        to: Option<Day>,
+        mut report: AuditReport,
+        set_aside: Vec<WaitingMonth>,
+        broker: Broker,
+    ) -> Self {
         let partition = |account: Account| {
             let known = broker.lag(&account.service, &account.partition);
             let committed = known.and_then(|known| known.committed);
@@ -43,7 +51,7 @@ impl Findings {
             Partition { lag: known.map(|known| known.lag), committed, lost, account }
         };
         let partitions = std::mem::take(&mut report.accounts).into_iter().map(partition).collect();
-        Self { from, to, report, partitions, broker_silence: broker.silence().map(str::to_owned) }
+        Self { from, to, report, set_aside, partitions, broker_silence: broker.silence().map(str::to_owned) }
     }
 
     pub(super) fn verdict(&self) -> Verdict {

@@ -21,12 +21,19 @@ struct Document<'a> {
     days: u64,
     events: u64,
     uncounted_events: u64,
+    set_aside: Vec<SetAside>,
     totals: Vec<Totals>,
     ledgers: Vec<Ledger>,
     undecided: Vec<NotDecided>,
     conflicts: Conflicts<'a>,
     partitions: Vec<OfPartition<'a>>,
     broker: BrokerSilence<'a>,
+}
+
+#[derive(Serialize)]
+struct SetAside {
+    month: String,
+    events: u64,
 }
 
 #[derive(Serialize)]
@@ -129,6 +136,11 @@ pub(super) fn print(findings: &Findings) -> Result<(), Failure> {
         days: report.days,
         events: report.events,
         uncounted_events: report.uncounted,
+        set_aside: findings
+            .set_aside
+            .iter()
+            .map(|waiting| SetAside { month: waiting.month.to_string(), events: waiting.events })
+            .collect(),
         totals: report.totals.iter().map(Totals::from).collect(),
         ledgers: report.ledgers.iter().map(Ledger::from).collect(),
         undecided: report.undecided.iter().map(NotDecided::from).collect(),

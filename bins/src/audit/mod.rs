@@ -82,7 +82,8 @@ impl Audit {
         let bar = progress_bar();
         let report = audit.run(&options, &|progress| show(&bar, progress)).await;
         bar.finish_and_clear();
-        Ok(Findings::new(self.from, self.to, report?, broker))
+        let set_aside = postgres.partitions().set_aside().await?;
+        Ok(Findings::new(self.from, self.to, report?, set_aside, broker))
     }
 }
 

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use comfy_table::CellAlignment;
 use netagg_core::{Day, Granularity};
-use netagg_pg::{ConflictingDuplicates, LedgerFault, TotalsDifference};
+use netagg_pg::{ConflictingDuplicates, LedgerFault, TotalsDifference, WaitingMonth};
 
 use super::findings::{Findings, Partition, Verdict};
 use crate::admin::table;
@@ -19,6 +19,11 @@ pub(super) fn print(findings: &Findings) {
     }
     if report.uncounted > 0 {
         outln!("Not counted yet: {} of the events, which the aggregator has still before it.", report.uncounted);
+    }
+    for WaitingMonth { month, events, .. } in &findings.set_aside {
+        outln!(
+            "{events} events of {month} are set aside: they are counted, and events_raw has no partition for them yet."
+        );
     }
     if !findings.partitions.is_empty() {
         outln!("\nWhat became of the records:");
@@ -69,6 +74,12 @@ pub(super) fn print(findings: &Findings) {
 /// What makes totals right again; lost records it cannot bring back.
 fn print_advice(findings: &Findings) {
     let report = &findings.report;
+    if !findings.set_aside.is_empty() {
+        outln!(
+            "First mend the partitions of the months whose events are set aside: /readyz of the ingestor gives the reason. \
+             Their events and totals come right by themselves then."
+        );
+    }
     let totals = report.totals.iter().filter(|difference| difference.granularity == Granularity::Day);
     let counted = |fault| !matches!(fault, LedgerFault::Unlike { .. });
     let ledgers = report.ledgers.iter().filter(|wrong| counted(wrong.fault));

@@ -4,6 +4,7 @@
 //! `docs/operations.md` tells operators the same, and what to do when one moves.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -114,6 +115,11 @@ impl Metrics {
                 gauge!("netagg_pool_connections", "state" => state).set(connections);
             }
         });
+    }
+
+    /// Shows how many events are set aside.
+    pub fn sample_set_aside(&self, events: Arc<AtomicU64>) {
+        self.sample(move || gauge!("netagg_events_set_aside").set(events.load(Relaxed) as f64));
     }
 
     /// Shows how far the consumer is behind.
@@ -250,6 +256,11 @@ fn describe_sampled() {
         Unit::Seconds,
         "Longest time without a new commit for an assigned partition of which more is read than committed; 0 if there \
          is none such."
+    );
+    describe_gauge!(
+        "netagg_events_set_aside",
+        Unit::Count,
+        "Events that are accepted and wait for a partition of their month, as of some seconds ago."
     );
     describe_gauge!(
         "netagg_pool_connections",

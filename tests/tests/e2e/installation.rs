@@ -162,6 +162,28 @@ impl Installation {
         .await
     }
 
+    /// Waits until a service is ready and notes no problem of these names.
+    pub(super) async fn readiness_without(&self, names: &[&str], service: &str) {
+        eventually(PATIENCE, &format!("{service} notes no problem of {names:?}"), async || {
+            let (status, body) = self.ops(service, "/readyz").await?;
+            let is_free = !names.iter().any(|name| body.contains(&format!("\"{name}\"")));
+            if status == 200 && is_free { Ok(()) } else { Err(format!("{status} {body}")) }
+        })
+        .await;
+    }
+
+    /// Waits until both services have drained the topic and days that were marked are repaired, and all is exact.
+    pub(super) async fn eventually_exact(&self, events: i64) {
+        let pool = self.pool().await;
+        eventually(PATIENCE, "the totals follow the events", async || {
+            let differences = differences(&pool).await;
+            if differences.is_empty() { Ok(()) } else { Err(format!("{differences:?}")) }
+        })
+        .await;
+        pool.close().await;
+        self.drained_and_exact(events).await;
+    }
+
     /// Waits until a service has done with some records.
     pub(super) async fn works(&self, service: &str) {
         let pool = self.pool().await;

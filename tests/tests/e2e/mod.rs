@@ -26,3 +26,4 @@ mod protection;
 mod refusals;
 mod resources;
 mod retention;
+mod set_aside;

@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use futures::future::join_all;
-use netagg_core::Error;
 use netagg_core::ports::EventStore;
-use netagg_pg::{PgEventStore, Postgres};
+use netagg_pg::{Ahead, PgEventStore, Postgres, SetAside};
 
 use super::{Fresh, at, connect, events};
 
@@ -35,10 +34,13 @@ async fn partitions_are_made_ahead_once() {
     let fresh = Fresh::migrated().await;
     let partitions = fresh.postgres.partitions();
     let now = "2025-11-30T23:59:59Z".parse().unwrap();
-    let made = partitions.ensure_ahead(now, 3).await.unwrap();
-    assert_eq!(made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["2025-11", "2025-12", "2026-01", "2026-02"]);
-    assert_eq!(partitions.ensure_ahead(now, 3).await.unwrap(), []);
-    assert_eq!(fresh.postgres.partitions().ensure_ahead(now, 3).await.unwrap(), []);
+    let ahead = partitions.ensure_ahead(now, 3).await.unwrap();
+    assert_eq!(
+        ahead.made.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["2025-11", "2025-12", "2026-01", "2026-02"]
+    );
+    assert_eq!(partitions.ensure_ahead(now, 3).await.unwrap(), Ahead::default());
+    assert_eq!(fresh.postgres.partitions().ensure_ahead(now, 3).await.unwrap(), Ahead::default());
     let listed = partitions.list().await.unwrap();
     assert_eq!(listed.len(), 4);
     assert!(listed.iter().all(|partition| partition.bytes > 0 && partition.estimated_rows.is_none()));
@@ -92,8 +94,118 @@ async fn a_partition_that_has_gone_is_noticed() {
     assert_eq!(store.store(&events([at(2, "2025-10-21T00:00:00Z")])).await.unwrap().new, 1);
 
     fresh.execute("ALTER TABLE events_raw DETACH PARTITION events_raw_2025_10").await;
-    let error = store.store(&events([at(3, "2025-10-22T00:00:00Z")])).await.unwrap_err();
-    assert!(matches!(error, Error::NotSetUp { .. }) && error.to_string().contains("events_raw_2025_10"), "{error}");
-    fresh.execute("ALTER TABLE events_raw_2025_10 RENAME TO put_aside").await;
     assert_eq!(store.store(&events([at(3, "2025-10-22T00:00:00Z")])).await.unwrap().new, 1);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 0);
+    fresh.execute("ALTER TABLE events_raw_2025_10 RENAME TO put_aside").await;
+    assert_eq!(fresh.postgres.partitions().store_set_aside().await.unwrap().stored, 1);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 1);
+}
+
+/// How many events are stored, set aside, and known to the ledger.
+async fn counts(fresh: &Fresh) -> (i64, i64, i64) {
+    (
+        fresh.value("SELECT count(*) FROM events_raw").await,
+        fresh.value("SELECT count(*) FROM events_set_aside").await,
+        fresh.value("SELECT count(*) FROM event_identity").await,
+    )
+}
+
+#[tokio::test]
+async fn events_of_a_month_without_a_partition_are_set_aside_and_stored_once_it_can_be_made() {
+    let fresh = Fresh::migrated().await;
+    let store = PgEventStore::new(fresh.postgres.clone());
+    let [march, april] = [at(1, "2025-03-10T00:00:00Z"), at(2, "2025-04-10T00:00:00Z")];
+    store.store(&events([march.clone()])).await.unwrap();
+    fresh.execute("ALTER TABLE events_raw DETACH PARTITION events_raw_2025_03").await;
+
+    // Events of other months in the same batch are stored; copies are duplicates wherever the first one is.
+    let late = at(3, "2025-03-31T23:59:59.999999Z");
+    let outcome = store.store(&events([late.clone(), april.clone()])).await.unwrap();
+    assert_eq!((outcome.new, outcome.duplicates), (2, 0));
+    assert_eq!(counts(&fresh).await, (1, 1, 3));
+    let outcome = store.store(&events([late, april, march, at(4, "2025-03-20T00:00:00Z")])).await.unwrap();
+    assert_eq!((outcome.new, outcome.duplicates), (1, 3));
+    assert_eq!(counts(&fresh).await, (1, 2, 4));
+
+    let partitions = fresh.postgres.partitions();
+    let SetAside { stored, waiting, .. } = partitions.store_set_aside().await.unwrap();
+    assert_eq!(
+        (stored, waiting.len(), waiting[0].month.to_string(), waiting[0].events),
+        (0, 1, "2025-03".to_owned(), 2)
+    );
+    let reason = waiting[0].reason.as_deref().unwrap();
+    assert!(reason.contains("events_raw_2025_03 cannot be made") && reason.contains("attach"), "{reason}");
+    let ahead = partitions.ensure_ahead("2025-02-28T00:00:00Z".parse().unwrap(), 2).await.unwrap();
+    assert_eq!(ahead.made.iter().map(ToString::to_string).collect::<Vec<_>>(), ["2025-02"]);
+    assert_eq!(ahead.not_made, [(waiting[0].month, reason.to_owned())]);
+    assert_eq!(partitions.set_aside().await.unwrap()[0].events, 2);
+
+    fresh
+        .execute(
+            "ALTER TABLE events_raw ATTACH PARTITION events_raw_2025_03 \
+             FOR VALUES FROM ('2025-03-01Z') TO ('2025-04-01Z')",
+        )
+        .await;
+    // Another process need not wait until the failed attempt is old.
+    let outcome = fresh.postgres.partitions().store_set_aside().await.unwrap();
+    assert_eq!((outcome.stored, outcome.waiting), (2, Vec::new()));
+    assert_eq!(counts(&fresh).await, (4, 0, 4));
+    let marked: String = fresh.value("SELECT string_agg(day::text, ' ' ORDER BY day) FROM agg_dirty_day").await;
+    assert_eq!(marked, "2025-03-20 2025-03-31", "a repair may have gone by events_raw without them");
+    let timeline: i64 = fresh.value("SELECT count(*) FROM events_raw_2025_03").await;
+    assert_eq!(timeline, 3);
+}
+
+#[tokio::test]
+async fn partitions_of_other_bounds_are_used_where_they_have_room() {
+    let fresh = Fresh::migrated().await;
+    fresh
+        .execute(
+            "CREATE TABLE year_2023 PARTITION OF events_raw FOR VALUES FROM (MINVALUE) TO ('2024-01-01Z');
+             CREATE TABLE week PARTITION OF events_raw FOR VALUES FROM ('2024-05-06 02:00+02') TO ('2024-05-13Z')",
+        )
+        .await;
+    let store = PgEventStore::new(fresh.postgres.clone());
+    let times = [
+        "2023-07-01T00:00:00Z",
+        "2024-05-06T00:00:00Z",
+        "2024-05-12T23:59:59Z",
+        "2024-05-13T00:00:00Z",
+        "2024-06-01T00:00:00Z",
+    ];
+    let all = || events((1..).zip(times).map(|(id, time)| at(id, time)));
+    assert_eq!(store.store(&all()).await.unwrap().new, 5);
+    assert_eq!(counts(&fresh).await, (4, 1, 5), "only the one after the week has no place");
+    assert_eq!(names(&fresh.postgres).await, ["events_raw_2024_06"]);
+    fresh.execute("CREATE TABLE rest PARTITION OF events_raw FOR VALUES FROM ('2024-05-13Z') TO ('2024-05-20Z')").await;
+    let outcome = fresh.postgres.partitions().store_set_aside().await.unwrap();
+    assert_eq!((outcome.stored, outcome.waiting), (1, Vec::new()));
+    assert_eq!(counts(&fresh).await, (5, 0, 5));
+    // A partition for all other rows has room for everything.
+    fresh.execute("CREATE TABLE others PARTITION OF events_raw DEFAULT").await;
+    let store = PgEventStore::new(fresh.postgres.clone());
+    assert_eq!(
+        store.store(&events([at(9, "2024-05-29T00:00:00Z"), at(10, "2022-05-29T00:00:00Z")])).await.unwrap().new,
+        2
+    );
+    assert_eq!(counts(&fresh).await, (7, 0, 7));
+}
+
+#[tokio::test]
+async fn any_table_that_cannot_be_made_holds_up_its_own_month_alone() {
+    for obstacle in [
+        "CREATE VIEW events_raw_2025_03 AS SELECT 1",
+        "CREATE TABLE events_raw_2025_03 (other int)",
+        "CREATE SEQUENCE events_raw_2025_03",
+        "CREATE TABLE first_half PARTITION OF events_raw FOR VALUES FROM ('2025-03-01Z') TO ('2025-03-15Z')",
+        "CREATE TABLE others PARTITION OF events_raw FOR VALUES FROM ('2025-02-20Z') TO ('2025-03-05Z')",
+    ] {
+        let fresh = Fresh::migrated().await;
+        fresh.execute(obstacle).await;
+        let store = PgEventStore::new(fresh.postgres.clone());
+        let outcome =
+            store.store(&events([at(1, "2025-03-20T00:00:00Z"), at(2, "2025-04-20T00:00:00Z")])).await.unwrap();
+        assert_eq!(outcome.new, 2, "{obstacle}");
+        assert_eq!(counts(&fresh).await, (1, 1, 2), "{obstacle}");
+    }
 }

@@ -69,7 +69,7 @@ fn ingest(criterion: &mut Criterion) {
         .map(|(event, number)| Record {
             partition: PartitionId::new("events", number % PARTITIONS as i32),
             offset: 0,
-            timestamp: Some(event.fields().started_at),
+            timestamp: Some(event.fields().started_at.into()),
             key: None,
             value: Some(event.encode().into()),
             headers: Vec::new(),

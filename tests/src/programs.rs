@@ -220,6 +220,7 @@ impl Process {
 impl Process {
     /// Prints what it wrote last, and readiness and metrics if it has an ops port: what a failed test is to be
     /// understood by.
+    #[allow(clippy::print_stderr, reason = "the harness of tests shows it with the test that failed")]
     fn explain(&mut self) {
         let state = match self.child.try_wait() {
             Ok(None) => "running".to_owned(),

@@ -271,6 +271,10 @@ async fn a_service_whose_task_panics_ends_with_1() {
         assert_eq!(process.code(PATIENCE).await, 1, "{service}, {point}: {}", process.stderr());
         assert!(process.stderr().contains("error: "), "{service}, {point}: {}", process.stderr());
     }
+    let mut demo = installation.start_with("netagg", &["demo", "--serve", "--events", "1000"], |command| {
+        command.env("FAILPOINTS", "batch_done=50*off->panic");
+    });
+    assert_eq!(demo.code(PATIENCE).await, 1, "{}", demo.stderr());
     let lines = installation.start_with("netagg", &["import", "/dev/null"], |command| {
         command.env("FAILPOINTS", "lines=panic");
     });

@@ -165,6 +165,6 @@ fn complain(failure: &Failure) {
         text += &format!("  because: {error}\n");
         cause = error.source();
     }
-    // Without a reader there is nobody to tell.
+    // Without a reader the exit code has to do.
     let _ = output::write_line(text.as_bytes());
 }

@@ -42,12 +42,12 @@ pub(crate) fn raise() -> Result<(), Failure> {
     const UNLIMITED: u64 = 10_240;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(UNLIMITED).max(current.unwrap_or(UNLIMITED));
-    // If the system refuses, what there is may still be enough.
+    // If the system refuses, the present limit may still be enough.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     left_of(limit(), &[OWN], 0).map(drop)
 }
 
-/// Sets aside what a program needs; how many are left for clients. Logged once.
+/// Sets aside the descriptors that a program needs, and returns how many are left for clients. Logged once.
 ///
 /// # Errors
 /// [`Failure::Usage`] if fewer than `clients` would be left.

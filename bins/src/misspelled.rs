@@ -1,4 +1,4 @@
-//! Variables that look like ours and are not: somebody believes that they have an effect.
+//! Variables that look like ours and are not. The operator who set one believes that it has an effect.
 
 use strsim::damerau_levenshtein;
 
@@ -8,7 +8,7 @@ const OURS: [&str; 3] = ["INGESTOR_", "AGGREGATOR_", "GENERATOR_"];
 /// Letters of a name for each one that may be wrong.
 const LETTERS_PER_MISTAKE: usize = 8;
 
-/// The one of the names `known` that was probably meant by `name`; `None` if `name` is one of them, or not ours.
+/// The name of `known` that is nearest to `name`; `None` if `name` is known itself, or belongs to another program.
 pub(crate) fn meant<'a>(name: &str, value: &str, known: &'a [String]) -> Option<&'a str> {
     if known.iter().any(|known| known == name) || is_service_link(name, value) {
         return None;

@@ -163,6 +163,6 @@ fn complain(failure: &Failure) {
     for (at, cause) in netagg_core::causes(failure).iter().enumerate() {
         text += &format!("{}: {cause}\n", if at == 0 { "error" } else { "  because" });
     }
-    // Without a reader there is nobody to tell.
+    // Without a reader the exit code has to do.
     let _ = output::write_line(text.as_bytes());
 }

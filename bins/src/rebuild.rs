@@ -59,6 +59,11 @@ pub struct Places {
 }
 
 impl Rebuild {
+    /// Whether it changes nothing, so that no cache is told.
+    pub fn is_dry_run(&self) -> bool {
+        self.dry_run
+    }
+
     /// Recomputes the days and prints what changed; exit code 1 if a day had to be left as it is.
     ///
     /// # Errors

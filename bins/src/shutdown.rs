@@ -44,8 +44,8 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Runs a task of the program beside its job. If it panics the program stops as at SIGTERM, and exits with 1: what
-    /// the task was there for would be missing, and nothing else would tell.
+    /// Runs a task of the program beside its job. If the task panics, the program stops as at SIGTERM, and exits with 1.
+    /// Otherwise the program would go on without the task, and no operator would notice.
     pub fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.clone();
         let running = tokio::spawn(work);

@@ -130,7 +130,7 @@ impl Variables {
         }
     }
 
-    /// Reads variables that have no effect if `is_overridden`: then they are as if unset, whatever their values.
+    /// Reads variables that have no effect if `is_overridden`: then they count as unset, and no value is a problem.
     pub fn unless<T>(&mut self, is_overridden: bool, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.is_ignoring;
         self.is_ignoring = before || is_overridden;
@@ -295,7 +295,7 @@ fn read_env_file() -> Result<EnvFile, String> {
     Ok(EnvFile::parse(&bytes))
 }
 
-/// What is accepted, and where an address comes from that nobody has set on purpose.
+/// The accepted values, and the origin of a value that Kubernetes has set.
 fn explain(name: &str, value: &str, accepted: &str) -> String {
     if !is_link(value) {
         return accepted.to_owned();

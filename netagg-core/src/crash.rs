@@ -85,7 +85,7 @@ pub fn pass(point: CrashPoint) {
     let _ = point;
 }
 
-/// Panics here if a test says so, for what becomes of a program whose task `name` panics: `FAILPOINTS='name=panic'`.
+/// Panics here if a test says so, as a fault in the task `name` would: `FAILPOINTS='name=panic'`.
 #[inline]
 pub fn in_task(name: &str) {
     #[cfg(feature = "crash-points")]

@@ -5,6 +5,7 @@ use std::fmt;
 
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
 
@@ -60,6 +61,16 @@ impl KafkaConfig {
         }
         self.options.insert(canonical.to_owned(), value.to_owned());
         Ok(self)
+    }
+
+    /// Whether librdkafka takes these properties together for a member of `group`, so that a program need not find out
+    /// once it has reached everything else.
+    ///
+    /// # Errors
+    /// For properties that contradict each other, and files that cannot be read.
+    pub fn check_consumer(&self, group: &str) -> Result<(), ConfigError> {
+        self.consumer(group).create::<BaseConsumer>()?;
+        Ok(())
     }
 
     /// For a member of `group`.

@@ -50,6 +50,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     let redis = Need::redis(config.redis.connections);
     descriptors::set_aside(&[descriptors::OWN, ops::DESCRIPTORS, postgres, redis, descriptors::KAFKA], 0)?;
     // A wrong configuration is found here, before anything is waited for.
+    config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
     let service = Service::start(Job::Aggregator, config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);

@@ -48,7 +48,7 @@ fn configure(variables: &mut Variables) -> Config {
     }
 }
 
-/// What the API takes at a time, beside what it needs for itself.
+/// The limits of both servers: they get the descriptors that the API does not need for itself.
 fn limits(config: &Config) -> Result<ApiLimits, Failure> {
     // The keys and the cursors' secret have a pool each.
     let postgres = Need::postgres(config.read_postgres.max_connections + 2 * config.postgres.max_connections);

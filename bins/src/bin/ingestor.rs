@@ -49,6 +49,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     let connections = Need::postgres(config.postgres.max_connections);
     descriptors::set_aside(&[descriptors::OWN, ops::DESCRIPTORS, connections, descriptors::KAFKA], 0)?;
     // A wrong configuration is found here, before anything is waited for.
+    config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
     let service = Service::start(Job::Ingestor, config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);

@@ -160,10 +160,11 @@ fn main() -> ExitCode {
             })
         }
         Command::Rebuild(rebuild) => {
+            let is_dry_run = rebuild.is_dry_run();
             let configure = |variables: &mut Variables| Places {
                 // Two transactions at a time.
                 postgres: config::postgres(variables, 3, "netagg-rebuild"),
-                redis: config::redis(variables),
+                redis: variables.unless(is_dry_run, config::redis),
                 kafka: Kafka::read(variables),
                 groups: Groups::read(variables),
             };

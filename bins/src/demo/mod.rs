@@ -154,7 +154,7 @@ impl Pipeline {
         let (mut ingestor_source, mut aggregator_source) =
             (log.source("ingestor-group"), log.source("aggregator-group"));
         let (stop, on_end) = (shutdown.token(), ended.clone());
-        tokio::spawn(async move {
+        shutdown.spawn("pipeline", async move {
             // However it ends, by a panic, too.
             let _ended = on_end.drop_guard();
             let outcome = tokio::try_join!(
@@ -330,7 +330,12 @@ impl Api {
             http.await;
             Ok(())
         };
-        tokio::try_join!(flow, http, grpc)?;
+        let pipeline_runs = async {
+            pipeline.ended.cancelled().await;
+            let is_asked = shutdown.token().is_cancelled();
+            if is_asked { Ok(()) } else { Err(Failure::Failed("a service of the pipeline has ended".into())) }
+        };
+        tokio::try_join!(flow, http, grpc, pipeline_runs)?;
         Ok(())
     }
 }

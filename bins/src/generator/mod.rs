@@ -116,7 +116,7 @@ pub async fn run(
             progress.set_position(load_stats.events());
             progress.suspend(|| report(started.elapsed()).print());
             if !output::is_wanted() {
-                // What was sent is verified nonetheless, for the exit code.
+                // The events that were sent are still verified, for the exit code.
                 no_more.cancel();
             }
         }

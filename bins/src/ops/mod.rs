@@ -27,7 +27,7 @@ use crate::{Failure, Shutdown};
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 32;
 
-/// What the ops port needs, so that it answers however many clients the service has.
+/// The descriptors of the ops port, which answers however many clients the service has.
 pub const DESCRIPTORS: Descriptors = Descriptors { of: "the ops port", descriptors: MAX_CONNECTIONS };
 
 /// A few scrapers and a person; whoever sends no request makes room for others.

@@ -65,7 +65,7 @@ pub struct Report {
 }
 
 impl Readiness {
-    /// Of a service that is not ready once it stops: nobody asks its dependencies then.
+    /// For a service that stops with `shutdown`. It is not ready from then on, as its dependencies are not asked any more.
     pub fn new(shutdown: Shutdown) -> Self {
         Self { shutdown, ..Self::default() }
     }
@@ -151,7 +151,7 @@ impl Readiness {
     }
 }
 
-/// Leaves no state behind that nobody looks after any more.
+/// Replaces the last state of a dependency when its watcher panics: no later one would come.
 struct Watcher<'a> {
     readiness: &'a Readiness,
     name: &'static str,

@@ -222,6 +222,17 @@ async fn usage_errors_are_told_before_anything_is_asked() {
 }
 
 #[tokio::test]
+async fn properties_of_kafka_that_contradict_each_other_are_told_before_anything_is_waited_for() {
+    for service in ["ingestor", "aggregator"] {
+        // Longer than max.poll.interval.ms.
+        let variables = [&NOWHERE[..], &[("KAFKA_OPT_SESSION_TIMEOUT_MS", "900000")]].concat();
+        let ended = run(service, &[], &variables).await;
+        assert_eq!(ended.code, 2, "{service}: {}", ended.stderr);
+        assert!(ended.stderr.contains("session.timeout.ms"), "{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn a_variable_without_effect_is_not_looked_at() {
     const LINK: &str = "tcp://10.43.0.7:5432";
     // The command fails where it connects, or does without; it is no wrong usage.

@@ -79,7 +79,7 @@ async fn a_reader_of_the_log_may_go_away_or_stand_still() {
         loses_lines(&installation, name).await;
     }
     let sent = installation.load().await;
-    // Somebody reads again, and what is told from here on arrives.
+    // The readers go on, and later lines arrive.
     let (services, mut readers): (Vec<_>, Vec<_>) = services.into_iter().unzip();
     for reader in &mut readers {
         reader.read_exact(&mut [0; 60 << 10]).expect("bytes");
@@ -93,7 +93,7 @@ async fn a_reader_of_the_log_may_go_away_or_stand_still() {
         let told = tokio::time::timeout(PATIENCE, told).await.expect("it is told").expect("a reader");
         assert!(told.is_some_and(|line| serde_json::from_str::<serde_json::Value>(&line).is_ok()), "{name}");
     }
-    // Now nobody does.
+    // The readers are gone now.
     server.start_again().await;
     for name in SERVICES {
         installation.readiness(name, 200).await;
@@ -105,9 +105,10 @@ async fn a_reader_of_the_log_may_go_away_or_stand_still() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_that_has_reached_the_largest_size_of_a_file_changes_nothing() {
-    let mut installation = Installation::new().await;
-    installation.set("LOG_LEVEL", "debug");
-    let services = SERVICES.map(|name| installation.start_in_shell(name, "ulimit -f 1", "2>log"));
+    let installation = Installation::new().await;
+    // A part of the first line still fits.
+    let first = "head -c 1000 /dev/zero >log; ulimit -f 1";
+    let services = SERVICES.map(|name| installation.start_in_shell(name, first, "2>>log"));
     for name in SERVICES {
         installation.readiness(name, 200).await;
         loses_lines(&installation, name).await;
@@ -123,7 +124,7 @@ async fn a_generator_whose_streams_are_full_says_so_by_its_exit_code() {
     assert_eq!(ended(full).await.code, 1);
     let unlogged = ended(installation.start_in_shell("generator", "export GENERATOR_DURATION=1s", "2>/dev/full")).await;
     assert_eq!(unlogged.code, 0, "{}", unlogged.stdout);
-    // Without an end of its own it ends with its reader, and has verified what it sent.
+    // Without an end of its own it ends with its reader, and has verified its events.
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
     let endless = installation.start_with("generator", &[], |command| {
@@ -161,7 +162,6 @@ async fn an_answer_that_is_not_wanted_is_no_failure_and_one_that_is_lost_is() {
         &["--version"],
         &["limits", "set", "--help"],
     ] {
-        // A service that is stopped needs the second of --serve: it ends because nobody reads where it answers.
         let full = installation.run_in_shell(arguments, ">/dev/full").await;
         let reason = full.stderr.trim_end();
         assert_eq!(full.code, 1, "{arguments:?}: {reason}");
@@ -271,6 +271,10 @@ async fn a_service_whose_task_panics_ends_with_1() {
         assert_eq!(process.code(PATIENCE).await, 1, "{service}, {point}: {}", process.stderr());
         assert!(process.stderr().contains("error: "), "{service}, {point}: {}", process.stderr());
     }
+    let mut demo = installation.start_with("netagg", &["demo", "--serve", "--events", "1000"], |command| {
+        command.env("FAILPOINTS", "batch_done=50*off->panic");
+    });
+    assert_eq!(demo.code(PATIENCE).await, 1, "{}", demo.stderr());
     let lines = installation.start_with("netagg", &["import", "/dev/null"], |command| {
         command.env("FAILPOINTS", "lines=panic");
     });

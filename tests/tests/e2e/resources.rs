@@ -13,16 +13,16 @@ async fn idle(installation: &Installation, port: &str, count: usize) -> Vec<TcpS
     let address = format!("127.0.0.1:{}", installation.variable(port));
     let mut clients = Vec::new();
     for _ in 0..count {
-        // Beyond those that are accepted, the system holds so many that the service has not accepted.
+        // The system holds further connections until the service accepts them, up to a number of its own.
         match tokio::time::timeout(Duration::from_secs(5), TcpStream::connect(&address)).await {
-            Ok(client) => clients.push(client.expect("connected")),
-            Err(_) => break,
+            Ok(Ok(client)) => clients.push(client),
+            _ => break,
         }
     }
     clients
 }
 
-/// Those of this process, for its own ends of the connections.
+/// Raises the limit of this process, for its own ends of the connections.
 fn raise_own() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).expect("raised");

@@ -15,7 +15,7 @@ mod tls;
 mod turns;
 
 pub use grpc::serve_grpc;
-pub use http::{health_router, router, serve_http, serve_router};
+pub use http::{health_router, router, serve_http, serve_router, serve_unready};
 pub use limits::ApiLimits;
 pub use protection::{ApiKeyFile, InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl, Protection, TokenIssuer};
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -92,6 +92,9 @@ impl PgAddress {
     /// The database `database` on the server at `host` and `port`.
     ///
     /// A `host` that begins with `/` is the folder of a Unix socket.
+    ///
+    /// With [`PgSslMode::VerifyCa`] the driver uses the provider of cryptography that is installed for the process; if there is
+    /// none, `ring` is installed. The other modes use `ring` and install nothing.
     pub fn new(host: &str, port: u16, user: &str, password: &str, database: &str, ssl_mode: PgSslMode) -> Self {
         let options = PgConnectOptions::new_without_pgpass();
         let options = if host.starts_with('/') { options.socket(host) } else { options.host(host) };

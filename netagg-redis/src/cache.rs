@@ -92,12 +92,16 @@ impl RedisCache {
         }
     }
 
-    /// Asks Redis for a sign of life, for readiness.
+    /// Asks Redis whether answers can be looked up, for readiness.
     ///
     /// # Errors
-    /// While there is none.
+    /// While they cannot: also of a server that is alive and refuses the commands that this takes.
     pub async fn ping(&self) -> Result<(), Error> {
-        self.bounded(async |client| client.ping::<Value>(None).await.map(drop)).await
+        self.bounded(async |client| {
+            versions(&client, &[]).await?;
+            client.get::<Value, _>(key::ALL_MONTHS).await.map(drop)
+        })
+        .await
     }
 
     /// Makes a call unless it would most likely be in vain.

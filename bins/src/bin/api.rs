@@ -1,7 +1,9 @@
 //! Answers users' detail and everybody's totals over gRPC and HTTP.
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use netagg::config::{self, Answers, ApiAddresses};
 use netagg::descriptors::{self, Need};
@@ -9,15 +11,20 @@ use netagg::ops::{self, Job, OpsConfig};
 use netagg::protection::ProtectionConfig;
 use netagg::service::Service;
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
-use netagg_api::{ApiLimits, serve_grpc, serve_http};
+use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http, serve_unready};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 /// Takes heap profiles.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
+
+/// How long a start takes when everything is there: callers of this time wait for their answer.
+const USUAL_START: Duration = Duration::from_secs(1);
 
 struct Config {
     postgres: PgConfig,
@@ -70,9 +77,16 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
         Some(secret) => secret,
         None => {
             let settings = Postgres::new(config.postgres).settings();
-            let Some(secret) = service.wait_for(|| settings.cursor_secret()).await? else {
-                return Ok(ExitCode::SUCCESS);
+            let waiting = service.stop_token().child_token();
+            let unready = answer_unready(&http, &protection, &waiting);
+            let secret = async {
+                let secret = service.wait_for(|| settings.cursor_secret()).await;
+                waiting.cancel();
+                secret
             };
+            let (secret, unready) = tokio::join!(secret, unready);
+            unready?;
+            let Some(secret) = secret? else { return Ok(ExitCode::SUCCESS) };
             secret
         }
     };
@@ -94,6 +108,24 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     answered?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Answers on the port of `http` that the API is alive and not ready, until `waiting` ends: a load balancer is not to take it
+/// for dead.
+async fn answer_unready(
+    http: &TcpListener,
+    protection: &Protection,
+    waiting: &CancellationToken,
+) -> Result<(), std::io::Error> {
+    let soon = waiting.run_until_cancelled(tokio::time::sleep(USUAL_START)).await;
+    if soon.is_none() {
+        return Ok(());
+    }
+    // The same socket: no connection is refused when the API takes over.
+    let socket = http.as_fd().try_clone_to_owned()?;
+    let listener = TcpListener::from_std(socket.into())?;
+    serve_unready(listener, protection.clone(), ApiLimits::default(), waiting.clone()).await;
+    Ok(())
 }
 
 fn main() -> ExitCode {

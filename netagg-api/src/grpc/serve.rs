@@ -36,6 +36,14 @@ const MAX_STREAMS: u32 = 128;
 /// How often health looks whether questions can be answered.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
+/// How tonic and prost begin what they say of a request that cannot be read.
+const UNREADABLE: [&str; 4] = [
+    "failed to decode Protobuf message",
+    "Error decompressing",
+    "Missing request message",
+    "Unexpected EOF decoding stream",
+];
+
 /// The name that health is asked by, beside the empty one, which is the whole server's.
 const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
 
@@ -144,11 +152,7 @@ fn blamed_on_the_client<B>(mut response: Response<B>) -> Response<B> {
         (Code::OutOfRange, text) if text.starts_with("Error, decoded message length too large") => {
             Some(Code::ResourceExhausted)
         }
-        (Code::Internal, text)
-            if text.starts_with("failed to decode Protobuf message") || text.starts_with("Error decompressing") =>
-        {
-            Some(Code::InvalidArgument)
-        }
+        (Code::Internal, text) if UNREADABLE.iter().any(|begin| text.starts_with(begin)) => Some(Code::InvalidArgument),
         _ => None,
     });
     if let Some(code) = code {

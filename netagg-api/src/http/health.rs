@@ -15,6 +15,7 @@ use serde::Serialize;
 use tower::util::MapResponseLayer;
 
 use super::{browsers, host, method_not_allowed};
+use crate::answers::Failure;
 use crate::health;
 use crate::protection::Protection;
 
@@ -41,6 +42,17 @@ pub fn health_router(service: Arc<UsageService>, protection: &Protection) -> Rou
         .layer(MapResponseLayer::new(fresh))
         .layer(MapResponseLayer::new(browsers::contained))
         .with_state(ready)
+}
+
+/// The API while there is no service to ask yet: alive, not ready, and 503 to every question.
+pub(super) fn unready_router() -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(async || (StatusCode::SERVICE_UNAVAILABLE, Json(Report { ready: false }))))
+        .fallback(async || Failure::Unavailable)
+        .layer(from_fn(host::checked))
+        .layer(MapResponseLayer::new(fresh))
+        .layer(MapResponseLayer::new(browsers::contained))
 }
 
 #[derive(Clone)]

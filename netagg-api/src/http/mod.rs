@@ -43,7 +43,7 @@ use conditional::Json;
 use problem::Problem;
 
 pub use health::health_router;
-pub use serve::{serve_http, serve_router};
+pub use serve::{serve_http, serve_router, serve_unready};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tower::util::MapRequest;
 
+use super::health::unready_router;
 use super::{health_router, host, router};
 use crate::connections::Connections;
 use crate::limits::ApiLimits;
@@ -40,6 +41,18 @@ pub async fn serve_http(
     let limits = ApiLimits { max_head_bytes: 2 * limits.max_head_bytes, ..limits };
     let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Http)));
     serve(listener, app, connections, limits, shutdown).await;
+}
+
+/// Answers HTTP/1.1 on `listener` as [`serve_http`] does, while what the service is made of is still to be reached:
+/// `/healthz` with 200, everything else with 503. It returns once `shutdown` is cancelled.
+pub async fn serve_unready(
+    listener: TcpListener,
+    protection: Protection,
+    limits: ApiLimits,
+    shutdown: CancellationToken,
+) {
+    let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Http)));
+    serve(listener, unready_router(), connections, limits, shutdown).await;
 }
 
 /// Answers HTTP/1.1 by `app` as [`serve_http`] does by the API. Of `limits`, those of connections hold. A request

@@ -470,6 +470,11 @@ async fn a_message_that_is_none_is_the_clients_mistake() {
             let status = status_of(&servers, path, "identity", framed(0, message)).await;
             assert_eq!(status.code(), Code::InvalidArgument, "{path} {message:x?}: {status}");
         }
+        let cut = framed(0, &[0; 12])[..10].to_vec();
+        for body in [Vec::new(), cut] {
+            let status = status_of(&servers, path, "identity", body).await;
+            assert_eq!(status.code(), Code::InvalidArgument, "{path}: {status}");
+        }
     }
 }
 

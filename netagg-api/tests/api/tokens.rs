@@ -270,6 +270,22 @@ async fn a_claim_that_is_null_is_absent_and_one_of_another_type_is_named() {
         let answer = guarded.http(DETAIL, &sign(claims.clone())).await;
         assert_eq!(answer.status, detail, "{claims}: {}", answer.body);
     }
+    // In the header and the set of keys as well.
+    let mut nulls = Signer::new(Algorithm::ES256, "nulls");
+    for name in ["use", "alg", "key_ops", "x5c", "x5t"] {
+        nulls.jwk[name] = Value::Null;
+    }
+    let other = Guarded::start(&[&nulls]).await;
+    let claims_of = |name: &str| claims(json!({"sub": name}));
+    assert_eq!(other.http(DETAIL, &nulls.sign(&claims_of("a"))).await.status, 200);
+    let header =
+        base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(br#"{"alg":"ES256","typ":null,"kid":null,"crit":null}"#);
+    let body = base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(claims_of("b").to_string());
+    let message = format!("{header}.{body}");
+    let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &nulls.key, Algorithm::ES256).expect("signed");
+    assert_eq!(other.http(DETAIL, &format!("{message}.{signature}")).await.status, 200);
+    other.servers.stopped().await;
+
     for claims in [
         json!({"scope": 7}),
         json!({"scope": {"detail:read": true}}),

@@ -86,10 +86,25 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
         assert!(report["dependencies"]["postgres"].is_string() && report["since"]["postgres"].is_string(), "{report}");
         assert_eq!(installation.ops(name, "/healthz").await.expect("alive").0, 200);
     }
+    // On the port that a load balancer knows, too.
+    let http = installation.variable("API_HTTP_PORT").to_owned();
+    let health = async |path: &str, expected: u16| {
+        let url = format!("http://127.0.0.1:{http}{path}");
+        eventually(PATIENCE, path, async || match reqwest::get(&url).await {
+            Ok(answer) if answer.status() == expected => Ok(()),
+            other => Err(format!("{other:?}")),
+        })
+        .await;
+    };
+    health("/healthz", 200).await;
+    health("/readyz", 503).await;
+    health("/api/v1/aggregates?granularity=DAY", 503).await;
     server.start_again().await;
     for name in ["ingestor", "aggregator", "api"] {
         installation.readiness(name, 200).await;
     }
+    health("/readyz", 200).await;
+    health("/api/v1/aggregates?granularity=DAY", 200).await;
 
     let mut generator = installation.generator(&LOAD);
     let before = more_than(&installation, 1_000).await;
@@ -106,6 +121,8 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
         if begun.elapsed() < Duration::from_secs(1) { Ok(()) } else { Err(format!("{:?}", begun.elapsed())) }
     };
     eventually(PATIENCE, "an answer within a second", quickly).await;
+    health("/readyz", 503).await;
+    health("/healthz", 200).await;
     for name in ["ingestor", "aggregator", "api"] {
         eventually(PATIENCE, "the reason", async || {
             let report = installation.readiness(name, 503).await;

@@ -201,7 +201,8 @@ async fn the_servers_own_reason_is_told() {
     tells(&to("somebody:wrong@", "0"), "WRONGPASS").await;
     command(&server, "ACL SETUSER limited on >secret ~* +@connection +info +client").await;
     let limited = to("limited:secret@", "0");
-    until_it_answers(&limited).await;
+    // Alive, and of no use: readiness has to know.
+    tells(&limited, "NOPERM").await;
     let error = limited.lookup(&key("totals", &["2025-10"])).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("NOPERM"), "{error}");
     command(&server, "CONFIG SET requirepass s3cret").await;

@@ -224,6 +224,7 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
                 Err(error @ DropError::StillTaken { .. }) => {
                     return Err(Failure::Usage(format!("--before {before}: {error}")));
                 }
+                Err(DropError::Store(error)) => return Err(error.into()),
                 Err(error) => return Err(Failure::Failed(error.into())),
             };
             outln!("{} months dropped, {} identities removed", dropped.months.len(), dropped.identities);

@@ -5,6 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
+use netagg_core::Error;
 
 use crate::logging::{LogConfig, LogDefaults};
 use crate::{Shutdown, Variables, config, descriptors, output};
@@ -27,9 +28,12 @@ pub enum Failure {
     Output(std::io::Error),
 }
 
-impl From<netagg_core::Error> for Failure {
-    fn from(error: netagg_core::Error) -> Self {
-        Self::Failed(error.into())
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Unsupported { .. } => Self::Usage(error.to_string()),
+            error => Self::Failed(error.into()),
+        }
     }
 }
 

@@ -149,6 +149,7 @@ impl Service {
     ) -> Result<Option<EventLimits>, Failure> {
         let settings = postgres.settings();
         let agreed = self.wait_for(|| async {
+            postgres.check_distribution().await?;
             match settings.event_limits(limits).await {
                 Ok(limits) => Ok(Ok(limits)),
                 Err(EventLimitsError::Store(error)) => Err(error),

@@ -47,6 +47,15 @@ pub enum Error {
         #[source]
         source: Option<BoxError>,
     },
+    /// A dependency is set up in a way that netagg does not support; nothing of the call took effect. The same call fails
+    /// again, until the set-up is another one.
+    #[error("{dependency} is not supported as it is set up: {reason}")]
+    Unsupported {
+        /// What is not supported, such as `postgres`.
+        dependency: &'static str,
+        /// How it is set up, and what to do.
+        reason: String,
+    },
     /// A dependency refuses this very data. The same call fails again.
     #[error("{dependency} refuses the data: {source}")]
     Refused {
@@ -98,6 +107,7 @@ impl Error {
         match self {
             Self::Unavailable { dependency, .. }
             | Self::NotSetUp { dependency, .. }
+            | Self::Unsupported { dependency, .. }
             | Self::Refused { dependency, .. }
             | Self::Internal { dependency, .. } => Some(dependency),
             Self::MonthsDropped { .. } | Self::InvalidQuery(_) => None,

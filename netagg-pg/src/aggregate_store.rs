@@ -41,7 +41,7 @@ impl AggregateStore for PgAggregateStore {
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         self.postgres
             .call(async {
-                let mut session = self.postgres.session().await?;
+                let mut session = self.postgres.writing_session().await?;
                 let admission = self.ledger.admit(&mut session, batch).await?;
                 // The rows that every batch wants come last.
                 add(&mut session, sum_by_day(admission.new_items(batch))).await?;

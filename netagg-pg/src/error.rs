@@ -42,6 +42,9 @@ pub(crate) enum PgError {
     /// Somebody else is in the way for now.
     #[error("{0}")]
     Busy(String),
+    /// Tables are distributed over several servers.
+    #[error("the tables {tables} are distributed over several servers")]
+    Distributed { tables: String },
     /// Events of the call are too old to be kept.
     #[error("the months up to {through} are dropped")]
     MonthsDropped { through: Month },
@@ -121,6 +124,13 @@ pub(crate) fn to_core(error: PgError) -> Error {
         PgError::NotConnected { address, source } => (Some(address), source),
         PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
         PgError::MonthsDropped { through } => return Error::MonthsDropped { through },
+        PgError::Distributed { .. } => {
+            let reason = format!(
+                "{error} (pg_dist_partition has them), and there neither writes nor audits and repairs would be exact; \
+                 undistribute them (SELECT undistribute_table('events_raw') and so on), or use another database"
+            );
+            return Error::Unsupported { dependency: POSTGRES, reason };
+        }
         PgError::NoConnection { .. } | PgError::CallTimedOut { .. } | PgError::Busy(_) => {
             return Error::unavailable(POSTGRES, error);
         }

@@ -76,7 +76,7 @@ impl PgEventStore {
         batch: &Batch<IdentifiedEvent>,
         without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
     ) -> Result<BatchOutcome, PgError> {
-        let mut session = self.postgres.session().await?;
+        let mut session = self.postgres.writing_session().await?;
         let admission = self.ledger.admit(&mut session, batch).await?;
         if admission.outcome.new > 0 {
             let has_place = |item: &&IdentifiedEvent| {

@@ -8,6 +8,7 @@ mod books;
 mod completeness;
 mod config;
 mod copy;
+mod distribution;
 mod error;
 mod event_store;
 mod ledger;

@@ -181,7 +181,9 @@ impl Migrations {
     /// tables. It is closed in any case, and with it goes the migrator's lock, which an error leaves behind.
     async fn migrate(&self, way: Way) -> Result<(), Error> {
         // The pool that the migrator wants would try again and again, and give no reason.
-        drop(self.postgres.unlimited_connection().await.map_err(error::to_core)?);
+        let mut connection = self.postgres.unlimited_connection().await.map_err(error::to_core)?;
+        self.postgres.refuse_distribution(&mut connection).await.map_err(error::to_core)?;
+        drop(connection);
         let pool = self.postgres.unlimited_pool();
         let result = match way {
             Way::Up => MIGRATOR.run(&pool).await,

@@ -152,7 +152,7 @@ impl Partitions {
         if missing.is_empty() {
             return Ok(ensured);
         }
-        let mut session = self.postgres.session().await?;
+        let mut session = self.postgres.writing_session().await?;
         let room = bounds(&mut session).await?;
         let mut whole = BTreeSet::new();
         for &month in &missing {

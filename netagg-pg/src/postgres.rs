@@ -13,6 +13,7 @@ use tokio::sync::Mutex;
 
 use crate::audit::Audit;
 use crate::config::PgConfig;
+use crate::distribution::Undistributed;
 use crate::error::{self, PgError};
 use crate::migrations::Migrations;
 use crate::partitions::Partitions;
@@ -35,6 +36,7 @@ pub struct Postgres {
     pool: PgPool,
     config: Arc<PgConfig>,
     attempts: Arc<Attempts>,
+    undistributed: Arc<Undistributed>,
 }
 
 impl Postgres {
@@ -47,7 +49,7 @@ impl Postgres {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(config.connect_options());
-        Self { pool, config: Arc::new(config), attempts: Arc::default() }
+        Self { pool, config: Arc::new(config), attempts: Arc::default(), undistributed: Arc::default() }
     }
 
     /// Asks the server for a sign of life.
@@ -120,6 +122,17 @@ impl Postgres {
             Ok(result) => result.map_err(error::to_core),
             Err(_) => Err(error::to_core(PgError::CallTimedOut { address: self.config.address.to_string(), limit })),
         }
+    }
+
+    pub(crate) fn undistributed(&self) -> &Undistributed {
+        &self.undistributed
+    }
+
+    /// A connection for one call that writes; none if tables are distributed.
+    pub(crate) async fn writing_session(&self) -> Result<Session, PgError> {
+        let mut session = self.session().await?;
+        self.refuse_distribution(&mut session).await?;
+        Ok(session)
     }
 
     /// A connection for one call.

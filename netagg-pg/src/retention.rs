@@ -123,6 +123,7 @@ impl Retention {
         }
         // Its session holds the lock, and has all the time it needs.
         let mut connection = self.postgres.unlimited_connection().await?;
+        self.postgres.refuse_distribution(&mut connection).await?;
         let dropped = self.drop_with(&mut connection, before).await;
         // Best effort: it is over in any case.
         let _ = connection.close().await;

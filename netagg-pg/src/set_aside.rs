@@ -68,7 +68,7 @@ impl Partitions {
     async fn try_store_set_aside(&self) -> Result<SetAside, PgError> {
         let mut outcome = SetAside::default();
         let postgres: &Postgres = self.postgres();
-        let mut session = postgres.session().await?;
+        let mut session = postgres.writing_session().await?;
         let before = months(&mut session).await?;
         session.release();
         if before.is_empty() {

@@ -105,7 +105,7 @@ impl Settings {
         let values = [limits.max_age, limits.max_future].map(|limit| limit.as_micros().to_string());
         self.postgres
             .call(async {
-                let mut session = self.postgres.session().await?;
+                let mut session = self.postgres.writing_session().await?;
                 sqlx::query(
                     "INSERT INTO settings (name, value) SELECT * FROM unnest($1::text[], $2::text[]) \
                      ON CONFLICT (name) DO UPDATE SET value = excluded.value",

@@ -47,6 +47,7 @@ pub type OnProgress<'a> = dyn Fn(Progress) + Send + Sync + 'a;
 /// A connection of its own, without limits of time: it reads whole tables.
 pub(crate) async fn connect(postgres: &Postgres) -> Result<PgConnection, PgError> {
     let mut connection = postgres.unlimited_connection().await?;
+    postgres.refuse_distribution(&mut connection).await?;
     sqlx::raw_sql(SESSION).execute(&mut connection).await?;
     Ok(connection)
 }

@@ -66,7 +66,7 @@ impl PgTotalsRepair {
     async fn due(&self) -> Result<Vec<Day>, Error> {
         self.postgres
             .call(async {
-                let mut session = self.postgres.session().await?;
+                let mut session = self.postgres.writing_session().await?;
                 let marked: Vec<NaiveDate> =
                     sqlx::query_scalar(include_str!("../../queries/repair_due.sql")).fetch_all(&mut *session).await?;
                 let mut marked: Vec<Day> = marked.into_iter().map(Day::from).collect();

@@ -88,7 +88,7 @@ impl Repairs {
     pub async fn mark(&self, days: &[Day]) -> Result<(), Error> {
         self.postgres
             .call(async {
-                let mut session = self.postgres.session().await?;
+                let mut session = self.postgres.writing_session().await?;
                 mark(&mut session, days.iter().copied()).await?;
                 session.release();
                 Ok(())

@@ -396,3 +396,40 @@ async fn the_scripts_read_an_env_file_as_the_programs_do() {
         assert!(program.stderr.contains(&format!("EVENT_MAX_FUTURE={expected:?}:")), "{value}: {}", program.stderr);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_distributed_database_is_refused_by_every_program_that_writes_there() {
+    let installation = Installation::new().await;
+    let pool = installation.pool().await;
+    // As Citus has it once a table is distributed.
+    let catalogue = "CREATE TABLE pg_dist_partition (logicalrelid regclass)";
+    sqlx::raw_sql(catalogue).execute(&pool).await.expect("made");
+    let audit = installation.run("netagg", &["audit"]).await;
+    assert_eq!(audit.code, 0, "the extension alone does no harm: {}", audit.stderr);
+    let distribute = "INSERT INTO pg_dist_partition VALUES ('events_raw'), ('event_identity')";
+    sqlx::raw_sql(distribute).execute(&pool).await.expect("distributed");
+    for (program, arguments) in [
+        ("ingestor", &[][..]),
+        ("aggregator", &[]),
+        ("netagg", &["audit"]),
+        ("netagg", &["rebuild", "--from", "2025-01-01", "--to", "2025-01-02"]),
+        ("netagg", &["rebuild", "--from", "2025-01-01", "--to", "2025-01-02", "--dry-run"]),
+        ("netagg", &["partitions", "ensure"]),
+        ("netagg", &["partitions", "drop", "--before", "2015-01"]),
+        ("netagg", &["migrate", "up"]),
+        ("netagg", &["migrate", "down"]),
+        ("netagg", &["limits", "set", "--max-age", "100d"]),
+    ] {
+        let ended = installation.run(program, arguments).await;
+        assert_eq!(ended.code, 2, "{program} {arguments:?}: {}{}", ended.stdout, ended.stderr);
+        let is_explained = ["event_identity, events_raw", "distributed", "undistribute_table"];
+        assert!(
+            is_explained.iter().all(|part| ended.stderr.contains(part)),
+            "{program} {arguments:?}: {}",
+            ended.stderr
+        );
+    }
+    // Reading is harmless.
+    assert_eq!(installation.run("netagg", &["partitions", "list"]).await.code, 0);
+    pool.close().await;
+}

@@ -5,6 +5,7 @@ mod audit;
 mod batches;
 mod completeness;
 mod conformance;
+mod distribution;
 mod identity;
 mod limits;
 mod log;

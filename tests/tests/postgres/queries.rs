@@ -11,6 +11,8 @@ use netagg_pg::PgEventStore;
 #[tokio::test]
 async fn every_query_file_is_valid() {
     let fresh = Fresh::migrated().await;
+    // A catalogue of an extension, which need not be there.
+    fresh.execute(super::distribution::CATALOGUE).await;
     let mut connection = fresh.connection().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../netagg-pg/queries");
     let mut prepared = 0;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netagg_core::Error;
-use netagg_core::ports::{Cache, CacheTicket, Lookup};
+use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
 use netagg_redis::{RedisCache, RedisConfig};
 use netagg_tests::proxy::Proxy;
 use netagg_tests::{eventually, redis};
@@ -128,8 +128,20 @@ async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys(
     proxy.pass();
     works(&cache).await;
     let keys: Vec<_> = (0..100).map(|number| key(&number.to_string(), &["2025-10"])).collect();
+    // A call may take too long on a busy machine: it is made again.
+    let fill = async |key: &CacheKey| {
+        eventually(DEADLINE, "a fill", async || {
+            let text = |error: Error| error.to_string();
+            match cache.lookup(key).await.map_err(text)? {
+                Lookup::Miss(ticket) => cache.fill(ticket, key.name.clone().into(), TTL).await.map_err(text),
+                Lookup::Hit(found) if found == key.name => Ok(()),
+                Lookup::Hit(found) => Err(format!("{found:?}")),
+            }
+        })
+        .await;
+    };
     for key in &keys {
-        cache.fill(miss(&cache, key).await, key.name.clone().into(), TTL).await.unwrap();
+        fill(key).await;
     }
     proxy.slow(Duration::from_millis(60));
     let late = futures::future::join_all(keys.iter().map(|key| cache.lookup(key))).await;
@@ -137,9 +149,21 @@ async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys(
     proxy.pass();
     works(&cache).await;
     for key in &keys {
-        let Lookup::Miss(ticket) = cache.lookup(key).await.unwrap() else { panic!("{key:?} is outdated") };
-        cache.fill(ticket, key.name.clone().into(), TTL).await.unwrap();
-        assert_eq!(hit(&cache, key).await, key.name);
+        eventually(DEADLINE, "a lookup", async || match cache.lookup(key).await {
+            Ok(Lookup::Miss(_)) => Ok(()),
+            Ok(Lookup::Hit(_)) => panic!("{key:?} is outdated"),
+            Err(error) => Err(error.to_string()),
+        })
+        .await;
+        fill(key).await;
+        eventually(DEADLINE, "a hit", async || match cache.lookup(key).await {
+            Ok(Lookup::Hit(found)) => {
+                assert_eq!(found, key.name);
+                Ok(())
+            }
+            other => Err(format!("{other:?}")),
+        })
+        .await;
     }
 }
 

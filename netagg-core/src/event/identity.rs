@@ -67,7 +67,7 @@ impl ContentHash {
         let mut fixed = [0_u8; 4 + 1 + 8 + 9 + 5 + 8 + 8 + 1];
         let mut rest = &mut fixed[..];
         put(&mut rest, &(user_id.len() as u32).to_be_bytes());
-        put(&mut rest, &[fields.event_type as u8]);
+        put(&mut rest, &[fields.event_type.code()]);
         put(&mut rest, &fields.started_at.as_micros().to_be_bytes());
         put(&mut rest, &[u8::from(fields.ended_at.is_some())]);
         put(&mut rest, &fields.ended_at.map_or(0, |at| at.as_micros()).to_be_bytes());
@@ -120,6 +120,7 @@ fn first_bytes<const N: usize>(hash: &[u8]) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::EventType;
 
     #[test]
     fn the_key_is_the_documented_function() {
@@ -130,6 +131,31 @@ mod tests {
     }
 
     const KEY_FROM_SQL: &str = "5d554c17-6ce7-0d0d-743c-0b13ffb9b985";
+
+    /// Stored by every installation: another value here would turn stored events into conflicts.
+    #[test]
+    fn content_hashes_never_change() {
+        let hash = |body: &str| {
+            let json = format!(
+                r#"{{"event_id":"550e8400-e29b-41d4-a716-446655440000","source_id":"provider-1","user_id":"123456789",{body}}}"#
+            );
+            crate::Event::decode(json.as_bytes()).expect("valid").content_hash().to_string()
+        };
+        for (event_type, code, expected) in [
+            ("CALL_OUT", 0, "e77a26ebac7131ad"),
+            ("CALL_IN", 1, "0345550fd4f1b0e6"),
+            ("SMS_SENT", 2, "30c881b3d6567d35"),
+            ("SMS_RECEIVED", 3, "f49495574f016a7c"),
+            ("DATA", 4, "9f2968bcc98e8bb1"),
+        ] {
+            assert_eq!(event_type.parse::<EventType>().expect("a type").code(), code);
+            let body = format!(r#""type":"{event_type}","started_at":"2025-10-20T12:34:56Z""#);
+            assert_eq!(hash(&body), expected, "{event_type}");
+        }
+        let full = r#""type":"DATA","started_at":"2025-10-20T12:34:56.123456Z","ended_at":"2025-10-20T12:56:00Z",
+            "duration_sec":127,"bytes_up":5,"bytes_down":9223372036854775807,"meta":{"cell":"A1","n":[1.50,null,true]}"#;
+        assert_eq!(hash(full), "cb3fcbd3ea4ff8fe");
+    }
 
     #[test]
     fn equal_content_has_an_equal_hash_and_other_content_another() {

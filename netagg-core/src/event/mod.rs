@@ -59,6 +59,20 @@ impl EventType {
             Self::Data => "DATA",
         }
     }
+
+    /// The number that stands for the type in stored content hashes and in cursors.
+    ///
+    /// A type keeps its number for ever and a new type gets the next one: with another number, every stored event of the
+    /// type would be in conflict with its own copies.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::CallOut => 0,
+            Self::CallIn => 1,
+            Self::SmsSent => 2,
+            Self::SmsReceived => 3,
+            Self::Data => 4,
+        }
+    }
 }
 
 impl fmt::Display for EventType {

@@ -106,7 +106,7 @@ fn authenticator(payload: &[u8], request: &DetailRequest, secret: &CursorSecret)
     let user_id = request.user_id.as_str().as_bytes();
     mac.update(&(user_id.len() as u32).to_be_bytes());
     mac.update(user_id);
-    mac.update(&[request.event_type.map_or(0, |event_type| event_type as u8 + 1)]);
+    mac.update(&[request.event_type.map_or(0, |event_type| event_type.code() + 1)]);
     for at in [request.from, request.to] {
         mac.update(&at.map_or(i64::MIN, Timestamp::as_micros).to_be_bytes());
     }

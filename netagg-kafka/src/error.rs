@@ -12,11 +12,11 @@ pub(crate) fn of(error: KafkaError, brokers: &str, topic: &str) -> Error {
     let error = Failed { brokers: brokers.to_owned(), error };
     match code {
         Some(code) if is_missing_topic(code) => {
-            let reason = format!("{} (brokers {brokers})", missing_topic(topic));
+            let reason = missing_topic(brokers, topic);
             Error::NotSetUp { dependency: KAFKA, reason, source: Some(error.into()) }
         }
         Some(code) if is_refused_access(code) => {
-            let reason = format!("{} (brokers {brokers})", refused_access(code, topic));
+            let reason = refused_access(code, brokers, topic);
             Error::NotSetUp { dependency: KAFKA, reason, source: Some(error.into()) }
         }
         Some(
@@ -52,8 +52,8 @@ pub(crate) fn is_missing_topic(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-pub(crate) fn missing_topic(topic: &str) -> String {
-    format!("the topic {topic} is not there; `netagg topic create` makes it")
+pub(crate) fn missing_topic(brokers: &str, topic: &str) -> String {
+    format!("the topic {topic} is not there; `netagg topic create` makes it (brokers {brokers})")
 }
 
 pub(crate) fn is_refused_access(code: RDKafkaErrorCode) -> bool {
@@ -69,6 +69,9 @@ pub(crate) fn is_refused_access(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-pub(crate) fn refused_access(code: RDKafkaErrorCode, topic: &str) -> String {
-    format!("the broker refuses access ({code}); check the login, the certificates and the rights on the topic {topic}")
+pub(crate) fn refused_access(code: RDKafkaErrorCode, brokers: &str, topic: &str) -> String {
+    format!(
+        "the broker refuses access ({code}); check the login, the certificates and the rights on the topic {topic} \
+         (brokers {brokers})"
+    )
 }

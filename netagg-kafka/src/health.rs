@@ -50,8 +50,9 @@ struct State {
 }
 
 impl KafkaHealth {
-    pub(crate) fn new() -> Self {
-        let broker = Some(KafkaProblem { reason: "not connected yet".to_owned(), since: SystemTime::now() });
+    pub(crate) fn new(brokers: &str) -> Self {
+        let reason = format!("not connected yet to {brokers}");
+        let broker = Some(KafkaProblem { reason, since: SystemTime::now() });
         Self(Arc::new(Mutex::new(State {
             broker,
             topic: None,

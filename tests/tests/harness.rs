@@ -73,7 +73,7 @@ async fn kafka_creates_topics_that_are_asked_for_and_no_others() {
     let admin = admin(&kafka::brokers().await);
     let (topic, other) = (unique("events"), unique("events"));
     create(&admin, &topic).await;
-    eventually(Duration::from_secs(10), "the topic", async || match partitions(&admin, &topic).await? {
+    eventually(Duration::from_secs(60), "the topic", async || match partitions(&admin, &topic).await? {
         8 => Ok(()),
         other => Err(format!("{other} partitions")),
     })
@@ -133,7 +133,7 @@ async fn an_owned_broker_stops_crashes_and_keeps_its_topics() {
     broker.crash().await;
     broker.start_again().await;
     let admin = admin(&broker.brokers());
-    eventually(Duration::from_secs(30), "the topic", async || match partitions(&admin, &topic).await? {
+    eventually(Duration::from_secs(60), "the topic", async || match partitions(&admin, &topic).await? {
         8 => Ok(()),
         other => Err(format!("{other} partitions")),
     })

@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 /// The hour of every test.
 pub(crate) const NOW: &str = "2025-10-31T12:00:00Z";
 /// For what must happen, and does so at once.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
 struct StoppedClock;

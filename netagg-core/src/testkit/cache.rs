@@ -10,7 +10,7 @@ use crate::time::Month;
 
 const LONG: Duration = Duration::from_secs(60);
 /// How long an expired answer may linger.
-const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Every behaviour that [`Cache`] promises. `fresh` makes a cache that nothing else uses.
 pub async fn cache<C: Cache + ?Sized>(fresh: impl AsyncFn() -> Arc<C>) {

@@ -10,7 +10,7 @@ use crate::ports::{EventPublisher, EventSource, SourceEvent};
 use crate::record::{Header, OutgoingRecord, PartitionId, Position, Record};
 
 /// How long a behaviour may take to show, brokers' rebalances included.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Every behaviour that [`EventSource`] and [`EventPublisher`] promise together. `open` makes an empty topic with the
 /// given number of partitions and returns its publisher and a function that joins one group of its readers.

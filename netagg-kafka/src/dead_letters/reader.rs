@@ -67,7 +67,7 @@ impl KafkaLetterReader {
         let snapshot = Snapshot::take(&self.config, &self.topic).await?;
         snapshot.ok_or_else(|| Error::NotSetUp {
             dependency: KAFKA,
-            reason: error::missing_topic(&self.topic),
+            reason: error::missing_topic(self.config.brokers(), &self.topic),
             source: None,
         })
     }

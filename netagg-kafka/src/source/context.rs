@@ -23,6 +23,7 @@ const COORDINATOR_MILLIS: i64 = 10_000;
 const SILENT_MICROS: i64 = 20_000_000;
 
 pub(super) struct Context {
+    pub(super) brokers: String,
     pub(super) topic: Arc<str>,
     pub(super) positions: Arc<Positions>,
     pub(super) health: KafkaHealth,
@@ -48,8 +49,9 @@ pub(super) struct Known {
 }
 
 impl Context {
-    pub(super) fn new(topic: &str, positions: Arc<Positions>, health: KafkaHealth) -> Self {
+    pub(super) fn new(brokers: &str, topic: &str, positions: Arc<Positions>, health: KafkaHealth) -> Self {
         Self {
+            brokers: brokers.to_owned(),
             topic: topic.into(),
             positions,
             health,
@@ -64,6 +66,12 @@ impl Context {
     pub(super) fn replace(&self, consumer: &BaseConsumer<Self>) {
         self.revoke(consumer, self.positions.assigned());
         self.is_replaced.store(true, Ordering::Release);
+    }
+
+    /// Why no broker is connected: what the last connection complained of, which names a broker.
+    fn not_connected(&self) -> String {
+        let complaint = self.complaint().clone();
+        if complaint.is_empty() { format!("not connected yet to {}", self.brokers) } else { complaint }
     }
 
     fn is_replaced(&self) -> bool {
@@ -182,8 +190,7 @@ impl ClientContext for Context {
         tracing::debug!(%error, reason, "kafka consumer");
         match code {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
-                let complaint = self.complaint().clone();
-                self.health.broker(Some(if complaint.is_empty() { reason.to_owned() } else { complaint }));
+                self.health.broker(Some(self.not_connected()));
             }
             _ => *self.complaint() = reason.to_owned(),
         }
@@ -195,17 +202,18 @@ impl ClientContext for Context {
         }
         let mut connected = statistics.brokers.values().filter(|broker| broker.state == "UP").peekable();
         let problem = if connected.peek().is_none() {
-            let complaint = self.complaint().clone();
-            Some(if complaint.is_empty() { "not connected yet".to_owned() } else { complaint })
+            Some(self.not_connected())
         } else if connected.all(|broker| broker.rxidle > SILENT_MICROS) {
-            Some("connected, but no broker answers".to_owned())
+            Some(format!("connected, but no broker answers (brokers {})", self.brokers))
         } else {
             None
         };
         let answers = problem.is_none();
         self.health.broker(problem);
         let group = statistics.cgrp.as_ref().filter(|group| group.state != "up" && group.stateage > COORDINATOR_MILLIS);
-        self.health.group(group.map(|group| format!("no coordinator of the group answers (state {})", group.state)));
+        self.health.group(group.map(|group| {
+            format!("no coordinator of the group answers (state {}, brokers {})", group.state, self.brokers)
+        }));
         self.health.update(&statistics, &self.positions.all());
         let partitions = statistics.topics.remove(&*self.topic).map(|topic| topic.partitions);
         let is_idle = |group: &ConsumerGroup| group.join_state == "steady" && group.assignment_size == 0;

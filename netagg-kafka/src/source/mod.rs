@@ -25,7 +25,7 @@ use self::context::Context;
 use self::outbox::Delivery;
 use self::poller::{Membership, Poller};
 use self::positions::Positions;
-use crate::error::KAFKA;
+use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaHealth};
 
 /// How many deliveries wait for the reader, at most.
@@ -53,6 +53,7 @@ pub struct KafkaSource {
     /// The assignments that the reader has been told of.
     epochs: BTreeMap<PartitionId, u64>,
     health: KafkaHealth,
+    brokers: String,
     closing: Arc<AtomicBool>,
     closed: Option<oneshot::Receiver<Result<(), Error>>>,
     thread: Thread,
@@ -66,9 +67,10 @@ impl KafkaSource {
     /// When librdkafka does not take the configuration.
     pub fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, ConfigError> {
         let positions = Arc::new(Positions::default());
-        let health = KafkaHealth::new();
+        let health = KafkaHealth::new(config.brokers());
         let membership = Membership { config: config.clone(), group: group.to_owned(), topic: topic.to_owned() };
-        let consumer = membership.join(Context::new(topic, Arc::clone(&positions), health.clone()))?;
+        let consumer =
+            membership.join(Context::new(config.brokers(), topic, Arc::clone(&positions), health.clone()))?;
         tracing::info!(brokers = config.brokers(), group, topic, "kafka consumer");
 
         let (sender, deliveries) = mpsc::channel(DELIVERIES);
@@ -84,6 +86,7 @@ impl KafkaSource {
             positions,
             epochs: BTreeMap::new(),
             health,
+            brokers: config.brokers().to_owned(),
             closing,
             closed: Some(closed),
             thread: thread.thread().clone(),
@@ -137,7 +140,7 @@ impl EventSource for KafkaSource {
         match tokio::time::timeout(CLOSE, closed).await {
             Ok(Ok(committed)) => committed,
             Ok(Err(_)) => Err(Error::internal(KAFKA, "the consumer has ended early")),
-            Err(elapsed) => Err(Error::unavailable(KAFKA, elapsed)),
+            Err(_) => Err(error::silence(&self.brokers)),
         }
     }
 }

@@ -233,7 +233,7 @@ impl Poller {
     fn replace_consumer(&mut self, reason: String) {
         let context = self.consumer.context();
         let health = context.health.clone();
-        let successor = Context::new(&context.topic, Arc::clone(&context.positions), health.clone());
+        let successor = Context::new(&context.brokers, &context.topic, Arc::clone(&context.positions), health.clone());
         match self.membership.join(successor) {
             Ok(consumer) => {
                 context.replace(&self.consumer);
@@ -274,23 +274,25 @@ impl Poller {
     /// Notes what a poll complained of; false if it is the end.
     fn take_error(&mut self, error: KafkaError) -> bool {
         let context = self.consumer.context();
-        let topic = &*context.topic;
+        let (brokers, topic) = (context.brokers.as_str(), &*context.topic);
         match (&error, error.rdkafka_error_code()) {
             (KafkaError::MessageConsumptionFatal(_), _) => {
-                tracing::error!(%error, topic, "kafka consumer cannot go on");
+                tracing::error!(%error, brokers, topic, "kafka consumer cannot go on");
                 self.outbox.event(Delivery::Failed(Error::internal(KAFKA, error)));
                 return false;
             }
-            (_, Some(code)) if error::is_missing_topic(code) => context.health.topic(Some(error::missing_topic(topic))),
+            (_, Some(code)) if error::is_missing_topic(code) => {
+                context.health.topic(Some(error::missing_topic(brokers, topic)))
+            }
             (_, Some(code)) if error::is_refused_access(code) => {
-                context.health.topic(Some(error::refused_access(code, topic)));
+                context.health.topic(Some(error::refused_access(code, brokers, topic)));
             }
             // the broker's state is told by health
             (_, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)) => {}
             _ if self.warned.is_some_and(|warned| warned.elapsed() < WARN) => {}
             _ => {
                 self.warned = Some(Instant::now());
-                tracing::warn!(%error, topic, "kafka consumer goes on after an error");
+                tracing::warn!(%error, brokers, topic, "kafka consumer goes on after an error");
             }
         }
         true
@@ -363,7 +365,8 @@ impl Poller {
                 Ok(true) => return Ok(()),
                 result if begun.elapsed() > LAST_COMMIT => {
                     let error = result.err().unwrap_or(KafkaError::ConsumerCommit(RDKafkaErrorCode::OperationTimedOut));
-                    return Err(Error::unavailable(KAFKA, error));
+                    let context = self.consumer.context();
+                    return Err(error::of(error, &context.brokers, &context.topic));
                 }
                 // a rebalance may be what stands in the way, and ends only if we poll
                 _ => drop(self.consumer.poll(Duration::from_millis(20))),

@@ -74,8 +74,8 @@ async fn an_operator_finds_what_differs_and_sets_it_right() {
 
     let _api = installation.start("api");
     installation.readiness("api", 200).await;
-    execute(&installation, "UPDATE agg_day SET count_events = count_events + 17 WHERE day = (SELECT max(day) FROM agg_day) AND type = 'DATA'").await;
-    let day = value(&installation, "SELECT max(day)::text FROM agg_day").await;
+    execute(&installation, "UPDATE agg_day SET count_events = count_events + 17 WHERE type = 'DATA' AND day = (SELECT max(day) FROM agg_day WHERE type = 'DATA')").await;
+    let day = value(&installation, "SELECT max(day)::text FROM agg_day WHERE type = 'DATA'").await;
     let wrong =
         value(&installation, "SELECT count_events::text FROM agg_day WHERE type = 'DATA' ORDER BY day DESC LIMIT 1")
             .await;

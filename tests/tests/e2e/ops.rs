@@ -258,7 +258,7 @@ async fn every_service_tells(installation: &Installation, service: &str) {
     let scrape = Scrape::parse(&text);
     let up = |dependency| (dependency, 1.0);
     let expected: &[_] = match service {
-        "ingestor" => &[up("kafka\"}"), up("postgres\"}")],
+        "ingestor" => &[up("kafka\"}"), up("partitions\"}"), up("postgres\"}")],
         "aggregator" => &[up("kafka\"}"), up("postgres\"}"), up("redis\"}")],
         _ => &[up("postgres\"}"), up("redis\"}")],
     };

@@ -253,7 +253,7 @@ async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothin
 
 /// Waits until the API answers totals of `events` events.
 async fn totals(installation: &Installation, events: i64) {
-    eventually(Duration::from_secs(30), "the API answers the totals", async || {
+    eventually(PATIENCE, "the API answers the totals", async || {
         let range = "granularity=DAY&from=2020-01-01&to=2029-12-28";
         let (status, answer) = installation.api(&format!("/api/v1/aggregates?{range}")).await?;
         if status != 200 {

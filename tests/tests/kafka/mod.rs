@@ -19,7 +19,7 @@ use netagg_kafka::{Creation, KafkaConfig, KafkaSource, KafkaTopics, TopicSpec};
 use netagg_tests::{kafka, unique};
 
 /// How long anything may take that depends on brokers and rebalances.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(180);
 
 /// For the shared broker. A member that does not leave its group when it should holds it up beyond all deadlines.
 async fn config() -> KafkaConfig {

@@ -8,6 +8,7 @@ use netagg_core::{Day, Event, EventType, Granularity};
 use netagg_pg::{
     AuditOptions, AuditReport, Column, LedgerDifference, LedgerFault, PgTotalsRepair, TotalsDifference, Undecided,
 };
+use netagg_tests::eventually;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
@@ -320,7 +321,17 @@ async fn traffic_makes_no_difference_and_hides_none() {
                  INSERT INTO agg_identity VALUES (gen_random_uuid(), 1, '2025-12-24')",
             )
             .await;
-        let report = audit(&fresh, AuditOptions { patience: Duration::from_secs(3), ..AuditOptions::default() }).await;
+        // The audit waits in vain for what nobody will store; on a slow machine other days may be undecided after that.
+        let brief = || AuditOptions { patience: Duration::from_secs(3), ..AuditOptions::default() };
+        let apart = |report: &AuditReport| -> Vec<_> {
+            let ledgers = report.ledgers.iter().map(|ledger| ledger.day);
+            ledgers.chain(report.undecided.iter().map(|open| open.day)).collect()
+        };
+        let report = eventually(Duration::from_secs(120), "only the one identity is apart", async || {
+            let report = audit(&fresh, brief()).await;
+            if apart(&report) == [day("2025-12-24")] { Ok(report) } else { Err(format!("{report:?}")) }
+        })
+        .await;
         let [found] =
             &report.totals.iter().filter(|found| found.granularity == Granularity::Day).collect::<Vec<_>>()[..]
         else {
@@ -328,8 +339,6 @@ async fn traffic_makes_no_difference_and_hides_none() {
         };
         assert_eq!((found.date, found.column), (day("2025-11-09"), Column::CountEvents));
         assert_eq!(found.in_totals.unwrap() - found.by_events.unwrap(), 1);
-        let apart = report.ledgers.iter().map(|ledger| ledger.day).chain(report.undecided.iter().map(|open| open.day));
-        assert_eq!(apart.collect::<Vec<_>>(), [day("2025-12-24")], "{report:?}");
         stop.store(true, Ordering::Relaxed);
     };
     tokio::join!(work(1, true), work(2, false), repairing, auditing);

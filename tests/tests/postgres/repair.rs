@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 use super::Fresh;
 use super::log::{Log, apart, differences, of_content, of_day};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 const DAY: &str = "2025-10-20";
 const OTHER_DAY: &str = "2025-10-21";

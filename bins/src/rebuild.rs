@@ -176,7 +176,7 @@ impl Rebuild {
             outln!("Stopped before {stopped} days.");
         }
         if !self.dry_run && outcome.done < days {
-            outln!("What is left stays marked: an aggregator repairs it, or this command does, called again.");
+            outln!("The other days stay marked: an aggregator repairs them, or the same command does when it runs again.");
         }
         if !outcome.untold.is_empty() {
             let months = outcome.untold.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");
@@ -198,7 +198,7 @@ struct Outcome {
     untold: BTreeSet<Month>,
 }
 
-/// What is left of the command's time to wait, for all months together.
+/// The rest of the command's time to wait, for all months together.
 struct Patience {
     deadline: Instant,
     /// Not asked again once it has not answered.

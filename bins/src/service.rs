@@ -97,7 +97,7 @@ impl Service {
 
     /// Watches the cache, and gives it a moment for its first connection.
     pub async fn watch_redis(&self, cache: &Arc<RedisCache>) {
-        // Not asked meanwhile: a server that is a moment late has failed nobody.
+        // Redis is not asked meanwhile: no request has failed because of a server that is a moment late.
         let _ = tokio::time::timeout(FIRST_CONNECTION, cache.connected()).await;
         let cache = cache.clone();
         self.readiness.watch("redis", Need::Optional, move || {

@@ -51,7 +51,7 @@ pub enum Error {
     /// again, until the set-up is another one.
     #[error("{dependency} is not supported as it is set up: {reason}")]
     Unsupported {
-        /// What is not supported, such as `postgres`.
+        /// The dependency, such as `postgres`.
         dependency: &'static str,
         /// How it is set up, and what to do.
         reason: String,

@@ -231,7 +231,7 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.message.max.bytes", "262144"),
     // librdkafka's defaults hold 64 MiB, and stall for a second whenever that is full
     ("fetch.queue.backoff.ms", "50"),
-    // the end of a partition is told, as offsets without a record may lie before it
+    // librdkafka reports the end of a partition, as offsets without a record may lie before it
     ("enable.partition.eof", "true"),
     ("queued.max.messages.kbytes", "16384"),
     ("isolation.level", "read_committed"),

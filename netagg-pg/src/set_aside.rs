@@ -60,7 +60,7 @@ impl Partitions {
     /// for a repair of the totals. May be called by several processes at once.
     ///
     /// # Errors
-    /// Retryable while the database cannot be reached; what was moved before stays.
+    /// Retryable while the database cannot be reached; events that were moved before stay moved.
     pub async fn store_set_aside(&self) -> Result<SetAside, Error> {
         self.postgres().call(self.try_store_set_aside()).await
     }

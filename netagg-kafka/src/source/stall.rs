@@ -41,7 +41,7 @@ pub(super) struct StallDetector {
 }
 
 /// The offsets of the partitions, as another client learned them from the broker: from the position that the group has
-/// committed, or the first one there is, up to the end of what is committed by transactions.
+/// committed, or the first one there is, up to the last stable offset.
 type Offsets = BTreeMap<i32, Range<i64>>;
 
 #[derive(Debug)]

@@ -181,7 +181,7 @@ mod tests {
         let mut tails = Tails::default();
         tails.assign(&[PartitionId::new("topic", 0)], &BTreeMap::from([(0, 20)]));
         tails.reach_end(0);
-        // What is committed may have moved meanwhile.
+        // The committed position may have moved meanwhile.
         let known = Partition { committed_offset: 25, ..ended(25) };
         update(&mut tails, known.clone());
         assert_eq!(update(&mut tails, known), [(20, 25)]);

@@ -321,7 +321,7 @@ async fn traffic_makes_no_difference_and_hides_none() {
                  INSERT INTO agg_identity VALUES (gen_random_uuid(), 1, '2025-12-24')",
             )
             .await;
-        // The audit waits in vain for what nobody will store; on a slow machine other days may be undecided after that.
+        // The audit waits in vain for an event that is never stored; on a slow machine other days may be undecided then.
         let brief = || AuditOptions { patience: Duration::from_secs(3), ..AuditOptions::default() };
         let apart = |report: &AuditReport| -> Vec<_> {
             let ledgers = report.ledgers.iter().map(|ledger| ledger.day);

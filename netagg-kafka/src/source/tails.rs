@@ -28,7 +28,9 @@ struct Tail {
     end: Option<i64>,
     /// How many statistics had been taken in when the end of the partition was last reached; `None` if it was not.
     end_reached: Option<u64>,
-    /// When the partition last gave a record or its end, or was assigned.
+    /// Whether the partition has given a record or its end since the last statistics.
+    has_moved: bool,
+    /// When it last did, to the second of the statistics, or was assigned.
     moved: Instant,
 }
 
@@ -45,7 +47,7 @@ impl Tails {
     pub(super) fn assign(&mut self, partitions: &[PartitionId], committed: &BTreeMap<i32, i64>) {
         self.partitions.extend(partitions.iter().map(|PartitionId { number, .. }| {
             let committed = committed.get(number).copied();
-            (*number, Tail { committed, next: None, end: None, end_reached: None, moved: Instant::now() })
+            (*number, Tail { committed, next: None, end: None, end_reached: None, has_moved: false, moved: Instant::now() })
         }));
     }
 
@@ -67,14 +69,14 @@ impl Tails {
             (tail.end, tail.end_reached) = (None, None);
         }
         tail.next = Some(offset + 1);
-        tail.moved = Instant::now();
+        tail.has_moved = true;
     }
 
     /// Notes that the end of the partition was reached.
     pub(super) fn reach_end(&mut self, partition: i32) {
         if let Some(tail) = self.partitions.get_mut(&partition) {
             tail.end_reached = Some(self.statistics);
-            tail.moved = Instant::now();
+            tail.has_moved = true;
         }
     }
 
@@ -86,8 +88,12 @@ impl Tails {
     /// Takes in what librdkafka knows of the partitions, and returns the offsets it has read past without a record.
     pub(super) fn update(&mut self, known: &HashMap<i32, Partition>) -> Vec<Vacant> {
         self.statistics += 1;
+        let now = Instant::now();
         let mut vacant = Vec::new();
         for (&partition, tail) in &mut self.partitions {
+            if std::mem::take(&mut tail.has_moved) {
+                tail.moved = now;
+            }
             let Some(known) = known.get(&partition) else { continue };
             // Statistics overtake records and may be taken while the end is being reached. The second ones after it are
             // younger for certain, and no longer tell of an earlier assignment.
@@ -224,6 +230,7 @@ mod tests {
         let mut tails = assigned();
         let begun = Instant::now();
         tails.read(0, 7);
+        update(&mut tails, ended(8));
         assert_eq!(tails.quiet_since(begun), BTreeMap::new());
         assert_eq!(tails.quiet_since(Instant::now()), BTreeMap::from([(0, Some(8))]));
         tails.reach_end(0);

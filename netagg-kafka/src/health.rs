@@ -39,6 +39,8 @@ pub struct SourceLag {
 
 #[derive(Debug)]
 struct State {
+    /// Why the source never reads again.
+    ended: Option<KafkaProblem>,
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
     group: Option<KafkaProblem>,
@@ -53,6 +55,7 @@ impl KafkaHealth {
     pub(crate) fn new() -> Self {
         let broker = Some(KafkaProblem { reason: "not connected yet".to_owned(), since: SystemTime::now() });
         Self(Arc::new(Mutex::new(State {
+            ended: None,
             broker,
             topic: None,
             group: None,
@@ -66,7 +69,7 @@ impl KafkaHealth {
     /// members than partitions.
     pub fn problem(&self) -> Option<KafkaProblem> {
         let state = self.state();
-        [&state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
+        [&state.ended, &state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
     }
 
     /// How many times the consumer was replaced because it stood still although the broker had records for it.
@@ -117,6 +120,11 @@ impl KafkaHealth {
             let done = done.iter().find(|position| position.partition == *partition);
             backlog.update(known, done.map(|position| position.next_offset), now);
         }
+    }
+
+    /// Notes that the source never reads again.
+    pub(crate) fn end(&self, reason: String) {
+        self.state().ended = Some(KafkaProblem { reason, since: SystemTime::now() });
     }
 
     /// Notes whether a broker answers; a change is logged.

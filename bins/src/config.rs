@@ -18,6 +18,9 @@ use crate::service::PartitionPlan;
 use crate::variables::parse_duration;
 use crate::{Failure, Problem, Variables};
 
+const API_HTTP_PORT: &str = "API_HTTP_PORT";
+const API_GRPC_PORT: &str = "API_GRPC_PORT";
+
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The brokers and what is on them.
@@ -41,8 +44,7 @@ impl Kafka {
             (host, variables.port("KAFKA_PORT", 9092, "its port"))
         });
         let brokers = variables.parse("KAFKA_BROKERS", "", "overrides both", "host:port,host:port,…", broker_list);
-        let topic = topic(variables, "KAFKA_TOPIC", "events.telecom", "the topic of events");
-        let dlq_topic = topic_apart(variables, &topic);
+        let (topic, dlq_topic) = topics(variables);
         let mut client = KafkaConfig::new(brokers.unwrap_or_else(|| format!("{host}:{port}")));
         const PREFIX: &str = "KAFKA_OPT_";
         for (name, value) in
@@ -84,14 +86,21 @@ pub(crate) fn topic_name(text: &str) -> Option<String> {
     is_name.then(|| text.to_owned())
 }
 
-/// The topic of dead letters: another one than that of events, where each would become a dead letter again.
-fn topic_apart(variables: &mut Variables, events: &str) -> String {
-    const NAME: &str = "KAFKA_DLQ_TOPIC";
-    let name = topic(variables, NAME, "events.telecom.dlq", "the topic of dead letters");
-    if name == events {
-        variables.problem(Problem::new(NAME, &name, "another topic than KAFKA_TOPIC"));
+/// The topics of events and of dead letters. Each dead letter or replay marker in the topic of events would become a dead
+/// letter again, without end.
+fn topics(variables: &mut Variables) -> (String, String) {
+    const EVENTS: &str = "KAFKA_TOPIC";
+    const DEAD_LETTERS: &str = "KAFKA_DLQ_TOPIC";
+    let events = topic(variables, EVENTS, "events.telecom", "the topic of events");
+    let dead_letters = topic(variables, DEAD_LETTERS, "events.telecom.dlq", "the topic of dead letters");
+    if events == dead_letters {
+        variables.same([DEAD_LETTERS, EVENTS], &events, "topic");
     }
-    name
+    if events == netagg_kafka::replay_markers_topic(&dead_letters) {
+        let accepted = "another topic than KAFKA_DLQ_TOPIC.replayed, which holds the markers of replays";
+        variables.problem(Problem::new(EVENTS, &events, accepted));
+    }
+    (events, dead_letters)
 }
 
 /// Declares the variables of all programs, logs aside.
@@ -107,8 +116,8 @@ pub(crate) fn describe_all(variables: &mut Variables) {
         consumer(variables, service, 1, 1);
         ops(variables, port, 1);
     }
-    ops(variables, "PPROF_PORT_API", 1);
     let addresses = ApiAddresses::read(variables);
+    api_ops(variables, &addresses, 1);
     ProtectionConfig::read(variables, &addresses);
     Answers::read(variables);
     GeneratorConfig::read(variables);
@@ -125,20 +134,18 @@ pub struct Groups {
 }
 
 impl Groups {
-    /// Reads both groups.
+    /// Reads both groups, also for a service that is a member of one only: in one group, each service would get a part of the
+    /// records, and totals would be wrong.
     pub fn read(variables: &mut Variables) -> Self {
-        Self { ingestor: ingestor_group(variables), aggregator: aggregator_group(variables) }
+        const INGESTOR: &str = "KAFKA_GROUP_ID_INGESTOR";
+        const AGGREGATOR: &str = "KAFKA_GROUP_ID_AGGREGATOR";
+        let ingestor = variables.text(INGESTOR, "ingestor-group", "the ingestors' consumer group");
+        let aggregator = variables.text(AGGREGATOR, "aggregator-group", "the aggregators' consumer group");
+        if ingestor == aggregator {
+            variables.same([AGGREGATOR, INGESTOR], &ingestor, "group");
+        }
+        Self { ingestor, aggregator }
     }
-}
-
-/// The consumer group of the ingestors.
-pub fn ingestor_group(variables: &mut Variables) -> String {
-    variables.text("KAFKA_GROUP_ID_INGESTOR", "ingestor-group", "the ingestors' consumer group")
-}
-
-/// The consumer group of the aggregators.
-pub fn aggregator_group(variables: &mut Variables) -> String {
-    variables.text("KAFKA_GROUP_ID_AGGREGATOR", "aggregator-group", "the aggregators' consumer group")
 }
 
 /// The database that events and totals are kept in.
@@ -273,6 +280,25 @@ pub fn ops(variables: &mut Variables, name: &str, port: u16) -> OpsConfig {
     OpsConfig { address, pprof }
 }
 
+/// Where the ops port of the API listens: on another port than its clients' two.
+pub fn api_ops(variables: &mut Variables, addresses: &ApiAddresses, port: u16) -> OpsConfig {
+    const NAME: &str = "PPROF_PORT_API";
+    let ops = ops(variables, NAME, port);
+    for (address, name) in [(addresses.http, API_HTTP_PORT), (addresses.grpc, API_GRPC_PORT)] {
+        if ops.address.port() == address.port() && overlap(ops.address.ip(), address.ip()) {
+            variables.same([NAME, name], &address.port().to_string(), "port");
+        }
+    }
+    ops
+}
+
+/// Whether one port cannot be bound at both addresses.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    // `::` takes connections of IPv4, too.
+    let includes = |all: IpAddr, address: IpAddr| all.is_unspecified() && (all.is_ipv6() || address.is_ipv4());
+    one == other || includes(one, other) || includes(other, one)
+}
+
 fn bind_address(variables: &mut Variables, name: &str, meaning: &str) -> IpAddr {
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     let parse = |text: &str| text.parse().ok();
@@ -295,8 +321,11 @@ impl ApiAddresses {
     /// Reads `API_BIND`, `API_GRPC_PORT` and `API_HTTP_PORT`.
     pub fn read(variables: &mut Variables) -> Self {
         let address = bind_address(variables, "API_BIND", "address of the API's ports");
-        let grpc = variables.port("API_GRPC_PORT", 9090, "gRPC");
-        let http = variables.port("API_HTTP_PORT", 8000, "HTTP");
+        let grpc = variables.port(API_GRPC_PORT, 9090, "gRPC");
+        let http = variables.port(API_HTTP_PORT, 8000, "HTTP");
+        if grpc == http {
+            variables.same([API_HTTP_PORT, API_GRPC_PORT], &http.to_string(), "port");
+        }
         Self { grpc: SocketAddr::new(address, grpc), http: SocketAddr::new(address, http) }
     }
 }
@@ -312,7 +341,7 @@ impl ApiAddresses {
                 Failure::Failed(format!("{address} (API_BIND and {variable}) cannot be bound: {error}").into())
             })
         };
-        Ok((listen(self.http, "API_HTTP_PORT").await?, listen(self.grpc, "API_GRPC_PORT").await?))
+        Ok((listen(self.http, API_HTTP_PORT).await?, listen(self.grpc, API_GRPC_PORT).await?))
     }
 }
 
@@ -404,8 +433,38 @@ mod tests {
             assert!(problems(&[("KAFKA_BROKERS", brokers)], read).starts_with("KAFKA_BROKERS"), "{brokers}");
         }
         assert!(problems(&[("KAFKA_TOPIC", "bad topic")], read).starts_with("KAFKA_TOPIC"));
-        let same = problems(&[("KAFKA_TOPIC", "t"), ("KAFKA_DLQ_TOPIC", "t")], read);
-        assert!(same.starts_with("KAFKA_DLQ_TOPIC"), "dead letters would be read as events for ever: {same}");
+    }
+
+    #[test]
+    fn two_things_that_must_differ_are_named() {
+        let read = |variables: &mut Variables| {
+            Kafka::read(variables);
+            Groups::read(variables);
+            let addresses = ApiAddresses::read(variables);
+            api_ops(variables, &addresses, 6062);
+        };
+        for (values, told) in [
+            (
+                &[("KAFKA_TOPIC", "t"), ("KAFKA_DLQ_TOPIC", "t")][..],
+                r#"KAFKA_DLQ_TOPIC="t": accepted: another topic than KAFKA_TOPIC"#,
+            ),
+            // The value that is set is named, not the default.
+            (&[("KAFKA_TOPIC", "events.telecom.dlq")], "KAFKA_TOPIC="),
+            (&[("KAFKA_TOPIC", "t.replayed"), ("KAFKA_DLQ_TOPIC", "t")], "KAFKA_TOPIC="),
+            (&[("KAFKA_GROUP_ID_INGESTOR", "g"), ("KAFKA_GROUP_ID_AGGREGATOR", "g")], "KAFKA_GROUP_ID_AGGREGATOR="),
+            (&[("KAFKA_GROUP_ID_INGESTOR", "aggregator-group")], "KAFKA_GROUP_ID_INGESTOR="),
+            (&[("API_GRPC_PORT", "8000")], r#"API_GRPC_PORT="8000": accepted: another port than API_HTTP_PORT"#),
+            (&[("API_HTTP_PORT", "1"), ("API_GRPC_PORT", "1"), ("API_BIND", "::1")], "API_HTTP_PORT="),
+            (&[("PPROF_PORT_API", "8000")], r#"PPROF_PORT_API="8000": accepted: another port than API_HTTP_PORT"#),
+            (&[("API_GRPC_PORT", "6062"), ("API_BIND", "0.0.0.0")], "API_GRPC_PORT="),
+            (&[("API_GRPC_PORT", "6062"), ("OPS_BIND", "::")], "API_GRPC_PORT="),
+        ] {
+            let problems = problems(values, read);
+            assert!(problems.starts_with(told) && problems.lines().count() == 1, "{values:?}: {problems}");
+        }
+        for apart in [("OPS_BIND", "127.0.0.2"), ("API_BIND", "127.0.0.2"), ("API_BIND", "::1")] {
+            assert_eq!(problems(&[("PPROF_PORT_API", "8000"), apart], read), "", "{apart:?}");
+        }
     }
 
     #[test]

@@ -19,6 +19,9 @@ use crate::{Failure, Shutdown};
 /// How long what is on its way may take once the program is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
+/// The import of what is piped in.
+const PIPED: &str = "netagg import -";
+
 /// What to import.
 #[derive(Clone, Debug, Args)]
 #[allow(clippy::exhaustive_structs)]
@@ -60,7 +63,7 @@ impl Import {
         };
         let bar = progress_bar(Some(size), "checking");
         let mut left_out = LeftOut::new(self.input.name());
-        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone());
+        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone(), PIPED);
         loop {
             let chunk = tokio::select! {
                 () = stop.cancelled() => return Err(Failure::Failed("interrupted; nothing is published".into())),
@@ -86,7 +89,7 @@ impl Import {
     ) -> Result<(u64, u64), Failure> {
         let bar = progress_bar(self.input.size(), "0 events");
         let mut left_out = LeftOut::new(self.input.name());
-        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone());
+        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone(), PIPED);
         let (mut published, mut next_line) = (0, self.from_line);
         let begun = Instant::now();
         loop {

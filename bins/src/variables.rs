@@ -130,6 +130,14 @@ impl Variables {
         }
     }
 
+    /// Notes that the variables `names` have one `value`, although each needs a `thing` of its own. The first one that is
+    /// set is to be changed.
+    pub(crate) fn same(&mut self, names: [&str; 2], value: &str, thing: &str) {
+        let [first, second] = names;
+        let (name, other) = if self.has(first) || !self.has(second) { (first, second) } else { (second, first) };
+        self.problem(Problem::new(name, value, format!("another {thing} than {other}")));
+    }
+
     /// Reads variables that have no effect if `is_overridden`: then they count as unset, and no value is a problem.
     pub fn unless<T>(&mut self, is_overridden: bool, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.is_ignoring;

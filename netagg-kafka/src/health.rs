@@ -39,6 +39,8 @@ pub struct SourceLag {
 
 #[derive(Debug)]
 struct State {
+    /// Why the source never reads again.
+    ended: Option<KafkaProblem>,
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
     group: Option<KafkaProblem>,
@@ -54,6 +56,7 @@ impl KafkaHealth {
         let reason = format!("not connected yet to {brokers}");
         let broker = Some(KafkaProblem { reason, since: SystemTime::now() });
         Self(Arc::new(Mutex::new(State {
+            ended: None,
             broker,
             topic: None,
             group: None,
@@ -67,7 +70,7 @@ impl KafkaHealth {
     /// members than partitions.
     pub fn problem(&self) -> Option<KafkaProblem> {
         let state = self.state();
-        [&state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
+        [&state.ended, &state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
     }
 
     /// How many times the consumer was replaced because it stood still although the broker had records for it.
@@ -118,6 +121,11 @@ impl KafkaHealth {
             let done = done.iter().find(|position| position.partition == *partition);
             backlog.update(known, done.map(|position| position.next_offset), now);
         }
+    }
+
+    /// Notes that the source never reads again.
+    pub(crate) fn end(&self, reason: String) {
+        self.state().ended = Some(KafkaProblem { reason, since: SystemTime::now() });
     }
 
     /// Notes whether a broker answers; a change is logged.

@@ -15,7 +15,7 @@ mod topics;
 pub use config::{ConfigError, KafkaConfig};
 pub use dead_letters::{
     KafkaDeadLetters, KafkaLetterReader, KafkaReplay, LetterOrigin, Letters, Replayable, Replayed, StoredLetter,
-    Unreplayable,
+    Unreplayable, replay_markers_topic,
 };
 pub use health::{KafkaHealth, KafkaProblem, SourceLag};
 pub use publisher::KafkaPublisher;

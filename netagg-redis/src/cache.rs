@@ -58,7 +58,10 @@ const REMINDER: Duration = Duration::from_millis(100);
 /// one now and then that tries; an invalidation always tries. Everything goes on by itself when Redis is back.
 pub struct RedisCache {
     pool: Pool,
-    tasks: Vec<ConnectHandle>,
+    /// They drive the connections.
+    connecting: Vec<ConnectHandle>,
+    /// They notice refusals and reconnections; none ends before the cache does.
+    noticing: Vec<ConnectHandle>,
     circuit: Circuit,
     refusal: Arc<Refusal>,
     /// Whether it has ever invalidated anything.
@@ -78,11 +81,11 @@ impl RedisCache {
         let pool = Pool::new(config.client()?, performance, connection, Some(RedisConfig::reconnect()), size)?;
         let (invalidates, refusal) = (Arc::<AtomicBool>::default(), Arc::<Refusal>::default());
         // Before anything connects: no failure is missed.
-        let mut tasks: Vec<_> =
+        let mut noticing: Vec<_> =
             pool.clients().iter().map(|client| tokio::spawn(listen(client.error_rx(), refusal.clone()))).collect();
-        tasks.extend(pool.connect_pool());
-        tasks.extend(pool.clients().iter().map(|client| tokio::spawn(remind(client.clone(), invalidates.clone()))));
-        Ok(Self { pool, tasks, circuit: Circuit::default(), refusal, invalidates, config })
+        let connecting = pool.connect_pool();
+        noticing.extend(pool.clients().iter().map(|client| tokio::spawn(remind(client.clone(), invalidates.clone()))));
+        Ok(Self { pool, connecting, noticing, circuit: Circuit::default(), refusal, invalidates, config })
     }
 
     /// Returns once all connections are made. It fails no call and may wait for ever.
@@ -95,8 +98,14 @@ impl RedisCache {
     /// Asks Redis whether answers can be looked up, for readiness.
     ///
     /// # Errors
-    /// While they cannot: also of a server that is alive and refuses the commands that this takes.
+    /// While they cannot: also of a server that is alive and refuses the commands that this takes. From the death of a
+    /// task of the cache on, too: without it, answers may be stale after Redis was away.
     pub async fn ping(&self) -> Result<(), Error> {
+        if self.noticing.iter().any(ConnectHandle::is_finished) {
+            const REASON: &str =
+                "a task that follows the connections has ended, so answers may be stale; restart the service";
+            return Err(Error::internal(REDIS, REASON));
+        }
         self.bounded(async |client| {
             versions(&client, &[]).await?;
             client.get::<Value, _>(key::ALL_MONTHS).await.map(drop)
@@ -254,6 +263,7 @@ async fn outdate(client: &WithOptions<Client>, keys: Vec<String>) -> Result<(), 
 /// another may not have heard of what that one was told last, while readers were with it already.
 async fn remind(client: Client, invalidates: Arc<AtomicBool>) -> Result<(), fred::error::Error> {
     client.wait_for_connect().await?;
+    netagg_core::crash::in_task("reminder");
     let mut reconnects = client.reconnect_rx();
     let client = fail_fast(&client);
     // how many there were does not matter
@@ -267,7 +277,7 @@ async fn remind(client: Client, invalidates: Arc<AtomicBool>) -> Result<(), fred
 
 impl Drop for RedisCache {
     fn drop(&mut self) {
-        self.tasks.iter().for_each(ConnectHandle::abort);
+        self.connecting.iter().chain(&self.noticing).for_each(ConnectHandle::abort);
     }
 }
 

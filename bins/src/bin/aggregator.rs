@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use netagg::config::{self, Kafka};
+use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors::{self, Need};
 use netagg::ops::{self, Job, OpsConfig};
 use netagg::service::{self, Service};
@@ -30,7 +30,7 @@ struct Config {
 
 fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
-    let group = config::aggregator_group(variables);
+    let group = Groups::read(variables).aggregator;
     let consumer = config::consumer(variables, "AGGREGATOR", 4, 5_000);
     // One for each batch in flight, and a few for probes, settings and repairs.
     let connections = consumer.batches_in_flight as u32 + 4;

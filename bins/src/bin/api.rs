@@ -45,13 +45,13 @@ fn configure(variables: &mut Variables) -> Config {
         variables.has("DATABASE_READ_URL") && answers.cursor_secret.is_some() && !protection.has_keys_in_database();
     let postgres = variables.unless(is_unused, |variables| config::postgres(variables, 2, "netagg-api"));
     Config {
+        ops: config::api_ops(variables, &addresses, 6062),
         addresses,
         protection,
         read_postgres: config::read_postgres(variables, &postgres),
         postgres,
         redis: config::redis(variables),
         answers,
-        ops: config::ops(variables, "PPROF_PORT_API", 6062),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::lines::{self, Input, LeftOut};
 pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<Published, Failure> {
     let bar = ProgressBar::hidden();
     let mut left_out = LeftOut::new(input.name());
-    let mut chunks = lines::read(input.clone(), 1, EventLimits::default(), bar.clone());
+    let mut chunks = lines::read(input.clone(), 1, EventLimits::default(), bar.clone(), "netagg demo --input -");
     let mut seen = HashSet::new();
     let mut records = 0;
     while let Some(chunk) = chunks.next().await? {

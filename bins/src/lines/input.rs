@@ -1,20 +1,19 @@
-//! Where lines come from, unpacked.
+//! Where lines come from.
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Cursor, Read, Take};
+use std::io::{self, BufRead, Read, Take};
 use std::path::PathBuf;
 
-use flate2::read::MultiGzDecoder;
 use indicatif::ProgressBar;
 
+use super::format::Foreign;
+use super::packed::{Packing, Unpacked};
+use super::source::Source;
 use crate::Failure;
 
 /// The longest line taken; a message of its size would not be.
 pub(crate) const MAX_LINE: usize = 1 << 20;
-
-/// How much is read at a time.
-const BUFFER: usize = 256 << 10;
 
 /// A file, or stdin.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,9 +47,10 @@ impl Input {
         path.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
     }
 
-    /// Opens it; `bar` follows how much of it has been read.
-    pub(super) fn open(&self, bar: &ProgressBar) -> Result<Lines, Failure> {
-        let unusable = |reason: String| Failure::Usage(format!("{}: it cannot be read: {reason}", self.name()));
+    /// Opens it; `bar` follows how much of it has been read, and `piped` is the command that takes other input from stdin.
+    pub(super) fn open(&self, bar: &ProgressBar, piped: &str) -> Result<Lines, Failure> {
+        let name = self.name();
+        let unusable = |reason: String| Failure::Usage(format!("{name}: it cannot be read: {reason}"));
         let reader: Box<dyn Read + Send> = match self {
             Self::File(path) => {
                 let file = File::open(path).map_err(|error| unusable(error.to_string()))?;
@@ -61,23 +61,30 @@ impl Input {
             }
             Self::Stdin => Box::new(bar.wrap_read(io::stdin())),
         };
-        Lines::new(reader).map_err(|error| unusable(error.to_string()))
+        Lines::new(reader).map_err(|unusable| match unusable {
+            Unusable::Foreign(foreign, packing) => {
+                let is_file = matches!(self, Self::File(_));
+                Failure::Usage(format!("{name}: {}", foreign.tell(packing, is_file, piped)))
+            }
+            Unusable::Unreadable(reason) => Failure::Failed(format!("{name}:1: {reason}").into()),
+        })
     }
 }
 
 /// Lines, one after the other.
 pub(super) struct Lines {
-    reader: BufReader<Box<dyn Read + Send>>,
-    packing: Packing,
+    reader: Source<Unpacked>,
     /// How many have been read.
     count: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Packing {
-    None,
-    Gzip,
-    Zstd,
+/// Why there are no lines.
+#[derive(Debug, PartialEq, Eq)]
+enum Unusable {
+    /// The input, or what it is packed around, is of another format.
+    Foreign(Foreign, Option<Packing>),
+    /// The first bytes cannot be read.
+    Unreadable(String),
 }
 
 pub(super) enum Line {
@@ -87,31 +94,21 @@ pub(super) enum Line {
 
 impl Lines {
     /// Those of `reader`, which is unpacked if it starts like gzip or zstd.
-    fn new(mut reader: Box<dyn Read + Send>) -> io::Result<Self> {
-        let mut start = Vec::new();
-        Read::by_ref(&mut reader).take(4).read_to_end(&mut start)?;
-        let packing = match *start.as_slice() {
-            [0x1f, 0x8b, ..] => Packing::Gzip,
-            // a frame, or one to skip
-            [0x28, 0xb5, 0x2f, 0xfd] | [0x50..=0x5f, 0x2a, 0x4d, 0x18] => Packing::Zstd,
-            _ => Packing::None,
-        };
-        let whole = Cursor::new(start).chain(reader);
-        let unpacked: Box<dyn Read + Send> = match packing {
-            Packing::None => Box::new(whole),
-            Packing::Gzip => Box::new(MultiGzDecoder::new(whole)),
-            Packing::Zstd => Box::new(zstd::Decoder::new(whole)?),
-        };
-        Ok(Self { reader: BufReader::with_capacity(BUFFER, unpacked), packing, count: 0 })
+    fn new(reader: Box<dyn Read + Send>) -> Result<Self, Unusable> {
+        let unpacked = Unpacked::new(Source::new(reader));
+        let unpacked = unpacked.map_err(|error| Unusable::Unreadable(format!("it cannot be read: {error}")))?;
+        let packing = unpacked.packing();
+        let mut reader = Source::new(unpacked);
+        match Foreign::of(&mut reader, packing) {
+            Ok(None) => Ok(Self { reader, count: 0 }),
+            Ok(Some(foreign)) => Err(Unusable::Foreign(foreign, packing)),
+            Err(error) => Err(Unusable::Unreadable(reader.get_ref().explain(&error))),
+        }
     }
 
     /// The next line without its end, and its number, from 1; `None` at the end of the input.
     pub(super) fn next(&mut self) -> Result<Option<(u64, Line)>, String> {
-        let line = self.read().map_err(|error| match self.packing {
-            Packing::None => error.to_string(),
-            Packing::Gzip => format!("the gzip data is cut or corrupt: {error}"),
-            Packing::Zstd => format!("the zstd data is cut or corrupt: {error}"),
-        })?;
+        let line = self.read().map_err(|error| self.reader.get_ref().explain(&error))?;
         self.count += u64::from(line.is_some());
         Ok(line.map(|line| (self.count, line)))
     }
@@ -121,6 +118,11 @@ impl Lines {
         self.count
     }
 
+    /// How many bytes follow packed data and are none, once the last line is read.
+    pub(super) fn trailing(&self) -> u64 {
+        self.reader.get_ref().trailing()
+    }
+
     /// Whether the next line is not there yet, as far as is known without waiting for it.
     pub(super) fn may_wait(&self) -> bool {
         self.reader.buffer().is_empty()
@@ -128,6 +130,8 @@ impl Lines {
 
     fn read(&mut self) -> io::Result<Option<Line>> {
         const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+        // Padding, or a hole that a log has where it was truncated while it was written.
+        self.reader.skip_zeros()?;
         let mut line = Vec::new();
         // the line's end may have two bytes
         let mut reader: Take<_> = Read::by_ref(&mut self.reader).take(MAX_LINE as u64 + 2);
@@ -137,6 +141,8 @@ impl Lines {
         let is_whole = line.pop_if(|byte| *byte == b'\n').is_some();
         if is_whole {
             line.pop_if(|byte| *byte == b'\r');
+        } else {
+            line.truncate(line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         }
         if line.len() > MAX_LINE {
             if !is_whole {
@@ -144,7 +150,8 @@ impl Lines {
             }
             return Ok(Some(Line::TooLong));
         }
-        if self.count == 0 && line.starts_with(BYTE_ORDER_MARK) {
+        // Files that were put together may each begin with one.
+        if line.starts_with(BYTE_ORDER_MARK) {
             line.drain(..BYTE_ORDER_MARK.len());
         }
         Ok(Some(Line::Text(line)))
@@ -154,7 +161,7 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Write;
+    use std::io::{Cursor, Write};
 
     fn lines(bytes: Vec<u8>) -> (Vec<String>, Option<String>) {
         let mut lines = Lines::new(Box::new(Cursor::new(bytes))).expect("a start");
@@ -189,8 +196,8 @@ mod tests {
 
     #[test]
     fn ends_of_lines_and_a_byte_order_mark_are_no_part_of_them() {
-        let (read, error) = lines("\u{feff}one\r\n\r\n two\r \n\u{feff}last".into());
-        assert_eq!((read, error), (["one", "", " two\r ", "\u{feff}last"].map(str::to_owned).into(), None));
+        let (read, error) = lines("\u{feff}one\r\n\r\n two\r \n\u{feff}next\nla\u{feff}st".into());
+        assert_eq!((read, error), (["one", "", " two\r ", "next", "la\u{feff}st"].map(str::to_owned).into(), None));
         assert_eq!(lines(Vec::new()), (vec![], None));
     }
 
@@ -205,6 +212,10 @@ mod tests {
         assert_eq!(lines(format!("{longest}xxx").into()).0, ["too long"]);
     }
 
+    fn none(count: usize) -> Vec<u8> {
+        vec![0; count]
+    }
+
     #[test]
     fn packed_lines_are_the_same_also_in_several_pieces() {
         let (first, second) = (&b"one\ntw"[..], &b"o\nthree\n"[..]);
@@ -216,23 +227,210 @@ mod tests {
             [gzip(first), gzip(second)].concat(),
             zstd(&[first, second].concat()),
             [zstd(first), zstd(second)].concat(),
-            [empty_frame, zstd(first), zstd(second)].concat(),
+            [empty_frame.clone(), zstd(first), empty_frame.clone(), zstd(second), empty_frame].concat(),
+            [gzip(first), gzip(b""), zstd(b""), zstd(second)].concat(),
+            // Padding: of the last block of a tape, of each one, and more than fits a buffer.
+            [gzip(&[first, second].concat()), none(1)].concat(),
+            [gzip(first), none(512), gzip(second), none(3 << 20)].concat(),
+            [zstd(first), none(3), zstd(second), none(511)].concat(),
+            [&[first, second].concat()[..], &none(3 << 20)].concat(),
+            [&none(300 << 10)[..], first, second].concat(),
         ] {
             assert_eq!(lines(packed), expected);
+        }
+        for nothing in [vec![], none(1), none(1 << 20), gzip(b""), zstd(b""), [gzip(b""), none(9)].concat()] {
+            assert_eq!(lines(nothing), (vec![], None));
+        }
+        assert_eq!(lines([&b"one\nlast"[..], &none(9)].concat()), (vec!["one".to_owned(), "last".to_owned()], None));
+    }
+
+    #[test]
+    fn members_that_come_byte_by_byte_are_read_alike() {
+        struct Slow(Cursor<Vec<u8>>);
+        impl Read for Slow {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                let len = into.len().min(1);
+                self.0.read(&mut into[..len])
+            }
+        }
+        let packed = (0..100).flat_map(|number| {
+            let line = format!("{number}\n");
+            if number % 2 == 0 { gzip(line.as_bytes()) } else { [zstd(line.as_bytes()), none(2)].concat() }
+        });
+        let mut lines = Lines::new(Box::new(Slow(Cursor::new(packed.collect())))).expect("a start");
+        for number in 0..100 {
+            let line = lines.next().expect("readable").expect("a line");
+            assert!(matches!(line, (_, Line::Text(text)) if text == format!("{number}").as_bytes()));
+        }
+        assert!(matches!(lines.next(), Ok(None)) && lines.trailing() == 0);
+    }
+
+    #[test]
+    fn bytes_after_packed_data_are_counted() {
+        for (trailing, count) in [("garbage\n", 8), ("\0\0x", 1), ("\u{1f}", 1)] {
+            for packed in [gzip(b"one\n"), zstd(b"one\n")] {
+                let bytes = [&packed, trailing.as_bytes()].concat();
+                let mut lines = Lines::new(Box::new(Cursor::new(bytes))).expect("a start");
+                assert!(matches!(lines.next(), Ok(Some((1, Line::Text(_))))));
+                assert!(matches!(lines.next(), Ok(None)), "{trailing:?}");
+                assert_eq!(lines.trailing(), count, "{trailing:?}");
+            }
         }
     }
 
     #[test]
-    fn packed_data_that_is_cut_or_corrupt_is_an_error() {
+    fn packed_data_that_end_early_or_are_damaged_are_an_error_that_says_so() {
         let text: Vec<u8> = (0..60_000).flat_map(|number: u32| format!("{}\n", number * number).into_bytes()).collect();
         for packed in [gzip(&text), zstd(&text)] {
             let half = packed.len() / 2;
-            let (read, error) = lines(packed[..half].to_vec());
-            assert!(error.is_some_and(|error| error.contains("cut or corrupt")));
-            assert!((1..60_000).contains(&read.len()), "{} lines before the cut", read.len());
-            let mut corrupt = packed;
-            corrupt[half] ^= 0xff;
-            assert!(lines(corrupt).1.is_some_and(|error| error.contains("cut or corrupt")));
+            for len in [half, packed.len() - 1] {
+                let (read, error) = lines(packed[..len].to_vec());
+                assert!(
+                    error.as_ref().is_some_and(|error| error.contains("end before they are complete")),
+                    "{error:?}"
+                );
+                assert!((1..=60_000).contains(&read.len()), "{} lines before the end", read.len());
+            }
+            let mut damaged = packed.clone();
+            damaged[half] ^= 0xff;
+            let error = lines(damaged).1.expect("an error");
+            assert!(error.contains("damaged") || error.contains("checksum"), "{error}");
+        }
+        // The checksum of gzip lies before the length; that of zstd is the end.
+        for (mut packed, from_end) in [(gzip(&text), 8), (zstd(&text), 1)] {
+            let at = packed.len() - from_end;
+            packed[at] ^= 1;
+            let error = lines(packed).1.expect("an error");
+            assert!(error.contains("do not match their checksum"), "{error}");
+        }
+        let beginning = |bytes: Vec<u8>| Lines::new(Box::new(Cursor::new(bytes))).err().expect("no line");
+        for bytes in [vec![0x1f, 0x8b], gzip(b"one")[..12].to_vec(), zstd(b"one")[..6].to_vec()] {
+            let Unusable::Unreadable(reason) = beginning(bytes) else { panic!("it is of a known format") };
+            assert!(reason.contains("end before they are complete"), "{reason}");
+        }
+    }
+
+    #[test]
+    fn windows_of_zstd_are_taken_as_large_as_its_tool_makes_them() {
+        for log in [10, 27, 30, 31] {
+            let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+            encoder.window_log(log).expect("a window");
+            encoder.long_distance_matching(log > 24).expect("matching");
+            // Written in two, so that the size is not known and the window stays.
+            encoder.write_all(b"one\n").expect("written");
+            encoder.flush().expect("flushed");
+            encoder.write_all(b"two\n").expect("written");
+            let packed = encoder.finish().expect("finished");
+            assert_eq!(lines(packed), (vec!["one".to_owned(), "two".to_owned()], None), "{log}");
+        }
+        // A header that asks for 3.75 TB.
+        let reason = Lines::new(Box::new(Cursor::new([0x28, 0xb5, 0x2f, 0xfd, 0, 0xff, 1, 0, 0].to_vec()))).err();
+        let Some(Unusable::Unreadable(reason)) = reason else { panic!("{reason:?}") };
+        assert!(reason.contains("a window of more than 2048 MiB"), "{reason}");
+    }
+
+    #[test]
+    fn other_formats_are_named_with_the_command_that_converts_them() {
+        let told = |bytes: &[u8]| match Lines::new(Box::new(Cursor::new(bytes.to_vec()))) {
+            Err(Unusable::Foreign(foreign, packing)) => foreign.tell(packing, true, "netagg import -"),
+            Ok(_) => "lines".to_owned(),
+            Err(error) => format!("{error:?}"),
+        };
+        let event = r#"{"event_id":"1","source_id":"s"}"#;
+        let utf_16 = |text: &str| text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<_>>();
+        let utf_16_be = |text: &str| text.encode_utf16().flat_map(u16::to_be_bytes).collect::<Vec<_>>();
+        let utf_32 = |text: &str| text.chars().flat_map(|c| (c as u32).to_le_bytes()).collect::<Vec<_>>();
+        let utf_32_be = |text: &str| text.chars().flat_map(|c| (c as u32).to_be_bytes()).collect::<Vec<_>>();
+        let mut tar = vec![0; 1024];
+        tar[..6].copy_from_slice(b"events");
+        tar[257..262].copy_from_slice(b"ustar");
+        for (bytes, names, command) in [
+            (b"\xfd7zXZ\0\0\x04".to_vec(), "packed with xz", "Convert it: xz -dc <FILE | netagg import -"),
+            (b"BZh91AY&SY".to_vec(), "packed with bzip2", "bzip2 -dc <FILE | netagg"),
+            (b"PK\x03\x04\x14\0".to_vec(), "a zip archive", "unzip -p FILE | netagg"),
+            (b"7z\xbc\xaf\x27\x1c\0\x04".to_vec(), "7z", "7z x -so FILE | netagg"),
+            (b"\x04\x22\x4d\x18\x64\x40".to_vec(), "lz4", "lz4 -dc <FILE"),
+            (b"\x78\x9c\xab\x56".to_vec(), "zlib", "pigz -dc <FILE"),
+            (b"PAR1\x15\x04".to_vec(), "Parquet", "duckdb"),
+            (b"Obj\x01\x04".to_vec(), "Avro", "avro-tools tojson FILE | netagg"),
+            (tar.clone(), "a tar archive", "tar -xOf - <FILE | netagg"),
+            (
+                gzip(&tar),
+                "the gzip data hold something else: it is a tar archive",
+                "gzip -dc FILE | tar -xOf - | netagg",
+            ),
+            (gzip(&gzip(b"one")), "packed with gzip", "gzip -dc FILE | gzip -dc | netagg"),
+            (zstd(&gzip(b"one")), "the zstd data hold", "zstd -dc FILE | gzip -dc | netagg"),
+            (utf_16(&format!("\u{feff}{event}\n")), "UTF-16", "iconv -f UTF-16 -t UTF-8 <FILE | netagg"),
+            (utf_16_be(&format!("\u{feff}{event}\n")), "UTF-16", "iconv -f UTF-16 -t UTF-8 <FILE"),
+            (utf_16(event), "UTF-16", "iconv -f UTF-16LE -t UTF-8 <FILE"),
+            (utf_16_be(event), "UTF-16", "iconv -f UTF-16BE -t UTF-8 <FILE"),
+            (gzip(&utf_16(event)), "the gzip data hold", "gzip -dc FILE | iconv -f UTF-16LE"),
+            (utf_32(&format!("\u{feff}{event}")), "UTF-32", "iconv -f UTF-32 -t"),
+            (utf_32_be(&format!("\u{feff}{event}")), "UTF-32", "iconv -f UTF-32 -t"),
+            (utf_32(event), "UTF-32", "iconv -f UTF-32LE"),
+            (utf_32_be(event), "UTF-32", "iconv -f UTF-32BE"),
+            (format!("[{event},{event}]").into_bytes(), "a JSON array", "jq -c '.[]' <FILE"),
+            (format!("\u{feff} \r\n[\n  {event},\n  {event}\n]\n").into_bytes(), "a JSON array", "jq -c '.[]'"),
+            (b"[]".to_vec(), "a JSON array", "jq -c '.[]'"),
+            (format!("[{}", event.repeat(1_000)).into_bytes(), "a JSON array", "jq -c '.[]'"),
+            (
+                event.replace('{', "{\n  ").replace(',', ",\n  ").into_bytes(),
+                "over several lines",
+                "jq -c . <FILE | netagg import -",
+            ),
+            (event.replace(',', ",\n").into_bytes(), "over several lines", "jq -c ."),
+            (format!("{event}{event}").into_bytes(), "several objects on a line", "jq -c ."),
+            (format!("{event}\r{event}\r").into_bytes(), "several objects on a line", "jq -c ."),
+            (format!("{event},\n{event}\n").into_bytes(), "a comma after each line", "sed 's/,[[:space:]]*$//' <FILE"),
+            (format!("\u{1e}{event}\n").into_bytes(), "RFC 7464", r"tr -d '\036' <FILE"),
+            (b"event_id,source_id\n1,s\n".to_vec(), "CSV", "mlr --icsv --ojsonl cat <FILE"),
+            (b"<!DOCTYPE html>\n<html>".to_vec(), "HTML", "accepted: one JSON object a line"),
+            (b"SQLite format 3\0\x10\0".to_vec(), "no text in UTF-8", "accepted: one JSON object a line"),
+            (b"\x93\xffnonsense\n".to_vec(), "no text in UTF-8", "accepted: one JSON object a line"),
+        ] {
+            let told = told(&bytes);
+            assert!(told.contains(names) && told.contains(command), "{names}, {command}: {told}");
+        }
+        // One line that is no event does not make another format of a file.
+        for lines in [
+            format!("{event}\n[{event}]\n"),
+            format!("no JSON\n{event}\n"),
+            format!("[2025-10-20] started\n{event}\n"),
+            format!("{{\"event_id\":\n{event}\n"),
+            "{".to_owned(),
+            format!("{event} garbage\n"),
+            format!("{{\"event_id\":\"{}\"}}", "x".repeat(9_000)),
+            "x".repeat(9_000),
+            "é".repeat(4_095),
+            format!(" {}", "é".repeat(4_095)),
+        ] {
+            assert_eq!(told(lines.as_bytes()), "lines", "{lines}");
+        }
+        let piped = match Lines::new(Box::new(Cursor::new(b"BZh".to_vec()))) {
+            Err(Unusable::Foreign(foreign, packing)) => foreign.tell(packing, false, "netagg demo --input -"),
+            _ => "lines".to_owned(),
+        };
+        assert!(piped.ends_with("Convert it: … | bzip2 -dc | netagg demo --input -"), "{piped}");
+    }
+
+    #[test]
+    fn a_line_is_there_before_the_next_bytes_are() {
+        struct Ends(Cursor<Vec<u8>>);
+        impl Read for Ends {
+            fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+                match self.0.read(into)? {
+                    0 => panic!("the rest of the input is waited for"),
+                    read => Ok(read),
+                }
+            }
+        }
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(b"{}\n").expect("written");
+        encoder.flush().expect("flushed");
+        for bytes in [b"{}\n".to_vec(), encoder.get_ref().clone()] {
+            let mut lines = Lines::new(Box::new(Ends(Cursor::new(bytes)))).expect("a start");
+            assert!(matches!(lines.next(), Ok(Some((1, Line::Text(text)))) if text == b"{}"));
         }
     }
 }

@@ -1,7 +1,10 @@
 //! Events given by a person, one JSON object a line: read and judged on a thread of their own.
 
+mod format;
 mod input;
 mod left_out;
+mod packed;
+mod source;
 
 use bytes::Bytes;
 use indicatif::ProgressBar;
@@ -92,12 +95,13 @@ impl Chunks {
     }
 }
 
-/// Reads `input` from the line `first` on and judges each line as if it were received now. `bar` follows the bytes read.
-pub(crate) fn read(input: Input, first: u64, limits: EventLimits, bar: ProgressBar) -> Chunks {
+/// Reads `input` from the line `first` on and judges each line as if it were received now. `bar` follows the bytes read, and
+/// `piped` is the command that reads stdin, for advice.
+pub(crate) fn read(input: Input, first: u64, limits: EventLimits, bar: ProgressBar, piped: &'static str) -> Chunks {
     let (sender, receiver) = mpsc::channel(AHEAD);
     let reading = tokio::task::spawn_blocking(move || {
         netagg_core::crash::in_task("lines");
-        let sent = match input.open(&bar) {
+        let sent = match input.open(&bar, piped) {
             Ok(lines) => Reader { lines, judge: Judge::new(limits), sender: &sender }.run(&input.name(), first),
             Err(failure) => Err(Ended::Failed(failure)),
         };
@@ -141,8 +145,14 @@ impl Reader<'_> {
                 self.send(&mut chunk)?;
             }
         }
-        self.send(&mut chunk)?;
         let count = self.lines.count();
+        let trailing = self.lines.trailing();
+        if trailing > 0 {
+            let reason = format!("{trailing} bytes after the end of the packed data are neither gzip nor zstd");
+            chunk.invalid.push(InvalidLine { number: count + 1, kind: "trailing_bytes", reason });
+            chunk.end = count + 1;
+        }
+        self.send(&mut chunk)?;
         if first > count + 1 {
             let reason = format!("--from-line {first}: {name} has {count} lines; accepted: 1 to {}", count + 1);
             return Err(Ended::Failed(Failure::Usage(reason)));

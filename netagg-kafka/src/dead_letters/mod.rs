@@ -9,5 +9,5 @@ mod writer;
 pub use letter::{LetterOrigin, Replayable, StoredLetter, Unreplayable};
 pub use reader::{KafkaLetterReader, Letters};
 pub use replay::KafkaReplay;
-pub use replayed::Replayed;
+pub use replayed::{Replayed, topic as replay_markers_topic};
 pub use writer::KafkaDeadLetters;

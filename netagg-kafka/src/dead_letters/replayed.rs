@@ -61,8 +61,8 @@ impl Replayed {
     }
 }
 
-/// The topic of the markers.
-pub(super) fn topic(dlq_topic: &str) -> String {
+/// The topic of the markers of replays, beside the topic `dlq_topic` of dead letters.
+pub fn topic(dlq_topic: &str) -> String {
     format!("{dlq_topic}.replayed")
 }
 

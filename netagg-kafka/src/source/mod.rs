@@ -105,7 +105,12 @@ impl EventSource for KafkaSource {
         let Some(delivery) = self.deliveries.recv().await else {
             // only a source that was closed ends
             let closed = self.closed.is_none();
-            return if closed { Ok(SourceEvent::End) } else { Err(Error::internal(KAFKA, "the consumer has ended")) };
+            if closed {
+                return Ok(SourceEvent::End);
+            }
+            let reason =
+                self.health.problem().map_or_else(|| "the consumer has ended".to_owned(), |problem| problem.reason);
+            return Err(Error::internal(KAFKA, reason));
         };
         self.thread.unpark();
         match delivery {

@@ -20,7 +20,7 @@ use super::outbox::{Delivery, Outbox};
 use super::stall::StallDetector;
 use super::tails::{Tails, Vacant};
 use crate::error::{self, KAFKA};
-use crate::{KafkaConfig, record};
+use crate::{KafkaConfig, KafkaHealth, record};
 
 /// How long a poll, or a wait for the reader, lasts at most.
 const POLL: Duration = Duration::from_millis(100);
@@ -59,9 +59,10 @@ impl Membership {
 
 /// Owns the consumer. Whatever the reader does, it polls often enough to stay a member of the group.
 pub(super) struct Poller {
+    /// Dropped first: if the thread panics, the reader learns it at once, while the end of the consumer may take long.
+    deliveries: mpsc::Sender<Delivery>,
     membership: Membership,
     consumer: BaseConsumer<Context>,
-    deliveries: mpsc::Sender<Delivery>,
     closing: Arc<AtomicBool>,
     outbox: Outbox,
     tails: Tails,
@@ -88,9 +89,9 @@ impl Poller {
         Self {
             stall: StallDetector::new(config.clone(), group, topic),
             tails: Tails::default(),
+            deliveries,
             membership,
             consumer,
-            deliveries,
             closing,
             outbox: Outbox::default(),
             is_recovering: false,
@@ -106,7 +107,9 @@ impl Poller {
     /// Polls until the source is closed or the consumer fails for good, then commits, leaves the group, and tells how
     /// the last commits went.
     pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), Error>>) {
+        let _noting = NotingPanic(self.consumer.context().health.clone());
         while !self.closing.load(Ordering::Acquire) && !self.deliveries.is_closed() {
+            netagg_core::crash::in_task("poller");
             let delivered = self.deliver();
             self.commit_when_due();
             self.check_topic_when_due();
@@ -278,6 +281,7 @@ impl Poller {
         match (&error, error.rdkafka_error_code()) {
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 tracing::error!(%error, brokers, topic, "kafka consumer cannot go on");
+                context.health.end(format!("the consumer cannot go on: {error} (brokers {brokers})"));
                 self.outbox.event(Delivery::Failed(Error::internal(KAFKA, error)));
                 return false;
             }
@@ -392,6 +396,17 @@ impl Poller {
             let found = committed.find_partition(&partition.topic, partition.number);
             found.is_some_and(|found| found.offset() == Offset::Offset(*next_offset))
         }))
+    }
+}
+
+/// Notes a panic of the thread, so that health does not keep the state of before.
+struct NotingPanic(KafkaHealth);
+
+impl Drop for NotingPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.end("the thread that polls the brokers has panicked".to_owned());
+        }
     }
 }
 

@@ -222,6 +222,40 @@ async fn usage_errors_are_told_before_anything_is_asked() {
 }
 
 #[tokio::test]
+async fn two_things_that_must_differ_are_told_before_anything_starts() {
+    let groups = [("KAFKA_GROUP_ID_INGESTOR", "g"), ("KAFKA_GROUP_ID_AGGREGATOR", "g")];
+    let topics = [("KAFKA_TOPIC", "t"), ("KAFKA_DLQ_TOPIC", "t")];
+    let markers = [("KAFKA_TOPIC", "t.replayed"), ("KAFKA_DLQ_TOPIC", "t")];
+    let ports = [("API_HTTP_PORT", "8001"), ("API_GRPC_PORT", "8001")];
+    for (program, arguments, variables, named) in [
+        ("ingestor", &[][..], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
+        ("aggregator", &[], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
+        ("netagg", &["audit"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
+        ("netagg", &["rebuild", "--from", "2025-01-01", "--to", "2025-01-02"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
+        ("netagg", &["topic", "list"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
+        ("netagg", &["limits", "set", "--max-age", "1825d"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
+        // The default of the other one.
+        ("ingestor", &[], [("KAFKA_GROUP_ID_INGESTOR", "aggregator-group"), ("", "")], "KAFKA_GROUP_ID_INGESTOR"),
+        ("ingestor", &[], topics, "KAFKA_DLQ_TOPIC"),
+        ("aggregator", &[], topics, "KAFKA_DLQ_TOPIC"),
+        ("generator", &[], topics, "KAFKA_DLQ_TOPIC"),
+        ("netagg", &["import", "/dev/null"], topics, "KAFKA_DLQ_TOPIC"),
+        ("netagg", &["dlq", "replay"], markers, "KAFKA_TOPIC"),
+        ("ingestor", &[], markers, "KAFKA_TOPIC"),
+        ("api", &[], ports, "API_HTTP_PORT"),
+        ("api", &[], [("PPROF_PORT_API", "8000"), ("", "")], "PPROF_PORT_API"),
+        ("api", &[], [("API_GRPC_PORT", "6062"), ("API_BIND", "0.0.0.0")], "API_GRPC_PORT"),
+        ("netagg", &["demo", "--serve"], ports, "API_HTTP_PORT"),
+    ] {
+        let variables: Vec<_> = NOWHERE.into_iter().chain(variables).filter(|(name, _)| !name.is_empty()).collect();
+        let ended = run(program, arguments, &variables).await;
+        assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{program} {arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains(&format!("{named}=")), "{program} {arguments:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("accepted: another"), "{program} {arguments:?}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn properties_of_kafka_that_contradict_each_other_are_told_before_anything_is_waited_for() {
     for service in ["ingestor", "aggregator"] {
         // Longer than max.poll.interval.ms.

@@ -110,10 +110,112 @@ async fn what_cannot_be_read_is_told() {
     let cut = file(&folder, "cut", &packed[..packed.len() / 2]);
     let ended = import(&installation, &cut, &[]).await;
     assert_eq!(ended.code, 1, "{}", ended.stderr);
-    assert!(ended.stderr.contains("the gzip data is cut or corrupt"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("the gzip data end before they are complete"), "{}", ended.stderr);
     let before = go_on_line(&ended.stderr) - 1;
     assert!(before > 0 && ended.stderr.contains(&format!("cut:{}: ", before + 1)), "{}", ended.stderr);
     assert_eq!(published(&installation).await.len(), before);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_taken_as_tools_leave_them_from_a_file_and_from_stdin() {
+    let installation = Installation::new().await;
+    let folder = TempDir::new().expect("a folder");
+    let lines: Vec<_> = (0..20).map(line).collect();
+    let (whole, [first, second]) = (lines.concat(), [lines[..10].concat(), lines[10..].concat()]);
+    let mark = "\u{feff}";
+    let padding = |count| vec![0; count];
+    for (name, content) in [
+        ("padded.gz", [gzip(&whole), padding(10_240)].concat()),
+        ("members.gz", [gzip(&first), gzip(""), padding(512), gzip(&second), padding(1)].concat()),
+        ("frames.zst", [pack_zstd(&first), pack_zstd(""), pack_zstd(&second), padding(7)].concat()),
+        ("long27.zst", pack_zstd_long(&whole, 27)),
+        ("long31.zst", pack_zstd_long(&whole, 31)),
+        ("mark", [mark, &whole].concat().into_bytes()),
+        ("marks.gz", [gzip(&[mark, &first].concat()), gzip(&[mark, &second].concat())].concat()),
+        ("crlf", whole.replace('\n', "\r\n").into_bytes()),
+        ("no_end", whole.trim_end().to_owned().into_bytes()),
+        ("padded", [whole.as_bytes(), &padding(4_096)].concat()),
+    ] {
+        let path = file(&folder, name, &content);
+        let from_stdin = format!("<{}", path.display());
+        for ended in [
+            import(&installation, &path, &["--strict"]).await,
+            installation.run_in_shell(&["import", "-"], &from_stdin).await,
+        ] {
+            assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{name}");
+            assert_eq!(figure(&ended.stdout, "events_published"), "20", "{name}");
+        }
+        let demo = installation.run("netagg", &["demo", "--input", path.to_str().expect("a path")]).await;
+        assert_eq!(demo.code, 0, "{name}: {}", demo.stderr);
+        assert!(demo.stdout.contains("20 events"), "{name}: {}", demo.stdout);
+    }
+    for (name, content) in
+        [("empty", vec![]), ("empty.gz", gzip("")), ("empty.zst", pack_zstd("")), ("zeros", padding(9))]
+    {
+        let ended = import(&installation, &file(&folder, name, &content), &[]).await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{name}");
+        assert_eq!(figure(&ended.stdout, "events_published"), "0", "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_formats_are_named_once_with_advice_and_nothing_is_published() {
+    let installation = Installation::new().await;
+    let folder = TempDir::new().expect("a folder");
+    let lines: Vec<_> = (0..50).map(line).collect();
+    let array = format!("[{}]", lines.join(","));
+    let pretty = lines.concat().replace(',', ",\n");
+    let utf_16: Vec<_> = lines.concat().encode_utf16().flat_map(u16::to_le_bytes).collect();
+    for (name, content, told, advice) in [
+        ("events.xz", b"\xfd7zXZ\0\0\x04".to_vec(), "packed with xz", "xz -dc"),
+        ("events.bz2", b"BZh91AY&SY".to_vec(), "packed with bzip2", "bzip2 -dc"),
+        ("events.zip", b"PK\x03\x04".to_vec(), "a zip archive", "unzip -p FILE"),
+        ("utf16", utf_16.clone(), "UTF-16", "iconv -f UTF-16LE -t UTF-8"),
+        ("mark16", [b"\xff\xfe", &utf_16[..]].concat(), "UTF-16", "iconv -f UTF-16 -t UTF-8"),
+        ("array", array.clone().into_bytes(), "a JSON array", "jq -c '.[]'"),
+        ("array.gz", gzip(&array), "a JSON array", "gzip -dc FILE | jq -c '.[]'"),
+        ("pretty", pretty.into_bytes(), "over several lines", "jq -c ."),
+        (
+            "again.gz.zst",
+            zstd::encode_all(&*gzip(&array), 1).expect("packed"),
+            "packed with gzip",
+            "zstd -dc FILE | gzip",
+        ),
+    ] {
+        let path = file(&folder, name, &content);
+        let from_stdin = format!("<{}", path.display());
+        for (command, ended) in [
+            ("| netagg import -", import(&installation, &path, &[]).await),
+            ("| netagg import -", import(&installation, &path, &["--strict"]).await),
+            ("| netagg import -", installation.run_in_shell(&["import", "-"], &from_stdin).await),
+            (
+                "| netagg demo --input -",
+                installation.run("netagg", &["demo", "--input", path.to_str().expect("a path")]).await,
+            ),
+        ] {
+            assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{name}: {}", ended.stderr);
+            assert_eq!(ended.stderr.lines().count(), 1, "{name}: {}", ended.stderr);
+            for part in [told, advice, command] {
+                assert!(ended.stderr.contains(part), "{name}: {part} in {}", ended.stderr);
+            }
+        }
+    }
+    assert_eq!(published(&installation).await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_after_packed_data_are_told_and_left_out() {
+    let installation = Installation::new().await;
+    let folder = TempDir::new().expect("a folder");
+    let path = file(&folder, "signed.gz", &[gzip(&line(0)), b"signature\n".to_vec()].concat());
+    let ended = import(&installation, &path, &["--strict"]).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("nothing is published"), "{}", ended.stderr);
+    let ended = import(&installation, &path, &[]).await;
+    assert_eq!(ended.code, 1, "{}", ended.stderr);
+    assert!(ended.stderr.contains("signed.gz:2: left out: trailing_bytes: 10 bytes after"), "{}", ended.stderr);
+    assert_eq!(figure(&ended.stdout, "events_published"), "1");
+    assert_eq!(published(&installation).await.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -206,6 +308,18 @@ fn gzip(text: &str) -> Vec<u8> {
 
 fn pack_zstd(text: &str) -> Vec<u8> {
     zstd::encode_all(text.as_bytes(), 1).expect("packed")
+}
+
+/// Packs as `zstd --long` does of a pipe, whose size is not known.
+fn pack_zstd_long(text: &str, window_log: u32) -> Vec<u8> {
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
+    encoder.window_log(window_log).expect("a window");
+    encoder.long_distance_matching(true).expect("matching");
+    for part in text.split_inclusive('\n') {
+        encoder.write_all(part.as_bytes()).expect("packed");
+    }
+    encoder.flush().expect("packed");
+    encoder.finish().expect("packed")
 }
 
 fn file(folder: &TempDir, name: &str, content: &[u8]) -> PathBuf {

@@ -244,6 +244,23 @@ async fn a_key_whose_secret_could_not_be_printed_is_of_no_use() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cache_whose_task_panics_is_no_longer_ready() {
+    let installation = Installation::new().await;
+    for service in ["aggregator", "api"] {
+        let mut process = installation.start_with(service, &[], |command| {
+            command.env("FAILPOINTS", "reminder=panic");
+        });
+        eventually(PATIENCE, "readiness tells it", async || {
+            let (_, body) = installation.ops(service, "/readyz").await?;
+            if body.contains("answers may be stale") { Ok(()) } else { Err(body) }
+        })
+        .await;
+        process.terminate();
+        assert_eq!(process.code(PATIENCE).await, 0, "{}", process.stderr());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_service_whose_task_panics_ends_with_1() {
     let installation = Installation::new().await;
     for (service, tasks) in [
@@ -263,13 +280,21 @@ async fn a_service_whose_task_panics_ends_with_1() {
         }
     }
     // The job itself, and a batch: neither is a task that the service watches.
-    for (service, point) in [("ingestor", "assigned"), ("aggregator", "assigned"), ("ingestor", "events_copied")] {
+    for (service, point) in [
+        ("ingestor", "assigned"),
+        ("aggregator", "assigned"),
+        ("ingestor", "events_copied"),
+        // The thread that polls the brokers.
+        ("ingestor", "poller"),
+        ("aggregator", "poller"),
+    ] {
         let mut process = installation.start_with(service, &[], |command| {
             command.env("FAILPOINTS", format!("{point}=panic"));
         });
         let _generator = installation.generator(&[("GENERATOR_DURATION", "1s")]);
         assert_eq!(process.code(PATIENCE).await, 1, "{service}, {point}: {}", process.stderr());
-        assert!(process.stderr().contains("error: "), "{service}, {point}: {}", process.stderr());
+        let told = if point == "poller" { "the thread that polls the brokers has panicked" } else { "error: " };
+        assert!(process.stderr().contains(told), "{service}, {point}: {}", process.stderr());
     }
     let mut demo = installation.start_with("netagg", &["demo", "--serve", "--events", "1000"], |command| {
         command.env("FAILPOINTS", "batch_done=50*off->panic");

@@ -1,0 +1,203 @@
+//! Recognises what is no file of one JSON object a line, by how it begins: that is told once, not for each line.
+
+use std::io::{self, Read};
+
+use serde::de::IgnoredAny;
+use serde_json::{Deserializer, from_slice};
+
+use super::packed::Packing;
+use super::source::Source;
+
+/// How much of the start is looked at.
+const START: usize = 4 << 10;
+
+/// A format that is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Foreign {
+    /// What the input is, for a person.
+    is: &'static str,
+    /// The command that turns it into what is taken: it reads stdin, unless it names FILE.
+    convert: Option<&'static str>,
+}
+
+const fn foreign(is: &'static str, convert: &'static str) -> Foreign {
+    Foreign { is, convert: Some(convert) }
+}
+
+/// Formats by their first bytes, the longer ones first.
+const BY_START: &[(&[u8], Foreign)] = &[
+    (b"\xfd7zXZ\0", foreign("packed with xz", "xz -dc")),
+    (b"\x5d\0\0", foreign("packed with lzma", "xz -dc")),
+    (b"BZh", foreign("packed with bzip2", "bzip2 -dc")),
+    (b"\x04\x22\x4d\x18", foreign("packed with lz4", "lz4 -dc")),
+    (b"\x02\x21\x4c\x18", foreign("packed with lz4", "lz4 -dc")),
+    (b"\x89LZO\0\r\n\x1a\n", foreign("packed with lzop", "lzop -dc")),
+    (b"LZIP\x01", foreign("packed with lzip", "lzip -dc")),
+    (b"\x1f\x9d", foreign("packed with compress", "gzip -dc")),
+    (b"\x1f\xa0", foreign("packed with compress", "gzip -dc")),
+    (b"\x1f\x1e", foreign("packed with pack", "gzip -dc")),
+    (b"\x78\x01", foreign("packed with zlib", "pigz -dc")),
+    (b"\x78\x9c", foreign("packed with zlib", "pigz -dc")),
+    (b"\x78\xda", foreign("packed with zlib", "pigz -dc")),
+    (b"\xff\x06\0\0sNaPpY", foreign("packed with snappy", "snzip -dc")),
+    (b"PK\x03\x04", foreign("a zip archive", "unzip -p FILE")),
+    (b"PK\x05\x06", foreign("a zip archive without a file", "unzip -p FILE")),
+    (b"PK\x07\x08", foreign("a zip archive in several files", "unzip -p FILE")),
+    (b"7z\xbc\xaf\x27\x1c", foreign("a 7z archive", "7z x -so FILE")),
+    (b"Rar!\x1a\x07", foreign("a rar archive", "unrar p -inul FILE")),
+    (b"PAR1", foreign("a Parquet file", "duckdb -c \"COPY (FROM 'FILE') TO '/dev/stdout' (FORMAT json)\"")),
+    (b"Obj\x01", foreign("an Avro file", "avro-tools tojson FILE")),
+    (b"ORC", foreign("an ORC file", "orc-contents FILE")),
+    // Those of UTF-32 begin like UTF-16.
+    (b"\xff\xfe\0\0", foreign("text in UTF-32", "iconv -f UTF-32 -t UTF-8")),
+    (b"\0\0\xfe\xff", foreign("text in UTF-32", "iconv -f UTF-32 -t UTF-8")),
+    (b"\xff\xfe", foreign("text in UTF-16", "iconv -f UTF-16 -t UTF-8")),
+    (b"\xfe\xff", foreign("text in UTF-16", "iconv -f UTF-16 -t UTF-8")),
+];
+
+/// Where a tar archive has its mark.
+const TAR: (usize, &[u8]) = (257, b"ustar");
+
+const PACKED_AGAIN: [(Packing, Foreign); 2] = [
+    (Packing::Gzip, foreign("packed with gzip", "gzip -dc")),
+    (Packing::Zstd, foreign("packed with zstd", "zstd -dc")),
+];
+
+const ARRAY: Foreign = foreign("a JSON array", "jq -c '.[]'");
+const SEVERAL_LINES: Foreign = foreign("JSON with an object over several lines", "jq -c .");
+const SEVERAL_OBJECTS: Foreign = foreign("JSON with several objects on a line", "jq -c .");
+const COMMAS: Foreign = foreign("JSON with a comma after each line", "sed 's/,[[:space:]]*$//'");
+const SEQUENCE: Foreign = foreign("a JSON text sequence (RFC 7464)", "tr -d '\\036'");
+const CSV: Foreign = foreign("CSV", "mlr --icsv --ojsonl cat");
+const MARKUP: Foreign = Foreign { is: "HTML or XML, perhaps an error message saved as a file", convert: None };
+const UNKNOWN: Foreign = Foreign { is: "no text in UTF-8, and of no format that is known here", convert: None };
+
+impl Foreign {
+    /// The format of `source`, unpacked from `packing`, if it is none that is taken. Waits for no more of the input than the
+    /// first line with something on it, or two if the first one does not end its object.
+    pub(super) fn of<R: Read>(source: &mut Source<R>, packing: Option<Packing>) -> io::Result<Option<Self>> {
+        let mut wanted = 1;
+        loop {
+            let start = source.peek(wanted)?;
+            if start.len() < wanted || start.len() >= START || is_enough(start) {
+                return Ok(recognise(&start[..start.len().min(START)], packing));
+            }
+            wanted = start.len() + 1;
+        }
+    }
+
+    /// Tells a person; `file` is whether the input is one, and `piped` the command that takes the converted input.
+    pub(super) fn tell(self, packing: Option<Packing>, is_file: bool, piped: &str) -> String {
+        let Self { is, convert } = self;
+        let is = match packing {
+            Some(packing) => format!("the {} data hold something else: it is {is}", packing.as_str()),
+            None => format!("it is {is}"),
+        };
+        let accepted = "accepted: one JSON object a line, in UTF-8, plain or packed with gzip or zstd";
+        let Some(convert) = convert else { return format!("{is}; {accepted}") };
+        let command = match packing {
+            _ if convert.contains("FILE") => convert.to_owned(),
+            Some(packing) => format!("{} -dc FILE | {convert}", packing.as_str()),
+            None if is_file => format!("{convert} <FILE"),
+            None => format!("… | {convert}"),
+        };
+        format!("{is}; {accepted}. Convert it: {command} | {piped}")
+    }
+}
+
+/// The lines that are not blank; the last one may go on after `start`.
+fn lines(start: &[u8]) -> impl Iterator<Item = &[u8]> {
+    start.split_inclusive(|byte| *byte == b'\n').filter(|line| !is_blank(line))
+}
+
+fn is_blank(line: &[u8]) -> bool {
+    line.iter().all(|byte| byte.is_ascii_whitespace() || *byte == 0)
+}
+
+fn is_enough(start: &[u8]) -> bool {
+    let mut lines = lines(without_mark(start)).filter(|line| line.ends_with(b"\n"));
+    lines.next().is_some_and(|first| !is_unfinished(first) || lines.next().is_some())
+}
+
+/// Whether `line` begins an object that goes on after it.
+fn is_unfinished(line: &[u8]) -> bool {
+    line.ends_with(b"\n")
+        && line.trim_ascii_start().starts_with(b"{")
+        && from_slice::<IgnoredAny>(line).is_err_and(|error| error.is_eof())
+}
+
+fn without_mark(start: &[u8]) -> &[u8] {
+    start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start)
+}
+
+fn recognise(start: &[u8], packing: Option<Packing>) -> Option<Foreign> {
+    let by_start = BY_START.iter().find(|(first, _)| start.starts_with(first)).map(|(_, foreign)| *foreign);
+    by_start.or_else(|| packed_again(start, packing)).or_else(|| tar(start)).or_else(|| wide(start)).or_else(|| {
+        let text = without_mark(start);
+        let text = &text[text.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0)?..];
+        json(text).or_else(|| other_text(text))
+    })
+}
+
+fn packed_again(start: &[u8], packing: Option<Packing>) -> Option<Foreign> {
+    packing?;
+    let inner = Packing::of(start)?;
+    PACKED_AGAIN.iter().find(|(packing, _)| *packing == inner).map(|(_, foreign)| *foreign)
+}
+
+fn tar(start: &[u8]) -> Option<Foreign> {
+    let (at, mark) = TAR;
+    start.get(at..)?.starts_with(mark).then_some(foreign("a tar archive", "tar -xOf -"))
+}
+
+/// Text of 2 or 4 bytes for each character, without a byte order mark: JSON begins with two characters of ASCII.
+fn wide(start: &[u8]) -> Option<Foreign> {
+    match *start {
+        [1..=0x7f, 0, 0, 0, 1..=0x7f, 0, 0, 0, ..] => Some(foreign("text in UTF-32", "iconv -f UTF-32LE -t UTF-8")),
+        [0, 0, 0, 1..=0x7f, 0, 0, 0, 1..=0x7f, ..] => Some(foreign("text in UTF-32", "iconv -f UTF-32BE -t UTF-8")),
+        [1..=0x7f, 0, 1..=0x7f, 0, ..] => Some(foreign("text in UTF-16", "iconv -f UTF-16LE -t UTF-8")),
+        [0, 1..=0x7f, 0, 1..=0x7f, ..] => Some(foreign("text in UTF-16", "iconv -f UTF-16BE -t UTF-8")),
+        _ => None,
+    }
+}
+
+fn json(text: &[u8]) -> Option<Foreign> {
+    match text.first()? {
+        b'[' => matches!(text[1..].trim_ascii_start().first(), None | Some(b'{' | b']')).then_some(ARRAY),
+        0x1e => Some(SEQUENCE),
+        b'{' => {
+            let mut objects = Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+            let mut lines = lines(text);
+            if lines.next().is_some_and(is_unfinished) {
+                // The line before another object has only lost its end.
+                let goes_on = lines.next().is_some_and(|second| !second.trim_ascii_start().starts_with(b"{"));
+                return goes_on.then_some(SEVERAL_LINES);
+            }
+            objects.next()?.ok()?;
+            let line = text[objects.byte_offset()..].split(|byte| *byte == b'\n').next()?.trim_ascii_start();
+            match line.first()? {
+                b'{' => Some(SEVERAL_OBJECTS),
+                b',' if is_blank(&line[1..]) => Some(COMMAS),
+                _ => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+fn other_text(text: &[u8]) -> Option<Foreign> {
+    let line = text.split(|byte| *byte == b'\n').next()?;
+    let has = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
+    match line.first()? {
+        b'{' => None,
+        b'<' => Some(MARKUP),
+        _ if has(b"event_id") && has(b"source_id") => Some(CSV),
+        _ => {
+            // Zeros at the end are padding, and the start that is looked at may end within a character.
+            let end = line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            let is_text = !line[..end].contains(&0)
+                && std::str::from_utf8(&line[..end]).map_or_else(|error| error.error_len().is_none(), |_| true);
+            (!is_text).then_some(UNKNOWN)
+        }
+    }
+}

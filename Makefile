@@ -112,7 +112,8 @@ run-generator: ## Send load and verify it in the database (GENERATOR_* sets how 
 
 ##### Develop
 
-# One build serves programs and tests, as the tests start the programs. Services that the tests need are found as
+# One build serves programs and tests, as the tests start the programs. Tests wait more than they work, so two of them share
+# a processor. Services that the tests need are found as
 # tests/src/lib.rs tells; only when neither addresses nor Docker can give them are they installed.
 test: ## Run every test, installing what it needs if this is Debian and you are root
 	@if [ -n "$${NETAGG_TEST_POSTGRES_URL-}" ] && [ -n "$${NETAGG_TEST_REDIS_URL-}" ] && \
@@ -121,7 +122,8 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	else deploy/native/install; fi
 	deploy/native/install python
 	cargo build --locked --workspace --all-features --bins --tests
-	cargo test --locked --workspace --all-features
+	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} \
+		cargo test --locked --workspace --all-features
 	for example in embed_in_memory custom_aggregate_store; do \
 		cargo run --locked --quiet -p netagg-examples --example $$example; \
 	done

@@ -6,7 +6,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
-	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint proto-gen install-tools clean
+	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint proto-gen publish install-tools \
+	clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -172,6 +173,9 @@ lint: ## Check format, clippy, docs and, if cargo-deny is installed, dependencie
 proto-gen: ## Build netagg-api, which generates the gRPC code
 	@echo "The code is generated at build time from netagg-api/proto; nothing is checked in, no protoc is needed."
 	cargo build --locked -p netagg-api
+
+publish: ## Publish every crate to REGISTRY of your cargo configuration; a dry run without DRY_RUN=no (docs/publishing.md)
+	@deploy/publish $(if $(filter no,$(DRY_RUN)),--upload) "$(REGISTRY)" $(PUBLISH_OPTIONS)
 
 install-tools: ## Install cargo-deny and cargo-llvm-cov
 	cargo install --locked cargo-deny cargo-llvm-cov

@@ -13,6 +13,8 @@
 //! own: [`postgres::Server`], [`redis::Server`] or [`redis::Cluster`] or [`redis::Sentinel`], [`kafka::Broker`]; these never
 //! come from the environment.
 //!
+//! [`registry::Registry`] is none of these: each test that publishes crates has one, inside of its process.
+//!
 //! Whatever is started ends with the test process, whether that passes, panics or is killed.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test harness fails by panicking")]
@@ -30,6 +32,7 @@ pub mod postgres;
 pub mod programs;
 pub mod proxy;
 pub mod redis;
+pub mod registry;
 
 pub use wait::eventually;
 

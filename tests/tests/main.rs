@@ -12,4 +12,5 @@ mod e2e;
 mod harness;
 mod kafka;
 mod postgres;
+mod publishing;
 mod redis;

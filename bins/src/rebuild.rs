@@ -176,7 +176,9 @@ impl Rebuild {
             outln!("Stopped before {stopped} days.");
         }
         if !self.dry_run && outcome.done < days {
-            outln!("The other days stay marked: an aggregator repairs them, or the same command does when it runs again.");
+            outln!(
+                "The other days stay marked: an aggregator repairs them, or the same command does when it runs again."
+            );
         }
         if !outcome.untold.is_empty() {
             let months = outcome.untold.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");

@@ -47,7 +47,10 @@ impl Tails {
     pub(super) fn assign(&mut self, partitions: &[PartitionId], committed: &BTreeMap<i32, i64>) {
         self.partitions.extend(partitions.iter().map(|PartitionId { number, .. }| {
             let committed = committed.get(number).copied();
-            (*number, Tail { committed, next: None, end: None, end_reached: None, has_moved: false, moved: Instant::now() })
+            (
+                *number,
+                Tail { committed, next: None, end: None, end_reached: None, has_moved: false, moved: Instant::now() },
+            )
         }));
     }
 

@@ -77,6 +77,11 @@ impl KafkaConfig {
     pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.client(CONSUMER);
         config.set("group.id", group);
+        let longest = self.options.get("session.timeout.ms").filter(|timeout| is_longer(timeout, MAX_POLL_INTERVAL));
+        if let Some(timeout) = longest.filter(|_| !self.options.contains_key("max.poll.interval.ms")) {
+            // librdkafka wants it no shorter than the session's timeout.
+            config.set("max.poll.interval.ms", timeout);
+        }
         if self.options.get("group.protocol").is_some_and(|protocol| protocol == "consumer") {
             // these are the broker's to decide then, and librdkafka refuses them
             for property in ["heartbeat.interval.ms", "partition.assignment.strategy", "session.timeout.ms"] {
@@ -208,6 +213,13 @@ impl From<KafkaError> for ConfigError {
 /// The group that readers without a group have to name.
 const READERS_GROUP: &str = "netagg-reader";
 
+/// How long a member of a group may go without polling, in milliseconds.
+const MAX_POLL_INTERVAL: &str = "60000";
+
+fn is_longer(millis: &str, other: &str) -> bool {
+    millis.parse::<u64>().ok() > other.parse().ok()
+}
+
 /// How long a message is tried to be sent.
 const MESSAGE_TIMEOUT: &str = "30000";
 
@@ -238,6 +250,8 @@ const CONSUMER: &[(&str, &str)] = &[
     // members keep what they go on with, learn of a rebalance by a heartbeat, and are replaced after the session's
     // timeout if they crash
     ("heartbeat.interval.ms", "1000"),
+    // How long a rebalance waits for a member that takes no part in it. A thread of its own polls, so none needs longer.
+    ("max.poll.interval.ms", MAX_POLL_INTERVAL),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "15000"),
     // tells us which brokers are up

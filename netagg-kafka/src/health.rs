@@ -46,6 +46,8 @@ struct State {
     group: Option<KafkaProblem>,
     /// How many consumers were replaced.
     replaced: u64,
+    /// How many offsets the broker deleted before they were read.
+    deleted: u64,
     /// Why the last consumer was replaced, until its successor receives something or has no partition to read.
     stall: Option<KafkaProblem>,
     assigned: BTreeMap<PartitionId, Backlog>,
@@ -61,6 +63,7 @@ impl KafkaHealth {
             topic: None,
             group: None,
             replaced: 0,
+            deleted: 0,
             stall: None,
             assigned: BTreeMap::new(),
         })))
@@ -136,6 +139,15 @@ impl KafkaHealth {
     /// Notes whether the topic can be read; a change is logged.
     pub(crate) fn topic(&self, problem: Option<String>) {
         note(&mut self.state().topic, problem, "topic");
+    }
+
+    /// How many offsets the broker had deleted before they were read, as far as it was noticed: their records are lost.
+    pub fn deleted_unread(&self) -> u64 {
+        self.state().deleted
+    }
+
+    pub(crate) fn note_deleted(&self, offsets: u64) {
+        self.state().deleted += offsets;
     }
 
     /// Notes whether the group's coordinator answers; a change is logged.

@@ -80,6 +80,14 @@ impl PgError {
         }
     }
 
+    /// The error in words for an operator: of the server's errors, their text and SQLSTATE.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Sqlx(error) => said(error),
+            error => error.to_string(),
+        }
+    }
+
     /// Whether the server gave this SQLSTATE.
     pub(crate) fn is(&self, code: &str) -> bool {
         matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some(code))

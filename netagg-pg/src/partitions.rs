@@ -175,7 +175,7 @@ impl Partitions {
                         whole.insert(month);
                         continue;
                     }
-                    let reason = format!("the partition {} cannot be made: {error}", name_of(month));
+                    let reason = format!("the partition {} cannot be made: {}", name_of(month), error.text());
                     ensured.without_partition.insert(month, Arc::new(WithoutPartition { reason, room }));
                 }
                 Err(error) => return Err(error),
@@ -253,7 +253,7 @@ async fn make(connection: &mut PgConnection, month: Month) -> Result<bool, PgErr
         made.await.map_err(|error| {
             let error = PgError::from(error);
             if error.is(DUPLICATE_TABLE) || error.is(INVALID_OBJECT_DEFINITION) {
-                PgError::NotSetUp(format!("{error}; attach, rename or drop it"))
+                PgError::NotSetUp(format!("{}; attach, rename or drop it", error.text()))
             } else {
                 error
             }

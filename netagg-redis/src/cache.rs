@@ -63,6 +63,8 @@ pub struct RedisCache {
     /// They notice refusals and reconnections; none ends before the cache does.
     noticing: Vec<ConnectHandle>,
     circuit: Circuit,
+    /// Whether the server takes invalidations: without them, a lookup would find outdated answers.
+    writes: Circuit,
     refusal: Arc<Refusal>,
     /// Whether it has ever invalidated anything.
     invalidates: Arc<AtomicBool>,
@@ -85,7 +87,16 @@ impl RedisCache {
             pool.clients().iter().map(|client| tokio::spawn(listen(client.error_rx(), refusal.clone()))).collect();
         let connecting = pool.connect_pool();
         noticing.extend(pool.clients().iter().map(|client| tokio::spawn(remind(client.clone(), invalidates.clone()))));
-        Ok(Self { pool, connecting, noticing, circuit: Circuit::default(), refusal, invalidates, config })
+        Ok(Self {
+            pool,
+            connecting,
+            noticing,
+            circuit: Circuit::of_answers(),
+            writes: Circuit::of_writes(),
+            refusal,
+            invalidates,
+            config,
+        })
     }
 
     /// Returns once all connections are made. It fails no call and may wait for ever.
@@ -110,7 +121,16 @@ impl RedisCache {
             versions(&client, &[]).await?;
             client.get::<Value, _>(key::ALL_MONTHS).await.map(drop)
         })
-        .await
+        .await?;
+        self.check_writes().await
+    }
+
+    /// Deletes a key that is not there. A replica, or a server that cannot save its data, answers reads and refuses this; a
+    /// server that is full takes it, as it takes an invalidation.
+    async fn check_writes(&self) -> Result<(), Error> {
+        let written = self.bounded(async |client| client.del(key::WRITABLE).await).await;
+        self.writes.note(&written);
+        written
     }
 
     /// Makes a call unless it would most likely be in vain.
@@ -127,7 +147,9 @@ impl RedisCache {
 
     async fn outdate(&self, keys: Vec<String>) -> Result<(), Error> {
         self.invalidates.store(true, Ordering::Relaxed);
-        self.bounded(async |client| outdate(&client, keys).await).await
+        let outdated = self.bounded(async |client| outdate(&client, keys).await).await;
+        self.writes.note(&outdated);
+        outdated
     }
 
     async fn bounded<T>(
@@ -155,6 +177,12 @@ impl RedisCache {
 #[async_trait]
 impl Cache for RedisCache {
     async fn lookup(&self, key: &CacheKey) -> Result<Lookup, Error> {
+        if self.writes.is_open() {
+            if !self.writes.admits() {
+                return Err(Error::unavailable(REDIS, "it took no write just now"));
+            }
+            self.check_writes().await?;
+        }
         self.sparing(async |client| {
             let versions = if key.months.is_empty() { Vec::new() } else { versions(&client, &key.months).await? };
             let answer = key::answer(&key.name, &versions);

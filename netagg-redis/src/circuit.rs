@@ -1,16 +1,22 @@
-//! Spares callers a server that does not answer.
+//! Spares callers a server that does not answer, or that takes no writes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many calls in a row must fail.
+/// How many answers in a row must fail.
 const FAILURES: u32 = 5;
 /// How long calls are refused then, until one may try again.
 const REST: Duration = Duration::from_millis(500);
 
 /// Counts failures; after several in a row it admits one call every [`REST`], until one succeeds.
-#[derive(Debug, Default)]
-pub(crate) struct Circuit(Mutex<State>);
+#[derive(Debug)]
+pub(crate) struct Circuit {
+    state: Mutex<State>,
+    /// How many calls in a row must fail.
+    failures: u32,
+    /// What the log says then.
+    trouble: &'static str,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -19,6 +25,22 @@ struct State {
 }
 
 impl Circuit {
+    /// Of calls that a server answers.
+    pub(crate) fn of_answers() -> Self {
+        Self { state: Mutex::default(), failures: FAILURES, trouble: "redis does not answer; going on without it" }
+    }
+
+    /// Of writes. One that fails is enough: a server that takes no writes keeps outdated answers.
+    pub(crate) fn of_writes() -> Self {
+        const TROUBLE: &str = "redis takes no writes, so its answers may be outdated; going on without it";
+        Self { state: Mutex::default(), failures: 1, trouble: TROUBLE }
+    }
+
+    /// Whether calls are refused, but for attempts.
+    pub(crate) fn is_open(&self) -> bool {
+        self.state().next_attempt.is_some()
+    }
+
     /// Whether a call may be made.
     pub(crate) fn admits(&self) -> bool {
         self.admits_at(Instant::now())
@@ -47,21 +69,21 @@ impl Circuit {
         match result {
             Ok(_) => {
                 if state.next_attempt.take().is_some() {
-                    tracing::info!("redis answers again");
+                    tracing::info!("redis is back");
                 }
                 state.failures = 0;
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
-                if state.failures >= FAILURES && state.next_attempt.replace(now + REST).is_none() {
-                    tracing::warn!(%error, "redis does not answer; going on without it");
+                if state.failures >= self.failures && state.next_attempt.replace(now + REST).is_none() {
+                    tracing::warn!(%error, "{}", self.trouble);
                 }
             }
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -71,7 +93,7 @@ mod tests {
 
     #[test]
     fn it_opens_after_failures_in_a_row_and_closes_with_a_success() {
-        let (circuit, now) = (Circuit::default(), Instant::now());
+        let (circuit, now) = (Circuit::of_answers(), Instant::now());
         let (failed, succeeded) = (Err::<(), _>("away"), Ok::<_, &str>(()));
         for _ in 1..FAILURES {
             circuit.note_at(&failed, now);

@@ -16,6 +16,9 @@ use sha2::{Digest, Sha256};
 /// they are read with one command; answers spread over all nodes.
 pub(crate) const ALL_MONTHS: &str = "netagg:1:{version}:all";
 
+/// Deleted to learn whether the server takes writes; never there. It would lie where the versions do.
+pub(crate) const WRITABLE: &str = "netagg:1:{version}:writable";
+
 /// The version of one month.
 pub(crate) fn month(month: Month) -> String {
     format!("netagg:1:{{version}}:{month}")

@@ -10,6 +10,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
+use rdkafka::{Offset, TopicPartitionList};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
 use crate::keeper::Signals;
@@ -193,6 +194,19 @@ pub async fn take_any_timestamp(brokers: &str, topic: &str) {
         .set("message.timestamp.before.max.ms", &any);
     let altered = admin.alter_configs([&config], &AdminOptions::new()).await.expect("an answer");
     altered.into_iter().for_each(|altered| drop(altered.expect("taken")));
+}
+
+/// Deletes the records of a partition below `offset`, as retention does.
+///
+/// # Panics
+/// When the broker does not.
+pub async fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
+    let admin: AdminClient<DefaultClientContext> =
+        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an administrator");
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
+    let deleted = admin.delete_records(&list, &AdminOptions::new()).await.expect("an answer");
+    deleted.elements().iter().for_each(|element| element.error().expect("deleted"));
 }
 
 /// Sends a message with a timestamp of the caller's, which the topic has to take: [`take_any_timestamp`].

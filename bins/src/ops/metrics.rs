@@ -127,6 +127,7 @@ impl Metrics {
         self.sample(move || {
             gauge!("netagg_commit_age_seconds").set(health.commit_age());
             counter!("netagg_consumers_replaced_total").absolute(health.replaced());
+            counter!("netagg_offsets_deleted_unread_total").absolute(health.deleted_unread());
             for lag in health.lag() {
                 let labels =
                     [("topic", lag.partition.topic.to_string()), ("partition", lag.partition.number.to_string())];
@@ -235,6 +236,11 @@ fn describe_counted() {
 }
 
 fn describe_sampled() {
+    describe_counter!(
+        "netagg_offsets_deleted_unread_total",
+        Unit::Count,
+        "Offsets that the broker had deleted before they were read: their records are lost."
+    );
     describe_counter!(
         "netagg_consumers_replaced_total",
         Unit::Count,

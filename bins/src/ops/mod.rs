@@ -35,7 +35,8 @@ fn limits() -> ApiLimits {
     ApiLimits {
         max_connections: MAX_CONNECTIONS,
         max_head_bytes: 8 * 1_024,
-        idle_timeout: Duration::from_secs(30),
+        // An idle client makes room for a probe in time.
+        idle_timeout: Duration::from_secs(5),
         ..ApiLimits::default()
     }
 }

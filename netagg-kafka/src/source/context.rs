@@ -9,7 +9,7 @@ use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
-use rdkafka::statistics::{ConsumerGroup, Partition, Statistics};
+use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::outbox::Delivery;
@@ -42,10 +42,18 @@ pub(super) struct Context {
 pub(super) struct Known {
     /// The partitions of the topic; `None` once they have been taken.
     partitions: Option<HashMap<i32, Partition>>,
+    membership: Membership,
+}
+
+/// How a consumer stands in its group, as of the last statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Membership {
     /// Whether a broker answers and the consumer is a member of its group, or about to become one.
-    is_member: bool,
+    pub(super) is_member: bool,
+    /// Whether the consumer takes no part in a rebalance.
+    pub(super) is_settled: bool,
     /// Whether the group has given the consumer no partition, as when it has more members than partitions.
-    has_nothing_to_read: bool,
+    pub(super) has_nothing_to_read: bool,
 }
 
 impl Context {
@@ -83,14 +91,8 @@ impl Context {
         self.known().partitions.take()
     }
 
-    /// Whether a broker answers and the consumer is a member of its group, as of the last statistics.
-    pub(super) fn is_member(&self) -> bool {
-        self.known().is_member
-    }
-
-    /// Whether the group has given the consumer no partition, as of the last statistics.
-    pub(super) fn has_nothing_to_read(&self) -> bool {
-        self.known().has_nothing_to_read
+    pub(super) fn membership(&self) -> Membership {
+        self.known().membership
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -216,11 +218,12 @@ impl ClientContext for Context {
         }));
         self.health.update(&statistics, &self.positions.all());
         let partitions = statistics.topics.remove(&*self.topic).map(|topic| topic.partitions);
-        let is_idle = |group: &ConsumerGroup| group.join_state == "steady" && group.assignment_size == 0;
-        *self.known() = Known {
-            partitions,
+        let settled = statistics.cgrp.as_ref().filter(|group| group.join_state == "steady");
+        let membership = Membership {
             is_member: answers && group.is_none(),
-            has_nothing_to_read: statistics.cgrp.as_ref().is_some_and(is_idle),
+            is_settled: settled.is_some(),
+            has_nothing_to_read: settled.is_some_and(|group| group.assignment_size == 0),
         };
+        *self.known() = Known { partitions, membership };
     }
 }

@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::backlog::Backlog;
 use self::context::Context;
 use self::outbox::Delivery;
-use self::poller::{Membership, Poller};
+use self::poller::{Poller, Subscription};
 use self::positions::Positions;
 use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaHealth};
@@ -68,15 +68,15 @@ impl KafkaSource {
     pub fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, ConfigError> {
         let positions = Arc::new(Positions::default());
         let health = KafkaHealth::new(config.brokers());
-        let membership = Membership { config: config.clone(), group: group.to_owned(), topic: topic.to_owned() };
+        let subscription = Subscription { config: config.clone(), group: group.to_owned(), topic: topic.to_owned() };
         let consumer =
-            membership.join(Context::new(config.brokers(), topic, Arc::clone(&positions), health.clone()))?;
+            subscription.join(Context::new(config.brokers(), topic, Arc::clone(&positions), health.clone()))?;
         tracing::info!(brokers = config.brokers(), group, topic, "kafka consumer");
 
         let (sender, deliveries) = mpsc::channel(DELIVERIES);
         let closing = Arc::new(AtomicBool::new(false));
         let (closed_sender, closed) = oneshot::channel();
-        let poller = Poller::new(membership, consumer, sender, Arc::clone(&closing));
+        let poller = Poller::new(subscription, consumer, sender, Arc::clone(&closing));
         let thread = thread::Builder::new()
             .name(format!("kafka {group}"))
             .spawn(move || poller.run(closed_sender))

@@ -42,13 +42,13 @@ const LAST_COMMIT: Duration = Duration::from_secs(3);
 
 /// What it takes to become a member of a group.
 #[derive(Debug)]
-pub(super) struct Membership {
+pub(super) struct Subscription {
     pub(super) config: KafkaConfig,
     pub(super) group: String,
     pub(super) topic: String,
 }
 
-impl Membership {
+impl Subscription {
     /// A consumer that joins the group.
     pub(super) fn join(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
         let consumer: BaseConsumer<Context> = self.config.consumer(&self.group).create_with_context(context)?;
@@ -61,7 +61,7 @@ impl Membership {
 pub(super) struct Poller {
     /// Dropped first: if the thread panics, the reader learns it at once, while the end of the consumer may take long.
     deliveries: mpsc::Sender<Delivery>,
-    membership: Membership,
+    subscription: Subscription,
     consumer: BaseConsumer<Context>,
     closing: Arc<AtomicBool>,
     outbox: Outbox,
@@ -79,18 +79,18 @@ pub(super) struct Poller {
 
 impl Poller {
     pub(super) fn new(
-        membership: Membership,
+        subscription: Subscription,
         consumer: BaseConsumer<Context>,
         deliveries: mpsc::Sender<Delivery>,
         closing: Arc<AtomicBool>,
     ) -> Self {
         let now = Instant::now();
-        let Membership { config, group, topic } = &membership;
+        let Subscription { config, group, topic } = &subscription;
         Self {
             stall: StallDetector::new(config.clone(), group, topic),
             tails: Tails::default(),
             deliveries,
-            membership,
+            subscription,
             consumer,
             closing,
             outbox: Outbox::default(),
@@ -194,14 +194,19 @@ impl Poller {
     }
 
     /// Tells that the offsets between `from`, where the group goes on, and `first`, the first record read, hold none.
-    /// Offsets whose records the broker has deleted are left out: these records were never read.
+    /// The broker may have deleted records there before they were read.
     fn skip(&mut self, first: &Record, from: i64) {
         let Record { partition, offset, .. } = first;
         match self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST) {
-            Ok((low, _)) if low.max(from) < *offset => {
-                self.outbox.event(Delivery::Vacant(vec![vacant(partition.clone(), low.max(from)..*offset)]));
+            Ok((low, _)) => {
+                let deleted = if from > 0 { low.min(*offset).saturating_sub(from).max(0) } else { 0 };
+                note_deleted(&self.consumer.context().health, partition, from, deleted);
+                // A group that begins with the topic begins with the first offset that is there.
+                let from = if from > 0 { from } else { low.min(*offset) };
+                if from < *offset {
+                    self.outbox.event(Delivery::Vacant(vec![vacant(partition.clone(), from..*offset)]));
+                }
             }
-            Ok(_) => {}
             Err(error) => tracing::debug!(%error, %partition, from, offset, "offsets without a record are not noted"),
         }
     }
@@ -216,18 +221,20 @@ impl Poller {
     fn take_statistics(&mut self) {
         let context = self.consumer.context();
         let Some(known) = context.take_partitions() else { return };
-        let vacant = self.tails.update(&known).into_iter().map(|Vacant { partition, from, to }| {
-            vacant(PartitionId::new(Arc::clone(&context.topic), partition), from..to)
+        let vacant = self.tails.update(&known).into_iter().map(|Vacant { partition, from, to, deleted }| {
+            let partition = PartitionId::new(Arc::clone(&context.topic), partition);
+            note_deleted(&context.health, &partition, from, deleted);
+            vacant(partition, from..to)
         });
         let vacant: Vec<_> = vacant.collect();
         if !vacant.is_empty() {
             self.outbox.event(Delivery::Vacant(vacant));
         }
-        let (is_member, has_nothing_to_read) = (context.is_member(), context.has_nothing_to_read());
-        if has_nothing_to_read {
+        let membership = context.membership();
+        if membership.has_nothing_to_read {
             self.has_recovered();
         }
-        if let Some(reason) = self.stall.check(&self.tails, is_member) {
+        if let Some(reason) = self.stall.check(&self.tails, membership) {
             self.replace_consumer(reason);
         }
     }
@@ -237,7 +244,7 @@ impl Poller {
         let context = self.consumer.context();
         let health = context.health.clone();
         let successor = Context::new(&context.brokers, &context.topic, Arc::clone(&context.positions), health.clone());
-        match self.membership.join(successor) {
+        match self.subscription.join(successor) {
             Ok(consumer) => {
                 context.replace(&self.consumer);
                 self.take_changes();
@@ -407,6 +414,14 @@ impl Drop for NotingPanic {
         if thread::panicking() {
             self.0.end("the thread that polls the brokers has panicked".to_owned());
         }
+    }
+}
+
+/// Tells of offsets whose records the broker deleted before they were read: lost, unless they held none.
+fn note_deleted(health: &KafkaHealth, partition: &PartitionId, from: i64, deleted: i64) {
+    if deleted > 0 {
+        health.note_deleted(deleted.unsigned_abs());
+        tracing::warn!(%partition, from, offsets = deleted, "the broker deleted offsets before they were read");
     }
 }
 

@@ -1,10 +1,10 @@
-//! Finds out that a consumer stands still although the broker has records for it.
+//! Finds out that a consumer stands still although the broker has records for it, or for its group.
 //!
-//! A consumer may lose its brokers for good (<https://github.com/confluentinc/librdkafka/issues/5301>), or wait for an
-//! answer that a network has dropped. It cannot tell this from a topic to which nothing is written. So while a consumer
-//! receives nothing, another client asks the broker from time to time.
+//! A consumer may lose its brokers for good (<https://github.com/confluentinc/librdkafka/issues/5301>), wait for an answer
+//! that a network has dropped, or take no part in a rebalance of its group. It cannot tell this from a topic to which
+//! nothing is written. So another client asks the broker from time to time, and what two answers in a row show counts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
+use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::context::Membership;
 use super::tails::Tails;
 use crate::KafkaConfig;
 
-/// How long a partition gives nothing before the broker is asked.
+/// How often the broker is asked, and how long a partition gives nothing before it counts as quiet.
 const QUIET: Duration = Duration::from_secs(20);
-/// How long the consumer has to come up to the answer of the broker.
+/// How long after a first suspicion the broker is asked again.
 const GRACE: Duration = Duration::from_secs(10);
 /// How long one request to the broker may take.
 const REQUEST: Duration = Duration::from_secs(5);
@@ -32,23 +34,75 @@ pub(super) struct StallDetector {
     config: KafkaConfig,
     group: String,
     topic: String,
-    /// How long a partition gives nothing before the broker is asked.
+    /// How long after one answer the broker is asked again.
     quiet: Duration,
     /// Since when the consumer could have received something: it was polled all the time, and nothing was asked.
     watching_since: Instant,
-    asking: Option<Receiver<KafkaResult<Offsets>>>,
-    suspicion: Option<Suspicion>,
+    /// When the broker was asked, or answered, last.
+    asked: Instant,
+    asking: Option<Receiver<KafkaResult<Answer>>>,
+    /// What the last answer showed, and how many answers in a row have.
+    suspicion: Option<(Evidence, u32)>,
 }
 
-/// The offsets of the partitions, as another client learned them from the broker: from the position that the group has
-/// committed, or the first one there is, up to the last stable offset.
-type Offsets = BTreeMap<i32, Range<i64>>;
-
+/// What another client learned from the broker.
 #[derive(Debug)]
-struct Suspicion {
-    since: Instant,
-    /// The quiet partitions that have more than was read; empty if the consumer is no member of its group.
-    unread: Offsets,
+struct Answer {
+    /// The offsets of the quiet partitions: from the position that the group has committed, or the first one there is,
+    /// up to the last stable offset.
+    offsets: BTreeMap<i32, Range<i64>>,
+    group: Group,
+}
+
+/// What the coordinator says of the group.
+#[derive(Debug, PartialEq, Eq)]
+enum Group {
+    /// Each member has its partitions; these partitions of the topic belong to none.
+    Stable { unassigned: BTreeSet<i32> },
+    /// A rebalance is going on.
+    Rebalancing,
+    /// It is another kind of group, or has no member.
+    Unknown,
+}
+
+/// What speaks against a consumer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Evidence {
+    /// It is not connected or not in its group, while another client is answered.
+    is_absent: bool,
+    /// It takes no part in a rebalance.
+    is_left_behind: bool,
+    /// Its partitions that have more than was read of them, and give nothing.
+    unread: BTreeSet<i32>,
+    /// Partitions that no member of the group reads.
+    unassigned: BTreeSet<i32>,
+}
+
+impl Evidence {
+    /// What both show.
+    fn and(&self, other: &Self) -> Self {
+        Self {
+            is_absent: self.is_absent && other.is_absent,
+            is_left_behind: self.is_left_behind && other.is_left_behind,
+            unread: &self.unread & &other.unread,
+            unassigned: &self.unassigned & &other.unassigned,
+        }
+    }
+
+    fn reason(&self) -> Option<String> {
+        let Self { is_absent, is_left_behind, unread, unassigned } = self;
+        if *is_absent {
+            Some("the consumer is not in its group, although the broker and the coordinator answer".to_owned())
+        } else if *is_left_behind {
+            Some("the consumer takes no part in a rebalance of its group".to_owned())
+        } else if !unread.is_empty() {
+            Some(format!("no record comes of the partitions {unread:?}, although the broker has some"))
+        } else if !unassigned.is_empty() {
+            Some(format!("no member of the group reads the partitions {unassigned:?}"))
+        } else {
+            None
+        }
+    }
 }
 
 impl StallDetector {
@@ -59,6 +113,7 @@ impl StallDetector {
             topic: topic.to_owned(),
             quiet: QUIET,
             watching_since: Instant::now(),
+            asked: Instant::now(),
             asking: None,
             suspicion: None,
         }
@@ -76,43 +131,33 @@ impl StallDetector {
         self.quiet = QUIET;
     }
 
-    /// Why the consumer is to be replaced, if it is. `is_member` tells whether it is connected and in its group.
-    pub(super) fn check(&mut self, tails: &Tails, is_member: bool) -> Option<String> {
-        let now = Instant::now();
+    /// Why the consumer is to be replaced, if it is.
+    pub(super) fn check(&mut self, tails: &Tails, membership: Membership) -> Option<String> {
+        let quiet = tails.quiet_since(self.watching_since);
         if let Some(answer) = self.take_answer() {
-            self.watching_since = now;
-            if let Ok(mut unread) = answer {
-                let quiet = tails.quiet_since(now.checked_sub(self.quiet).unwrap_or(now));
-                unread.retain(|partition, offsets| has_more(quiet.get(partition), offsets));
-                if !is_member || !unread.is_empty() {
-                    self.suspicion = Some(Suspicion { since: now, unread });
-                }
-            }
-        }
-        if let Some(suspicion) = &mut self.suspicion {
-            let quiet = tails.quiet_since(suspicion.since);
-            suspicion.unread.retain(|partition, offsets| has_more(quiet.get(partition), offsets));
-            if is_member && suspicion.unread.is_empty() {
-                self.suspicion = None;
-            } else if suspicion.since.elapsed() >= GRACE {
-                let partitions: Vec<_> = suspicion.unread.keys().collect();
-                let reason = if is_member {
-                    format!("no record comes of the partitions {partitions:?}, although the broker has some")
-                } else {
-                    "the consumer is not in its group, although the broker and the coordinator answer".to_owned()
-                };
+            let evidence = answer.map(|answer| answer.evidence(&quiet, membership)).unwrap_or_default();
+            let (evidence, times) = match &self.suspicion {
+                Some((before, times)) => (evidence.and(before), times + 1),
+                None => (evidence, 1),
+            };
+            let reason = evidence.reason();
+            self.suspicion = reason.is_some().then_some((evidence.clone(), times));
+            // Members without partitions come first, or else all of them would leave for the same reason.
+            let is_shared = !evidence.is_absent && !evidence.is_left_behind && evidence.unread.is_empty();
+            let needed = if is_shared && !membership.has_nothing_to_read { 4 } else { 2 };
+            if let Some(reason) = reason
+                && times >= needed
+            {
                 self.begin_again();
                 self.quiet = (self.quiet * 2).min(MAX_QUIET);
                 return Some(reason);
             }
-            return None;
+            self.asked = Instant::now();
         }
-        let is_due = self.asking.is_none() && self.watching_since.elapsed() >= self.quiet;
-        let quiet = is_due.then(|| tails.quiet_since(now.checked_sub(self.quiet).unwrap_or(now)))?;
-        if is_member && quiet.is_empty() {
-            return None;
+        let pause = if self.suspicion.is_some() { GRACE } else { self.quiet };
+        if self.asking.is_none() && self.watching_since.elapsed() >= self.quiet && self.asked.elapsed() >= pause {
+            self.ask(quiet.into_keys().collect());
         }
-        self.ask(quiet.into_keys().collect());
         None
     }
 
@@ -122,38 +167,51 @@ impl StallDetector {
         let (config, group, topic) = (self.config.clone(), self.group.clone(), self.topic.clone());
         let asking = thread::Builder::new().name("kafka probe".to_owned()).spawn(move || {
             // The consumer may have been replaced meanwhile.
-            let _ = sender.send(offsets(&config, &group, &topic, &partitions));
+            let _ = sender.send(ask(&config, &group, &topic, &partitions));
         });
         match asking {
             Ok(_) => self.asking = Some(receiver),
             Err(error) => {
                 tracing::warn!(%error, "no thread to ask the broker");
-                self.watching_since = Instant::now();
+                self.asked = Instant::now();
             }
         }
     }
 
-    fn take_answer(&mut self) -> Option<KafkaResult<Offsets>> {
+    fn take_answer(&mut self) -> Option<KafkaResult<Answer>> {
         let answer = match self.asking.as_ref()?.try_recv() {
-            Ok(answer) => Some(answer),
             Err(TryRecvError::Empty) => return None,
-            Err(TryRecvError::Disconnected) => None,
+            answer => answer.ok(),
         };
         self.asking = None;
-        if answer.is_none() {
-            self.watching_since = Instant::now();
-        }
+        self.asked = Instant::now();
         answer
     }
 }
 
-/// Whether a quiet partition has more than was read of it.
-fn has_more(quiet: Option<&Option<i64>>, offsets: &Range<i64>) -> bool {
-    quiet.is_some_and(|next| next.unwrap_or(offsets.start) < offsets.end)
+impl Answer {
+    /// What the answer says of a consumer that has read the `quiet` partitions up to these offsets.
+    fn evidence(&self, quiet: &BTreeMap<i32, Option<i64>>, membership: Membership) -> Evidence {
+        let has_more = |(partition, offsets): (&i32, &Range<i64>)| {
+            let next = quiet.get(partition)?;
+            (next.unwrap_or(offsets.start) < offsets.end).then_some(*partition)
+        };
+        let unassigned = match &self.group {
+            Group::Stable { unassigned } if membership.is_settled => unassigned.clone(),
+            _ => BTreeSet::new(),
+        };
+        Evidence {
+            is_absent: !membership.is_member,
+            is_left_behind: membership.is_settled && self.group == Group::Rebalancing,
+            unread: self.offsets.iter().filter_map(has_more).collect(),
+            unassigned,
+        }
+    }
 }
 
-/// The offsets of `partitions` for a member of `group`. Fails if the broker or the coordinator does not answer.
-fn offsets(config: &KafkaConfig, group: &str, topic: &str, partitions: &[i32]) -> KafkaResult<Offsets> {
+/// Asks for the offsets of `partitions` for a member of `group`, and for the group. Fails if the broker or the coordinator
+/// does not answer.
+fn ask(config: &KafkaConfig, group: &str, topic: &str, partitions: &[i32]) -> KafkaResult<Answer> {
     let consumer: BaseConsumer = config.consumer(group).create()?;
     let mut list = TopicPartitionList::with_capacity(partitions.len().max(1));
     // The coordinator is asked in any case.
@@ -169,5 +227,117 @@ fn offsets(config: &KafkaConfig, group: &str, topic: &str, partitions: &[i32]) -
         };
         Ok((*partition, committed.max(first)..end))
     };
-    partitions.iter().map(offsets).collect()
+    let offsets = partitions.iter().map(offsets).collect::<KafkaResult<_>>()?;
+    Ok(Answer { offsets, group: describe(&consumer, group, topic)? })
+}
+
+/// What the coordinator says of `group`, whose members read `topic`.
+fn describe(consumer: &BaseConsumer, group: &str, topic: &str) -> KafkaResult<Group> {
+    let groups = consumer.fetch_group_list(Some(group), REQUEST)?;
+    let Some(found) = groups.groups().iter().find(|found| found.name() == group) else { return Ok(Group::Unknown) };
+    match found.state() {
+        "Stable" => {}
+        "PreparingRebalance" | "CompletingRebalance" => return Ok(Group::Rebalancing),
+        _ => return Ok(Group::Unknown),
+    }
+    let assigned = found.members().iter().map(|member| assigned(member, topic)).collect::<Option<Vec<_>>>();
+    let Some(assigned) = assigned else { return Ok(Group::Unknown) };
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST)?;
+    let mut unassigned: BTreeSet<i32> =
+        metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
+    unassigned.retain(|partition| !assigned.iter().flatten().any(|assigned| assigned == partition));
+    Ok(Group::Stable { unassigned })
+}
+
+fn assigned(member: &GroupMemberInfo, topic: &str) -> Option<Vec<i32>> {
+    partitions_of(member.assignment()?, topic)
+}
+
+/// The partitions of `topic` in an assignment, as the protocol of consumers has it: a version, then topics with their
+/// partitions. `None` if it cannot be read.
+fn partitions_of(assignment: &[u8], topic: &str) -> Option<Vec<i32>> {
+    let (_version, mut rest) = assignment.split_at_checked(2)?;
+    let number = |rest: &mut &[u8]| {
+        let (bytes, tail) = rest.split_first_chunk::<4>()?;
+        *rest = tail;
+        usize::try_from(i32::from_be_bytes(*bytes)).ok()
+    };
+    let topics = number(&mut rest)?;
+    let mut found = Vec::new();
+    for _ in 0..topics {
+        let (length, tail) = rest.split_first_chunk::<2>()?;
+        let (name, tail) = tail.split_at_checked(usize::try_from(i16::from_be_bytes(*length)).ok()?)?;
+        rest = tail;
+        for _ in 0..number(&mut rest)? {
+            let partition = number(&mut rest)?;
+            if name == topic.as_bytes() {
+                found.push(i32::try_from(partition).ok()?);
+            }
+        }
+    }
+    Some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETTLED: Membership = Membership { is_member: true, is_settled: true, has_nothing_to_read: false };
+
+    fn stable(unassigned: &[i32]) -> Group {
+        Group::Stable { unassigned: unassigned.iter().copied().collect() }
+    }
+
+    fn reason(answer: &Answer, quiet: &[(i32, Option<i64>)], membership: Membership) -> Option<String> {
+        answer.evidence(&quiet.iter().copied().collect(), membership).reason()
+    }
+
+    #[test]
+    fn only_quiet_partitions_with_more_to_read_speak_against_a_consumer() {
+        let answer = Answer { offsets: BTreeMap::from([(0, 5..9), (1, 5..9)]), group: stable(&[]) };
+        assert_eq!(reason(&answer, &[(0, Some(9)), (1, Some(9))], SETTLED), None);
+        assert_eq!(reason(&answer, &[(0, Some(9))], SETTLED), None, "partition 1 has given something since");
+        let text = reason(&answer, &[(0, Some(9)), (1, None)], SETTLED).expect("a reason");
+        assert!(text.contains("{1}"), "{text}");
+        let answer = Answer { offsets: BTreeMap::from([(0, 9..9)]), group: Group::Unknown };
+        assert_eq!(reason(&answer, &[(0, None)], SETTLED), None, "the group has read it all");
+    }
+
+    #[test]
+    fn a_member_that_is_absent_or_takes_no_part_in_a_rebalance_is_suspected() {
+        let answer = |group| Answer { offsets: BTreeMap::new(), group };
+        let absent = Membership { is_member: false, is_settled: false, ..SETTLED };
+        assert!(reason(&answer(stable(&[])), &[], absent).is_some());
+        assert!(reason(&answer(Group::Rebalancing), &[], SETTLED).is_some());
+        let joining = Membership { is_settled: false, ..SETTLED };
+        assert_eq!(reason(&answer(Group::Rebalancing), &[], joining), None, "it takes part");
+        assert!(reason(&answer(stable(&[3])), &[], SETTLED).is_some_and(|text| text.contains("{3}")));
+        assert_eq!(reason(&answer(stable(&[3])), &[], joining), None, "another rebalance comes");
+    }
+
+    #[test]
+    fn what_two_answers_show_counts() {
+        let one = Evidence { is_absent: true, unassigned: BTreeSet::from([1, 2]), ..Evidence::default() };
+        let other = Evidence { is_left_behind: true, unassigned: BTreeSet::from([2, 3]), ..Evidence::default() };
+        assert_eq!(one.and(&other), Evidence { unassigned: BTreeSet::from([2]), ..Evidence::default() });
+    }
+
+    #[test]
+    fn an_assignment_is_read_as_the_protocol_has_it() {
+        let mut bytes = vec![0, 3];
+        bytes.extend(2_i32.to_be_bytes());
+        for (name, partitions) in [("other", &[7][..]), ("events", &[0, 5])] {
+            bytes.extend((name.len() as i16).to_be_bytes());
+            bytes.extend(name.as_bytes());
+            bytes.extend((partitions.len() as i32).to_be_bytes());
+            partitions.iter().for_each(|partition: &i32| bytes.extend(partition.to_be_bytes()));
+        }
+        bytes.extend((-1_i32).to_be_bytes()); // no user data
+        assert_eq!(partitions_of(&bytes, "events"), Some(vec![0, 5]));
+        assert_eq!(partitions_of(&bytes, "more"), Some(vec![]));
+        for length in 0..bytes.len() - 4 {
+            assert_eq!(partitions_of(&bytes[..length], "events"), None, "{length}");
+        }
+        assert_eq!(partitions_of(&[0, 0, 0xff, 0xff, 0xff, 0xff], "events"), None);
+    }
 }

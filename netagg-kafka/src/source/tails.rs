@@ -40,6 +40,8 @@ pub(super) struct Vacant {
     pub(super) partition: i32,
     pub(super) from: i64,
     pub(super) to: i64,
+    /// How many of them the broker has deleted before they were read. They may have held records.
+    pub(super) deleted: i64,
 }
 
 impl Tails {
@@ -108,7 +110,8 @@ impl Tails {
             let Some(from) = tail.next.or_else(|| tail.start(known)) else { continue };
             if is_recent && has_all && from < known.eof_offset {
                 tail.next = Some(known.eof_offset);
-                vacant.push(Vacant { partition, from, to: known.eof_offset });
+                let deleted = known.lo_offset.min(known.eof_offset).saturating_sub(from).max(0);
+                vacant.push(Vacant { partition, from, to: known.eof_offset, deleted });
             }
         }
         vacant
@@ -129,8 +132,8 @@ impl Tail {
         let first = Some(known.lo_offset).filter(|first| *first >= 0);
         match self.committed {
             Some(0) => first,
-            None => first.max(Some(known.committed_offset).filter(|committed| *committed >= 0)),
-            committed => first.max(committed),
+            None => Some(known.committed_offset).filter(|committed| *committed >= 0).or(first),
+            committed => committed,
         }
     }
 }
@@ -175,7 +178,7 @@ mod tests {
 
     #[test]
     fn without_a_record_reading_began_at_the_committed_position_or_the_first_offset() {
-        for (committed, low, from) in [(24, 0, 24), (24, 24, 24), (-1001, 3, 3), (5, 10, 10)] {
+        for (committed, low, from) in [(24, 0, 24), (24, 24, 24), (-1001, 3, 3), (5, 10, 5), (20, 25, 20)] {
             let mut tails = assigned();
             tails.reach_end(0);
             let known = Partition { committed_offset: committed, lo_offset: low, ..ended(25) };

@@ -284,3 +284,26 @@ async fn a_consumer_that_stands_still_is_replaced() {
     }
     drop(broker);
 }
+
+#[tokio::test]
+async fn offsets_that_were_deleted_before_they_were_read_leave_no_lag() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 1).await, unique("group"));
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    publisher.publish((0..10).map(|number| record(number, 0)).collect()).await.unwrap();
+    let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
+    let records = read(&mut source, 10).await;
+    source.commit(&positions(&records)).await.unwrap();
+    source.close().await.unwrap();
+    publisher.publish((10..15).map(|number| record(number, 0)).collect()).await.unwrap();
+    kafka::delete_before(config.brokers(), &topic, 0, 15).await;
+
+    let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
+    let mut told = Told::default();
+    told.until(&mut source, |told| !told.vacant.is_empty()).await;
+    assert_eq!(told.vacant.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>(), [(10, 15)]);
+    assert_eq!((told.records.len(), source.health().deleted_unread()), (0, 5));
+    source.commit(&[Position { partition: told.vacant[0].partition.clone(), next_offset: 15 }]).await.unwrap();
+    committed_to_the_end(&config, &group, &topic, 15).await;
+    source.close().await.unwrap();
+}

@@ -247,3 +247,28 @@ async fn tls_takes_a_provider_of_its_own_where_there_are_several() {
         drop(RedisCache::new(RedisConfig::from_url(&url).unwrap()).unwrap());
     }
 }
+
+#[tokio::test]
+async fn a_server_that_takes_no_writes_gives_no_answers() {
+    let server = redis::Server::start().await;
+    let reader = RedisCache::new(at(&server.url())).unwrap();
+    reader.connected().await;
+    let key = key("page", &["2025-10"]);
+    let Lookup::Miss(ticket) = reader.lookup(&key).await.unwrap() else { panic!("it is empty") };
+    reader.fill(ticket, "answer".into(), TTL).await.unwrap();
+    assert!(matches!(reader.lookup(&key).await, Ok(Lookup::Hit(_))));
+
+    // A replica answers reads, and an invalidation does not reach it.
+    command(&server, "REPLICAOF 127.0.0.1 1").await;
+    let error = reader.ping().await.unwrap_err();
+    assert!(error.to_string().contains("READONLY"), "{error}");
+    let error = reader.lookup(&key).await.map(drop).unwrap_err();
+    assert!(error.is_retryable(), "{error}");
+    command(&server, "REPLICAOF NO ONE").await;
+    eventually(DEADLINE, "it answers again", async || match reader.lookup(&key).await {
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    })
+    .await;
+    reader.ping().await.unwrap();
+}

@@ -87,6 +87,11 @@ impl KeysCommand {
                     let reason = "--expires-in 0s: the key would never be good; accepted: a longer time, or none";
                     return Err(Failure::Usage(reason.to_owned()));
                 }
+                if output::is_discarded() {
+                    const REASON: &str =
+                        "stdout is closed or the null device, so the key would be lost; no key was made";
+                    return Err(Failure::Failed(REASON.into()));
+                }
                 let principal = Principal { name, scopes: scopes.into_iter().collect(), user_id, rate_limit };
                 let token = ApiKeyToken::generate()?;
                 let expires_at = expires_in.map(|time| now.saturating_add(time));

@@ -4,8 +4,10 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,6 +80,13 @@ pub(crate) fn flush() -> io::Result<()> {
     stdout.write_out();
     // An `io::Error` cannot be cloned, and the failure stays.
     stdout.failure.as_ref().map_or(Ok(()), |failure| Err(io::Error::new(failure.kind(), failure.to_string())))
+}
+
+/// Whether stdout keeps nothing: it is the null device, which also takes the place of a stdout that is closed.
+pub(crate) fn is_discarded() -> bool {
+    let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(|stdout| stdout.metadata());
+    let null = std::fs::metadata("/dev/null");
+    matches!((stdout, null), (Ok(stdout), Ok(null)) if stdout.rdev() != 0 && stdout.rdev() == null.rdev())
 }
 
 /// Whether the answer so far could be written. A command that goes on for long stops when it could not.

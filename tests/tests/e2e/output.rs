@@ -237,6 +237,11 @@ async fn a_key_whose_secret_could_not_be_printed_is_of_no_use() {
         }))
         .await;
         assert_eq!(closed.code, 1, "{}", closed.stderr);
+        for discarded in [">&-", ">/dev/null"] {
+            let lost = installation.run_in_shell(&create, discarded).await;
+            assert_eq!(lost.code, 1, "{}", lost.stderr);
+            assert!(lost.stderr.contains("no key was made"), "{}", lost.stderr);
+        }
         let list = installation.run("netagg", &[&["keys", "list", "--json"][..], place].concat()).await;
         let states: Vec<_> = list.stdout.lines().map(|line| line.contains(r#""state":"revoked""#)).collect();
         assert_eq!(states, [true, true], "{}", list.stdout);

@@ -308,7 +308,7 @@ fn explain(name: &str, value: &str, accepted: &str) -> String {
     if !is_link(value) {
         return accepted.to_owned();
     }
-    let other = OVERRIDES.iter().find(|(prefix, _)| name.starts_with(prefix));
+    let other = OVERRIDES.iter().find(|(prefix, other)| name.starts_with(prefix) && name != *other);
     let other = other.map_or(String::new(), |(_, other)| format!(", or set {other}, which overrides {name}"));
     format!(
         "{accepted}. This value looks like a service link of Kubernetes: set `enableServiceLinks: false` in the pod's \

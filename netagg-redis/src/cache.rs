@@ -247,10 +247,13 @@ fn reason(error: &fred::error::Error) -> String {
             error.details().to_owned()
         }
         // The client has the system's errors in the form for debugging.
-        ErrorKind::IO => match error.details().split_once("message: \"").and_then(|(_, text)| text.split_once('"')) {
-            Some((message, _)) => message.to_owned(),
-            None => error.details().to_owned(),
-        },
+        ErrorKind::IO => {
+            let quoted = ["message: \"", "error: \""].iter().find_map(|name| error.details().split_once(name));
+            match quoted.and_then(|(_, text)| text.split_once('"')) {
+                Some((message, _)) => message.to_owned(),
+                None => error.details().to_owned(),
+            }
+        }
         _ => error.to_string(),
     }
 }

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{PartitionId, Position, Record};
 use rdkafka::Statistics;
 
 use crate::source::Backlog;
+
+/// Statistics come every second. Without any for so long, the thread that polls hangs.
+const POLLED: Duration = Duration::from_secs(30);
 
 /// Tells how a [`KafkaSource`](crate::KafkaSource) fares; a cheap handle that outlives it.
 #[derive(Clone, Debug)]
@@ -41,6 +44,8 @@ pub struct SourceLag {
 struct State {
     /// Why the source never reads again.
     ended: Option<KafkaProblem>,
+    /// When statistics last came, which are served by polling; `None` before the first and after the end.
+    polled: Option<(Instant, SystemTime)>,
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
     group: Option<KafkaProblem>,
@@ -59,6 +64,7 @@ impl KafkaHealth {
         let broker = Some(KafkaProblem { reason, since: SystemTime::now() });
         Self(Arc::new(Mutex::new(State {
             ended: None,
+            polled: None,
             broker,
             topic: None,
             group: None,
@@ -73,6 +79,10 @@ impl KafkaHealth {
     /// members than partitions.
     pub fn problem(&self) -> Option<KafkaProblem> {
         let state = self.state();
+        if let Some((_, at)) = state.polled.filter(|(polled, _)| polled.elapsed() > POLLED) {
+            let reason = "the thread that polls stands still".to_owned();
+            return Some(KafkaProblem { reason, since: at });
+        }
         [&state.ended, &state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
     }
 
@@ -118,7 +128,9 @@ impl KafkaHealth {
     /// Takes in what librdkafka knows, and up to where the partitions are done.
     pub(crate) fn update(&self, statistics: &Statistics, done: &[Position]) {
         let now = SystemClock.now();
-        for (partition, backlog) in &mut self.state().assigned {
+        let mut state = self.state();
+        state.polled = Some((Instant::now(), SystemTime::now()));
+        for (partition, backlog) in &mut state.assigned {
             let topic = statistics.topics.get(&*partition.topic);
             let Some(known) = topic.and_then(|topic| topic.partitions.get(&partition.number)) else { continue };
             let done = done.iter().find(|position| position.partition == *partition);
@@ -127,6 +139,11 @@ impl KafkaHealth {
     }
 
     /// Notes that the source never reads again.
+    /// Notes that the source is closed: nothing is polled any more.
+    pub(crate) fn closed(&self) {
+        self.state().polled = None;
+    }
+
     pub(crate) fn end(&self, reason: String) {
         self.state().ended = Some(KafkaProblem { reason, since: SystemTime::now() });
     }

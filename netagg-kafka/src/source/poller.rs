@@ -134,6 +134,7 @@ impl Poller {
                 break;
             }
         }
+        self.consumer.context().health.closed();
         let committed = self.last_commit();
         // Dropping the consumer gives up the partitions and leaves the group. (Unsubscribing before, it would end
         // without a word to the group, which then waits for the session's timeout.) That takes long, and is in vain,

@@ -70,7 +70,7 @@ enum Group {
 struct Evidence {
     /// It is not connected or not in its group, while another client is answered.
     is_absent: bool,
-    /// It takes no part in a rebalance.
+    /// It takes no part in a rebalance of its group, or has not finished one that the group has.
     is_left_behind: bool,
     /// Its partitions that have more than was read of them, and give nothing.
     unread: BTreeSet<i32>,
@@ -94,7 +94,7 @@ impl Evidence {
         if *is_absent {
             Some("the consumer is not in its group, although the broker and the coordinator answer".to_owned())
         } else if *is_left_behind {
-            Some("the consumer takes no part in a rebalance of its group".to_owned())
+            Some("the consumer is not at one with its group about a rebalance".to_owned())
         } else if !unread.is_empty() {
             Some(format!("no record comes of the partitions {unread:?}, although the broker has some"))
         } else if !unassigned.is_empty() {
@@ -200,9 +200,14 @@ impl Answer {
             Group::Stable { unassigned } if membership.is_settled => unassigned.clone(),
             _ => BTreeSet::new(),
         };
+        let is_left_behind = match self.group {
+            Group::Stable { .. } => !membership.is_settled,
+            Group::Rebalancing => membership.is_settled,
+            Group::Unknown => false,
+        };
         Evidence {
             is_absent: !membership.is_member,
-            is_left_behind: membership.is_settled && self.group == Group::Rebalancing,
+            is_left_behind,
             unread: self.offsets.iter().filter_map(has_more).collect(),
             unassigned,
         }
@@ -312,7 +317,8 @@ mod tests {
         let joining = Membership { is_settled: false, ..SETTLED };
         assert_eq!(reason(&answer(Group::Rebalancing), &[], joining), None, "it takes part");
         assert!(reason(&answer(stable(&[3])), &[], SETTLED).is_some_and(|text| text.contains("{3}")));
-        assert_eq!(reason(&answer(stable(&[3])), &[], joining), None, "another rebalance comes");
+        assert!(reason(&answer(stable(&[])), &[], joining).is_some(), "the others have finished");
+        assert_eq!(reason(&answer(Group::Unknown), &[], joining), None);
     }
 
     #[test]

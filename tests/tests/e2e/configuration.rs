@@ -258,8 +258,8 @@ async fn two_things_that_must_differ_are_told_before_anything_starts() {
 #[tokio::test]
 async fn properties_of_kafka_that_contradict_each_other_are_told_before_anything_is_waited_for() {
     for service in ["ingestor", "aggregator"] {
-        // Longer than max.poll.interval.ms.
-        let variables = [&NOWHERE[..], &[("KAFKA_OPT_SESSION_TIMEOUT_MS", "900000")]].concat();
+        let contradicting = [("KAFKA_OPT_SESSION_TIMEOUT_MS", "900000"), ("KAFKA_OPT_MAX_POLL_INTERVAL_MS", "300000")];
+        let variables = [&NOWHERE[..], &contradicting].concat();
         let ended = run(service, &[], &variables).await;
         assert_eq!(ended.code, 2, "{service}: {}", ended.stderr);
         assert!(ended.stderr.contains("session.timeout.ms"), "{}", ended.stderr);

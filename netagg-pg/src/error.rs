@@ -11,7 +11,7 @@ use crate::config::PgAddress;
 /// The dependency's name in errors.
 const POSTGRES: &str = "postgres";
 
-/// Why a statement names what is not there. Which version the schema has, `check_schema` tells.
+/// The reason when a statement names a table or a column that does not exist; `check_schema` reports the version.
 const NO_SCHEMA: &str = "the schema is missing, or it is not the one of this program: run `netagg migrate up`";
 
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";

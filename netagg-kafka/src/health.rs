@@ -172,9 +172,9 @@ impl KafkaHealth {
         note(&mut self.state().group, problem, "group");
     }
 
-    /// Notes that another consumer goes on in place of one that stood still.
-    pub(crate) fn replace(&self, reason: String) {
-        tracing::warn!(reason, "kafka consumer stands still: it is replaced");
+    /// Notes that another consumer goes on in place of a consumer that stood still, whose last `state` is for the log.
+    pub(crate) fn replace(&self, reason: String, state: &str) {
+        tracing::warn!(reason, state, "kafka consumer stands still: it is replaced");
         let mut state = self.state();
         state.replaced += 1;
         let reason = format!("the consumer stood still and is being replaced: {reason}");

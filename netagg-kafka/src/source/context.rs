@@ -43,6 +43,8 @@ pub(super) struct Known {
     /// The partitions of the topic; `None` once they have been taken.
     partitions: Option<HashMap<i32, Partition>>,
     membership: Membership,
+    /// The state of the consumer in its group, in librdkafka's words.
+    state: String,
 }
 
 /// How a consumer stands in its group, as of the last statistics.
@@ -93,6 +95,11 @@ impl Context {
 
     pub(super) fn membership(&self) -> Membership {
         self.known().membership
+    }
+
+    /// The state of the consumer in its group, in librdkafka's words, for logs.
+    pub(super) fn state(&self) -> String {
+        self.known().state.clone()
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -224,6 +231,10 @@ impl ClientContext for Context {
             is_settled: settled.is_some(),
             has_nothing_to_read: settled.is_some_and(|group| group.assignment_size == 0),
         };
-        *self.known() = Known { partitions, membership };
+        let state = statistics.cgrp.as_ref().map_or_else(String::new, |group| {
+            let (seconds, size) = (group.stateage / 1_000, group.assignment_size);
+            format!("{}, {}, {} s, {size} partitions", group.state, group.join_state, seconds)
+        });
+        *self.known() = Known { partitions, membership, state };
     }
 }

@@ -6,6 +6,7 @@ mod outbox;
 mod poller;
 mod positions;
 mod stall;
+mod subscription;
 mod tails;
 
 use std::collections::BTreeMap;
@@ -23,8 +24,9 @@ use tokio::sync::{mpsc, oneshot};
 pub(crate) use self::backlog::Backlog;
 use self::context::Context;
 use self::outbox::Delivery;
-use self::poller::{Poller, Subscription};
+use self::poller::Poller;
 use self::positions::Positions;
+use self::subscription::Subscription;
 use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaHealth};
 

@@ -18,9 +18,10 @@ use tokio::sync::oneshot;
 use super::context::{Context, commit, list};
 use super::outbox::{Delivery, Outbox};
 use super::stall::StallDetector;
+use super::subscription::Subscription;
 use super::tails::{Tails, Vacant};
 use crate::error::{self, KAFKA};
-use crate::{KafkaConfig, KafkaHealth, record};
+use crate::{KafkaHealth, record};
 
 /// How long a poll, or a wait for the reader, lasts at most.
 const POLL: Duration = Duration::from_millis(100);
@@ -40,28 +41,11 @@ const WARN: Duration = Duration::from_secs(30);
 /// How long a last commit is tried: longer than a rebalance takes, since the coordinator answers nothing before that.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 
-/// What it takes to become a member of a group.
-#[derive(Debug)]
-pub(super) struct Subscription {
-    pub(super) config: KafkaConfig,
-    pub(super) group: String,
-    pub(super) topic: String,
-}
-
-impl Subscription {
-    /// A consumer that joins the group.
-    pub(super) fn join(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
-        let consumer: BaseConsumer<Context> = self.config.consumer(&self.group).create_with_context(context)?;
-        consumer.subscribe(&[&self.topic])?;
-        Ok(consumer)
-    }
-}
-
 /// Owns the consumer. Whatever the reader does, it polls often enough to stay a member of the group.
 pub(super) struct Poller {
     /// Dropped first: if the thread panics, the reader learns it at once, while the end of the consumer may take long.
     deliveries: mpsc::Sender<Delivery>,
-    subscription: Subscription,
+    subscription: Arc<Subscription>,
     consumer: BaseConsumer<Context>,
     closing: Arc<AtomicBool>,
     outbox: Outbox,
@@ -85,9 +69,9 @@ impl Poller {
         closing: Arc<AtomicBool>,
     ) -> Self {
         let now = Instant::now();
-        let Subscription { config, group, topic } = &subscription;
+        let subscription = Arc::new(subscription);
         Self {
-            stall: StallDetector::new(config.clone(), group, topic),
+            stall: StallDetector::new(Arc::clone(&subscription)),
             tails: Tails::default(),
             deliveries,
             subscription,
@@ -247,10 +231,11 @@ impl Poller {
         let successor = Context::new(&context.brokers, &context.topic, Arc::clone(&context.positions), health.clone());
         match self.subscription.join(successor) {
             Ok(consumer) => {
+                let state = context.state();
                 context.replace(&self.consumer);
                 self.take_changes();
                 let stalled = std::mem::replace(&mut self.consumer, consumer);
-                health.replace(reason);
+                health.replace(reason, &state);
                 self.is_recovering = true;
                 // A consumer that has lost its brokers may take for ever to end.
                 if let Err(error) = thread::Builder::new().name("kafka stalled".to_owned()).spawn(|| drop(stalled)) {

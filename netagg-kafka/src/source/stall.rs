@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, TryRecvError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ use rdkafka::groups::GroupMemberInfo;
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Membership;
+use super::subscription::Subscription;
 use super::tails::Tails;
-use crate::KafkaConfig;
 
 /// How often the broker is asked, and how long a partition gives nothing before it counts as quiet.
 const QUIET: Duration = Duration::from_secs(20);
@@ -31,9 +32,7 @@ const MAX_QUIET: Duration = Duration::from_secs(320);
 /// Decides when a consumer is to be replaced.
 #[derive(Debug)]
 pub(super) struct StallDetector {
-    config: KafkaConfig,
-    group: String,
-    topic: String,
+    subscription: Arc<Subscription>,
     /// How long after one answer the broker is asked again.
     quiet: Duration,
     /// Since when the consumer could have received something: it was polled all the time, and nothing was asked.
@@ -106,11 +105,9 @@ impl Evidence {
 }
 
 impl StallDetector {
-    pub(super) fn new(config: KafkaConfig, group: &str, topic: &str) -> Self {
+    pub(super) fn new(subscription: Arc<Subscription>) -> Self {
         Self {
-            config,
-            group: group.to_owned(),
-            topic: topic.to_owned(),
+            subscription,
             quiet: QUIET,
             watching_since: Instant::now(),
             asked: Instant::now(),
@@ -164,10 +161,10 @@ impl StallDetector {
     /// Asks on a thread of its own, as an answer may take long.
     fn ask(&mut self, partitions: Vec<i32>) {
         let (sender, receiver) = mpsc::channel();
-        let (config, group, topic) = (self.config.clone(), self.group.clone(), self.topic.clone());
+        let subscription = Arc::clone(&self.subscription);
         let asking = thread::Builder::new().name("kafka probe".to_owned()).spawn(move || {
             // The consumer may have been replaced meanwhile.
-            let _ = sender.send(ask(&config, &group, &topic, &partitions));
+            let _ = sender.send(ask(&subscription, &partitions));
         });
         match asking {
             Ok(_) => self.asking = Some(receiver),
@@ -214,10 +211,11 @@ impl Answer {
     }
 }
 
-/// Asks for the offsets of `partitions` for a member of `group`, and for the group. Fails if the broker or the coordinator
-/// does not answer.
-fn ask(config: &KafkaConfig, group: &str, topic: &str, partitions: &[i32]) -> KafkaResult<Answer> {
-    let consumer: BaseConsumer = config.consumer(group).create()?;
+/// Asks for the offsets of `partitions` for a member of the group, and for the group. Fails if the broker or the
+/// coordinator does not answer.
+fn ask(subscription: &Subscription, partitions: &[i32]) -> KafkaResult<Answer> {
+    let consumer = subscription.observe()?;
+    let topic = subscription.topic.as_str();
     let mut list = TopicPartitionList::with_capacity(partitions.len().max(1));
     // The coordinator is asked in any case.
     for partition in partitions.iter().chain(partitions.is_empty().then_some(&0)) {
@@ -233,7 +231,7 @@ fn ask(config: &KafkaConfig, group: &str, topic: &str, partitions: &[i32]) -> Ka
         Ok((*partition, committed.max(first)..end))
     };
     let offsets = partitions.iter().map(offsets).collect::<KafkaResult<_>>()?;
-    Ok(Answer { offsets, group: describe(&consumer, group, topic)? })
+    Ok(Answer { offsets, group: describe(&consumer, &subscription.group, topic)? })
 }
 
 /// What the coordinator says of `group`, whose members read `topic`.

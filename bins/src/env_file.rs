@@ -4,7 +4,7 @@
 //! and refuse nothing, so that a password means itself, and a line for another program stops none of ours:
 //!
 //! - The file is in UTF-8, or in UTF-16 with its byte order mark.
-//! - A byte order mark, CRLF, blank lines, and lines that start with `#` mean nothing. Neither does `export` before a
+//! - Byte order marks, CRLF, blank lines, and lines that start with `#` mean nothing. Neither does `export` before a
 //!   name, nor white space around a line, a name and a value.
 //! - A value ends where its line does, or before white space and `#`.
 //! - A value in `'…'` or `"…"` is all that stands between them: white space, `#`, and quotes, too.
@@ -13,6 +13,8 @@
 //!   is refused where it is needed.
 
 use std::borrow::Cow;
+
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// The lines of a file.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,11 +31,11 @@ impl EnvFile {
     /// Reads all lines; none is an error.
     pub(crate) fn parse(bytes: &[u8]) -> Self {
         let bytes = in_utf8(bytes);
-        let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&bytes);
         let mut file = Self::default();
         for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let text = String::from_utf8_lossy(line);
-            let text = text.trim();
+            // Files put together of others may have the mark at any line.
+            let text = text.trim_matches(|c: char| c.is_whitespace() || c == BYTE_ORDER_MARK);
             if text.is_empty() || text.starts_with('#') {
                 continue;
             }
@@ -126,6 +128,7 @@ mod tests {
             ("  export\tA = b ", "b"),
             ("A=b\r\n", "b"),
             ("\u{feff}A=b", "b"),
+            ("A=a\n\u{feff}A=b", "b"),
             ("A=a\nA=b", "b"),
             ("A=' b '", " b "),
         ] {

@@ -8,12 +8,54 @@ const OURS: [&str; 3] = ["INGESTOR_", "AGGREGATOR_", "GENERATOR_"];
 /// Letters of a name for each one that may be wrong.
 const LETTERS_PER_MISTAKE: usize = 8;
 
+/// Names that other programs use for a setting of ours, and our name for it. Each differs too much from ours to be found by
+/// its letters.
+const SYNONYMS: [(&str, &str); 34] = [
+    ("API_ADDR", "API_BIND"),
+    ("API_ADDRESS", "API_BIND"),
+    ("API_PORT", "API_HTTP_PORT"),
+    ("BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+    ("DATABASE_DSN", "DATABASE_URL"),
+    ("DB_DSN", "DATABASE_URL"),
+    ("DB_URI", "DATABASE_URL"),
+    ("DB_URL", "DATABASE_URL"),
+    ("GENERATOR_EPS", "GENERATOR_EVENTS_PER_SEC"),
+    ("GENERATOR_RATE", "GENERATOR_EVENTS_PER_SEC"),
+    ("GENERATOR_USERS", "GENERATOR_USER_COUNT"),
+    ("GRPC_PORT", "API_GRPC_PORT"),
+    ("HTTP_PORT", "API_HTTP_PORT"),
+    ("KAFKA_ADDRESS", "KAFKA_BROKERS"),
+    ("KAFKA_BOOTSTRAP", "KAFKA_BROKERS"),
+    ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BROKERS"),
+    ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+    ("KAFKA_HOSTS", "KAFKA_BROKERS"),
+    ("KAFKA_SERVERS", "KAFKA_BROKERS"),
+    ("KAFKA_URL", "KAFKA_BROKERS"),
+    ("PG_URL", "DATABASE_URL"),
+    ("POSTGRES_DATABASE", "POSTGRES_DB"),
+    ("POSTGRES_DBNAME", "POSTGRES_DB"),
+    ("POSTGRES_DSN", "DATABASE_URL"),
+    ("POSTGRES_PASS", "POSTGRES_PASSWORD"),
+    ("POSTGRES_PWD", "POSTGRES_PASSWORD"),
+    ("POSTGRES_URI", "DATABASE_URL"),
+    ("POSTGRES_URL", "DATABASE_URL"),
+    ("POSTGRES_USERNAME", "POSTGRES_USER"),
+    ("PPROF_PORT", "PPROF_PORT_API"),
+    ("READ_DATABASE_URL", "DATABASE_READ_URL"),
+    ("REDIS_ADDR", "REDIS_URL"),
+    ("REDIS_DATABASE", "REDIS_URL"),
+    ("REDIS_DB", "REDIS_URL"),
+];
+
 /// The name of `known` that is nearest to `name`; `None` if `name` is known itself, or belongs to another program.
 pub(crate) fn meant<'a>(name: &str, value: &str, known: &'a [String]) -> Option<&'a str> {
     if known.iter().any(|known| known == name) || is_service_link(name, value) {
         return None;
     }
     let written = normal(name);
+    if let Some((_, ours)) = SYNONYMS.iter().find(|(synonym, _)| normal(synonym) == written) {
+        return known.iter().map(String::as_str).find(|known| known == ours);
+    }
     let distance = |known: &String| damerau_levenshtein(&written, &normal(known));
     let nearest = known.iter().filter(|known| !known.ends_with('*')).min_by_key(|known| distance(known))?;
     let is_near = distance(nearest) <= (name.len() / LETTERS_PER_MISTAKE).max(1);
@@ -34,7 +76,7 @@ pub(crate) fn is_service_link(name: &str, value: &str) -> bool {
     });
     let is_of_service =
         name.ends_with("_SERVICE_HOST") || name.ends_with("_SERVICE_PORT") || name.contains("_SERVICE_PORT_");
-    is_of_port || is_of_service || (name.ends_with("_PORT") && is_link(value))
+    is_of_port || is_of_service || ((name.ends_with("_PORT") || name.ends_with("_HOST")) && is_link(value))
 }
 
 /// Whether `value` is the address that Kubernetes gives as `NAME_PORT`.
@@ -62,7 +104,14 @@ mod tests {
             ("INGESTOR_WORKERS", "INGESTOR_WORKER_COUNT"),
             ("ingestor_batch_size", "INGESTOR_BATCH_SIZE"),
             ("AGGREGATOR_BATCH_SIZES", "AGGREGATOR_BATCH_SIZE"),
-            ("GENERATOR_RATE", "GENERATOR_WORKERS"),
+            ("GENERATOR_RATE", "GENERATOR_EVENTS_PER_SEC"),
+            ("POSTGRES_PASS", "POSTGRES_PASSWORD"),
+            ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+            ("kafka.bootstrap.servers", "KAFKA_BROKERS"),
+            ("REDIS_DB", "REDIS_URL"),
+            ("DB_URL", "DATABASE_URL"),
+            ("API_PORT", "API_HTTP_PORT"),
+            ("PPROF_PORT", "PPROF_PORT_API"),
             ("KAFKA_BROKER", "KAFKA_BROKERS"),
             ("KAFKA_TOPICS", "KAFKA_TOPIC"),
             ("KAFKA_GROUP_ID_INGESTER", "KAFKA_GROUP_ID_INGESTOR"),
@@ -74,11 +123,10 @@ mod tests {
             ("API_RATELIMIT", "API_RATE_LIMIT"),
             ("LOG_LEVLE", "LOG_LEVEL"),
         ] {
-            let found = meant(written, "x", &known);
-            assert!(
-                found == Some(expected) || (written == "GENERATOR_RATE" && found.is_some()),
-                "{written}: {found:?}"
-            );
+            assert_eq!(meant(written, "x", &known), Some(expected), "{written}");
+        }
+        for (synonym, name) in SYNONYMS {
+            assert_eq!(meant(synonym, "x", &known), Some(name), "{synonym}");
         }
     }
 
@@ -97,6 +145,7 @@ mod tests {
             ("API_SERVICE_HOST", "10.43.0.10"),
             ("API_PORT", "tcp://10.43.0.10:9090"),
             ("INGESTOR_PORT", "tcp://10.43.0.10:6060"),
+            ("INGESTOR_HOST", "tcp://10.43.0.10:6060"),
             ("INGESTOR_SERVICE_HOST", "10.43.0.10"),
             ("INGESTOR_PORT_6060_TCP_PROTO", "tcp"),
             ("GENERATOR_SERVICE_PORT_HTTP", "80"),

@@ -286,15 +286,15 @@ impl Variables {
     }
 }
 
-/// Reads the file, if there is one. A folder of that name is another program's.
+/// Reads the file, if there is one. A folder of that name is another program's, and a pipe may never end.
 fn read_env_file() -> Result<EnvFile, String> {
-    let file = match File::open(ENV_FILE) {
+    match std::fs::metadata(ENV_FILE) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(EnvFile::default()),
-        file => file.map_err(|error| error.to_string())?,
-    };
-    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        return Ok(EnvFile::default());
+        Ok(metadata) if metadata.is_dir() => return Ok(EnvFile::default()),
+        Ok(metadata) if !metadata.is_file() => return Err("it is no regular file".to_owned()),
+        _ => {}
     }
+    let file = File::open(ENV_FILE).map_err(|error| error.to_string())?;
     let mut bytes = Vec::new();
     file.take(MAX_ENV_FILE + 1).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
     if bytes.len() as u64 > MAX_ENV_FILE {

@@ -1,5 +1,7 @@
 //! Whom a request is addressed to: [RFC 9112, section 3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2).
 
+use std::net::Ipv6Addr;
+
 use axum::extract::Request;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderValue, Version, header};
@@ -36,8 +38,21 @@ fn is_host(value: &HeaderValue) -> bool {
         Some(port) => Some(port),
         None => rest.is_empty().then_some(""),
     });
-    // Without a user before the host, which has no place here.
-    !host.is_empty() && port.is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok())
+    // A user before the host is refused.
+    !host.is_empty() && is_address_or_name(host) && port.is_some_and(is_port)
+}
+
+/// The brackets are for addresses alone.
+fn is_address_or_name(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<Ipv6Addr>().is_ok(),
+        None => true,
+    }
+}
+
+/// A port may be empty, and has no sign.
+fn is_port(port: &str) -> bool {
+    port.is_empty() || (port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok())
 }
 
 #[cfg(test)]
@@ -68,6 +83,10 @@ mod tests {
             "host:port",
             "host:65536",
             "host:-1",
+            "host:+80",
+            "[abc]",
+            "[10.0.0.7]",
+            "[]:80",
             "host:1:2",
             "::1",
             "[::1",

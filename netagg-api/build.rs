@@ -1,13 +1,21 @@
 //! Compiles the gRPC interface, without `protoc`: nothing has to be installed to build this crate.
 
 use std::error::Error;
-use std::path::PathBuf;
-use std::{env, fs};
-
-use prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    #[cfg(feature = "grpc")]
+    compile_grpc()?;
+    Ok(())
+}
+
+#[cfg(feature = "grpc")]
+fn compile_grpc() -> Result<(), Box<dyn Error>> {
+    use std::path::PathBuf;
+    use std::{env, fs};
+
+    use prost::Message;
+
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(["telecom/v1/usage.proto"], ["proto"])?;
     // Server reflection answers from it.

@@ -85,9 +85,10 @@ fn left_of(limit: usize, needs: &[Need], clients: usize) -> Result<usize, Failur
 pub fn api_limits(needs: &[Need]) -> Result<ApiLimits, Failure> {
     /// The fewest connections that a port is of use with.
     const FEWEST: usize = 16;
-    let left = set_aside(needs, 2 * FEWEST)?;
+    let left = set_aside(needs, 2 * FEWEST + ApiLimits::HEALTH_CONNECTIONS)?;
     let limits = ApiLimits::default();
-    Ok(ApiLimits { max_connections: limits.max_connections.min(left / 2), ..limits })
+    let max_connections = limits.max_connections.min((left - ApiLimits::HEALTH_CONNECTIONS) / 2);
+    Ok(ApiLimits { max_connections, ..limits })
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
+use netagg_api::Server;
 use netagg_core::memory::{MemoryAggregateStore, MemoryEventStore};
 use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::usage::{UsageConfig, UsageService};
@@ -33,10 +33,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let _ = tokio::signal::ctrl_c().await;
         shutdown.cancel();
     };
-    let limits = ApiLimits::default();
+    let server = Server::new(service);
     let (_, grpc, ()) = tokio::join!(
-        serve_http(http, Arc::clone(&service), Protection::default(), limits.clone(), shutdown.clone()),
-        serve_grpc(grpc, service, Protection::default(), limits, shutdown.clone()),
+        server.clone().serve_http(http, shutdown.clone()),
+        server.serve_grpc(grpc, shutdown.clone()),
         stop,
     );
     Ok(grpc?)

@@ -8,35 +8,92 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::StreamExt;
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, BufReader, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
-use tokio_util::task::AbortOnDropHandle;
-use tonic::transport::server::Connected;
 
 use crate::limits::ApiLimits;
+use crate::protection::Protection;
 use crate::room::Room;
-use crate::tls::{Tls, Transport};
+#[cfg(feature = "tls")]
+use crate::tls::{self, Tls};
 
 /// How long to wait when there is nothing left to accept with, such as file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a client may take to agree on how to encrypt.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client beyond the limit of connections may take to send its request, and to take the answer.
+pub(crate) const SPARE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a client beyond the limit of connections waits for another one to go.
+const SPARE_WAIT: Duration = Duration::from_secs(1);
+
+/// The first bytes of the requests that a spare connection answers.
+const HEALTH_REQUESTS: [&[u8]; 4] = [b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz"];
 
 /// The open connections of one server; dropping it cuts them.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    room: Arc<Semaphore>,
+    places: Places,
     cut: CancellationToken,
     cut_on_drop: DropGuard,
     limits: ApiLimits,
+    #[cfg(feature = "tls")]
     tls: Option<(Tls, Transport)>,
     answers: Room,
+}
+
+/// The protocol of a server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Transport {
+    Http,
+    Grpc,
+}
+
+/// The connections that may be open at a time.
+#[derive(Clone, Debug)]
+struct Places {
+    regular: Arc<Semaphore>,
+    /// Beyond the limit, for requests for health alone.
+    spare: Arc<Semaphore>,
+    spares: usize,
+}
+
+/// The place that a connection takes among the others.
+#[derive(Debug)]
+enum Place {
+    Regular { _permit: OwnedSemaphorePermit },
+    Spare { _permit: OwnedSemaphorePermit },
+}
+
+impl Places {
+    fn new(regular: usize, spares: usize) -> Self {
+        Self { regular: Arc::new(Semaphore::new(regular)), spare: Arc::new(Semaphore::new(spares)), spares }
+    }
+
+    /// A place for the next connection: a spare one if all others are taken.
+    async fn take(&self) -> Option<Place> {
+        tokio::select! {
+            biased;
+            permit = Arc::clone(&self.regular).acquire_owned() => Some(Place::Regular { _permit: permit.ok()? }),
+            permit = Arc::clone(&self.spare).acquire_owned() => Some(Place::Spare { _permit: permit.ok()? }),
+        }
+    }
+
+    /// The place of a connection whose client has sent these `first` bytes. A client that does not ask for health waits
+    /// for a regular place, unless so many wait that health could not be asked for.
+    async fn settle(&self, place: Place, first: &[u8]) -> Place {
+        let Place::Spare { .. } = place else { return place };
+        let regular = Arc::clone(&self.regular).acquire_owned();
+        let asks_health = HEALTH_REQUESTS.iter().any(|request| first.starts_with(request));
+        let wait =
+            if asks_health || self.spare.available_permits() < self.spares / 2 { Duration::ZERO } else { SPARE_WAIT };
+        match tokio::time::timeout(wait, regular).await {
+            Ok(Ok(permit)) => Place::Regular { _permit: permit },
+            _ => place,
+        }
+    }
 }
 
 /// The other end of a connection, as an extension of its requests.
@@ -48,45 +105,76 @@ pub(crate) struct Client {
 }
 
 impl Connections {
-    /// Those of a server within `limits`, encrypted if `tls` says how.
-    pub(crate) fn new(limits: &ApiLimits, tls: Option<(Tls, Transport)>) -> Self {
+    /// The plain connections of a server within `limits`.
+    pub(crate) fn new(limits: &ApiLimits) -> Self {
         let cut = CancellationToken::new();
         Self {
-            room: Arc::new(Semaphore::new(limits.max_connections)),
+            places: Places::new(limits.max_connections, 0),
             cut_on_drop: cut.clone().drop_guard(),
             cut,
             limits: limits.clone(),
-            tls,
+            #[cfg(feature = "tls")]
+            tls: None,
             answers: Room::new(limits.max_untaken_bytes),
         }
     }
 
-    /// Accepts from `listener`, as long as there is room, without an end. A connection comes out once its client has
+    /// These connections, encrypted if `protection` says so.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "nothing says so"))]
+    pub(crate) fn encrypted_by(self, protection: &Protection, transport: Transport) -> Self {
+        Self {
+            #[cfg(feature = "tls")]
+            tls: protection.tls().map(|tls| (tls.clone(), transport)),
+            ..self
+        }
+    }
+
+    /// These connections, and beyond their limit [`ApiLimits::HEALTH_CONNECTIONS`] spare ones.
+    pub(crate) fn with_spares(self) -> Self {
+        Self { places: Places::new(self.limits.max_connections, ApiLimits::HEALTH_CONNECTIONS), ..self }
+    }
+
+    /// Accepts from `listener`, as long as there is a place, without an end. A connection comes out once its client has
     /// begun to speak: a server may wait for ever for one that hasn't, even when it is told to stop.
     pub(crate) fn accept(&self, listener: TcpListener) -> impl futures::Stream<Item = Connection> + Send + use<> {
-        let (room, cut, idle_timeout) = (Arc::clone(&self.room), self.cut.clone(), self.limits.idle_timeout);
-        let accepted = futures::stream::unfold(listener, move |listener| {
-            let (room, cut) = (Arc::clone(&room), cut.clone());
+        let (places, cut, idle_timeout) = (self.places.clone(), self.cut.clone(), self.limits.idle_timeout);
+        let most = self.limits.max_connections + places.spares;
+        let accepted = futures::stream::unfold((listener, places.clone()), move |(listener, places)| {
+            let cut = cut.clone();
             async move {
-                let place = room.acquire_owned().await.ok()?;
+                let place = places.take().await?;
                 let (stream, address) = accept(&listener).await;
                 let cut = Box::pin(cut.cancelled_owned());
-                Some(((stream, address, cut, place), listener))
+                Some(((stream, address, cut, place), (listener, places)))
             }
         });
-        let (tls, answers) = (self.tls.clone(), self.answers.clone());
+        let answers = self.answers.clone();
+        #[cfg(feature = "tls")]
+        let tls = self.tls.clone();
         let spoken_to = accepted.map(move |(stream, address, cut, place)| {
+            #[cfg(feature = "tls")]
             let acceptor = tls.as_ref().map(|(tls, transport)| tls.acceptor(*transport));
             let client = Client { address, room: answers.of_another() };
+            let places = places.clone();
             async move {
-                let stream = match acceptor {
-                    Some(acceptor) => Stream::Encrypted(Box::new(encrypted(acceptor, stream, idle_timeout).await?)),
-                    None => Stream::Plain(spoken(stream, idle_timeout).await?),
+                let timeout = match place {
+                    Place::Regular { .. } => idle_timeout,
+                    Place::Spare { .. } => idle_timeout.min(SPARE_TIMEOUT),
                 };
-                Some(Connection { stream, client, cut, stalled: None, idle_timeout, _place: place })
+                #[cfg(feature = "tls")]
+                if let Some(acceptor) = acceptor {
+                    let stream = tls::encrypted(acceptor, stream, timeout).await?;
+                    let place = places.settle(place, stream.buffer()).await;
+                    let stream = Stream::Encrypted(Box::new(stream));
+                    return Some(Connection { stream, client, cut, stalled: None, idle_timeout, place });
+                }
+                let (stream, first) = spoken(stream, timeout).await?;
+                let place = places.settle(place, &first).await;
+                let stream = Stream::Plain(stream);
+                Some(Connection { stream, client, cut, stalled: None, idle_timeout, place })
             }
         });
-        spoken_to.buffer_unordered(self.limits.max_connections).filter_map(std::future::ready)
+        spoken_to.buffer_unordered(most).filter_map(std::future::ready)
     }
 
     /// Runs the server to its end, which comes when every connection has closed after `shutdown`; those that have not
@@ -107,26 +195,12 @@ impl Connections {
     }
 }
 
-/// `stream` once its client speaks.
-async fn spoken(stream: TcpStream, idle_timeout: Duration) -> Option<TcpStream> {
+/// `stream` once its client speaks, and the first bytes of a request.
+async fn spoken(stream: TcpStream, idle_timeout: Duration) -> Option<(TcpStream, [u8; 16])> {
+    let mut first = [0; 16];
     // Not `readable`: it may say so of one that isn't.
-    let begun = tokio::time::timeout(idle_timeout, stream.peek(&mut [0])).await;
-    matches!(begun, Ok(Ok(1..))).then_some(stream)
-}
-
-/// `stream` once its client has agreed on how to encrypt, and speaks.
-async fn encrypted(acceptor: TlsAcceptor, stream: TcpStream, idle_timeout: Duration) -> Option<Encrypted> {
-    // A task of its own: its arithmetic takes a while, and others are waiting.
-    let handshake = async move {
-        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
-        Some(BufReader::new(stream))
-    };
-    let Ok(Some(mut stream)) = AbortOnDropHandle::new(tokio::spawn(handshake)).await else {
-        metrics::counter!("netagg_tls_handshake_failures_total").increment(1);
-        return None;
-    };
-    let begun = tokio::time::timeout(idle_timeout, stream.fill_buf()).await;
-    matches!(begun, Ok(Ok([_, ..]))).then_some(stream)
+    let begun = tokio::time::timeout(idle_timeout, stream.peek(&mut first)).await;
+    matches!(begun, Ok(Ok(1..))).then_some((stream, first))
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
@@ -161,15 +235,14 @@ pub(crate) struct Connection {
     /// Ends when a client that takes nothing is given up.
     stalled: Option<Pin<Box<Sleep>>>,
     idle_timeout: Duration,
-    _place: OwnedSemaphorePermit,
+    place: Place,
 }
-
-type Encrypted = BufReader<TlsStream<TcpStream>>;
 
 #[derive(Debug)]
 enum Stream {
     Plain(TcpStream),
-    Encrypted(Box<Encrypted>),
+    #[cfg(feature = "tls")]
+    Encrypted(Box<tls::Encrypted>),
 }
 
 /// What both kinds of streams can.
@@ -178,6 +251,16 @@ trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> ReadWrite for S {}
 
 impl Connection {
+    /// Whether the connection is beyond the limit: it is to answer for health alone.
+    pub(crate) fn is_spare(&self) -> bool {
+        matches!(self.place, Place::Spare { .. })
+    }
+
+    /// The other end.
+    pub(crate) fn client(&self) -> Client {
+        self.client.clone()
+    }
+
     fn check_cut(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
         match self.cut.as_mut().poll(cx) {
             Poll::Ready(()) => Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the server has stopped")),
@@ -200,6 +283,7 @@ impl Connection {
     fn stream(&mut self) -> Pin<&mut dyn ReadWrite> {
         Pin::new(match &mut self.stream {
             Stream::Plain(stream) => stream,
+            #[cfg(feature = "tls")]
             Stream::Encrypted(stream) => &mut **stream,
         })
     }
@@ -232,6 +316,7 @@ impl AsyncWrite for Connection {
     fn is_write_vectored(&self) -> bool {
         match &self.stream {
             Stream::Plain(stream) => stream.is_write_vectored(),
+            #[cfg(feature = "tls")]
             Stream::Encrypted(stream) => stream.is_write_vectored(),
         }
     }
@@ -244,13 +329,5 @@ impl AsyncWrite for Connection {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream().poll_shutdown(cx);
         self.unless_stalled(cx, flushed)
-    }
-}
-
-impl Connected for Connection {
-    type ConnectInfo = Client;
-
-    fn connect_info(&self) -> Client {
-        self.client.clone()
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct ApiLimits {
-    /// The most connections at a time; further ones wait to be accepted.
+    /// The most connections at a time. Over HTTP a client beyond them waits up to 1 s for a connection to close, then gets
+    /// 503 with `Retry-After`. `/healthz` and `/readyz` answer beyond the limit, on [`Self::HEALTH_CONNECTIONS`] more.
     pub max_connections: usize,
     /// The most requests answered at a time; further ones wait for their turn, the newest next.
     pub max_requests: usize,
@@ -30,6 +31,12 @@ pub struct ApiLimits {
     pub idle_timeout: Duration,
     /// How long requests and streams may go on once the server is told to stop; what is left then is cut.
     pub stop_timeout: Duration,
+}
+
+impl ApiLimits {
+    /// Connections of an HTTP server beside [`Self::max_connections`]. They answer `/healthz` and `/readyz` while all others
+    /// are taken.
+    pub const HEALTH_CONNECTIONS: usize = 16;
 }
 
 impl Default for ApiLimits {

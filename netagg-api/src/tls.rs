@@ -14,9 +14,21 @@ use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
 use thiserror::Error;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
+
+use crate::connections::Transport;
+
+/// A connection that is encrypted.
+pub(crate) type Encrypted = BufReader<TlsStream<TcpStream>>;
+
+/// How long a client may take to agree on how to encrypt.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often the files are looked at.
 const INTERVAL: Duration = Duration::from_secs(5);
@@ -79,13 +91,6 @@ struct Served {
     grpc: Arc<ServerConfig>,
     /// When the server's certificate ends, in seconds of Unix time.
     expires: i64,
-}
-
-/// Which protocol is spoken inside.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Transport {
-    Http,
-    Grpc,
 }
 
 impl Tls {
@@ -158,6 +163,21 @@ impl Tls {
 
     #[cfg(not(unix))]
     fn warn_of_readable_key(&self) {}
+}
+
+/// `stream` once its client has agreed on how to encrypt, and speaks.
+pub(crate) async fn encrypted(acceptor: TlsAcceptor, stream: TcpStream, idle_timeout: Duration) -> Option<Encrypted> {
+    // A task of its own: its arithmetic takes a while, and others are waiting.
+    let handshake = async move {
+        let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
+        Some(BufReader::new(stream))
+    };
+    let Ok(Some(mut stream)) = AbortOnDropHandle::new(tokio::spawn(handshake)).await else {
+        metrics::counter!("netagg_tls_handshake_failures_total").increment(1);
+        return None;
+    };
+    let begun = tokio::time::timeout(idle_timeout, stream.fill_buf()).await;
+    matches!(begun, Ok(Ok([_, ..]))).then_some(stream)
 }
 
 /// What is in the files.

@@ -11,7 +11,7 @@ use netagg::ops::{self, Job, OpsConfig};
 use netagg::protection::ProtectionConfig;
 use netagg::service::Service;
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
-use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http, serve_unready};
+use netagg_api::{ApiLimits, Protection, Server, serve_unready};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -96,13 +96,13 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
         config.answers.usage_config(cursor_secret),
     )
     .with_cache(cache);
-    let usage = Arc::new(usage);
+    let server = Server::new(Arc::new(usage)).with_protection(protection.clone()).with_limits(limits.clone());
     let (addresses, connections) = (config.addresses, limits.max_connections);
     tracing::info!(http = %addresses.http, grpc = %addresses.grpc, connections, "answering");
     let stop = service.stop_token();
     let ((), answered, ()) = tokio::join!(
-        serve_http(http, usage.clone(), protection.clone(), limits.clone(), stop.clone()),
-        serve_grpc(grpc, usage, protection.clone(), limits, stop.clone()),
+        server.clone().serve_http(http, stop.clone()),
+        server.serve_grpc(grpc, stop.clone()),
         protection.keep_up(&stop),
     );
     answered?;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
+use netagg_api::{ApiLimits, Server};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::usage::{UsageConfig, UsageService};
@@ -323,13 +323,12 @@ impl Api {
             }
             Ok::<(), Failure>(())
         };
-        let limits = self.limits;
-        let http = serve_http(self.http, usage.clone(), Protection::default(), limits.clone(), shutdown.token());
-        let grpc = async { Ok(serve_grpc(self.grpc, usage, Protection::default(), limits, shutdown.token()).await?) };
+        let server = Server::new(usage).with_limits(self.limits);
         let http = async {
-            http.await;
+            server.clone().serve_http(self.http, shutdown.token()).await;
             Ok(())
         };
+        let grpc = async { Ok(server.clone().serve_grpc(self.grpc, shutdown.token()).await?) };
         let pipeline_runs = async {
             pipeline.ended.cancelled().await;
             let is_asked = shutdown.token().is_cancelled();

@@ -34,8 +34,6 @@ use crate::proto::{
 use generated::usage_service_server::UsageService;
 use written::Written;
 
-pub use serve::serve_grpc;
-
 /// `telecom.v1.UsageService`.
 #[derive(Debug)]
 struct Usage {

@@ -1,5 +1,6 @@
 //! The gRPC server, with health and reflection.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,26 +10,27 @@ use netagg_core::usage::UsageService;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
+#[cfg(feature = "compression")]
 use tonic::codec::CompressionEncoding;
-use tonic::codegen::http::{HeaderValue, Response};
+use tonic::codegen::http::{HeaderValue, Request, Response};
 use tonic::server::NamedService;
 use tonic::service::LayerExt;
-use tonic::transport::Server;
+use tonic::transport::server::Connected;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::Service;
 use tower::util::MapResponseLayer;
 
 use super::Usage;
 use super::generated::usage_service_server::UsageServiceServer;
 use crate::answers::Answers;
-use crate::connections::Connections;
+use crate::connections::{Client, Connection, Connections, Transport};
 use crate::health;
 use crate::kept::Kept;
-use crate::limits::ApiLimits;
 use crate::protection::{GuardLayer, Protection, Refusal};
 use crate::room::in_place;
-use crate::tls::Transport;
+use crate::server::Server;
 
 /// The most requests at a time on one connection; further ones wait in the client.
 const MAX_STREAMS: u32 = 128;
@@ -47,74 +49,87 @@ const UNREADABLE: [&str; 4] = [
 /// The name that health is asked by, beside the empty one, which is the whole server's.
 const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
 
-/// Answers gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server
-/// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`] and
-/// returns; no connection is left open.
-///
-/// Health tells of `telecom.v1.UsageService` whether questions can be answered, so that balancers go elsewhere while they
-/// cannot; of the server as a whole (the empty name) that it is alive.
-///
-/// Dropping the future cuts every connection.
-///
-/// # Errors
-/// Only if a service cannot be set up, which is a bug.
-pub async fn serve_grpc(
-    listener: TcpListener,
-    service: Arc<UsageService>,
-    protection: Protection,
-    limits: ApiLimits,
-    shutdown: CancellationToken,
-) -> Result<(), Error> {
-    let failed = |error| Error::internal("grpc", error);
-    let (health, health_service) = tonic_health::server::health_reporter();
-    let watching = shutdown.run_until_cancelled(watch(service.clone(), protection.clone(), health.clone()));
-    let usage = UsageServiceServer::new(Usage { answers: Answers::new(service, &limits), totals: Kept::new() })
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        // Of a message as it is sent, and after it is decompressed.
-        .max_decoding_message_size(limits.max_body_bytes);
-    let connections = Connections::new(&limits, protection.tls().map(|tls| (tls.clone(), Transport::Grpc)));
-    let usage = GuardLayer::new(protection, refuse).named_layer(usage);
-    let health_service = health_service
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(limits.max_body_bytes);
-    let reflection = || {
-        tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            // What the details of errors are made of.
-            .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
-    };
-    let reflection_v1 = reflection()
-        .build_v1()
-        .map_err(failed)?
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(limits.max_body_bytes);
-    let reflection_v1alpha = reflection()
-        .build_v1alpha()
-        .map_err(failed)?
-        .accept_compressed(CompressionEncoding::Gzip)
-        .accept_compressed(CompressionEncoding::Zstd)
-        .max_decoding_message_size(limits.max_body_bytes);
-    let serving = Server::builder()
-        .max_concurrent_streams(MAX_STREAMS)
-        .http2_keepalive_interval(Some(limits.idle_timeout))
-        // A message that never comes is not waited for; the answer has a limit of its own.
-        .timeout(limits.idle_timeout)
-        .layer(MapResponseLayer::new(blamed_on_the_client))
-        .layer(MapResponseLayer::new(in_place))
-        .add_service(usage)
-        .add_service(health_service)
-        .add_service(reflection_v1)
-        .add_service(reflection_v1alpha)
-        .serve_with_incoming_shutdown(connections.accept(listener).map(Ok::<_, Error>), async {
-            shutdown.cancelled().await;
-            stop_serving(health).await;
-        });
-    let serving = async { tokio::join!(serving, watching).0 };
-    connections.run(serving, &shutdown).await.map_err(|error| Error::internal("grpc", error))
+/// The settings of a service that takes messages of up to `$limits.max_body_bytes`, as sent and after decompression.
+macro_rules! accepting {
+    ($service:expr, $limits:expr) => {{
+        let service = $service.max_decoding_message_size($limits.max_body_bytes);
+        #[cfg(feature = "compression")]
+        let service = service.accept_compressed(CompressionEncoding::Gzip).accept_compressed(CompressionEncoding::Zstd);
+        service
+    }};
+}
+
+impl Server {
+    /// `telecom.v1.UsageService` as a service for a tonic server of the application:
+    /// `tonic::transport::Server::builder().add_service(server.grpc_service())`.
+    ///
+    /// Of the [`ApiLimits`], the limits of requests hold here. Health and reflection are the application's; with a rate
+    /// limit its server has to tell where requests come from: see [`Protection::with_rate_limit`].
+    pub fn grpc_service(
+        &self,
+    ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
+    + NamedService
+    + Clone
+    + Send
+    + Sync
+    + 'static {
+        let answers = Answers::new(self.service.clone(), &self.limits);
+        let usage = accepting!(UsageServiceServer::new(Usage { answers, totals: Kept::new() }), self.limits);
+        let guarded = GuardLayer::new(self.protection.clone(), refuse).named_layer(usage);
+        MapResponseLayer::new(blamed_on_the_client).named_layer(guarded)
+    }
+
+    /// Answers gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server
+    /// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`]
+    /// and returns; no connection is left open.
+    ///
+    /// Health tells of `telecom.v1.UsageService` whether questions can be answered, so that balancers go elsewhere while
+    /// they cannot; of the server as a whole (the empty name) that it is alive.
+    ///
+    /// Dropping the future cuts every connection.
+    ///
+    /// # Errors
+    /// Only if a service cannot be set up, which is a bug.
+    pub async fn serve_grpc(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
+        let failed = |error| Error::internal("grpc", error);
+        let usage = self.grpc_service();
+        let Self { service, protection, limits, .. } = self;
+        let connections = Connections::new(&limits).encrypted_by(&protection, Transport::Grpc);
+        let (health, health_service) = tonic_health::server::health_reporter();
+        let watching = shutdown.run_until_cancelled(watch(service, protection, health.clone()));
+        let reflection = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(crate::proto::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                // The messages in the details of errors.
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+        };
+        let serving = tonic::transport::Server::builder()
+            .max_concurrent_streams(MAX_STREAMS)
+            .http2_keepalive_interval(Some(limits.idle_timeout))
+            // A message that never comes is not waited for; the answer has a limit of its own.
+            .timeout(limits.idle_timeout)
+            .layer(MapResponseLayer::new(blamed_on_the_client))
+            .layer(MapResponseLayer::new(in_place))
+            .add_service(usage)
+            .add_service(accepting!(health_service, limits))
+            .add_service(accepting!(reflection().build_v1().map_err(failed)?, limits))
+            .add_service(accepting!(reflection().build_v1alpha().map_err(failed)?, limits))
+            .serve_with_incoming_shutdown(connections.accept(listener).map(Ok::<_, Error>), async {
+                shutdown.cancelled().await;
+                stop_serving(health).await;
+            });
+        let serving = async { tokio::join!(serving, watching).0 };
+        connections.run(serving, &shutdown).await.map_err(|error| Error::internal("grpc", error))
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Client;
+
+    fn connect_info(&self) -> Client {
+        self.client()
+    }
 }
 
 /// Health and reflection are open to everybody: neither tells of any user.

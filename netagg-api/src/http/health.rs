@@ -18,30 +18,33 @@ use super::{browsers, host, method_not_allowed};
 use crate::answers::Failure;
 use crate::health;
 use crate::protection::Protection;
+use crate::server::Server;
 
 /// How long a finding is told again, however many ask.
 const TOLD: Duration = Duration::from_secs(1);
 
-/// The routes `/healthz` and `/readyz`, which [`serve_http`](super::serve_http) serves beside the API and
-/// [`router`](super::router) leaves to the application that it is part of.
-///
-/// Both are open to everybody and subject to no limit. `/healthz` answers 200 while the server runs. `/readyz` answers 200
-/// while `service` can be asked and credentials can be checked, and 503 otherwise; it asks at most once a second, and
-/// tells no reason.
-pub fn health_router(service: Arc<UsageService>, protection: &Protection) -> Router {
-    let ready = Ready {
-        service,
-        protection: protection.clone(),
-        found: Cache::builder().max_capacity(1).time_to_live(TOLD).build(),
-    };
-    Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(is_ready))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn(host::checked))
-        .layer(MapResponseLayer::new(fresh))
-        .layer(MapResponseLayer::new(browsers::contained))
-        .with_state(ready)
+impl Server {
+    /// The routes `/healthz` and `/readyz`. [`serve_http`](Self::serve_http) serves them beside the API;
+    /// [`router`](Self::router) leaves them to the application.
+    ///
+    /// Both are open to everybody and subject to no limit. `/healthz` answers 200 while the server runs. `/readyz` answers
+    /// 200 while the service can be asked and credentials can be checked, and 503 otherwise; it asks at most once a second,
+    /// and tells no reason.
+    pub fn health_router(&self) -> Router {
+        let ready = Ready {
+            service: self.service.clone(),
+            protection: self.protection.clone(),
+            found: Cache::builder().max_capacity(1).time_to_live(TOLD).build(),
+        };
+        Router::new()
+            .route("/healthz", get(async || "ok\n"))
+            .route("/readyz", get(is_ready))
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn(host::checked))
+            .layer(MapResponseLayer::new(fresh))
+            .layer(MapResponseLayer::new(browsers::contained))
+            .with_state(ready)
+    }
 }
 
 /// The API while there is no service to ask yet: alive, not ready, and 503 to every question.

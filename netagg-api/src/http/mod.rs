@@ -8,13 +8,14 @@ mod export;
 mod health;
 mod host;
 mod openapi;
+#[cfg(feature = "docs-page")]
+mod page;
 mod problem;
 mod query;
 mod serve;
 mod usage;
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -25,11 +26,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures::{TryStreamExt, stream};
-use netagg_core::usage::UsageService;
 use tower::util::MapResponseLayer;
+#[cfg(feature = "compression")]
 use tower_http::CompressionLevel;
-use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::SizeAbove;
+#[cfg(feature = "compression")]
+use tower_http::compression::{CompressionLayer, predicate::SizeAbove};
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
@@ -37,13 +38,13 @@ use crate::answers::{Answers, STREAM_BYTES, overloaded};
 use crate::connections::Client;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
-use crate::protection::{GuardLayer, Protection, Refusal};
+use crate::protection::{GuardLayer, Refusal};
 use crate::room::in_place;
+use crate::server::Server;
 use conditional::Json;
 use problem::Problem;
 
-pub use health::health_router;
-pub use serve::{serve_http, serve_router, serve_unready};
+pub use serve::{serve_router, serve_unready};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;
@@ -53,46 +54,64 @@ const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Smaller answers are not worth compressing: they fit into one packet anyway.
+#[cfg(feature = "compression")]
 const MIN_COMPRESSED_BYTES: u64 = 1_024;
 
 /// Of gzip, br and zstd alike: JSON gets little smaller beyond it, and much slower.
+#[cfg(feature = "compression")]
 const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 
-/// The HTTP API over `service`, to serve as it is or to merge into a larger application. Of `limits`, those of requests
-/// hold here; those of connections are the server's. With a rate limit the server has to tell where requests come from:
-/// see [`Protection::with_rate_limit`].
-pub fn router(service: Arc<UsageService>, protection: &Protection, limits: &ApiLimits) -> Router {
-    let (router, api) = OpenApiRouter::with_openapi(openapi::description())
-        .routes(routes!(usage::detail).layer(from_fn(with_room)))
-        .routes(routes!(usage::user_aggregates).layer(from_fn(with_room)))
-        // What is kept has its room already, and is written once for all.
-        .routes(routes!(usage::aggregates))
-        .split_for_parts();
-    let router = router
-        // An empty user is a wrong one, not another page.
-        .route("/api/v1/users//detail", get(usage::detail))
-        .route("/api/v1/users//aggregates", get(usage::user_aggregates))
-        .fallback(not_found)
-        // What is added above it answers those it lets in, what is added below everybody.
-        .layer(GuardLayer::new(protection.clone(), refuse))
-        .merge(openapi::router(api))
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(limits.clone(), bounded))
-        .layer(from_fn(host::checked))
-        .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)))
-        .layer(from_fn(finished))
-        .layer(MapResponseLayer::new(browsers::contained))
-        .layer(from_fn(timed))
-        .with_state(Api { answers: Answers::new(service, limits), totals: Kept::new() });
-    let router = match protection.tls() {
-        Some(_) => router.layer(MapResponseLayer::new(browsers::encrypted)),
-        None => router,
-    };
-    // It answers every OPTIONS: not asked for, it is not there.
-    match protection.cors_origins() {
-        [] => router,
-        // The check of the host again: what answers before it is addressed to somebody, too.
-        origins => router.layer(browsers::cors(origins)).layer(from_fn(host::checked)),
+impl Server {
+    /// The HTTP API as routes, for an application to merge or nest: `app.merge(server.router())`.
+    ///
+    /// They have no fallback: the application answers all other paths. Of the [`ApiLimits`], the limits of requests hold
+    /// here. With a rate limit the application's server has to tell where requests come from: see
+    /// [`Protection::with_rate_limit`].
+    pub fn router(&self) -> Router {
+        self.routes(false)
+    }
+
+    /// The routes, and an answer to all other paths if they have a fallback.
+    fn routes(&self, has_fallback: bool) -> Router {
+        let Self { service, protection, limits, base_path } = self;
+        let (router, api) = OpenApiRouter::with_openapi(openapi::description(base_path.as_deref()))
+            .routes(routes!(usage::detail).layer(from_fn(with_room)))
+            .routes(routes!(usage::user_aggregates).layer(from_fn(with_room)))
+            // Everybody's totals have their room already, and are written once for all.
+            .routes(routes!(usage::aggregates))
+            .split_for_parts();
+        let mut router = router
+            // An empty user is a wrong one, not another page.
+            .route("/api/v1/users//detail", get(usage::detail))
+            .route("/api/v1/users//aggregates", get(usage::user_aggregates));
+        if has_fallback {
+            router = router.fallback(not_found);
+        }
+        let router = router
+            // Routes added above this layer answer callers that it lets in, routes added below answer everybody.
+            .layer(GuardLayer::new(protection.clone(), refuse))
+            .merge(openapi::router(api))
+            .method_not_allowed_fallback(method_not_allowed)
+            .layer(from_fn_with_state(limits.clone(), bounded))
+            .layer(from_fn(host::checked));
+        #[cfg(feature = "compression")]
+        let router = router
+            .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)));
+        let router = router
+            .layer(from_fn(finished))
+            .layer(MapResponseLayer::new(browsers::contained))
+            .layer(from_fn(timed))
+            .with_state(Api { answers: Answers::new(service.clone(), limits), totals: Kept::new() });
+        let router = match protection.is_encrypted() {
+            true => router.layer(MapResponseLayer::new(browsers::encrypted)),
+            false => router,
+        };
+        // CORS answers every OPTIONS. Without origins it is left out.
+        match protection.cors_origins() {
+            [] => router,
+            // The check of the host again: CORS answers before the check above.
+            origins => router.layer(browsers::cors(origins)).layer(from_fn(host::checked)),
+        }
     }
 }
 

@@ -1,13 +1,9 @@
-//! The API over HTTP as data: [OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1.html), gathered from the handlers, and
-//! a page that shows it.
+//! The API over HTTP as data: [OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1.html), gathered from the handlers.
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
 use netagg_core::{EventType, Granularity};
 use utoipa::openapi::path::Operation;
@@ -15,20 +11,15 @@ use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
-use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::conditional::Json;
+#[cfg(feature = "docs-page")]
+use super::page;
 use super::problem;
 use crate::answers::Failure;
 
-const PATH: &str = "/openapi.json";
-
-/// The page is Swagger UI, which styles its elements by attributes and draws its icons from `data:`. It runs and asks
-/// nothing but what is served here.
-const PAGE_MAY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
-     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-);
+/// The path of the description.
+pub(super) const PATH: &str = "/openapi.json";
 
 /// What every question may be answered with instead of an answer.
 const FAILURES: [(StatusCode, &str); 12] = [
@@ -53,14 +44,14 @@ const FAILURES: [(StatusCode, &str); 12] = [
         description = "What users of a mobile network did, and what everybody did in sum.\n\n\
             Times are RFC 3339; answers are in UTC, with a fraction only where it isn't zero. Dates are `YYYY-MM-DD`.",
     ),
-    servers((url = "/")),
-    components(schemas(problem::Body)),
+    components(schemas(problem::Body))
 )]
 struct Description;
 
-/// The description without paths, which the routes bring along.
-pub(super) fn description() -> OpenApi {
+/// The description without paths, which the routes bring along. The API lies below `base_path`.
+pub(super) fn description(base_path: Option<&str>) -> OpenApi {
     let mut api = Description::openapi();
+    api.servers = Some(vec![utoipa::openapi::Server::new(base_path.unwrap_or("/"))]);
     let components = api.components.get_or_insert_default();
     components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let key = ApiKeyValue::with_description("X-API-Key", "An API key.");
@@ -80,8 +71,10 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(mut api: OpenApi) -> Rout
     }
     let api = Arc::new(api);
     let description = async move |headers: HeaderMap| Ok::<_, Failure>(Json::new(&*api)?.respond(&headers));
-    let page = SwaggerUi::new("/docs").config(Config::new([PATH]).validator_url("none"));
-    Router::new().route(PATH, get(description)).merge(Router::from(page).layer(from_fn(page_may)))
+    let router = Router::new().route(PATH, get(description));
+    #[cfg(feature = "docs-page")]
+    let router = router.merge(page::router());
+    router
 }
 
 fn tell_failures(operation: &mut Operation) {
@@ -90,12 +83,6 @@ fn tell_failures(operation: &mut Operation) {
         let response = ResponseBuilder::new().description(meaning).content("application/problem+json", content);
         operation.responses.responses.insert(status.as_str().to_owned(), RefOr::T(response.build()));
     }
-}
-
-async fn page_may(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE_MAY);
-    response
 }
 
 /// Which user.

@@ -4,10 +4,12 @@ mod credentials;
 mod guard;
 mod key_file;
 mod key_ring;
+#[cfg(feature = "jwt")]
 mod key_set;
 mod known;
 mod peer;
 mod rates;
+#[cfg(feature = "jwt")]
 mod tokens;
 
 use std::sync::{Arc, OnceLock};
@@ -22,21 +24,26 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use guard::GuardLayer;
 pub use key_file::ApiKeyFile;
+#[cfg(feature = "jwt")]
 pub use key_set::{InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl};
 pub(crate) use rates::Standing;
+#[cfg(feature = "jwt")]
 pub use tokens::TokenIssuer;
 
 use credentials::Credentials;
 use key_ring::KeyRing;
 use rates::{Caller, Rates};
+#[cfg(feature = "jwt")]
 use tokens::Tokens;
 
+#[cfg(feature = "tls")]
 use crate::tls::Tls;
 
 /// What guards the servers: both of an API share one. The default lets everybody ask everything.
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
     keys: Option<Arc<KeyRing>>,
+    #[cfg(feature = "jwt")]
     tokens: Option<Arc<Tokens>>,
     rate_limit: Option<RateLimit>,
     rates: Arc<Rates>,
@@ -44,6 +51,7 @@ pub struct Protection {
     unknown_peer: Arc<OnceLock<()>>,
     trusted_proxies: Arc<[IpNet]>,
     cors_origins: Arc<[HeaderValue]>,
+    #[cfg(feature = "tls")]
     tls: Option<Tls>,
 }
 
@@ -117,6 +125,7 @@ impl Protection {
 
     /// Lets in who shows a token of `issuer`. Its keys are read again by [`keep_up`](Self::keep_up), without which nobody
     /// gets in.
+    #[cfg(feature = "jwt")]
     #[must_use]
     pub fn with_tokens(self, issuer: TokenIssuer) -> Self {
         Self { tokens: Some(Arc::new(Tokens::new(issuer))), ..self }
@@ -148,14 +157,24 @@ impl Protection {
 
     /// Lets in over TLS alone. This holds for [`serve_http`](crate::serve_http) and [`serve_grpc`](crate::serve_grpc);
     /// another server has to do its own. Its files are read again by [`keep_up`](Self::keep_up).
+    #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
     /// How connections are encrypted, if they are.
+    #[cfg(feature = "tls")]
     pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
+    }
+
+    /// Whether the servers encrypt.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        #[cfg(feature = "tls")]
+        return self.tls.is_some();
+        #[cfg(not(feature = "tls"))]
+        false
     }
 
     /// The origins whose pages may ask.
@@ -171,11 +190,13 @@ impl Protection {
             }
         };
         let tls = async {
+            #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
                 tls.keep_up(shutdown).await;
             }
         };
         let tokens = async {
+            #[cfg(feature = "jwt")]
             if let Some(tokens) = &self.tokens {
                 tokens.keep_up(shutdown).await;
             }
@@ -185,7 +206,11 @@ impl Protection {
 
     /// Whether everybody gets in, whoever they are.
     pub fn is_open(&self) -> bool {
-        self.keys.is_none() && self.tokens.is_none()
+        #[cfg(feature = "jwt")]
+        if self.tokens.is_some() {
+            return false;
+        }
+        self.keys.is_none()
     }
 
     /// Whether credentials can be checked now.
@@ -193,8 +218,9 @@ impl Protection {
     /// # Errors
     /// Why they cannot.
     pub fn check(&self) -> Result<(), String> {
-        self.keys.as_ref().map_or(Ok(()), |keys| keys.check())?;
-        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.check())
+        #[cfg(feature = "jwt")]
+        self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.check())?;
+        self.keys.as_ref().map_or(Ok(()), |keys| keys.check())
     }
 
     /// Who asks with `headers`, and whether they may ask now.
@@ -243,17 +269,17 @@ impl Protection {
         }
         let credentials = Credentials::of(headers)?;
         let shown = credentials.text();
-        match (shown.parse::<ApiKeyToken>(), &self.keys, &self.tokens) {
-            (Ok(key), Some(keys), _) => {
-                let principal = keys.holder_of(&key)?;
-                Ok((principal, Some(Caller::Known(key.id().as_str().into()))))
-            }
-            (Err(_), _, Some(tokens)) => {
-                let holder = tokens.holder_of(shown)?;
-                Ok((holder.principal, Some(Caller::Known(holder.caller))))
-            }
-            _ => Err(key_ring::UNKNOWN),
+        if let Ok(key) = shown.parse::<ApiKeyToken>() {
+            let keys = self.keys.as_ref().ok_or(key_ring::UNKNOWN)?;
+            let principal = keys.holder_of(&key)?;
+            return Ok((principal, Some(Caller::Known(key.id().as_str().into()))));
         }
+        #[cfg(feature = "jwt")]
+        if let Some(tokens) = &self.tokens {
+            let holder = tokens.holder_of(shown)?;
+            return Ok((holder.principal, Some(Caller::Known(holder.caller))));
+        }
+        Err(key_ring::UNKNOWN)
     }
 }
 

@@ -5,7 +5,6 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap};
 use ipnet::IpNet;
-use tonic::transport::server::TcpConnectInfo;
 
 use crate::connections::Client;
 
@@ -16,7 +15,10 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     let ours = || Some(extensions.get::<Client>()?.address);
     let axums = || Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0);
-    let tonics = || extensions.get::<TcpConnectInfo>()?.remote_addr();
+    #[cfg(feature = "grpc")]
+    let tonics = || extensions.get::<tonic::transport::server::TcpConnectInfo>()?.remote_addr();
+    #[cfg(not(feature = "grpc"))]
+    let tonics = || None::<SocketAddr>;
     ours().or_else(axums).or_else(tonics).map(|address| address.ip())
 }
 

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::Response;
+use axum::routing::get;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
-use netagg_api::{ApiLimits, Protection, health_router, router};
+use netagg_api::{ApiLimits, Protection, Server};
 use netagg_core::access::{ApiKey, ApiKeyToken, Principal, Scope};
 use netagg_core::memory::{MemoryAggregateStore, MemoryApiKeys, MemoryEventStore};
 use netagg_core::ports::{ApiKeys, Clock, SystemClock};
@@ -19,6 +22,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use tower::util::MapResponseLayer;
 
 use crate::http_client::{Answer, request_with};
 use crate::servers::{SOON, Servers};
@@ -316,15 +320,57 @@ async fn embedded(app: Router, tells_peers: bool) -> SocketAddr {
     address
 }
 
-fn service() -> Arc<UsageService> {
+fn api() -> Server {
     let (events, totals) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
-    Arc::new(UsageService::new(events, totals, UsageConfig::default()))
+    Server::new(Arc::new(UsageService::new(events, totals, UsageConfig::default())))
+}
+
+#[tokio::test]
+async fn routes_are_part_of_an_application_with_paths_middleware_and_a_fallback_of_its_own() {
+    let of_the_application = |mut response: Response| {
+        response.headers_mut().insert("x-application", HeaderValue::from_static("yes"));
+        response
+    };
+    let app = Router::new()
+        .route("/", get(async || "home"))
+        .fallback(async || (StatusCode::NOT_FOUND, "no such page of the application"))
+        .nest("/usage", api().with_base_path("/usage").router())
+        .merge(api().router())
+        .layer(MapResponseLayer::new(of_the_application));
+    let address = embedded(app, false).await;
+    for base in ["", "/usage"] {
+        let answer = request_with(address, "GET", &format!("{base}{AGGREGATES}"), "").await;
+        assert_eq!((answer.status, answer.header("x-application")), (200, Some("yes")), "{base}");
+        let description = request_with(address, "GET", &format!("{base}/openapi.json"), "").await.json();
+        assert_eq!(description["servers"][0]["url"], if base.is_empty() { "/" } else { base });
+    }
+    assert_eq!(request_with(address, "GET", "/", "").await.body, "home");
+    let answer = request_with(address, "GET", "/nowhere", "").await;
+    assert_eq!((answer.status, answer.body.as_str()), (404, "no such page of the application"));
+}
+
+#[tokio::test]
+async fn the_service_is_part_of_an_applications_tonic_server() {
+    let protection = Protection::default().with_rate_limit("2/h".parse().expect("valid"));
+    let usage = api().with_protection(protection).grpc_service();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let incoming = tonic::transport::server::TcpIncoming::from(listener);
+    tokio::spawn(tonic::transport::Server::builder().add_service(usage).serve_with_incoming(incoming));
+    let mut client = UsageServiceClient::connect(format!("http://{address}")).await.expect("connected");
+    let request = || GetGlobalAggRequest { granularity: "DAY".to_owned(), ..GetGlobalAggRequest::default() };
+    for _ in 0..2 {
+        client.get_global_agg(request()).await.expect("an answer");
+    }
+    let refused = client.get_global_agg(request()).await.expect_err("the rate limit holds");
+    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+    assert!(refused.metadata().contains_key("retry-after"));
 }
 
 #[tokio::test]
 async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
     let limited = || Protection::default().with_rate_limit("5/h".parse().expect("valid"));
-    let app = |protection: &Protection| router(service(), protection, &ApiLimits::default());
+    let app = |protection: &Protection| api().with_protection(protection.clone()).router();
     let ask = async |server: SocketAddr, headers: &str| request_with(server, "GET", AGGREGATES, headers).await;
 
     let server = embedded(app(&limited()), true).await;
@@ -377,7 +423,7 @@ async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
 #[tokio::test]
 async fn a_rate_limit_holds_on_a_server_of_tonic() {
     let protection = Protection::default().with_rate_limit("5/h".parse().expect("valid"));
-    let routes = tonic::service::Routes::from(router(service(), &protection, &ApiLimits::default()));
+    let routes = tonic::service::Routes::from(api().with_protection(protection).router());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let incoming = tonic::transport::server::TcpIncoming::from(listener);
@@ -411,15 +457,10 @@ async fn health_is_open_and_subject_to_no_limit() {
     assert_eq!(request_with(server, "POST", "/readyz", "").await.status, 405);
 
     // An application that mounts the API has its own.
-    let server = embedded(router(service(), &Protection::default(), &ApiLimits::default()), false).await;
-    assert_eq!(request_with(server, "GET", "/healthz", "").await.status, 404);
-    let both = health_router(service(), &Protection::default()).merge(router(
-        service(),
-        &Protection::default(),
-        &ApiLimits::default(),
-    ));
-    let server = embedded(both, false).await;
-    assert_eq!(request_with(server, "GET", "/readyz", "").await.status, 200);
+    let mounted = embedded(api().router(), false).await;
+    assert_eq!(request_with(mounted, "GET", "/healthz", "").await.status, 404);
+    let mounted = embedded(api().health_router().merge(api().router()), false).await;
+    assert_eq!(request_with(mounted, "GET", "/readyz", "").await.status, 200);
 
     let servers = Servers::start_failing_after(0, ApiLimits::default()).await;
     let answer = request_with(servers.http, "GET", "/readyz", "").await;

@@ -605,9 +605,7 @@ async fn a_stop_does_not_wait_for_ever() {
 #[tokio::test]
 async fn only_so_many_connections_at_a_time() {
     let servers = Servers::start_with(ApiLimits { max_connections: 1, ..ApiLimits::default() }).await;
-    let mut first = TcpStream::connect(servers.http).await.expect("connected");
-    first.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
-    assert!(first.read(&mut [0; 4_096]).await.expect("an answer") > 0);
+    let first = occupy(&servers).await;
 
     let http = servers.http;
     let mut second = tokio::spawn(async move { get(http, "/").await });
@@ -615,6 +613,40 @@ async fn only_so_many_connections_at_a_time() {
     drop(first);
     let answer = tokio::time::timeout(SOON, second).await.expect("in time").expect("no panic");
     assert_eq!(answer.status, 404);
+}
+
+/// Connects and keeps the connection open, as the only one that the limit allows.
+async fn occupy(servers: &Servers) -> TcpStream {
+    let mut open = TcpStream::connect(servers.http).await.expect("connected");
+    open.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
+    assert!(open.read(&mut [0; 4_096]).await.expect("an answer") > 0);
+    open
+}
+
+#[tokio::test]
+async fn health_is_answered_beyond_the_limit_of_connections() {
+    let servers = Servers::start_with(ApiLimits { max_connections: 1, ..ApiLimits::default() }).await;
+    let first = occupy(&servers).await;
+    // More clients than there are spare connections, of which some say nothing, and some ask for data.
+    let http = servers.http;
+    let mut silent = Vec::new();
+    for _ in 0..ApiLimits::HEALTH_CONNECTIONS / 4 {
+        silent.push(TcpStream::connect(http).await.expect("connected"));
+    }
+    let others: Vec<_> =
+        (0..40).map(|_| tokio::spawn(async move { get(http, "/api/v1/aggregates?granularity=DAY").await })).collect();
+    for path in ["/healthz", "/readyz", "/healthz"] {
+        let answer = tokio::time::timeout(SOON, get(http, path)).await.expect("in time");
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{path} {answer:?}");
+    }
+    for other in others {
+        let answer = tokio::time::timeout(SOON, other).await.expect("in time").expect("no panic");
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{answer:?}");
+        answer.problem();
+    }
+    drop((first, silent));
+    let answered = async { while get(http, "/").await.status != 404 {} };
+    tokio::time::timeout(SOON, answered).await.expect("the place is free again");
 }
 
 #[tokio::test]

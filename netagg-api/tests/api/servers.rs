@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use netagg_api::{ApiLimits, Protection, serve_grpc, serve_http};
+use netagg_api::{ApiLimits, Protection, Server};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
 use netagg_core::ports::{
     AggregateStore, Clock, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
@@ -107,12 +107,11 @@ impl Servers {
         let addresses = (http.local_addr().expect("bound"), grpc.local_addr().expect("bound"));
         let shutdown = CancellationToken::new();
         let serving = {
-            let (service, limits, shutdown) = (service.clone(), limits.clone(), shutdown.clone());
+            let server = Server::new(service).with_protection(protection).with_limits(limits);
+            let shutdown = shutdown.clone();
             async move {
-                let (http, grpc) = tokio::join!(
-                    serve_http(http, service.clone(), protection.clone(), limits.clone(), shutdown.clone()),
-                    serve_grpc(grpc, service, protection, limits, shutdown),
-                );
+                let (http, grpc) =
+                    tokio::join!(server.clone().serve_http(http, shutdown.clone()), server.serve_grpc(grpc, shutdown),);
                 let () = http;
                 grpc.expect("gRPC stops without an error");
             }

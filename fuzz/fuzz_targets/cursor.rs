@@ -9,8 +9,8 @@ use libfuzzer_sys::arbitrary::{self, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use netagg_core::memory::{MemoryAggregateStore, MemoryEventStore};
 use netagg_core::ports::EventStore;
-use netagg_core::usage::{CursorSecret, DetailPage, DetailRequest, UsageConfig, UsageService};
-use netagg_core::{Batch, Error, Event, EventFields, EventType, SourceId, Timestamp, UserId};
+use netagg_core::usage::{CursorSecret, DetailPage, DetailRequest, UsageConfig, UsageError, UsageService};
+use netagg_core::{Batch, Event, EventFields, EventType, SourceId, Timestamp, UserId};
 use uuid::Uuid;
 
 fuzz_target!(|bytes: &[u8]| {
@@ -102,14 +102,14 @@ impl Listing {
         block_on(self.service.user_detail(self.request.clone())).expect("a page")
     }
 
-    fn turn(&self, cursor: &str) -> Result<DetailPage, Error> {
+    fn turn(&self, cursor: &str) -> Result<DetailPage, UsageError> {
         block_on(self.service.user_detail(DetailRequest { cursor: Some(cursor.to_owned()), ..self.request.clone() }))
     }
 
     /// `text` is no cursor of this listing, unless it is `cursor`.
     fn expect_refused(&self, text: &str, cursor: Option<&str>) {
         match self.turn(text) {
-            Err(Error::InvalidQuery(query)) => assert_eq!(query.problems[0].name, "cursor"),
+            Err(UsageError::InvalidQuery(query)) => assert_eq!(query.problems[0].name, "cursor"),
             Ok(_) => assert_eq!(Some(text), cursor),
             Err(error) => panic!("{error}"),
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::{Stream, TryStreamExt, stream};
 use netagg_core::access::{Forbidden, Principal, Scope};
 use netagg_core::usage::{
-    AggregatesAnswer, DetailPage, DetailRequest, InvalidQuery, MAX_CHUNK_BYTES, UsageService, UserAggregatesAnswer,
+    AggregatesAnswer, DetailPage, InvalidQuery, MAX_CHUNK_BYTES, PreparedDetail, PreparedUserAggregates, UsageService,
+    UserAggregatesAnswer,
 };
 use netagg_core::{Error, Event, UserId};
 use tokio::sync::{Semaphore, mpsc};
@@ -66,7 +67,7 @@ impl Answers {
 
     pub(crate) async fn detail(&self, who: &Principal, parameters: Parameters) -> Result<DetailPage, Failure> {
         let request = self.detail_request(who, parameters)?;
-        self.in_turn(self.service.user_detail(request)).await
+        self.in_turn(self.service.detail_page(request)).await
     }
 
     /// All events that are asked for, chunk by chunk. Each is a request of its own to the store, made while the client
@@ -79,7 +80,7 @@ impl Answers {
     ) -> Result<impl Stream<Item = Result<Vec<Event>, Failure>> + Send + use<>, Failure> {
         let request = self.detail_request(who, parameters)?;
         let place = self.exports.clone().try_acquire_owned().map_err(|_| overloaded())?;
-        let mut chunks = Box::pin(self.service.user_events(&request).map_err(Failure::Invalid)?);
+        let mut chunks = Box::pin(self.service.user_events(request));
         let mut next = Ok(self.in_turn(chunks.try_next()).await?);
         let (sender, receiver) = mpsc::channel(1);
         let answers = self.clone();
@@ -105,8 +106,8 @@ impl Answers {
         }))
     }
 
-    fn detail_request(&self, who: &Principal, parameters: Parameters) -> Result<DetailRequest, Failure> {
-        self.of_one_person(who, |service| parameters.into_detail(service), |request| &request.user_id)
+    fn detail_request(&self, who: &Principal, parameters: Parameters) -> Result<PreparedDetail, Failure> {
+        self.of_one_person(who, |service| parameters.into_detail(service), PreparedDetail::user_id)
     }
 
     /// One person's totals tell as much of them as their events do.
@@ -115,9 +116,9 @@ impl Answers {
         who: &Principal,
         parameters: Parameters,
     ) -> Result<UserAggregatesAnswer, Failure> {
-        let request =
-            self.of_one_person(who, |service| parameters.into_user_aggregates(service), |request| &request.user_id)?;
-        self.in_turn(self.service.user_aggregates(request)).await
+        let read = |service: &UsageService| parameters.into_user_aggregates(service);
+        let request = self.of_one_person(who, read, PreparedUserAggregates::user_id)?;
+        self.in_turn(self.service.user_totals(request)).await
     }
 
     /// The question that `read` makes, if `who` may ask it of that user.
@@ -152,7 +153,7 @@ impl Answers {
         who.require(Scope::AggregatesRead).map_err(Failure::from)?;
         let ask = || async {
             let request = parameters().into_aggregates(&self.service).map_err(Failure::Invalid)?;
-            write(self.in_turn(self.service.aggregates(request)).await?)
+            write(self.in_turn(self.service.totals(request)).await?)
         };
         kept.get(question, ask).await
     }
@@ -166,7 +167,6 @@ impl Answers {
     async fn bounded<T>(&self, answer: impl Future<Output = Result<T, Error>>) -> Result<T, Failure> {
         match tokio::time::timeout(self.timeout, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(Error::InvalidQuery(query))) => Err(Failure::Invalid(query)),
             Ok(Err(error)) if error.is_retryable() => {
                 tracing::warn!(%error, "a request cannot be answered now");
                 Err(Failure::Unavailable)

@@ -1,7 +1,7 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 // Both servers share what one of them alone would not use.
-#![cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
+#![cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code, unused_imports))]
 
 mod answers;
 mod connections;

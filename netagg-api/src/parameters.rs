@@ -3,8 +3,8 @@
 use std::str::FromStr;
 
 use netagg_core::usage::{
-    AggregatesRequest, CURSOR_ACCEPTED, DetailRequest, InvalidParameter, InvalidQuery, MAX_LIMIT, UsageService,
-    UserAggregatesRequest, is_cursor,
+    AggregatesRequest, CURSOR_ACCEPTED, DetailRequest, InvalidParameter, InvalidQuery, MAX_LIMIT, PreparedAggregates,
+    PreparedDetail, PreparedUserAggregates, UsageService, UserAggregatesRequest, is_cursor,
 };
 use netagg_core::{EventType, Granularity, UserId, Zone};
 
@@ -45,7 +45,7 @@ impl Parameters {
     }
 
     /// The question for a user's events that they ask of `service`.
-    pub(crate) fn into_detail(mut self, service: &UsageService) -> Result<DetailRequest, InvalidQuery> {
+    pub(crate) fn into_detail(mut self, service: &UsageService) -> Result<PreparedDetail, InvalidQuery> {
         let user_id = self.user_id();
         let time = if self.is_in_url { TIME_IN_URL } else { TIME };
         let from = self.optional("from", time);
@@ -65,24 +65,24 @@ impl Parameters {
                 limit: limit.unwrap_or_default().map(|Limit(limit)| limit),
             })
         };
-        self.unless_wrong(request(), |request| service.check_detail(request))
+        self.unless_wrong(request(), |request| service.prepare_detail(request))
     }
 
     /// The question for everybody's totals that they ask of `service`.
-    pub(crate) fn into_aggregates(mut self, service: &UsageService) -> Result<AggregatesRequest, InvalidQuery> {
+    pub(crate) fn into_aggregates(mut self, service: &UsageService) -> Result<PreparedAggregates, InvalidQuery> {
         let request = self.totals();
-        self.unless_wrong(request, |request| service.check_aggregates(request))
+        self.unless_wrong(request, |request| service.prepare_aggregates(request))
     }
 
     /// The question for a user's totals that they ask of `service`.
     pub(crate) fn into_user_aggregates(
         mut self,
         service: &UsageService,
-    ) -> Result<UserAggregatesRequest, InvalidQuery> {
+    ) -> Result<PreparedUserAggregates, InvalidQuery> {
         let user_id = self.user_id();
         let totals = self.totals();
         let request = || Ok(UserAggregatesRequest { user_id: user_id?, totals: totals? });
-        self.unless_wrong(request(), |request| service.check_user_aggregates(request))
+        self.unless_wrong(request(), |request| service.prepare_user_aggregates(request))
     }
 
     fn user_id(&mut self) -> Result<UserId, Wrong> {
@@ -102,21 +102,22 @@ impl Parameters {
         Ok(AggregatesRequest { granularity, from, to, event_type, zone })
     }
 
-    /// `request`, unless it makes no sense or anything is wrong with its parameters: both are told at once.
-    fn unless_wrong<T>(
+    /// The prepared `request`, unless it makes no sense or a parameter is wrong: the error names both.
+    fn unless_wrong<T, P>(
         mut self,
         request: Result<T, Wrong>,
-        check: impl Fn(&T) -> Result<(), InvalidQuery>,
-    ) -> Result<T, InvalidQuery> {
-        if let Ok(Err(query)) = request.as_ref().map(check) {
-            for problem in query.problems {
-                self.refuse(&problem.name, &problem.found, &problem.accepted);
+        prepare: impl FnOnce(T) -> Result<P, InvalidQuery>,
+    ) -> Result<P, InvalidQuery> {
+        match request.map(prepare) {
+            Ok(Ok(prepared)) if self.problems.is_empty() => return Ok(prepared),
+            Ok(Err(query)) => {
+                for problem in query.problems {
+                    self.refuse(&problem.name, &problem.found, &problem.accepted);
+                }
             }
+            _ => {}
         }
-        match request {
-            Ok(request) if self.problems.is_empty() => Ok(request),
-            _ => Err(InvalidQuery::all(self.problems)),
-        }
+        Err(InvalidQuery::all(self.problems))
     }
 
     fn required<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Result<T, Wrong> {

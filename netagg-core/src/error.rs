@@ -72,9 +72,6 @@ pub enum Error {
         /// The newest month that is dropped, and with it every month before.
         through: Month,
     },
-    /// The caller asks for something that does not exist or is not allowed. The same call fails again.
-    #[error(transparent)]
-    InvalidQuery(#[from] crate::usage::InvalidQuery),
     /// A bug or a state nobody foresaw. The same call most likely fails again.
     #[error("{dependency} failed: {source}")]
     Internal {
@@ -110,7 +107,7 @@ impl Error {
             | Self::Unsupported { dependency, .. }
             | Self::Refused { dependency, .. }
             | Self::Internal { dependency, .. } => Some(dependency),
-            Self::MonthsDropped { .. } | Self::InvalidQuery(_) => None,
+            Self::MonthsDropped { .. } => None,
         }
     }
 }

@@ -18,7 +18,7 @@ use netagg_core::ports::{
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{
     AggregatesAnswer, AggregatesRequest, CursorSecret, DetailPage, DetailRequest, MAX_LIMIT, MAX_PAGE_BYTES,
-    UsageConfig, UsageService, UserAggregatesRequest,
+    UsageConfig, UsageError, UsageService, UserAggregatesRequest,
 };
 use netagg_core::{
     AggregateRow, Batch, BatchOutcome, Contribution, Day, Error, Event, EventType, Granularity, IdentifiedEvent,
@@ -193,10 +193,10 @@ fn ids(page: &DetailPage) -> Vec<u128> {
     page.items.iter().map(|event| event.fields().event_id.as_u128()).collect()
 }
 
-fn problem(error: Error) -> String {
+fn problem(error: UsageError) -> String {
     assert!(!error.is_retryable());
     match error {
-        Error::InvalidQuery(problem) => problem.to_string(),
+        UsageError::InvalidQuery(problem) => problem.to_string(),
         other => panic!("{other}"),
     }
 }
@@ -316,7 +316,7 @@ async fn a_stream_has_every_event_once_up_to_its_limit() {
         stage.put(at(id, &format!("2025-10-20T12:{:02}:00Z", id / 100))).await;
     }
     let chunks = |request: DetailRequest| {
-        let events = stage.service.user_events(&request).expect("a stream");
+        let events = stage.service.user_events(stage.service.prepare_detail(request).expect("valid"));
         async move { events.map_ok(|chunk| chunk.len()).try_collect::<Vec<_>>().await.expect("no error") }
     };
     assert_eq!(chunks(user()).await, [1_000, 1_000, 500]);
@@ -325,12 +325,13 @@ async fn a_stream_has_every_event_once_up_to_its_limit() {
     let rest = DetailRequest { cursor: page.next_cursor, ..user() };
     assert_eq!(chunks(rest.clone()).await, [1_000, 1_000, 100]);
 
-    let events = stage.service.user_events(&rest).expect("a stream").try_concat().await.expect("no error");
+    let rest = stage.service.prepare_detail(rest).expect("valid");
+    let events = stage.service.user_events(rest).try_concat().await.expect("no error");
     let mut ids: Vec<_> = page.items.iter().chain(&events).map(|event| event.fields().event_id.as_u128()).collect();
     ids.sort_unstable();
     assert_eq!(ids, (0..2_500).collect::<Vec<_>>());
     let forged = DetailRequest { cursor: Some("x".to_owned()), ..user() };
-    assert!(stage.service.user_events(&forged).is_err());
+    assert!(stage.service.prepare_detail(forged).is_err());
 }
 
 #[tokio::test]
@@ -338,7 +339,7 @@ async fn everything_that_is_wrong_is_told_at_once() {
     let stage = Stage::new();
     let (from, to) = (Some(time("2025-10-02T00:00:00Z")), Some(time("2025-10-01T00:00:00Z")));
     let request = DetailRequest { from, to, limit: Some(0), cursor: Some("forged".to_owned()), ..user() };
-    let query = stage.service.check_detail(&request).expect_err("wrong");
+    let query = stage.service.prepare_detail(request.clone()).expect_err("wrong");
     let names: Vec<_> = query.problems.iter().map(|problem| problem.name.as_str()).collect();
     assert_eq!(names, ["limit", "cursor", "from"]);
     assert_eq!(problem(stage.service.user_detail(request).await.expect_err("wrong")), query.to_string());
@@ -815,6 +816,7 @@ async fn a_store_that_is_away_is_told_to_the_caller() {
     for _ in 0..2 {
         let error = service.aggregates(last_days(Granularity::Day)).await.expect_err("away");
         assert!(error.is_retryable());
+        let UsageError::Store(error) = error else { panic!("{error}") };
         assert_eq!(error.dependency(), Some("postgres"));
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use netagg_core::usage::{AggregatesRequest, UsageService};
-use netagg_core::{AggregateRow, Day, EventType, Granularity, Totals, Zone};
+use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
 
 use super::{Pipeline, Published, Verification};
 use crate::Failure;
@@ -30,7 +30,7 @@ pub(super) async fn print(
             let from = (*first).max(last.saturating_add_days(1 - i64::from(netagg_core::usage::MAX_DAYS)));
             let request =
                 AggregatesRequest { granularity, from: Some(from), to: Some(*last), event_type: None, zone: Zone::UTC };
-            print_table(granularity, &usage.aggregates(request).await?.rows);
+            print_table(granularity, &usage.aggregates(request).await.map_err(BoxError::from)?.rows);
         }
     }
 

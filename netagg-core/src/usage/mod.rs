@@ -1,12 +1,16 @@
 //! The read side: a user's detail and everybody's totals, cached.
 
 mod cursor;
-mod flights;
+mod error;
 mod periods;
+mod prepared;
 mod query;
 mod service;
+mod single_flight;
 
 pub use cursor::{CursorSecret, is_cursor};
+pub use error::UsageError;
+pub use prepared::{PreparedAggregates, PreparedDetail, PreparedUserAggregates};
 pub use query::{
     AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
     InvalidParameter, InvalidQuery, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS,

@@ -9,25 +9,24 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::cursor::{Cursor, CursorSecret};
-use super::flights::Flights;
+use super::error::UsageError;
 use super::periods::Periods;
+use super::prepared::{PreparedAggregates, PreparedDetail, PreparedUserAggregates, RECENT, TotalsRange};
 use super::query::{
-    AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
-    InvalidParameter, InvalidQuery, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS,
-    UserAggregatesAnswer, UserAggregatesRequest,
+    AggregatesAnswer, AggregatesRequest, DEFAULT_LIMIT, DetailPage, DetailRequest, InvalidQuery, MAX_CHUNK_BYTES,
+    MAX_LIMIT, MAX_PAGE_BYTES, UserAggregatesAnswer, UserAggregatesRequest,
 };
+use super::single_flight::SingleFlight;
 use crate::aggregate::{AggregateRow, Granularity, Totals};
 use crate::event::{Event, UserId};
 use crate::ports::{
-    AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SumsQuery, SystemClock, TimelineFilter,
-    TimelinePosition, TimelineQuery, TotalsQuery,
+    AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SumsQuery, SystemClock, TimelinePosition,
+    TimelineQuery, TotalsQuery,
 };
 use crate::time::{Day, Month, Timestamp};
 use crate::zone::Zone;
 use crate::{BoxError, Error};
 
-/// A range that ends after this much before now reaches into the last hour: its events still come in.
-const RECENT: Duration = Duration::from_secs(60 * 60);
 /// How long totals are kept at most that are not complete to the end of their range, so that they come to say so.
 const INCOMPLETE_TTL: Duration = Duration::from_secs(10);
 /// How many answers are computed from everybody's events at a time.
@@ -71,7 +70,7 @@ pub struct UsageService {
     cache: Option<Arc<dyn Cache>>,
     clock: Arc<dyn Clock>,
     config: UsageConfig,
-    flights: Arc<Flights>,
+    flights: Arc<SingleFlight>,
     scans: Arc<Semaphore>,
 }
 
@@ -111,13 +110,29 @@ impl UsageService {
         Ok(())
     }
 
+    /// A page of a user's events, newest first: [`prepare_detail`](Self::prepare_detail) and
+    /// [`detail_page`](Self::detail_page) in one call.
+    ///
+    /// # Errors
+    /// As of both.
+    pub async fn user_detail(&self, request: DetailRequest) -> Result<DetailPage, UsageError> {
+        Ok(self.detail_page(self.prepare_detail(request)?).await?)
+    }
+
+    /// Checks a question for a user's events.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it: a range upside down, a limit out of range, a cursor of another listing.
+    pub fn prepare_detail(&self, request: DetailRequest) -> Result<PreparedDetail, InvalidQuery> {
+        PreparedDetail::new(request, self.clock.now(), &self.config.cursor_secret)
+    }
+
     /// A page of a user's events, newest first.
     ///
     /// # Errors
-    /// [`Error::InvalidQuery`] for a range upside down, a limit out of range, or a cursor that isn't of this listing;
-    /// retryable ones while the store cannot be read.
-    pub async fn user_detail(&self, request: DetailRequest) -> Result<DetailPage, Error> {
-        let Listing { filter, after, is_recent } = self.listing(&request)?;
+    /// Retryable ones while the store cannot be read.
+    pub async fn detail_page(&self, prepared: PreparedDetail) -> Result<DetailPage, Error> {
+        let PreparedDetail { request, filter, after, is_recent } = prepared;
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
         let (from, to) = (filter.from, filter.to);
         let event_type = request.event_type.map_or("", |event_type| event_type.as_str());
@@ -150,20 +165,17 @@ impl UsageService {
         Ok(DetailPage { user_id: request.user_id, from, to, items, next_cursor, total_count })
     }
 
-    /// All of a user's events that `request` asks for, newest first, chunk by chunk, each read from the store when it is
-    /// asked for. Without a limit it goes on to the end of the range; events that come in meanwhile may be in it, none
-    /// is in it twice. An error ends the stream: what came before isn't all.
-    ///
-    /// # Errors
-    /// What is wrong with `request`, as of [`user_detail`](Self::user_detail).
+    /// All of a user's events that the question asks for, newest first, chunk by chunk. The stream reads each chunk from
+    /// the store when the caller asks for it. Without a limit it goes on to the end of the range. Events that come in
+    /// meanwhile may be in it; no event is in it twice. An error ends the stream: the chunks before are not all events.
     pub fn user_events(
         &self,
-        request: &DetailRequest,
-    ) -> Result<impl Stream<Item = Result<Vec<Event>, Error>> + Send + use<>, InvalidQuery> {
-        let Listing { filter, after, .. } = self.listing(request)?;
+        prepared: PreparedDetail,
+    ) -> impl Stream<Item = Result<Vec<Event>, Error>> + Send + use<> {
+        let PreparedDetail { request, filter, after, .. } = prepared;
         let query = TimelineQuery { filter, after, limit: MAX_LIMIT, max_bytes: MAX_CHUNK_BYTES };
         let events = self.events.clone();
-        Ok(futures::stream::try_unfold((query, request.limit), move |(query, left)| {
+        futures::stream::try_unfold((query, request.limit), move |(query, left)| {
             let events = events.clone();
             async move {
                 let query = TimelineQuery { limit: left.unwrap_or(MAX_LIMIT), ..query };
@@ -176,60 +188,36 @@ impl UsageService {
                 let left = left.map(|left| left.saturating_sub(chunk.len() as u32));
                 Ok(Some((chunk, (query, left))))
             }
-        }))
+        })
     }
 
-    /// What is wrong with `request`, before it is asked.
+    /// Everybody's totals by day or month: [`prepare_aggregates`](Self::prepare_aggregates) and
+    /// [`totals`](Self::totals) in one call.
     ///
     /// # Errors
-    /// Everything that is.
-    pub fn check_detail(&self, request: &DetailRequest) -> Result<(), InvalidQuery> {
-        self.listing(request).map(drop)
+    /// As of both.
+    pub async fn aggregates(&self, request: AggregatesRequest) -> Result<AggregatesAnswer, UsageError> {
+        Ok(self.totals(self.prepare_aggregates(request)?).await?)
     }
 
-    fn listing(&self, request: &DetailRequest) -> Result<Listing, InvalidQuery> {
-        let mut problems = Vec::new();
-        if let Some(limit) = request.limit.filter(|limit| !(1..=MAX_LIMIT).contains(limit)) {
-            problems.push(InvalidParameter::new("limit", limit.to_string(), format!("1 to {MAX_LIMIT}")));
-        }
-        let cursor = request.cursor.as_deref().and_then(|text| {
-            let cursor = Cursor::open(text, request, &self.config.cursor_secret);
-            if cursor.is_none() {
-                problems.push(InvalidParameter::new("cursor", text, CURSOR_ACCEPTED));
-            }
-            cursor
-        });
-        let now = self.clock.now();
-        let (from, to) = match &cursor {
-            Some(cursor) => (cursor.from, cursor.to),
-            None => {
-                let to = request.to.unwrap_or(now);
-                let from = request.from.unwrap_or_else(|| to.saturating_sub(days(DEFAULT_DAYS)));
-                (from, to)
-            }
-        };
-        if from > to {
-            problems.push(upside_down(from.to_string(), to.to_string()));
-        }
-        if !problems.is_empty() {
-            return Err(InvalidQuery::all(problems));
-        }
-        let filter = TimelineFilter { user_id: request.user_id.clone(), from, to, event_type: request.event_type };
-        let is_recent = to > now.saturating_sub(RECENT);
-        Ok(Listing { filter, after: cursor.map(|cursor| cursor.after), is_recent })
+    /// Checks a question for everybody's totals.
+    ///
+    /// # Errors
+    /// If the range is upside down or longer than [`MAX_DAYS`](super::MAX_DAYS)
+    /// ([`MAX_ZONE_DAYS`](super::MAX_ZONE_DAYS)).
+    pub fn prepare_aggregates(&self, request: AggregatesRequest) -> Result<PreparedAggregates, InvalidQuery> {
+        PreparedAggregates::of_everybody(request, self.clock.now())
     }
 
     /// Everybody's totals by day or month.
     ///
-    /// Those of UTC are kept by the aggregate store, and are at most a moment behind it. Those of other zones are computed
-    /// from the events, and kept as long as a page of a user's detail.
+    /// The aggregate store keeps the totals of UTC; answers are at most a moment behind it. Totals of other zones are
+    /// computed from the events, and kept as long as a page of a user's detail.
     ///
     /// # Errors
-    /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`] ([`MAX_ZONE_DAYS`]); retryable ones
-    /// while the store cannot be read.
-    pub async fn aggregates(&self, request: AggregatesRequest) -> Result<AggregatesAnswer, Error> {
-        let max_days = Self::max_days(&request.zone);
-        let range = self.range(&request, max_days)?;
+    /// Retryable ones while the store cannot be read.
+    pub async fn totals(&self, prepared: PreparedAggregates) -> Result<AggregatesAnswer, Error> {
+        let PreparedAggregates { request, range } = prepared;
         if request.zone != Zone::UTC {
             return self.sums(None, request, range).await;
         }
@@ -258,15 +246,34 @@ impl UsageService {
         Ok(totals.into_answer(request, from, to))
     }
 
+    /// A user's totals by day or month: [`prepare_user_aggregates`](Self::prepare_user_aggregates) and
+    /// [`user_totals`](Self::user_totals) in one call.
+    ///
+    /// # Errors
+    /// As of both.
+    pub async fn user_aggregates(&self, request: UserAggregatesRequest) -> Result<UserAggregatesAnswer, UsageError> {
+        Ok(self.user_totals(self.prepare_user_aggregates(request)?).await?)
+    }
+
+    /// Checks a question for a user's totals.
+    ///
+    /// # Errors
+    /// If the range is upside down or longer than [`MAX_DAYS`](super::MAX_DAYS).
+    pub fn prepare_user_aggregates(
+        &self,
+        request: UserAggregatesRequest,
+    ) -> Result<PreparedUserAggregates, InvalidQuery> {
+        let UserAggregatesRequest { user_id, totals } = request;
+        Ok(PreparedUserAggregates { user_id, totals: PreparedAggregates::of_a_user(totals, self.clock.now())? })
+    }
+
     /// A user's totals by day or month, computed from the user's events and kept as long as a page of them.
     ///
     /// # Errors
-    /// [`Error::InvalidQuery`] for a range upside down or longer than [`MAX_DAYS`]; retryable ones while the store
-    /// cannot be read.
-    pub async fn user_aggregates(&self, request: UserAggregatesRequest) -> Result<UserAggregatesAnswer, Error> {
-        let UserAggregatesRequest { user_id, totals } = request;
-        let range = self.range(&totals, MAX_DAYS)?;
-        let totals = self.sums(Some(user_id.clone()), totals, range).await?;
+    /// Retryable ones while the store cannot be read.
+    pub async fn user_totals(&self, prepared: PreparedUserAggregates) -> Result<UserAggregatesAnswer, Error> {
+        let PreparedUserAggregates { user_id, totals: PreparedAggregates { request, range } } = prepared;
+        let totals = self.sums(Some(user_id.clone()), request, range).await?;
         Ok(UserAggregatesAnswer { user_id, totals })
     }
 
@@ -318,50 +325,8 @@ impl UsageService {
         if is_recent { self.config.recent_detail_ttl } else { self.config.detail_ttl }
     }
 
-    /// What is wrong with `request`, before it is asked.
-    ///
-    /// # Errors
-    /// Everything that is.
-    pub fn check_aggregates(&self, request: &AggregatesRequest) -> Result<(), InvalidQuery> {
-        self.range(request, Self::max_days(&request.zone)).map(drop)
-    }
-
-    /// What is wrong with `request`, before it is asked.
-    ///
-    /// # Errors
-    /// Everything that is.
-    pub fn check_user_aggregates(&self, request: &UserAggregatesRequest) -> Result<(), InvalidQuery> {
-        self.range(&request.totals, MAX_DAYS).map(drop)
-    }
-
-    /// The most days of everybody's totals.
-    fn max_days(zone: &Zone) -> u32 {
-        if *zone == Zone::UTC { MAX_DAYS } else { MAX_ZONE_DAYS }
-    }
-
-    fn range(&self, request: &AggregatesRequest, max_days: u32) -> Result<TotalsRange, InvalidQuery> {
-        let to = request.to.unwrap_or_else(|| request.zone.day_of(self.clock.now()));
-        // Both ends count: 30 days are 29 apart.
-        let from = request.from.unwrap_or_else(|| to.saturating_add_days(1 - i64::from(DEFAULT_DAYS)));
-        let (first, last) = match request.granularity {
-            Granularity::Day => (from, to),
-            Granularity::Month => (from.month().first_day(), to.month().last_day()),
-        };
-        if first > last {
-            return Err(InvalidQuery::all(vec![upside_down(from.to_string(), to.to_string())]));
-        }
-        let length = last.epoch_days() - first.epoch_days() + 1;
-        if length > i64::from(max_days) {
-            let found = format!("{first} to {last}, {length} days");
-            let of_zone = if max_days < MAX_DAYS { format!(" ({MAX_DAYS} without tz)") } else { String::new() };
-            let accepted = format!("a range of at most {max_days} days{of_zone}");
-            return Err(InvalidQuery::parameter("from", found, accepted));
-        }
-        Ok(TotalsRange { from, to, first, last })
-    }
-
-    /// The answer kept under `key`, else the one `load` gives, which is then kept for `ttl`. Of those that miss the same
-    /// one at once, one loads it. The cache's own errors cost time, never the answer.
+    /// The answer cached under `key`; else the answer of `load`, which is then cached for `ttl`. Of many callers that miss
+    /// the same answer at once, one loads it. Errors of the cache cost time, never the answer.
     async fn cached<T: Serialize + for<'de> Deserialize<'de>>(
         &self,
         key: Option<CacheKey>,
@@ -392,7 +357,7 @@ impl UsageService {
                 return load.await;
             }
         };
-        // The ticket names the versions that the lookup saw: who joins gets nothing older than a hit would be.
+        // The flight is keyed by the versions seen at lookup, so joining it never returns data older than a cache hit.
         let flight = ticket.key().to_owned();
         let mut loaded = None;
         let bytes = self
@@ -412,30 +377,6 @@ impl UsageService {
             None => serde_json::from_slice(&bytes).map_err(|error| Error::internal("cache", error)),
         }
     }
-}
-
-/// The events that a request for detail is about, and where among them it begins.
-struct Listing {
-    filter: TimelineFilter,
-    after: Option<TimelinePosition>,
-    /// Whether it reaches into the last hour.
-    is_recent: bool,
-}
-
-/// The days that a request for totals is about, as asked and in full months.
-struct TotalsRange {
-    from: Day,
-    to: Day,
-    first: Day,
-    last: Day,
-}
-
-fn upside_down(from: String, to: String) -> InvalidParameter {
-    InvalidParameter::new("from", from, format!("nothing after `to`, which is {to}"))
-}
-
-fn days(count: u32) -> Duration {
-    Duration::from_secs(u64::from(count) * 86_400)
 }
 
 fn months(first: Month, last: Month) -> Vec<Month> {

@@ -63,6 +63,11 @@ async fn random_kills_lose_and_double_nothing() {
             killed += 1;
             assert_eq!(member.code(PATIENCE).await, 137, "it had not ended by itself\n{}", member.stderr());
         } else {
+            // Before its first line the program does not catch the signal yet, which then ends it at once.
+            eventually(PATIENCE, "the member has begun", async || {
+                if member.stderr().is_empty() { Err("no line of its log".to_owned()) } else { Ok(()) }
+            })
+            .await;
             member.terminate();
             stopped += 1;
             assert_eq!(member.code(PATIENCE).await, 0, "{}", member.stderr());

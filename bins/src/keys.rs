@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use netagg_api::ApiKeyFile;
-use netagg_core::access::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
-use netagg_core::ports::{ApiKeys, Clock, SystemClock};
+use netagg_api::auth::ApiKeyFile;
+use netagg_api::auth::ApiKeys;
+use netagg_api::auth::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
+use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Timestamp, UserId};
 use netagg_pg::{PgApiKeys, PgConfig, Postgres};
 use serde::Serialize;
@@ -160,7 +161,7 @@ fn print(keys: &[ApiKey], now: Timestamp, json: bool) -> Result<(), Failure> {
     let mut rows = table(["id", "name", "state", "scopes", "user", "rate", "created", "expires"]);
     for key in keys {
         let ApiKey { id, principal, created_at, expires_at, revoked_at, .. } = key;
-        let state = match (revoked_at, key.is_good(now)) {
+        let state = match (revoked_at, key.is_valid_at(now)) {
             (Some(_), _) => "revoked",
             (None, true) => "good",
             (None, false) => "expired",

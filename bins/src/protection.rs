@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
-use netagg_api::{KeySet, KeySetFile, KeySetUrl, Protection, Tls, TlsError, TlsFiles, TokenIssuer};
-use netagg_core::access::{InvalidRateLimit, RateLimit};
+use netagg_api::auth::{InvalidRateLimit, RateLimit};
+use netagg_api::auth::{KeySet, KeySetFile, KeySetUrl, TokenIssuer};
+use netagg_api::{Protection, Tls, TlsError, TlsFiles};
 use netagg_pg::PgConfig;
 
 use crate::config::ApiAddresses;

@@ -4,8 +4,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::auth::{Forbidden, Principal, Scope};
 use futures::{Stream, TryStreamExt, stream};
-use netagg_core::access::{Forbidden, Principal, Scope};
 use netagg_core::usage::{
     AggregatesAnswer, DetailPage, InvalidQuery, MAX_CHUNK_BYTES, PreparedDetail, PreparedUserAggregates, UsageService,
     UserAggregatesAnswer,

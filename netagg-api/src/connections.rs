@@ -14,8 +14,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
+use crate::auth::Protection;
 use crate::limits::ApiLimits;
-use crate::protection::Protection;
 use crate::room::Room;
 #[cfg(feature = "tls")]
 use crate::tls::{self, Tls};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netagg_core::usage::UsageService;
 
-use crate::protection::Protection;
+use crate::auth::Protection;
 
 /// How long the service may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(3);

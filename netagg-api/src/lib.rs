@@ -4,6 +4,7 @@
 #![cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code, unused_imports))]
 
 mod answers;
+pub mod auth;
 mod connections;
 #[cfg(feature = "grpc")]
 mod grpc;
@@ -13,21 +14,20 @@ mod http;
 mod kept;
 mod limits;
 mod parameters;
-mod protection;
 #[cfg(feature = "grpc")]
 pub mod proto;
 mod room;
 mod server;
+#[cfg(feature = "testkit")]
+pub mod testkit;
 #[cfg(feature = "tls")]
 mod tls;
 mod turns;
 
+pub use auth::Protection;
 #[cfg(feature = "http")]
 pub use http::{serve_router, serve_unready};
 pub use limits::ApiLimits;
-pub use protection::{ApiKeyFile, Protection};
-#[cfg(feature = "jwt")]
-pub use protection::{InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl, TokenIssuer};
 pub use server::Server;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -78,7 +78,7 @@ pub enum TlsError {
     },
 }
 
-/// The TLS of both servers. New connections get what [`keep_up`](Self::keep_up) has read last.
+/// The TLS of both servers. New connections get what [`refresh_loop`](Self::refresh_loop) has read last.
 #[derive(Clone, Debug)]
 pub struct Tls {
     files: Arc<TlsFiles>,
@@ -105,7 +105,7 @@ impl Tls {
 
     /// Reads the files again whenever they change, until `shutdown`. While what they hold cannot be served, what was
     /// read before goes on: a certificate and its key are seldom replaced in one moment.
-    pub async fn keep_up(&self, shutdown: &CancellationToken) {
+    pub async fn refresh_loop(&self, shutdown: &CancellationToken) {
         self.warn_of_readable_key();
         let mut tried = None;
         while !shutdown.is_cancelled() {

@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-pub mod access;
 mod aggregate;
 mod aggregator;
 mod batch;

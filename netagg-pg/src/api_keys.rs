@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use netagg_core::access::{ApiKey, KeyId, Principal, RateLimit};
-use netagg_core::ports::ApiKeys;
+use netagg_api::auth::ApiKeys;
+use netagg_api::auth::{ApiKey, KeyId, Principal, RateLimit};
 use netagg_core::{BoxError, Error, Timestamp, UserId};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;

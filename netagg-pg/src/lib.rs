@@ -2,6 +2,7 @@
 
 mod accounts;
 mod aggregate_store;
+#[cfg(feature = "api-keys")]
 mod api_keys;
 mod audit;
 mod books;
@@ -24,6 +25,7 @@ mod totals;
 
 pub use accounts::Account;
 pub use aggregate_store::PgAggregateStore;
+#[cfg(feature = "api-keys")]
 pub use api_keys::PgApiKeys;
 pub use audit::{
     Audit, AuditOptions, AuditReport, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,

@@ -103,7 +103,7 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     let ((), answered, ()) = tokio::join!(
         server.clone().serve_http(http, stop.clone()),
         server.serve_grpc(grpc, stop.clone()),
-        protection.keep_up(&stop),
+        protection.refresh_loop(&stop),
     );
     answered?;
     tracing::info!("stopped");

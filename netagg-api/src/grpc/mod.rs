@@ -20,12 +20,12 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
-use netagg_core::access::Principal;
+use crate::auth::Principal;
 
 use crate::answers::{Answers, Failure, STREAM_BYTES, overloaded};
+use crate::auth::Refusal;
 use crate::connections::Client;
 use crate::kept::Kept;
-use crate::protection::Refusal;
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse, GetUserDetailRequest,
     GetUserDetailResponse, StreamUserDetailResponse,

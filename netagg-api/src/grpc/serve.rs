@@ -25,10 +25,10 @@ use tower::util::MapResponseLayer;
 use super::Usage;
 use super::generated::usage_service_server::UsageServiceServer;
 use crate::answers::Answers;
+use crate::auth::{GuardLayer, Protection, Refusal};
 use crate::connections::{Client, Connection, Connections, Transport};
 use crate::health;
 use crate::kept::Kept;
-use crate::protection::{GuardLayer, Protection, Refusal};
 use crate::room::in_place;
 use crate::server::Server;
 

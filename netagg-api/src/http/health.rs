@@ -16,8 +16,8 @@ use tower::util::MapResponseLayer;
 
 use super::{browsers, host, method_not_allowed};
 use crate::answers::Failure;
+use crate::auth::Protection;
 use crate::health;
-use crate::protection::Protection;
 use crate::server::Server;
 
 /// How long a finding is told again, however many ask.

@@ -35,10 +35,10 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use crate::answers::{Answers, STREAM_BYTES, overloaded};
+use crate::auth::{GuardLayer, Refusal};
 use crate::connections::Client;
 use crate::kept::Kept;
 use crate::limits::ApiLimits;
-use crate::protection::{GuardLayer, Refusal};
 use crate::room::in_place;
 use crate::server::Server;
 use conditional::Json;

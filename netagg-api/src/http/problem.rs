@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
+use crate::auth::Forbidden;
 use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use netagg_core::access::Forbidden;
 use netagg_core::usage::InvalidQuery;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::answers::Failure;
-use crate::protection::Refusal;
+use crate::auth::Refusal;
 
 /// When to ask again for what is unavailable, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");

@@ -18,9 +18,9 @@ use tower::util::MapRequest;
 use super::health::unready_router;
 use super::host;
 use crate::answers::Failure;
+use crate::auth::Protection;
 use crate::connections::{Connections, SPARE_TIMEOUT, Transport};
 use crate::limits::ApiLimits;
-use crate::protection::Protection;
 use crate::server::Server;
 
 impl Server {

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use crate::auth::Principal;
 use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use netagg_core::access::Principal;
 
 use super::accept::{self, Format};
 use super::body::{AggregatesBody, DetailBody, UserAggregatesBody};

@@ -8,12 +8,12 @@ use axum::Router;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
+use netagg_api::auth::{ApiKey, ApiKeyToken, ApiKeys, MemoryApiKeys, Principal, Scope};
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
 use netagg_api::{ApiLimits, Protection, Server};
-use netagg_core::access::{ApiKey, ApiKeyToken, Principal, Scope};
-use netagg_core::memory::{MemoryAggregateStore, MemoryApiKeys, MemoryEventStore};
-use netagg_core::ports::{ApiKeys, Clock, SystemClock};
+use netagg_core::memory::{MemoryAggregateStore, MemoryEventStore};
+use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::usage::{UsageConfig, UsageService};
 use netagg_core::{Timestamp, UserId};
 use tokio::net::TcpListener;
@@ -48,7 +48,7 @@ impl Guarded {
         let keeping = CancellationToken::new();
         tokio::spawn({
             let (protection, keeping) = (protection.clone(), keeping.clone());
-            async move { protection.keep_up(&keeping).await }
+            async move { protection.refresh_loop(&keeping).await }
         });
         let servers = Servers::start_protected(protection).await;
         Self { servers, keys, _keeping: keeping.drop_guard() }
@@ -393,7 +393,7 @@ async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
     let _keeping = keeping.clone().drop_guard();
     tokio::spawn({
         let (protection, keeping) = (protection.clone(), keeping.clone());
-        async move { protection.keep_up(&keeping).await }
+        async move { protection.refresh_loop(&keeping).await }
     });
     let known = async {
         while protection.check().is_err() {

@@ -71,7 +71,7 @@ impl Encrypted {
         let keeping = CancellationToken::new();
         tokio::spawn({
             let (protection, keeping) = (protection.clone(), keeping.clone());
-            async move { protection.keep_up(&keeping).await }
+            async move { protection.refresh_loop(&keeping).await }
         });
         let servers = Servers::start_protected(protection).await;
         Self { servers, authority, folder, _keeping: keeping.drop_guard() }

@@ -7,9 +7,10 @@ use async_trait::async_trait;
 use base64::Engine as _;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use netagg_api::Protection;
+use netagg_api::auth::{KeySet, TokenIssuer};
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
-use netagg_api::{KeySet, Protection, TokenIssuer};
 use netagg_core::Error;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -114,7 +115,7 @@ impl Guarded {
         let keeping = CancellationToken::new();
         tokio::spawn({
             let (protection, keeping) = (protection.clone(), keeping.clone());
-            async move { protection.keep_up(&keeping).await }
+            async move { protection.refresh_loop(&keeping).await }
         });
         let known = async {
             while protection.check().is_err() {

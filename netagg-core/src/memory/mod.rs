@@ -2,7 +2,6 @@
 //! a port asks for.
 
 mod aggregate_store;
-mod api_keys;
 mod cache;
 mod dead_letters;
 mod event_store;
@@ -12,7 +11,6 @@ mod progress;
 mod totals_repair;
 
 pub use aggregate_store::MemoryAggregateStore;
-pub use api_keys::MemoryApiKeys;
 pub use cache::MemoryCache;
 pub use dead_letters::MemoryDeadLetters;
 pub use event_store::MemoryEventStore;

@@ -5,7 +5,6 @@
 //! adapter runs.
 
 mod aggregate_store;
-mod api_keys;
 mod cache;
 mod clock;
 mod dead_letters;
@@ -15,7 +14,6 @@ mod event_store;
 mod totals_repair;
 
 pub use aggregate_store::{AggregateStore, TotalsQuery};
-pub use api_keys::ApiKeys;
 pub use cache::{Cache, CacheKey, CacheTicket, Lookup};
 pub use clock::{Clock, SystemClock};
 pub use dead_letters::DeadLetters;

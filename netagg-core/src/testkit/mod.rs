@@ -13,7 +13,6 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc, reason = "a failed behaviour is a panic")]
 
 mod aggregate_store;
-mod api_keys;
 mod cache;
 mod dead_letters;
 mod event_source;
@@ -21,7 +20,6 @@ mod event_store;
 mod events;
 
 pub use aggregate_store::aggregate_store;
-pub use api_keys::api_keys;
 pub use cache::cache;
 pub use dead_letters::dead_letters;
 pub use event_source::event_source;

@@ -34,7 +34,7 @@ async fn the_aggregate_store_conforms() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_api_keys_conform() {
     let databases = Mutex::new(Vec::new());
-    testkit::api_keys(async || {
+    netagg_api::testkit::api_keys(async || {
         let fresh = Fresh::migrated().await;
         let keys = Arc::new(PgApiKeys::new(fresh.postgres.clone()));
         databases.lock().unwrap().push(fresh);

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use futures::future::join_all;
 use futures::{FutureExt, poll};
-use netagg_core::ports::{AggregateStore, ApiKeys, EventStore};
+use netagg_api::auth::ApiKeys;
+use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::{Error, EventLimits, Timestamp, causes};
 use netagg_pg::{AuditOptions, PgAddress, PgAggregateStore, PgApiKeys, PgConfig, PgEventStore, Postgres, SslMode};
 use netagg_tests::{eventually, postgres};

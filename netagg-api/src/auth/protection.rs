@@ -1,48 +1,29 @@
-//! Who may ask the API, decided before a question is looked at.
-
-mod credentials;
-mod guard;
-mod key_file;
-mod key_ring;
-#[cfg(feature = "jwt")]
-mod key_set;
-mod known;
-mod peer;
-mod rates;
-#[cfg(feature = "jwt")]
-mod tokens;
+//! The protection of both servers: credentials, limits, encryption and origins.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use axum::http::header::RETRY_AFTER;
 use axum::http::{Extensions, HeaderMap, HeaderValue};
 use ipnet::IpNet;
-use netagg_core::access::{ApiKeyToken, Principal, RateLimit};
-use netagg_core::ports::ApiKeys;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use guard::GuardLayer;
-pub use key_file::ApiKeyFile;
+use super::api_key::ApiKeyToken;
+use super::api_keys::ApiKeys;
+use super::client_ip;
+use super::credentials::Credentials;
 #[cfg(feature = "jwt")]
-pub use key_set::{InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl};
-pub(crate) use rates::Standing;
-#[cfg(feature = "jwt")]
-pub use tokens::TokenIssuer;
-
-use credentials::Credentials;
-use key_ring::KeyRing;
-use rates::{Caller, Rates};
-#[cfg(feature = "jwt")]
-use tokens::Tokens;
-
+use super::jwt::{TokenIssuer, Tokens};
+use super::known_keys::{self, KnownKeys};
+use super::principal::Principal;
+use super::quota::{CallerId, Quota, Rates};
+use super::rate_limit::RateLimit;
+use super::refusal::Refusal;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 
 /// What guards the servers: both of an API share one. The default lets everybody ask everything.
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
-    keys: Option<Arc<KeyRing>>,
+    keys: Option<Arc<KnownKeys>>,
     #[cfg(feature = "jwt")]
     tokens: Option<Arc<Tokens>>,
     rate_limit: Option<RateLimit>,
@@ -55,75 +36,23 @@ pub struct Protection {
     tls: Option<Tls>,
 }
 
-/// Who is let in.
+/// A caller that is let in.
 #[derive(Debug)]
-pub(crate) struct Admission {
-    principal: Arc<Principal>,
-    /// What is left to them, where that is limited.
-    standing: Option<Standing>,
-}
-
-/// Why a question is not looked at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
-    /// Nobody knows who asks.
-    NoCredentials,
-    /// What they show is wrong, for a reason that is theirs to know: never which part of it.
-    BadCredentials(&'static str),
-    /// They have asked too often: what is told of that, and when to come again.
-    TooMany(Standing, Duration),
-    /// What they show cannot be checked now.
-    Unavailable,
-    /// Callers are counted by their address, which the server does not tell.
-    UnknownPeer,
-}
-
-impl Refusal {
-    /// What the caller is told.
-    pub(crate) fn detail(&self) -> &'static str {
-        match self {
-            Self::NoCredentials => {
-                "credentials are needed: the header Authorization: Bearer <key or token>, or X-API-Key: <key>"
-            }
-            Self::BadCredentials(why) => why,
-            Self::TooMany(..) => "too many requests; Retry-After says when the next one is answered",
-            Self::Unavailable => "credentials cannot be checked now; please ask again later",
-            Self::UnknownPeer => {
-                "requests are limited by address, and this server does not know it; its log says how to mend that"
-            }
-        }
-    }
-
-    /// The value of `WWW-Authenticate`, for those whom credentials would help.
-    pub(crate) fn challenge(&self) -> Option<&'static str> {
-        match self {
-            Self::NoCredentials => Some(r#"Bearer realm="netagg""#),
-            Self::BadCredentials(_) => Some(r#"Bearer realm="netagg", error="invalid_token""#),
-            Self::TooMany(..) | Self::Unavailable | Self::UnknownPeer => None,
-        }
-    }
-
-    /// As the metrics name it.
-    fn reason(&self) -> &'static str {
-        match self {
-            Self::NoCredentials => "no_credentials",
-            Self::BadCredentials(_) => "bad_credentials",
-            Self::TooMany(..) => "rate_limit",
-            Self::Unavailable => "unavailable",
-            Self::UnknownPeer => "unknown_peer",
-        }
-    }
+pub(super) struct Caller {
+    pub(super) principal: Arc<Principal>,
+    /// The quota that is left, where there is a limit.
+    pub(super) quota: Option<Quota>,
 }
 
 impl Protection {
-    /// Lets in who shows one of `keys`. They are read again every few seconds by [`keep_up`](Self::keep_up), without
+    /// Lets in who shows one of `keys`. They are read again every few seconds by [`refresh_loop`](Self::refresh_loop), without
     /// which nobody gets in.
     #[must_use]
     pub fn with_keys(self, keys: Arc<dyn ApiKeys>) -> Self {
-        Self { keys: Some(Arc::new(KeyRing::new(keys))), ..self }
+        Self { keys: Some(Arc::new(KnownKeys::new(keys))), ..self }
     }
 
-    /// Lets in who shows a token of `issuer`. Its keys are read again by [`keep_up`](Self::keep_up), without which nobody
+    /// Lets in who shows a token of `issuer`. Its keys are read again by [`refresh_loop`](Self::refresh_loop), without which nobody
     /// gets in.
     #[cfg(feature = "jwt")]
     #[must_use]
@@ -156,7 +85,7 @@ impl Protection {
     }
 
     /// Lets in over TLS alone. This holds for [`serve_http`](crate::serve_http) and [`serve_grpc`](crate::serve_grpc);
-    /// another server has to do its own. Its files are read again by [`keep_up`](Self::keep_up).
+    /// another server has to do its own. Its files are read again by [`refresh_loop`](Self::refresh_loop).
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
@@ -182,23 +111,23 @@ impl Protection {
         &self.cors_origins
     }
 
-    /// Keeps what it decides by up to date until `shutdown`.
-    pub async fn keep_up(&self, shutdown: &CancellationToken) {
+    /// Reads keys, the issuer's keys and certificates again until `shutdown`.
+    pub async fn refresh_loop(&self, shutdown: &CancellationToken) {
         let keys = async {
             if let Some(keys) = &self.keys {
-                keys.keep_up(shutdown).await;
+                keys.refresh_loop(shutdown).await;
             }
         };
         let tls = async {
             #[cfg(feature = "tls")]
             if let Some(tls) = &self.tls {
-                tls.keep_up(shutdown).await;
+                tls.refresh_loop(shutdown).await;
             }
         };
         let tokens = async {
             #[cfg(feature = "jwt")]
             if let Some(tokens) = &self.tokens {
-                tokens.keep_up(shutdown).await;
+                tokens.refresh_loop(shutdown).await;
             }
         };
         tokio::join!(keys, tokens, tls);
@@ -224,7 +153,7 @@ impl Protection {
     }
 
     /// Who asks with `headers`, and whether they may ask now.
-    fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Admission, Refusal> {
+    pub(super) fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
         let admitted = self.decide(headers, extensions);
         if let Err(refusal) = &admitted {
             metrics::counter!("netagg_refused_requests_total", "reason" => refusal.reason()).increment(1);
@@ -232,15 +161,15 @@ impl Protection {
         admitted
     }
 
-    fn decide(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Admission, Refusal> {
-        let count = |caller: Option<Caller>, limit: Option<RateLimit>| match (caller, limit) {
+    fn decide(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
+        let count = |caller: Option<CallerId>, limit: Option<RateLimit>| match (caller, limit) {
             (Some(caller), Some(limit)) => match self.rates.count(caller, limit) {
-                Ok(standing) => Ok(Some(standing)),
-                Err((standing, wait)) => Err(Refusal::TooMany(standing, wait)),
+                Ok(quota) => Ok(Some(quota)),
+                Err((quota, wait)) => Err(Refusal::TooMany(quota, wait)),
             },
             _ => Ok(None),
         };
-        let peer = peer::peer(extensions);
+        let peer = client_ip::peer(extensions);
         if self.rate_limit.is_some() && peer.is_none() {
             self.unknown_peer.get_or_init(|| {
                 tracing::error!(
@@ -250,12 +179,12 @@ impl Protection {
             });
             return Err(Refusal::UnknownPeer);
         }
-        let address = || Some(Caller::At(peer::client_address(peer?, headers, &self.trusted_proxies)));
+        let address = || Some(CallerId::At(client_ip::client_address(peer?, headers, &self.trusted_proxies)));
         match self.authenticate(headers) {
             Ok((principal, caller)) => {
                 let limit = principal.rate_limit.or(self.rate_limit);
                 let caller = caller.or_else(address);
-                Ok(Admission { standing: count(caller, limit)?, principal })
+                Ok(Caller { quota: count(caller, limit)?, principal })
             }
             Err(refusal @ Refusal::Unavailable) => Err(refusal),
             Err(refusal) => Err(count(address(), self.rate_limit).err().unwrap_or(refusal)),
@@ -263,32 +192,22 @@ impl Protection {
     }
 
     /// Who asks, and as whom they are counted, if anybody knows them.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(Arc<Principal>, Option<Caller>), Refusal> {
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(Arc<Principal>, Option<CallerId>), Refusal> {
         if self.is_open() {
             return Ok((Arc::new(Principal::anybody()), None));
         }
         let credentials = Credentials::of(headers)?;
         let shown = credentials.text();
         if let Ok(key) = shown.parse::<ApiKeyToken>() {
-            let keys = self.keys.as_ref().ok_or(key_ring::UNKNOWN)?;
+            let keys = self.keys.as_ref().ok_or(known_keys::UNKNOWN)?;
             let principal = keys.holder_of(&key)?;
-            return Ok((principal, Some(Caller::Known(key.id().as_str().into()))));
+            return Ok((principal, Some(CallerId::Known(key.id().as_str().into()))));
         }
         #[cfg(feature = "jwt")]
         if let Some(tokens) = &self.tokens {
             let holder = tokens.holder_of(shown)?;
-            return Ok((holder.principal, Some(Caller::Known(holder.caller))));
+            return Ok((holder.principal, Some(CallerId::Known(holder.caller))));
         }
-        Err(key_ring::UNKNOWN)
-    }
-}
-
-impl Refusal {
-    /// What goes with it, over both transports.
-    fn tell(&self, headers: &mut HeaderMap) {
-        if let Self::TooMany(standing, wait) = self {
-            standing.tell(headers);
-            headers.insert(RETRY_AFTER, rates::seconds(*wait));
-        }
+        Err(known_keys::UNKNOWN)
     }
 }

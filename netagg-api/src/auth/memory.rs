@@ -4,10 +4,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 
-use crate::Error;
-use crate::access::{ApiKey, KeyId};
-use crate::ports::ApiKeys;
-use crate::time::Timestamp;
+use netagg_core::{Error, Timestamp};
+
+use super::api_key::{ApiKey, KeyId};
+use super::api_keys::ApiKeys;
 
 /// Keeps keys until it is dropped.
 #[derive(Debug, Default)]

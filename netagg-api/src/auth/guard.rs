@@ -7,9 +7,10 @@ use axum::http::{Request, Response};
 use futures::future::BoxFuture;
 use tower::{Layer, Service};
 
-use super::{Admission, Protection, Refusal};
+use super::protection::{Caller, Protection};
+use super::refusal::Refusal;
 
-/// Lets requests through to a service with their [`Principal`](netagg_core::access::Principal) as an extension, and
+/// Lets requests through to a service with their [`Principal`](crate::auth::Principal) as an extension, and
 /// answers the others itself.
 pub(crate) struct GuardLayer<B> {
     protection: Protection,
@@ -78,11 +79,11 @@ where
         let guard = self.guard.clone();
         Box::pin(async move {
             match guard.protection.admit(request.headers(), request.extensions()) {
-                Ok(Admission { principal, standing }) => {
+                Ok(Caller { principal, quota }) => {
                     request.extensions_mut().insert(principal);
                     let mut response = inner.call(request).await?;
-                    if let Some(standing) = standing {
-                        standing.tell(response.headers_mut());
+                    if let Some(quota) = quota {
+                        quota.tell(response.headers_mut());
                     }
                     Ok(response)
                 }

@@ -1,14 +1,16 @@
-//! The keys that callers of the API show.
+//! The port of API keys.
 
 use std::fmt::Debug;
 
 use async_trait::async_trait;
 
-use crate::Error;
-use crate::access::{ApiKey, KeyId};
-use crate::time::Timestamp;
+use netagg_core::{Error, Timestamp};
 
-/// Keeps API keys. There are few of them, made by people: a reader takes them all at once.
+use super::api_key::{ApiKey, KeyId};
+
+/// Stores API keys. People make them, so there are few: a reader lists all of them.
+///
+/// The conformance suite is `netagg_api::testkit::api_keys` (feature `testkit`).
 #[async_trait]
 pub trait ApiKeys: Debug + Send + Sync {
     /// All keys, the revoked and the expired ones included, in the order of their making.

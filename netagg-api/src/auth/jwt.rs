@@ -11,7 +11,6 @@ use jsonwebtoken::crypto::rust_crypto;
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey, decode_header};
 use moka::sync::Cache;
-use netagg_core::access::{Principal, Scope};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Error, Timestamp, UserId};
 use serde::Deserialize;
@@ -19,10 +18,11 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
-use super::Refusal;
-use super::key_ring::UNKNOWN;
-use super::key_set::KeySet;
-use super::known::{Known, Times};
+use super::jwks::KeySet;
+use super::known_keys::UNKNOWN;
+use super::principal::{Principal, Scope};
+use super::refreshing::{Refreshing, Times};
+use super::refusal::Refusal;
 
 /// How far the issuer's clock may be from this one.
 const LEEWAY: Duration = Duration::from_secs(30);
@@ -69,7 +69,7 @@ pub struct TokenIssuer {
 #[derive(Debug)]
 pub(super) struct Tokens {
     issuer: TokenIssuer,
-    known: Known<IssuerKeys>,
+    known: Refreshing<IssuerKeys>,
 }
 
 /// One reading of an issuer's keys.
@@ -138,7 +138,7 @@ impl Strings {
 impl Tokens {
     pub(super) fn new(issuer: TokenIssuer) -> Self {
         let times = Times { what: "issuer's keys", interval: INTERVAL, hurried: HURRIED, grace: GRACE };
-        Self { issuer, known: Known::new(times) }
+        Self { issuer, known: Refreshing::new(times) }
     }
 
     /// Who shows `token`.
@@ -167,7 +167,7 @@ impl Tokens {
             (Some(key), None) => key,
             (None, _) => {
                 // Maybe a key that is new.
-                self.known.hurry();
+                self.known.refresh_soon();
                 return Err(UNKNOWN);
             }
             (Some(_), Some(_)) => return Err(UNKNOWN),
@@ -185,7 +185,7 @@ impl Tokens {
     }
 
     /// Reads the keys again and again until `shutdown`.
-    pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
+    pub(super) async fn refresh_loop(&self, shutdown: &CancellationToken) {
         let read = || async {
             let known = IssuerKeys::parse(&self.issuer.keys.read().await?)?;
             if known.keys.is_empty() {
@@ -195,7 +195,7 @@ impl Tokens {
             }
             Ok(known)
         };
-        self.known.keep_up(shutdown, read).await;
+        self.known.refresh_loop(shutdown, read).await;
     }
 }
 
@@ -348,7 +348,7 @@ mod tests {
         assert_eq!(holder(&by_old), Err(Refusal::Unavailable), "not known yet");
         let keeping = tokio::spawn({
             let (tokens, shutdown) = (tokens.clone(), shutdown.clone());
-            async move { tokens.keep_up(&shutdown).await }
+            async move { tokens.refresh_loop(&shutdown).await }
         });
         tokio::time::sleep(HURRIED / 2).await;
         assert!(tokens.check().expect_err("nothing was read").ends_with("away"));

@@ -6,10 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use netagg_core::access::{ApiKey, KeyId, Principal};
-use netagg_core::ports::ApiKeys;
 use netagg_core::{BoxError, Error, Timestamp};
 use serde::{Deserialize, Serialize};
+
+use super::api_key::{ApiKey, KeyId};
+use super::api_keys::ApiKeys;
+use super::principal::Principal;
 
 /// Keeps keys in a file, one JSON object a line. It is replaced as a whole, so that readers see all of a change or
 /// nothing of it; writers wait for each other.
@@ -173,7 +175,7 @@ mod tests {
             fs::write(&path, "\n").expect("written");
             Arc::new(ApiKeyFile::new(path))
         };
-        netagg_core::testkit::api_keys(fresh).await;
+        crate::testkit::api_keys(fresh).await;
     }
 
     #[tokio::test]
@@ -182,7 +184,7 @@ mod tests {
         let path = folder.path().join("keys");
         let file = ApiKeyFile::new(&path);
         assert!(file.list().await.expect_err("there is none").is_retryable());
-        let token = netagg_core::access::ApiKeyToken::generate().expect("random numbers");
+        let token = super::super::api_key::ApiKeyToken::generate().expect("random numbers");
         let key = ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None);
         file.create(&key).await.expect("kept");
         assert_eq!(file.list().await.expect("listed"), [key]);

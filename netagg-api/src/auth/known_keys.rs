@@ -1,15 +1,17 @@
-//! The API keys that are good now, as of a few seconds ago.
+//! The API keys that were valid a few seconds ago.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_core::access::{ApiKey, ApiKeyToken, KeyId, Principal};
-use netagg_core::ports::{ApiKeys, Clock, SystemClock};
+use netagg_core::ports::{Clock, SystemClock};
 use tokio_util::sync::CancellationToken;
 
-use super::Refusal;
-use super::known::{Known, Times};
+use super::api_key::{ApiKey, ApiKeyToken, KeyId};
+use super::api_keys::ApiKeys;
+use super::principal::Principal;
+use super::refreshing::{Refreshing, Times};
+use super::refusal::Refusal;
 
 /// How often keys are read. With the time that a reading may take, a revoked key is good for 8 s more at most.
 const INTERVAL: Duration = Duration::from_secs(3);
@@ -21,24 +23,24 @@ const GRACE: Duration = Duration::from_secs(5 * 60);
 /// Nothing tells an unknown key from a wrong secret, or one that was good before.
 pub(super) const UNKNOWN: Refusal = Refusal::BadCredentials("these credentials are not known, or no longer good");
 
-/// Keys by what they are called.
+/// Keys by their ids.
 #[derive(Debug)]
-pub(super) struct KeyRing {
+pub(super) struct KnownKeys {
     keys: Arc<dyn ApiKeys>,
-    known: Known<HashMap<KeyId, (ApiKey, Arc<Principal>)>>,
+    known: Refreshing<HashMap<KeyId, (ApiKey, Arc<Principal>)>>,
 }
 
-impl KeyRing {
+impl KnownKeys {
     pub(super) fn new(keys: Arc<dyn ApiKeys>) -> Self {
         let times = Times { what: "API keys", interval: INTERVAL, hurried: INTERVAL, grace: GRACE };
-        Self { keys, known: Known::new(times) }
+        Self { keys, known: Refreshing::new(times) }
     }
 
     /// Who holds the key that `token` shows.
     pub(super) fn holder_of(&self, token: &ApiKeyToken) -> Result<Arc<Principal>, Refusal> {
         self.known.with(|known| {
             let (key, principal) = known.get(token.id()).ok_or(UNKNOWN)?;
-            if key.is_shown_by(token) && key.is_good(SystemClock.now()) { Ok(principal.clone()) } else { Err(UNKNOWN) }
+            if key.matches(token) && key.is_valid_at(SystemClock.now()) { Ok(principal.clone()) } else { Err(UNKNOWN) }
         })
     }
 
@@ -48,13 +50,13 @@ impl KeyRing {
     }
 
     /// Reads the keys again and again until `shutdown`.
-    pub(super) async fn keep_up(&self, shutdown: &CancellationToken) {
+    pub(super) async fn refresh_loop(&self, shutdown: &CancellationToken) {
         let read = || async {
             let (keys, now) = (self.keys.list().await?, SystemClock.now());
-            let good = keys.into_iter().filter(|key| key.is_good(now));
+            let good = keys.into_iter().filter(|key| key.is_valid_at(now));
             Ok(good.map(|key| (key.id.clone(), (key.clone(), Arc::new(key.principal)))).collect())
         };
-        self.known.keep_up(shutdown, read).await;
+        self.known.refresh_loop(shutdown, read).await;
     }
 }
 
@@ -63,10 +65,10 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
     use async_trait::async_trait;
-    use netagg_core::memory::MemoryApiKeys;
     use netagg_core::{Error, Timestamp};
 
-    use super::super::known::READ_TIMEOUT;
+    use super::super::memory::MemoryApiKeys;
+    use super::super::refreshing::READ_TIMEOUT;
     use super::*;
 
     /// Keys that can be read, or not.
@@ -94,7 +96,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn keys_outlive_an_outage_and_no_revocation() {
         let keys = Arc::new(Keys::default());
-        let (ring, shutdown) = (Arc::new(KeyRing::new(keys.clone())), CancellationToken::new());
+        let (ring, shutdown) = (Arc::new(KnownKeys::new(keys.clone())), CancellationToken::new());
         let token = ApiKeyToken::generate().expect("random numbers");
         let key = ApiKey::new(&token, Principal::anybody(), SystemClock.now(), None);
         keys.create(&key).await.expect("kept");
@@ -103,7 +105,7 @@ mod tests {
         assert!(ring.check().is_err());
         let keeping = tokio::spawn({
             let (ring, shutdown) = (ring.clone(), shutdown.clone());
-            async move { ring.keep_up(&shutdown).await }
+            async move { ring.refresh_loop(&shutdown).await }
         });
         tokio::time::sleep(INTERVAL).await;
         assert_eq!(ring.holder_of(&token).expect("known").name, "anybody");

@@ -1,4 +1,4 @@
-//! How often each caller may ask.
+//! The quota of each caller: how much of its rate limit is left.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -7,10 +7,11 @@ use std::time::Duration;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use governor::clock::{Clock, DefaultClock};
 use governor::middleware::StateInformationMiddleware;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, RateLimiter};
 use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
-use netagg_core::access::RateLimit;
+
+use super::rate_limit::RateLimit;
 
 /// The most callers that are told apart; beyond, those that have not asked for longest start anew.
 const MAX_CALLERS: u64 = 65_536;
@@ -25,24 +26,24 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 
 /// Whose requests are counted together.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Caller {
+pub(super) enum CallerId {
     /// Who has shown who they are, wherever they ask from.
     Known(Arc<str>),
     /// Everybody at an address.
     At(IpAddr),
 }
 
-/// What is left to a caller.
+/// The part of a rate limit that is left to a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Standing {
+pub(crate) struct Quota {
     limit: u32,
     remaining: u32,
     /// Until all of the limit is there again.
     reset: Duration,
 }
 
-impl Standing {
-    /// As `RateLimit-Limit`, `-Remaining` and `-Reset` say it.
+impl Quota {
+    /// Writes the headers `RateLimit-Limit`, `-Remaining` and `-Reset`.
     pub(super) fn tell(self, headers: &mut HeaderMap) {
         headers.insert(LIMIT, self.limit.into());
         headers.insert(REMAINING, self.remaining.into());
@@ -59,7 +60,7 @@ pub(super) fn seconds(time: Duration) -> HeaderValue {
 /// waiting for the hour to strike.
 #[derive(Debug)]
 pub(super) struct Rates {
-    callers: Cache<(Caller, RateLimit), Arc<Limiter>>,
+    callers: Cache<(CallerId, RateLimit), Arc<Limiter>>,
     clock: DefaultClock,
 }
 
@@ -83,16 +84,16 @@ impl Rates {
     ///
     /// # Errors
     /// When there is nothing left: what is told then, and when the next one is.
-    pub(super) fn count(&self, caller: Caller, limit: RateLimit) -> Result<Standing, (Standing, Duration)> {
+    pub(super) fn count(&self, caller: CallerId, limit: RateLimit) -> Result<Quota, (Quota, Duration)> {
         let one = limit.period() / limit.requests().get();
         let limiter = self.callers.get_with((caller, limit), || {
             // A RateLimit has at most a request each microsecond: its share is never nothing.
-            let quota = Quota::with_period(one).unwrap_or(Quota::per_second(limit.requests()));
+            let quota = governor::Quota::with_period(one).unwrap_or(governor::Quota::per_second(limit.requests()));
             Arc::new(DefaultDirectRateLimiter::direct(quota.allow_burst(limit.requests())).with_middleware())
         });
         let standing = |remaining: u32| {
             let limit = limit.requests().get();
-            Standing { limit, remaining, reset: one * (limit - remaining) }
+            Quota { limit, remaining, reset: one * (limit - remaining) }
         };
         match limiter.check() {
             Ok(state) => Ok(standing(state.remaining_burst_capacity().min(limit.requests().get()))),
@@ -105,8 +106,8 @@ impl Rates {
 mod tests {
     use super::*;
 
-    fn at(address: u32) -> Caller {
-        Caller::At(IpAddr::from(address.to_be_bytes()))
+    fn at(address: u32) -> CallerId {
+        CallerId::At(IpAddr::from(address.to_be_bytes()))
     }
 
     #[test]
@@ -121,7 +122,7 @@ mod tests {
         assert_eq!(standing.remaining, 0);
         assert!((1_100..=1_200).contains(&wait.as_secs()), "{wait:?}");
         assert!(rates.count(at(2), limit).is_ok());
-        assert!(rates.count(Caller::Known("1".into()), limit).is_ok());
+        assert!(rates.count(CallerId::Known("1".into()), limit).is_ok());
         assert!(rates.count(at(1), "1/h".parse().expect("valid")).is_ok(), "another limit counts anew");
     }
 
@@ -133,9 +134,9 @@ mod tests {
         }
         rates.callers.run_pending_tasks();
         assert!(rates.callers.entry_count() <= MAX_CALLERS, "{}", rates.callers.entry_count());
-        rates.count(Caller::Known("newcomer".into()), limit).expect("the first");
+        rates.count(CallerId::Known("newcomer".into()), limit).expect("the first");
         rates.callers.run_pending_tasks();
-        rates.count(Caller::Known("newcomer".into()), limit).expect_err("the second");
+        rates.count(CallerId::Known("newcomer".into()), limit).expect_err("the second");
     }
 
     #[test]

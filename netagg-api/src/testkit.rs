@@ -1,14 +1,15 @@
-//! The behaviours of [`ApiKeys`].
+//! The conformance suite of [`ApiKeys`].
+
+#![allow(clippy::expect_used, clippy::unwrap_used, clippy::panic, reason = "a suite panics where a promise is broken")]
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::{ApiKey, ApiKeyToken, Principal, Scope};
-use crate::event::UserId;
-use crate::ports::ApiKeys;
-use crate::time::Timestamp;
+use netagg_core::{Timestamp, UserId};
 
-/// Runs them all; `fresh` makes an adapter without keys.
+use crate::auth::{ApiKey, ApiKeyToken, ApiKeys, Principal, Scope};
+
+/// Checks every behaviour that [`ApiKeys`] promises. `fresh` makes an adapter without keys. A broken promise panics.
 pub async fn api_keys<K: ApiKeys>(fresh: impl AsyncFn() -> Arc<K>) {
     a_key_comes_back_as_it_was(&*fresh().await).await;
     an_id_is_taken_once(&*fresh().await).await;
@@ -45,7 +46,7 @@ async fn a_key_comes_back_as_it_was(keys: &dyn ApiKeys) {
     keys.create(&all).await.expect("kept");
     let listed = keys.list().await.expect("listed");
     assert_eq!(listed, [plain, all]);
-    assert!(listed[0].is_shown_by(&token) && !listed[1].is_shown_by(&token));
+    assert!(listed[0].matches(&token) && !listed[1].matches(&token));
 }
 
 async fn an_id_is_taken_once(keys: &dyn ApiKeys) {

@@ -1,4 +1,4 @@
-//! Where issuers of tokens publish their keys.
+//! JWK sets: where issuers of tokens publish their keys.
 
 use std::fmt;
 use std::net::IpAddr;

@@ -1,4 +1,4 @@
-//! What callers are known by, as of a while ago.
+//! Values that are read again in the background.
 
 use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
@@ -13,10 +13,10 @@ use super::Refusal;
 /// How long a reading may take.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What is read again and again, all at once, so that callers who make things up cost no reading; what was read last is
-/// good for a while when it cannot be read again.
+/// A value that is read again at an interval, as a whole: callers with invented credentials cause no reading. When reading
+/// fails, the last value stays valid for a while.
 #[derive(Debug)]
-pub(super) struct Known<T> {
+pub(super) struct Refreshing<T> {
     times: Times,
     value: RwLock<Option<(Instant, T)>>,
     /// Why the last reading failed, if it did.
@@ -24,10 +24,10 @@ pub(super) struct Known<T> {
     wanted: Notify,
 }
 
-/// What it is, and how old it may be.
+/// The name of a value, and the times of its readings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
-    /// What is read, as the log and readiness name it.
+    /// The name of the value in the log and in readiness.
     pub(super) what: &'static str,
     /// The pause between two readings.
     pub(super) interval: Duration,
@@ -37,12 +37,12 @@ pub(super) struct Times {
     pub(super) grace: Duration,
 }
 
-impl<T> Known<T> {
+impl<T> Refreshing<T> {
     pub(super) fn new(times: Times) -> Self {
         Self { times, value: RwLock::new(None), failure: RwLock::default(), wanted: Notify::new() }
     }
 
-    /// What `look` makes of the last reading.
+    /// The result of `look` on the last value.
     pub(super) fn with<R>(&self, look: impl FnOnce(&T) -> Result<R, Refusal>) -> Result<R, Refusal> {
         match &*self.value.read().unwrap_or_else(PoisonError::into_inner) {
             Some((read_at, value)) if read_at.elapsed() < self.times.grace => look(value),
@@ -50,8 +50,8 @@ impl<T> Known<T> {
         }
     }
 
-    /// Something was missed that may be there by now: the next reading comes soon.
-    pub(super) fn hurry(&self) {
+    /// Reads again soon: a caller missed an entry that may exist by now.
+    pub(super) fn refresh_soon(&self) {
         self.wanted.notify_one();
     }
 
@@ -67,7 +67,7 @@ impl<T> Known<T> {
     }
 
     /// Reads again and again until `shutdown`.
-    pub(super) async fn keep_up<F>(&self, shutdown: &CancellationToken, read: impl Fn() -> F)
+    pub(super) async fn refresh_loop<F>(&self, shutdown: &CancellationToken, read: impl Fn() -> F)
     where
         F: Future<Output = Result<T, Error>>,
     {

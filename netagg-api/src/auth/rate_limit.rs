@@ -1,4 +1,4 @@
-//! How often somebody may ask.
+//! Rate limits: how often a caller may ask.
 
 use std::fmt;
 use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! API keys: what their holder shows, and what is kept of it.
+//! API keys: the token that a holder shows, and the record that a store keeps.
 
 use std::fmt;
 use std::str::FromStr;
@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Principal;
-use crate::Error;
-use crate::time::Timestamp;
+use netagg_core::{Error, Timestamp};
+
+use super::principal::Principal;
 
 /// What every key begins with, so that people and secret scanners know one when they see it.
 const PREFIX: &str = "netagg_";
@@ -141,13 +141,13 @@ impl ApiKey {
         Self { id, digest, principal, created_at: now, expires_at, revoked_at: None }
     }
 
-    /// Whether it is good at `now`: neither expired nor revoked.
-    pub fn is_good(&self, now: Timestamp) -> bool {
+    /// Whether the key is valid at `now`: neither expired nor revoked.
+    pub fn is_valid_at(&self, now: Timestamp) -> bool {
         self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
     }
 
-    /// Whether `token` has its secret. How long that takes tells nothing of it.
-    pub fn is_shown_by(&self, token: &ApiKeyToken) -> bool {
+    /// Whether `token` has the secret of this key. The comparison takes the same time for every token.
+    pub fn matches(&self, token: &ApiKeyToken) -> bool {
         self.digest.ct_eq(&token.digest()).into()
     }
 }
@@ -171,12 +171,12 @@ mod tests {
         let key = ApiKey::new(&token, Principal::anybody(), now, None);
         let shown: ApiKeyToken = token.reveal().parse().expect("a key");
         assert_eq!(shown.id(), &key.id);
-        assert!(key.is_shown_by(&shown));
+        assert!(key.matches(&shown));
 
         for bit in 0..256 {
             let mut secret = token.secret;
             secret[bit / 8] ^= 1 << (bit % 8);
-            assert!(!key.is_shown_by(&ApiKeyToken { id: token.id.clone(), secret }), "{bit}");
+            assert!(!key.matches(&ApiKeyToken { id: token.id.clone(), secret }), "{bit}");
         }
         assert_ne!(ApiKeyToken::generate().expect("random numbers").reveal(), token.reveal());
     }
@@ -208,7 +208,7 @@ mod tests {
         let token = ApiKeyToken::generate().expect("random numbers");
         let end = now.saturating_add(Duration::from_secs(60));
         let key = ApiKey::new(&token, Principal::anybody(), now, Some(end));
-        assert!(key.is_good(now) && !key.is_good(end));
-        assert!(!ApiKey { revoked_at: Some(now), ..key }.is_good(now));
+        assert!(key.is_valid_at(now) && !key.is_valid_at(end));
+        assert!(!ApiKey { revoked_at: Some(now), ..key }.is_valid_at(now));
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 const API_KEY: &str = "x-api-key";
 

@@ -1,7 +1,4 @@
-//! Who may ask what: principals, their scopes, and the keys they show.
-
-mod key;
-mod rate;
+//! Principals: the holders of credentials, and the questions that they may ask.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,12 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::event::UserId;
+use netagg_core::UserId;
 
-pub use key::{ApiKey, ApiKeyToken, InvalidApiKey, KeyId};
-pub use rate::{InvalidRateLimit, RateLimit};
+use super::rate_limit::RateLimit;
 
-/// What a principal may ask about.
+/// A kind of questions that a principal may ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Scope {
@@ -58,24 +54,24 @@ impl FromStr for Scope {
     }
 }
 
-/// Who asks, and what they may ask.
+/// The holder of credentials, and the questions that it may ask.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Principal {
-    /// What people call it; for logs and lists.
+    /// Its name in logs and lists.
     pub name: String,
-    /// What it may ask about.
+    /// The questions that it may ask.
     pub scopes: BTreeSet<Scope>,
     /// The only user it may ask about; without it, any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// How often it may ask; without it, as often as the API lets anybody.
+    /// How often it may ask; without it, the limit of the API holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 }
 
 impl Principal {
-    /// Whoever asks an API that asks nobody who they are: everything is allowed.
+    /// Every caller of an API without authentication. It may ask everything.
     pub fn anybody() -> Self {
         Self { name: "anybody".to_owned(), scopes: Scope::ALL.into(), user_id: None, rate_limit: None }
     }

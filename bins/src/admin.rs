@@ -6,9 +6,9 @@ use std::time::Duration;
 use clap::Subcommand;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
-use netagg_core::ports::{Clock, SystemClock};
+use netagg_core::ports::{Clock, PartitionLag, SystemClock};
 use netagg_core::{EventLimits, Month};
-use netagg_kafka::{Creation, KafkaTopics, PartitionLag, TopicSpec};
+use netagg_kafka::{Creation, KafkaTopics, TopicSpec};
 use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
 use crate::Failure;

@@ -1,7 +1,5 @@
 //! What the services do at their start and beside their job.
 
-mod completeness;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
@@ -10,13 +8,12 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBuilder};
 use netagg_api::Protection;
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{ConsumerStats, Error, EventLimits, Month, StatsSnapshot};
+use netagg_core::{CompletenessTracker, ConsumerStats, Error, EventLimits, Month, StatsSnapshot, TrackedConsumer};
 use netagg_kafka::{KafkaHealth, KafkaTopics};
 use netagg_pg::{DropError, EventLimitsError, Partitions, Postgres, Retention, SetAside, WaitingMonth};
 use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
-use self::completeness::Follower;
 use crate::ops::{self, Job, Metrics, Need, Ops, OpsConfig, Readiness};
 use crate::{Failure, Shutdown};
 
@@ -215,24 +212,10 @@ impl Service {
         });
     }
 
-    /// Notes in the background, for whoever asks for totals, up to which instant `name` has done everything its topic
-    /// held, as a member of `group`.
-    pub fn follow_completeness(
-        &self,
-        name: &'static str,
-        postgres: &Postgres,
-        topics: KafkaTopics,
-        topic: &str,
-        group: &str,
-    ) {
-        let follower = Follower {
-            postgres: postgres.clone(),
-            topics,
-            service: name,
-            group: group.to_owned(),
-            topic: topic.to_owned(),
-        };
-        self.shutdown.spawn("completeness", follower.run(self.shutdown.token()));
+    /// Records in the background up to which instant `consumer` has processed its topic.
+    pub fn track_completeness(&self, postgres: &Postgres, topics: KafkaTopics, consumer: TrackedConsumer) {
+        let tracker = CompletenessTracker::new(Arc::new(topics), Arc::new(postgres.clone()), consumer);
+        self.shutdown.spawn("completeness", tracker.run(self.shutdown.token()));
     }
 }
 

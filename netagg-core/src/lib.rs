@@ -3,6 +3,7 @@
 mod aggregate;
 mod aggregator;
 mod batch;
+mod completeness;
 mod consumer;
 #[doc(hidden)]
 pub mod crash;
@@ -21,6 +22,7 @@ mod zone;
 pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
 pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity, Tally};
+pub use completeness::{CompletenessTracker, TrackedConsumer};
 pub use consumer::{ConsumerConfig, ConsumerStats, RetryPolicy, StatsSnapshot};
 pub use error::{BoxError, Error, causes};
 pub use event::{

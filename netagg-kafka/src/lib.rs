@@ -3,6 +3,7 @@
 mod config;
 mod dead_letters;
 mod error;
+mod group_offsets;
 mod health;
 mod log;
 mod producer;
@@ -20,6 +21,4 @@ pub use dead_letters::{
 pub use health::{KafkaHealth, KafkaProblem, SourceLag};
 pub use publisher::KafkaPublisher;
 pub use source::KafkaSource;
-pub use topics::{
-    Creation, KafkaTopics, PartitionDescription, PartitionLag, TopicDescription, TopicListing, TopicSpec,
-};
+pub use topics::{Creation, KafkaTopics, PartitionDescription, TopicDescription, TopicListing, TopicSpec};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netagg_core::Error;
+use netagg_core::ports::PartitionLag;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::RDKafkaLogLevel;
@@ -119,20 +120,6 @@ pub struct PartitionDescription {
     pub low: i64,
     /// The offset that the next message gets.
     pub high: i64,
-}
-
-/// How far a group has got in a partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct PartitionLag {
-    /// The partition's number, from 0.
-    pub number: i32,
-    /// The offset the group goes on from; `None` if it has not committed any.
-    pub committed: Option<i64>,
-    /// The offset that the next message gets.
-    pub high: i64,
-    /// How many offsets the group has before it; 0 if none of them holds a record.
-    pub lag: i64,
 }
 
 impl KafkaTopics {

@@ -7,6 +7,7 @@ mod api_keys;
 mod audit;
 mod books;
 mod completeness;
+mod completeness_port;
 mod config;
 mod copy;
 mod distribution;

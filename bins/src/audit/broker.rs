@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use netagg_core::PartitionId;
-use netagg_kafka::{KafkaTopics, PartitionLag};
+use netagg_core::ports::PartitionLag;
+use netagg_kafka::KafkaTopics;
 use netagg_pg::{Account, PgAggregateStore, PgEventStore};
 
 use crate::config::{Groups, Kafka};

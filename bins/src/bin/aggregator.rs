@@ -8,7 +8,7 @@ use netagg::descriptors::{self, Need};
 use netagg::ops::{self, Job, OpsConfig};
 use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
-use netagg_core::{Aggregator, ConsumerConfig, EventLimits};
+use netagg_core::{Aggregator, ConsumerConfig, EventLimits, TrackedConsumer};
 use netagg_kafka::{KafkaSource, KafkaTopics};
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -62,7 +62,12 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
-    service.follow_completeness(PgAggregateStore::SERVICE, &postgres, topics, &config.kafka.topic, &config.group);
+    let consumer = TrackedConsumer {
+        service: PgAggregateStore::SERVICE.to_owned(),
+        group: config.group,
+        topic: config.kafka.topic,
+    };
+    service.track_completeness(&postgres, topics, consumer);
 
     let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
         .with_cache(cache)

@@ -8,7 +8,7 @@ use netagg::descriptors::{self, Need};
 use netagg::ops::{self, Job, OpsConfig};
 use netagg::service::{self, PartitionPlan, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
-use netagg_core::{ConsumerConfig, EventLimits, Ingestor};
+use netagg_core::{ConsumerConfig, EventLimits, Ingestor, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
 use tikv_jemallocator::Jemalloc;
@@ -61,7 +61,12 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     service.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     service.watch_kafka(source.health());
-    service.follow_completeness(PgEventStore::SERVICE, &postgres, topics, &config.kafka.topic, &config.group);
+    let consumer = TrackedConsumer {
+        service: PgEventStore::SERVICE.to_owned(),
+        group: config.group,
+        topic: config.kafka.topic,
+    };
+    service.track_completeness(&postgres, topics, consumer);
 
     let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), Arc::new(dead_letters))
         .with_limits(limits)

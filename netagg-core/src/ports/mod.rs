@@ -7,17 +7,21 @@
 mod aggregate_store;
 mod cache;
 mod clock;
+mod completeness_store;
 mod dead_letters;
 mod event_publisher;
 mod event_source;
 mod event_store;
+mod group_offsets;
 mod totals_repair;
 
 pub use aggregate_store::{AggregateStore, TotalsQuery};
 pub use cache::{Cache, CacheKey, CacheTicket, Lookup};
 pub use clock::{Clock, SystemClock};
+pub use completeness_store::CompletenessStore;
 pub use dead_letters::DeadLetters;
 pub use event_publisher::EventPublisher;
 pub use event_source::{EventSource, SourceEvent};
 pub use event_store::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
+pub use group_offsets::{GroupOffsets, PartitionLag};
 pub use totals_repair::TotalsRepair;

@@ -1,0 +1,30 @@
+//! Where completeness is recorded.
+
+use std::fmt::Debug;
+
+use async_trait::async_trait;
+
+use crate::Error;
+use crate::record::Position;
+use crate::time::Timestamp;
+
+/// Records up to which instant a service has processed its topic. The stores answer with it: see
+/// [`EventStore::complete_through`](super::EventStore::complete_through) and
+/// [`AggregateStore::complete_through`](super::AggregateStore::complete_through).
+#[async_trait]
+pub trait CompletenessStore: Debug + Send + Sync {
+    /// Records that `service` has processed everything that `topic` held at `through`; by then its group had committed
+    /// `committed`. The instant of a topic never moves back.
+    ///
+    /// Returns false and records nothing if the stored progress of the service disagrees with `committed`.
+    ///
+    /// # Errors
+    /// Retryable while the store cannot be reached.
+    async fn note_complete(
+        &self,
+        service: &str,
+        topic: &str,
+        through: Timestamp,
+        committed: &[Position],
+    ) -> Result<bool, Error>;
+}

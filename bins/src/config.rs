@@ -7,14 +7,13 @@ use netagg_api::ApiLimits;
 use netagg_core::usage::{CursorSecret, UsageConfig};
 use netagg_core::{ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaConfig;
-use netagg_pg::{PgAddress, PgConfig, SslMode};
+use netagg_pg::{PartitionPlan, PgAddress, PgConfig, SslMode};
 use netagg_redis::RedisConfig;
 use tokio::net::TcpListener;
 
 use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
 use crate::protection::ProtectionConfig;
-use crate::service::PartitionPlan;
 use crate::variables::parse_duration;
 use crate::{Failure, Problem, Variables};
 
@@ -253,7 +252,8 @@ pub fn partition_plan(variables: &mut Variables, limits: EventLimits) -> Partiti
     let meaning = "how long events are kept, in whole months; totals stay; default: for ever";
     let parse = |text: &str| parse_duration(text).filter(|retention| *retention >= limits.max_age);
     let ahead = partitions_ahead(variables);
-    PartitionPlan { ahead, retention: variables.parse(RETENTION, "", meaning, accepted, parse) }
+    let retention = variables.parse(RETENTION, "", meaning, accepted, parse);
+    PartitionPlan::default().with_ahead(ahead).with_retention(retention)
 }
 
 /// The batches of the consumer whose variables start with `prefix`.

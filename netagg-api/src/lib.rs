@@ -13,6 +13,7 @@ mod health;
 mod http;
 mod kept;
 mod limits;
+mod metrics;
 mod parameters;
 #[cfg(feature = "grpc")]
 pub mod proto;
@@ -26,8 +27,9 @@ mod turns;
 
 pub use auth::Protection;
 #[cfg(feature = "http")]
-pub use http::{serve_router, serve_unready};
+pub use http::{ops_router, serve_router, serve_unready};
 pub use limits::ApiLimits;
+pub use metrics::{REQUEST_SECONDS_BUCKETS, describe_metrics, register_metrics};
 pub use server::Server;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError, TlsFiles};

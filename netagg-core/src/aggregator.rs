@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::aggregate::Contribution;
 use crate::batch::Batch;
-use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, Retrier, RetryPolicy, Sink};
+use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, RetryPolicy, Sink};
 use crate::event::{Admission, EventLimits};
 use crate::ingestor::log_conflicts;
 use crate::ports::{AggregateStore, Cache, EventSource, TotalsRepair};
@@ -23,6 +23,9 @@ const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for the cache to learn of the last changes.
 const LAST_INVALIDATION: Duration = Duration::from_secs(1);
+
+/// The name of the service.
+const SERVICE: &str = "aggregator";
 
 /// Counts the events of a source, each once, and tells the cache which totals changed.
 ///
@@ -75,6 +78,21 @@ impl Aggregator {
         Self { config, ..self }
     }
 
+    /// Adds the label `service` to the metrics that ingestors and aggregators share, for a process that runs both on one
+    /// recorder. Call it first: [`stats`](Self::stats) and [`register_metrics`](Self::register_metrics) go by it.
+    #[must_use]
+    pub fn with_service_label(self) -> Self {
+        Self { stats: Arc::new(ConsumerStats::labelled(SERVICE)), ..self }
+    }
+
+    /// Registers the counters at 0: a counter that first shows when it moves hides its first move. [`run`](Self::run) does it
+    /// first; a service that waits for its database before may call it earlier, once its recorder is installed.
+    pub fn register_metrics(&self) {
+        self.stats.register_metrics(&["kafka", "postgres", "redis"]);
+        metrics::counter!("netagg_events_counted_total").absolute(0);
+        metrics::counter!("netagg_repaired_days_total").absolute(0);
+    }
+
     /// Its counters.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
@@ -86,6 +104,7 @@ impl Aggregator {
     /// # Errors
     /// Only what no repetition can help.
     pub async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
+        self.register_metrics();
         let changes = Arc::new(ChangedMonths::default());
         let sink = Arc::new(AggregateSink {
             store: self.store.clone(),
@@ -101,15 +120,30 @@ impl Aggregator {
         };
         let repair = async {
             if let Some(repair) = &self.repair {
-                keep_repairing(repair.as_ref(), &changes, &stop).await;
+                keep_repairing(repair.as_ref(), &changes, &stop, self.stats.unwatched()).await;
             }
         };
         let invalidate = async {
             if let Some(cache) = &self.cache {
-                invalidate(cache.as_ref(), &changes, &stop).await;
+                invalidate(cache.as_ref(), &changes, &stop, self.stats.unwatched()).await;
             }
         };
         tokio::join!(consume, repair, invalidate).0
+    }
+}
+
+#[async_trait]
+impl EventConsumer for Aggregator {
+    fn service(&self) -> &'static str {
+        SERVICE
+    }
+
+    fn stats(&self) -> Arc<ConsumerStats> {
+        Self::stats(self)
+    }
+
+    async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
+        Self::run(self, source, shutdown).await
     }
 }
 
@@ -151,9 +185,13 @@ impl Sink for AggregateSink {
 }
 
 /// Repairs dirty days until `stop`, beside the consumer, which never waits for it.
-async fn keep_repairing(repair: &dyn TotalsRepair, changes: &ChangedMonths, stop: &CancellationToken) {
-    // Work goes on without it.
-    let retrier = Retrier::new(RetryPolicy::default(), stop.clone(), Arc::default());
+async fn keep_repairing(
+    repair: &dyn TotalsRepair,
+    changes: &ChangedMonths,
+    stop: &CancellationToken,
+    stats: ConsumerStats,
+) {
+    let retrier = Retrier::new(RetryPolicy::default(), stop.clone(), Arc::new(stats));
     loop {
         tokio::select! {
             biased;
@@ -193,12 +231,12 @@ impl ChangedMonths {
 }
 
 /// Tells `cache` what changes until `stop`, beside the consumer, which never waits for it.
-async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &CancellationToken) {
+async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &CancellationToken, stats: ConsumerStats) {
     // Changes that an earlier run committed and could not tell.
     let mut all = true;
     let mut untold = BTreeSet::new();
     let policy = RetryPolicy { max_delay: Duration::from_millis(500), ..RetryPolicy::default() };
-    let retrier = Retrier::new(policy, stop.clone(), Arc::default());
+    let retrier = Retrier::new(policy, stop.clone(), Arc::new(stats));
     loop {
         untold.append(&mut changes.take());
         tokio::select! {

@@ -8,11 +8,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
-use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, Retrier, Sink};
+use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
 use crate::crash::{self, CrashPoint};
 use crate::event::{Admission, EventLimits, InvalidEvent, InvalidKind};
 use crate::ports::{DeadLetters, EventSource, EventStore};
 use crate::record::{DeadLetter, Record, Span};
+
+/// The name of the service.
+const SERVICE: &str = "ingestor";
 
 /// Stores the events of a source, each once.
 ///
@@ -51,6 +54,23 @@ impl Ingestor {
         Self { config, ..self }
     }
 
+    /// Adds the label `service` to the metrics that ingestors and aggregators share, for a process that runs both on one
+    /// recorder. Call it first: [`stats`](Self::stats) and [`register_metrics`](Self::register_metrics) go by it.
+    #[must_use]
+    pub fn with_service_label(self) -> Self {
+        Self { stats: Arc::new(ConsumerStats::labelled(SERVICE)), ..self }
+    }
+
+    /// Registers the counters at 0: a counter that first shows when it moves hides its first move. [`run`](Self::run) does it
+    /// first; a service that waits for its database before may call it earlier, once its recorder is installed.
+    pub fn register_metrics(&self) {
+        self.stats.register_metrics(&["kafka", "postgres"]);
+        metrics::counter!("netagg_events_stored_total").absolute(0);
+        for kind in InvalidKind::ALL {
+            metrics::counter!("netagg_dead_letters_total", "kind" => kind.as_str()).absolute(0);
+        }
+    }
+
     /// Its counters.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
@@ -62,6 +82,7 @@ impl Ingestor {
     /// # Errors
     /// Only what no repetition can help.
     pub async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
+        self.register_metrics();
         let sink = IngestSink {
             store: self.store.clone(),
             dead_letters: self.dead_letters.clone(),
@@ -69,6 +90,21 @@ impl Ingestor {
             stats: self.stats.clone(),
         };
         consumer::run(source, Arc::new(sink), self.config.clone(), self.stats(), shutdown).await
+    }
+}
+
+#[async_trait]
+impl EventConsumer for Ingestor {
+    fn service(&self) -> &'static str {
+        SERVICE
+    }
+
+    fn stats(&self) -> Arc<ConsumerStats> {
+        Self::stats(self)
+    }
+
+    async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
+        Self::run(self, source, shutdown).await
     }
 }
 

@@ -11,7 +11,9 @@ mod error;
 mod event;
 mod ingestor;
 pub mod memory;
+mod metrics;
 pub mod ports;
+mod readiness;
 mod record;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -23,13 +25,15 @@ pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGran
 pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity, Tally};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
-pub use consumer::{ConsumerConfig, ConsumerStats, RetryPolicy, StatsSnapshot};
+pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
 pub use error::{BoxError, Error, causes};
 pub use event::{
     BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, InvalidEvent, InvalidKind,
     InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType, UserId,
 };
 pub use ingestor::Ingestor;
+pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
+pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
 pub use time::{Day, Month, ParseTimeError, Timestamp};
 pub use zone::{UnknownZone, Zone};

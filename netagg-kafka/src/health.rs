@@ -86,6 +86,14 @@ impl KafkaHealth {
         [&state.ended, &state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
     }
 
+    /// Fails while [`problem`](Self::problem) tells one: a check of readiness.
+    ///
+    /// # Errors
+    /// The reason, as text.
+    pub fn check(&self) -> Result<(), String> {
+        self.problem().map_or(Ok(()), |problem| Err(problem.reason))
+    }
+
     /// How many times the consumer was replaced because it stood still although the broker had records for it.
     pub fn replaced(&self) -> u64 {
         self.state().replaced
@@ -138,12 +146,12 @@ impl KafkaHealth {
         }
     }
 
-    /// Notes that the source never reads again.
     /// Notes that the source is closed: nothing is polled any more.
     pub(crate) fn closed(&self) {
         self.state().polled = None;
     }
 
+    /// Notes that the source never reads again.
     pub(crate) fn end(&self, reason: String) {
         self.state().ended = Some(KafkaProblem { reason, since: SystemTime::now() });
     }

@@ -6,9 +6,11 @@ mod error;
 mod group_offsets;
 mod health;
 mod log;
+mod metrics;
 mod producer;
 mod publisher;
 mod record;
+mod runner;
 mod snapshot;
 mod source;
 mod topics;
@@ -19,6 +21,8 @@ pub use dead_letters::{
     Unreplayable, replay_markers_topic,
 };
 pub use health::{KafkaHealth, KafkaProblem, SourceLag};
+pub use metrics::{KafkaMetrics, describe_metrics};
 pub use publisher::KafkaPublisher;
+pub use runner::KafkaRunner;
 pub use source::KafkaSource;
 pub use topics::{Creation, KafkaTopics, PartitionDescription, TopicDescription, TopicListing, TopicSpec};

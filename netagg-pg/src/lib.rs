@@ -14,6 +14,8 @@ mod distribution;
 mod error;
 mod event_store;
 mod ledger;
+mod maintenance;
+mod metrics;
 mod migrations;
 mod partitions;
 mod postgres;
@@ -22,6 +24,7 @@ mod repair;
 mod retention;
 mod set_aside;
 mod settings;
+mod startup;
 mod totals;
 
 pub use accounts::Account;
@@ -35,6 +38,8 @@ pub use audit::{
 pub use books::{Column, OnProgress, Progress};
 pub use config::{InvalidAddress, PgAddress, PgConfig};
 pub use event_store::PgEventStore;
+pub use maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
+pub use metrics::describe_metrics;
 pub use migrations::{Migrations, SchemaVersion};
 pub use partitions::{Ahead, Partition, Partitions};
 pub use postgres::{PoolUse, Postgres};

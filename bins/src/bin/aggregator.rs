@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors::{self, Need};
-use netagg::ops::{self, Job, OpsConfig};
+use netagg::ops::{self, OpsConfig};
 use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits, TrackedConsumer};
@@ -52,31 +52,29 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     // A wrong configuration is found here, before anything is waited for.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
-    let service = Service::start(Job::Aggregator, config.ops, shutdown).await?;
+    let service = Service::start(config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
-    service.watch_postgres("postgres", &postgres);
     let cache = Arc::new(RedisCache::new(config.redis)?);
+    let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
+        .with_cache(cache.clone())
+        .with_repair(Arc::new(PgTotalsRepair::new(postgres.clone())))
+        .with_config(config.consumer);
+    aggregator.register_metrics();
+    let stats = aggregator.stats();
+    service.watch_postgres(&postgres, Some(stats.clone()));
     service.watch_redis(&cache).await;
-    let Some(limits) = service.agree_on_limits(&postgres, config.limits).await? else {
+    let Some(limits) = postgres.agree_on_limits(config.limits, &service.stop_token()).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
-    service.watch_kafka(source.health());
+    service.watch_kafka(source.health(), stats.clone());
     let consumer = TrackedConsumer {
         service: PgAggregateStore::SERVICE.to_owned(),
         group: config.group,
         topic: config.kafka.topic,
     };
     service.track_completeness(&postgres, topics, consumer);
-
-    let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
-        .with_cache(cache)
-        .with_repair(Arc::new(PgTotalsRepair::new(postgres)))
-        .with_limits(limits)
-        .with_config(config.consumer);
-    let stats = aggregator.stats();
-    service.watch_work(stats.clone());
-    aggregator.run(&mut source, service.stop_token()).await?;
+    aggregator.with_limits(limits).run(&mut source, service.stop_token()).await?;
     service::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)
 }

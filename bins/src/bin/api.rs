@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use netagg::config::{self, Answers, ApiAddresses};
 use netagg::descriptors::{self, Need};
-use netagg::ops::{self, Job, OpsConfig};
+use netagg::ops::{self, OpsConfig};
 use netagg::protection::ProtectionConfig;
 use netagg::service::Service;
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_api::{ApiLimits, Protection, Server, serve_unready};
+use netagg_core::RetryPolicy;
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -66,9 +67,10 @@ fn limits(config: &Config) -> Result<ApiLimits, Failure> {
 async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
     let limits = limits(&config)?;
     let (http, grpc) = config.addresses.listen().await?;
-    let service = Service::start(Job::Api, config.ops, shutdown).await?;
+    let service = Service::start(config.ops, shutdown).await?;
+    netagg_api::register_metrics();
     let reads = Postgres::new(config.read_postgres);
-    service.watch_postgres("postgres", &reads);
+    service.watch_postgres(&reads, None);
     let cache = Arc::new(RedisCache::new(config.redis)?);
     service.watch_redis(&cache).await;
     let protection = config.protection.protection(config.postgres.clone());
@@ -80,7 +82,8 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
             let waiting = service.stop_token().child_token();
             let unready = answer_unready(&http, &protection, &waiting);
             let secret = async {
-                let secret = service.wait_for(|| settings.cursor_secret()).await;
+                let (policy, stop) = (RetryPolicy::default(), service.stop_token());
+                let secret = policy.retry(&stop, async || settings.cursor_secret().await).await;
                 waiting.cancel();
                 secret
             };

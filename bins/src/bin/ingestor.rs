@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors::{self, Need};
-use netagg::ops::{self, Job, OpsConfig};
-use netagg::service::{self, PartitionPlan, Service};
+use netagg::ops::{self, OpsConfig};
+use netagg::service::{self, Service};
 use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
-use netagg_pg::{PgConfig, PgEventStore, Postgres};
+use netagg_pg::{PartitionPlan, PgConfig, PgEventStore, Postgres};
 use tikv_jemallocator::Jemalloc;
 
 /// Takes heap profiles.
@@ -51,29 +51,24 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     // A wrong configuration is found here, before anything is waited for.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
-    let service = Service::start(Job::Ingestor, config.ops, shutdown).await?;
+    let service = Service::start(config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
-    service.watch_postgres("postgres", &postgres);
     let dead_letters = KafkaDeadLetters::new(&config.kafka.client, &config.kafka.dlq_topic)?;
-    let Some(limits) = service.agree_on_limits(&postgres, config.limits).await? else {
+    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres.clone())), Arc::new(dead_letters))
+        .with_config(config.consumer);
+    ingestor.register_metrics();
+    let stats = ingestor.stats();
+    service.watch_postgres(&postgres, Some(stats.clone()));
+    let Some(limits) = postgres.agree_on_limits(config.limits, &service.stop_token()).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     service.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
-    service.watch_kafka(source.health());
-    let consumer = TrackedConsumer {
-        service: PgEventStore::SERVICE.to_owned(),
-        group: config.group,
-        topic: config.kafka.topic,
-    };
+    service.watch_kafka(source.health(), stats.clone());
+    let consumer =
+        TrackedConsumer { service: PgEventStore::SERVICE.to_owned(), group: config.group, topic: config.kafka.topic };
     service.track_completeness(&postgres, topics, consumer);
-
-    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), Arc::new(dead_letters))
-        .with_limits(limits)
-        .with_config(config.consumer);
-    let stats = ingestor.stats();
-    service.watch_work(stats.clone());
-    ingestor.run(&mut source, service.stop_token()).await?;
+    ingestor.with_limits(limits).run(&mut source, service.stop_token()).await?;
     service::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)
 }

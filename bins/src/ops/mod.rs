@@ -2,24 +2,21 @@
 
 mod metrics;
 mod profile;
-mod readiness;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::{Query, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use netagg_api::{ApiLimits, serve_router};
+use netagg_api::{ApiLimits, ops_router, serve_router};
+use netagg_core::Readiness;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use metrics::{Job, Metrics};
+pub use metrics::Metrics;
 use profile::Profiler;
-pub use readiness::{Need, Readiness};
 
 use crate::descriptors::Need as Descriptors;
 use crate::{Failure, Shutdown};
@@ -51,20 +48,9 @@ pub struct OpsConfig {
     pub pprof: bool,
 }
 
-/// What the ops port tells of.
-#[derive(Clone, Debug)]
-pub(crate) struct Ops {
-    pub(crate) readiness: Arc<Readiness>,
-    pub(crate) metrics: Arc<Metrics>,
-}
-
 /// The routes of the ops port.
-fn router(ops: Ops, pprof: bool) -> Router {
-    let router = Router::new()
-        .route("/healthz", get(async || "ok\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(async |State(ops): State<Ops>| ops.metrics.into_response()))
-        .with_state(ops);
+fn router(readiness: Arc<Readiness>, metrics: Arc<Metrics>, pprof: bool) -> Router {
+    let router = ops_router(readiness, move || metrics.render());
     if pprof { router.merge(profiles()) } else { router }
 }
 
@@ -86,7 +72,12 @@ fn profiles() -> Router {
 ///
 /// # Errors
 /// When its address cannot be bound.
-pub(crate) async fn serve(config: OpsConfig, ops: Ops, shutdown: &Shutdown) -> Result<(), Failure> {
+pub(crate) async fn serve(
+    config: OpsConfig,
+    readiness: Arc<Readiness>,
+    metrics: Arc<Metrics>,
+    shutdown: &Shutdown,
+) -> Result<(), Failure> {
     let OpsConfig { address, pprof } = config;
     if pprof {
         profile::sample_heap().await;
@@ -95,15 +86,9 @@ pub(crate) async fn serve(config: OpsConfig, ops: Ops, shutdown: &Shutdown) -> R
         .await
         .map_err(|error| Failure::Failed(format!("the ops port {address} cannot be bound: {error}").into()))?;
     tracing::info!(%address, "ops port");
-    let metrics = ops.metrics.clone();
     let never = CancellationToken::new();
-    shutdown.spawn("ops port", serve_router(listener, router(ops, pprof), limits(), never.clone()));
+    let router = router(readiness, metrics.clone(), pprof);
+    shutdown.spawn("ops port", serve_router(listener, router, limits(), never.clone()));
     shutdown.spawn("metrics", async move { metrics.keep_up(never).await });
     Ok(())
-}
-
-async fn ready(State(ops): State<Ops>) -> Response {
-    let report = ops.readiness.report();
-    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(report)).into_response()
 }

@@ -8,6 +8,7 @@ mod export;
 mod health;
 mod host;
 mod openapi;
+mod ops;
 #[cfg(feature = "docs-page")]
 mod page;
 mod problem;
@@ -44,6 +45,7 @@ use crate::server::Server;
 use conditional::Json;
 use problem::Problem;
 
+pub use ops::ops_router;
 pub use serve::{serve_router, serve_unready};
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.

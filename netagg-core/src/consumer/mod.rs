@@ -2,6 +2,7 @@
 //! what is durably done.
 
 mod retry;
+mod service;
 mod stats;
 mod tracker;
 
@@ -16,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use retry::RetryPolicy;
 pub(crate) use retry::{Abandoned, Retrier};
+pub use service::EventConsumer;
 pub use stats::{ConsumerStats, StatsSnapshot};
 use tracker::{OffsetTracker, Ticket};
 
@@ -220,14 +222,13 @@ impl Consumer {
         let records = self.batch.take();
         let ticket = self.tracker.start();
         let spans = ticket.spans();
-        let (sink, retrier) = (self.sink.clone(), self.retrier.clone());
+        let (sink, retrier, stats) = (self.sink.clone(), self.retrier.clone(), self.stats.clone());
         let (size, begun) = (records.len(), Instant::now());
         // A task of its own, never cancelled while the consumer runs: a store's write must not be dropped half-way.
         self.in_flight.spawn(async move {
             let outcome = sink.take(records, spans, &retrier).await;
             if outcome.is_ok() && size > 0 {
-                metrics::histogram!("netagg_batch_records").record(size as f64);
-                metrics::histogram!("netagg_batch_seconds").record(begun.elapsed());
+                stats.record_batch(size, begun.elapsed());
             }
             (ticket, outcome)
         });

@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 use super::ConsumerStats;
 use crate::Error;
 
-/// How failed attempts are repeated: pauses grow from `first_delay` by `factor` up to `max_delay`, each lengthened by a
-/// random share of itself (full pauses of many clients would meet again and again).
+/// How failed attempts are repeated: pauses double from `first_delay` up to `max_delay`, each lengthened by a random share
+/// of itself, so that many clients do not retry at the same moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct RetryPolicy {
@@ -24,6 +24,48 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> Self {
         Self { first_delay: Duration::from_millis(100), max_delay: Duration::from_secs(3) }
+    }
+}
+
+impl RetryPolicy {
+    /// Repeats `attempt` until it succeeds; returns `None` if `shutdown` comes first. The first failure is logged. A service
+    /// waits so at its start for a dependency that is not there yet.
+    ///
+    /// # Errors
+    /// The first error that is not [retryable](Error::is_retryable).
+    pub async fn retry<T>(
+        &self,
+        shutdown: &CancellationToken,
+        attempt: impl AsyncFn() -> Result<T, Error>,
+    ) -> Result<Option<T>, Error> {
+        let mut backoff = self.backoff();
+        let mut is_logged = false;
+        loop {
+            match attempt().await {
+                Ok(value) => return Ok(Some(value)),
+                Err(error) if error.is_retryable() => {
+                    if !std::mem::replace(&mut is_logged, true) {
+                        tracing::warn!(%error, "waiting");
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return Ok(None),
+                () = tokio::time::sleep(backoff.next_delay()) => {}
+            }
+        }
+    }
+
+    fn backoff(&self) -> Backoff {
+        let delays = ExponentialBuilder::default()
+            .with_jitter()
+            .with_min_delay(self.first_delay)
+            .with_max_delay(self.max_delay)
+            .without_max_times()
+            .build();
+        Backoff { delays, max_delay: self.max_delay }
     }
 }
 
@@ -68,13 +110,7 @@ impl Retrier {
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
-        let delays = ExponentialBuilder::default()
-            .with_jitter()
-            .with_min_delay(self.policy.first_delay)
-            .with_max_delay(self.policy.max_delay)
-            .without_max_times()
-            .build();
-        Backoff { delays, max_delay: self.policy.max_delay }
+        self.policy.backoff()
     }
 
     /// `duration`, lengthened by a random share of up to a half.
@@ -117,7 +153,7 @@ impl Retrier {
     /// Counts a failure, and tells that a dependency is away, unless that is known.
     pub(crate) fn report(&self, error: &Error) {
         let Some(dependency) = error.dependency() else { return };
-        metrics::counter!("netagg_retries_total", "dependency" => dependency).increment(1);
+        self.stats.retried(dependency);
         if self.away().insert(dependency) {
             if matches!(error, Error::NotSetUp { .. }) {
                 tracing::error!(dependency, %error, "waiting until it is set up");
@@ -136,5 +172,28 @@ impl Retrier {
 
     fn away(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
         self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_waits_for_what_may_come_and_for_nothing_else() {
+        let (policy, shutdown) = (RetryPolicy::default(), CancellationToken::new());
+        let attempts = AtomicU32::new(0);
+        let third = async || match attempts.fetch_add(1, Relaxed) {
+            0 | 1 => Err(Error::unavailable("postgres", "away")),
+            attempt => Ok(attempt),
+        };
+        assert_eq!(policy.retry(&shutdown, third).await.expect("it is back"), Some(2));
+        let broken = async || Err::<(), _>(Error::internal("postgres", "broken"));
+        assert!(policy.retry(&shutdown, broken).await.is_err_and(|error| !error.is_retryable()));
+        shutdown.cancel();
+        let away = async || Err::<(), _>(Error::unavailable("postgres", "away"));
+        assert_eq!(policy.retry(&shutdown, away).await.expect("no error"), None);
     }
 }

@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use metrics::{Counter, Label, counter, histogram};
 
 use crate::Error;
 use crate::batch::BatchOutcome;
@@ -17,6 +20,8 @@ pub struct ConsumerStats {
     invalid: AtomicU64,
     batches: AtomicU64,
     waiting: Mutex<BTreeMap<&'static str, String>>,
+    /// The labels of the metrics that ingestors and aggregators share.
+    labels: Vec<Label>,
 }
 
 /// The counters of a [`ConsumerStats`] at one moment, since the consumer was made.
@@ -38,6 +43,26 @@ pub struct StatsSnapshot {
 }
 
 impl ConsumerStats {
+    /// Counters whose metrics have the label `service`.
+    pub(crate) fn labelled(service: &'static str) -> Self {
+        Self { labels: vec![Label::from_static_parts("service", service)], ..Self::default() }
+    }
+
+    /// Other counters whose metrics have the same labels, for work beside the consumer: the consumer does not wait for it.
+    pub(crate) fn unwatched(&self) -> Self {
+        Self { labels: self.labels.clone(), ..Self::default() }
+    }
+
+    /// Registers the metrics that ingestors and aggregators share at 0, with the retries of each dependency.
+    pub(crate) fn register_metrics(&self, dependencies: &[&'static str]) {
+        for name in ["netagg_events_consumed_total", "netagg_duplicates_total", "netagg_conflicting_duplicates_total"] {
+            counter!(name, self.labels.clone()).absolute(0);
+        }
+        for dependency in dependencies {
+            self.retries(dependency).absolute(0);
+        }
+    }
+
     /// The counters now.
     pub fn snapshot(&self) -> StatsSnapshot {
         StatsSnapshot {
@@ -53,6 +78,15 @@ impl ConsumerStats {
     /// Why work cannot go on, if it waits for a dependency, such as `postgres`, that has failed several times in a row.
     pub fn waiting_for(&self, dependency: &str) -> Option<String> {
         self.waiting().get(dependency).cloned()
+    }
+
+    /// Fails with the reason while work cannot go on because it waits for `dependency`: see
+    /// [`waiting_for`](Self::waiting_for). A check of readiness uses it, as a database may answer and refuse every write.
+    ///
+    /// # Errors
+    /// The reason, as text.
+    pub fn check_not_blocked(&self, dependency: &str) -> Result<(), String> {
+        self.waiting_for(dependency).map_or(Ok(()), Err)
     }
 
     pub(crate) fn waits_for(&self, error: &Error) {
@@ -71,7 +105,7 @@ impl ConsumerStats {
 
     pub(crate) fn consumed(&self, records: usize) {
         self.consumed.fetch_add(records as u64, Relaxed);
-        metrics::counter!("netagg_events_consumed_total").increment(records as u64);
+        counter!("netagg_events_consumed_total", self.labels.clone()).increment(records as u64);
     }
 
     pub(crate) fn finished(&self, outcome: &BatchOutcome, invalid: usize) {
@@ -80,7 +114,25 @@ impl ConsumerStats {
         self.conflicts.fetch_add(outcome.conflicts.len() as u64, Relaxed);
         self.invalid.fetch_add(invalid as u64, Relaxed);
         self.batches.fetch_add(1, Relaxed);
-        metrics::counter!("netagg_duplicates_total").increment(outcome.duplicates);
-        metrics::counter!("netagg_conflicting_duplicates_total").increment(outcome.conflicts.len() as u64);
+        counter!("netagg_duplicates_total", self.labels.clone()).increment(outcome.duplicates);
+        let conflicts = outcome.conflicts.len() as u64;
+        counter!("netagg_conflicting_duplicates_total", self.labels.clone()).increment(conflicts);
+    }
+
+    /// Records the size and the duration of a finished batch.
+    pub(crate) fn record_batch(&self, records: usize, duration: Duration) {
+        histogram!("netagg_batch_records", self.labels.clone()).record(records as f64);
+        histogram!("netagg_batch_seconds", self.labels.clone()).record(duration);
+    }
+
+    /// Counts an attempt that failed because of `dependency` and is made again.
+    pub(crate) fn retried(&self, dependency: &'static str) {
+        self.retries(dependency).increment(1);
+    }
+
+    fn retries(&self, dependency: &'static str) -> Counter {
+        let mut labels = self.labels.clone();
+        labels.push(Label::from_static_parts("dependency", dependency));
+        counter!("netagg_retries_total", labels)
     }
 }

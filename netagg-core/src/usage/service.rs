@@ -100,6 +100,14 @@ impl UsageService {
         Self { clock, ..self }
     }
 
+    /// Registers the counter of cache lookups at 0: a counter that first shows when it moves hides its first move. Call it
+    /// once, after the recorder is installed.
+    pub fn register_metrics() {
+        for outcome in ["hit", "miss", "unavailable"] {
+            metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).absolute(0);
+        }
+    }
+
     /// Whether questions can be answered now: asks both stores for little.
     ///
     /// # Errors

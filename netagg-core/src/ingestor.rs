@@ -10,9 +10,10 @@ use crate::Error;
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
 use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
 use crate::crash::{self, CrashPoint};
+use crate::dead_letter::DeadLetter;
 use crate::event::{Admission, EventLimits, InvalidEvent, InvalidKind};
 use crate::ports::{DeadLetters, EventSource, EventStore};
-use crate::record::{DeadLetter, Record, Span};
+use crate::record::{Record, Span};
 
 /// The name of the service.
 const SERVICE: &str = "ingestor";

@@ -7,6 +7,7 @@ mod completeness;
 mod consumer;
 #[doc(hidden)]
 pub mod crash;
+mod dead_letter;
 mod error;
 mod event;
 mod ingestor;
@@ -26,6 +27,7 @@ pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity, Tally};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
 pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
+pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, causes};
 pub use event::{
     BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, InvalidEvent, InvalidKind,
@@ -34,6 +36,6 @@ pub use event::{
 pub use ingestor::Ingestor;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
-pub use record::{DeadLetter, Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
+pub use record::{Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
 pub use time::{Day, Month, ParseTimeError, Timestamp};
 pub use zone::{UnknownZone, Zone};

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::event::InvalidEvent;
 use crate::time::Timestamp;
 
 /// One partition of one topic.
@@ -150,46 +149,6 @@ impl Header {
     /// A header with a value.
     pub fn new(name: impl Into<String>, value: impl Into<Bytes>) -> Self {
         Self { name: name.into(), value: Some(value.into()) }
-    }
-}
-
-/// A record that holds no valid event, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct DeadLetter {
-    /// The record, as it was read.
-    pub record: Record,
-    /// The rule it breaks.
-    pub reason: InvalidEvent,
-}
-
-impl DeadLetter {
-    /// The prefix of the headers netagg writes; those of the source record that have it are replaced.
-    pub const HEADER_PREFIX: &str = "netagg-";
-
-    /// The headers of the dead letter: the record's own, then netagg's.
-    ///
-    /// Numbers are decimal ASCII; the timestamp is in milliseconds since 1970 and absent if the record had none.
-    pub fn headers(&self) -> Vec<Header> {
-        let mut headers: Vec<Header> = self
-            .record
-            .headers
-            .iter()
-            .filter(|header| !header.name.starts_with(Self::HEADER_PREFIX))
-            .cloned()
-            .collect();
-        let partition = &self.record.partition;
-        headers.extend([
-            Header::new("netagg-error", self.reason.kind().as_str()),
-            Header::new("netagg-error-detail", self.reason.to_string()),
-            Header::new("netagg-source-topic", partition.topic.to_string()),
-            Header::new("netagg-source-partition", partition.number.to_string()),
-            Header::new("netagg-source-offset", self.record.offset.to_string()),
-        ]);
-        if let Some(at) = self.record.timestamp {
-            headers.push(Header::new("netagg-source-timestamp", at.as_millis().to_string()));
-        }
-        headers
     }
 }
 

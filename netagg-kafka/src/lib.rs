@@ -17,7 +17,8 @@ mod topics;
 
 pub use config::{ConfigError, KafkaConfig};
 pub use dead_letters::{
-    KafkaDeadLetters, KafkaLetterReader, KafkaReplay, LetterOrigin, Letters, Replayable, Replayed, StoredLetter,
+    KafkaDeadLetters, KafkaLetterReader, KafkaReplay, LetterCount, LetterFilter, LetterKind, LetterOrigin,
+    LetterSummary, Letters, ReplayCount, ReplayError, ReplayPlan, ReplayReport, Replayable, Replayed, StoredLetter,
     Unreplayable, replay_markers_topic,
 };
 pub use health::{KafkaHealth, KafkaProblem, SourceLag};

@@ -3,22 +3,18 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{Day, InvalidKind, Timestamp};
-use netagg_kafka::StoredLetter;
+use netagg_core::{Day, Timestamp};
+use netagg_kafka::{LetterFilter, LetterKind};
 
 use crate::Failure;
 use crate::variables::parse_duration;
 
-/// What the kind of a message is called that netagg did not write.
-pub(super) const FOREIGN: &str = "foreign";
-
 /// Which letters; all of these together.
 #[derive(Clone, Debug, Default, Args)]
-#[allow(clippy::exhaustive_structs)]
-pub struct LetterFilter {
+pub struct FilterArguments {
     /// Only those of this kind; foreign: what netagg did not write
     #[arg(long, value_name = "KIND", value_parser = kind())]
-    kind: Option<Kind>,
+    kind: Option<LetterKind>,
     /// Only those of events from this partition of KAFKA_TOPIC (a letter may lie in another one of KAFKA_DLQ_TOPIC)
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(i32).range(0..))]
     partition: Option<i32>,
@@ -30,44 +26,23 @@ pub struct LetterFilter {
     until: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Foreign,
-    Known(InvalidKind),
-}
-
-impl LetterFilter {
-    /// Complains about a filter that no letter can pass.
-    pub(super) fn check(&self) -> Result<(), Failure> {
-        match (self.since, self.until) {
+impl FilterArguments {
+    /// The filter. Fails if no letter can pass it.
+    pub(super) fn filter(&self) -> Result<LetterFilter, Failure> {
+        let Self { kind, partition, since, until } = *self;
+        match (since, until) {
             (Some(since), Some(until)) if since >= until => {
                 Err(Failure::Usage(format!("--since {since} is not before --until {until}")))
             }
-            _ => Ok(()),
+            _ => Ok(LetterFilter { kind, partition, since, until }),
         }
-    }
-
-    pub(super) fn since(&self) -> Option<Timestamp> {
-        self.since
-    }
-
-    /// Whether the letter is one of those, [`since`](Self::since) aside.
-    pub(super) fn admits(&self, letter: &StoredLetter) -> bool {
-        let origin = letter.origin.as_ref();
-        let kind = origin.map_or(Kind::Foreign, |origin| Kind::Known(origin.kind));
-        let partition = origin.map(|origin| origin.source.partition.number);
-        self.kind.is_none_or(|wanted| wanted == kind)
-            && self.partition.is_none_or(|wanted| Some(wanted) == partition)
-            && self.until.is_none_or(|until| letter.record.instant().is_some_and(|at| at < until))
     }
 }
 
-fn kind() -> impl TypedValueParser<Value = Kind> {
-    let names = InvalidKind::ALL.iter().map(|kind| kind.as_str()).chain([FOREIGN]);
-    PossibleValuesParser::new(names).map(|name| {
-        let known = InvalidKind::ALL.into_iter().find(|kind| kind.as_str() == name);
-        known.map_or(Kind::Foreign, Kind::Known)
-    })
+fn kind() -> impl TypedValueParser<Value = LetterKind> {
+    let names = LetterKind::all().map(LetterKind::as_str);
+    PossibleValuesParser::new(names)
+        .map(|name| LetterKind::all().find(|kind| kind.as_str() == name).unwrap_or(LetterKind::Foreign))
 }
 
 fn time(text: &str) -> Result<Timestamp, &'static str> {

@@ -1,10 +1,10 @@
 //! Dead letters as JSON.
 
 use netagg_core::{Header, Place, RecordTimestamp, Timestamp};
-use netagg_kafka::LetterOrigin;
+use netagg_kafka::{LetterKind, LetterOrigin};
 use serde::Serialize;
 
-use super::{kind, show_place};
+use super::show_place;
 use crate::Failure;
 use crate::output::outln;
 use crate::printable::json_line;
@@ -73,7 +73,7 @@ impl<'a> LetterJson<'a> {
         });
         let detail = origin.map(|origin| origin.detail.as_str());
         let (key, key_hex) = text_or_hex(key);
-        Self { place: show_place(place), time, kind: kind(origin), detail, source, key, key_hex }
+        Self { place: show_place(place), time, kind: LetterKind::of(origin).as_str(), detail, source, key, key_hex }
     }
 }
 

@@ -1,16 +1,12 @@
 //! The newest dead letters.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
-use netagg_kafka::{KafkaLetterReader, LetterOrigin};
+use netagg_kafka::{KafkaLetterReader, LetterOrigin, LetterSummary};
 use terminal_size::terminal_size_of;
 
-use super::filter::LetterFilter;
+use super::filter::FilterArguments;
 use super::json::{self, LetterJson};
-use super::summary::Summary;
-use super::{kind, show_place, show_time};
+use super::{show_place, show_time};
 use crate::Failure;
 use crate::admin::table;
 use crate::output::outln;
@@ -23,13 +19,12 @@ const NARROWEST_DETAIL: Width = Width::Fixed(20);
 
 pub(super) async fn list(
     reader: &KafkaLetterReader,
-    filter: LetterFilter,
+    filter: FilterArguments,
     limit: u64,
     is_json: bool,
     topic: &str,
 ) -> Result<(), Failure> {
-    filter.check()?;
-    let newest = newest(reader, &filter, limit as usize).await?;
+    let newest = reader.newest(&filter.filter()?, limit as usize).await?;
     if is_json {
         for letter in &newest {
             let (origin, key) = (letter.origin.as_ref(), letter.key.as_deref());
@@ -43,23 +38,8 @@ pub(super) async fn list(
     Ok(())
 }
 
-/// The `limit` newest letters, the newest first. No more than these are in memory, whatever there is.
-async fn newest(reader: &KafkaLetterReader, filter: &LetterFilter, limit: usize) -> Result<Vec<Summary>, Failure> {
-    let mut letters = reader.read(filter.since()).await?;
-    let mut newest = BinaryHeap::new();
-    while let Some(letter) = letters.next().await? {
-        if filter.admits(&letter) {
-            newest.push(Reverse(Summary::new(letter)));
-            if newest.len() > limit {
-                newest.pop();
-            }
-        }
-    }
-    Ok(newest.into_sorted_vec().into_iter().map(|Reverse(letter)| letter).collect())
-}
-
 /// On a terminal a line for each letter, however long its detail; elsewhere all of it.
-fn as_table(letters: &[Summary], topic: &str) -> Table {
+fn as_table(letters: &[LetterSummary], topic: &str) -> Table {
     let mut table = table(["place", "time", "kind", "source", "key", "detail"]);
     let width = terminal_size_of(std::io::stdout()).map(|(width, _)| width.0);
     if let Some(width) = width {
@@ -70,7 +50,7 @@ fn as_table(letters: &[Summary], topic: &str) -> Table {
         table.add_row([
             show_place(&letter.place),
             show_time(letter.time),
-            kind(origin).to_owned(),
+            letter.kind().as_str().to_owned(),
             origin.map_or("-".to_owned(), |origin| source(origin, topic)),
             letter.key.as_deref().map_or("-".to_owned(), printable),
             origin.map_or("-".to_owned(), |origin| printable(origin.detail.as_bytes())),

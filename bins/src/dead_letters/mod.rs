@@ -6,19 +6,18 @@ mod list;
 mod replay;
 mod show;
 mod stats;
-mod summary;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
 use netagg_core::{Place, Timestamp};
-use netagg_kafka::{KafkaLetterReader, LetterOrigin};
+use netagg_kafka::{KafkaLetterReader, ReplayPlan};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Kafka;
 use crate::{Failure, Shutdown};
 
-pub use filter::LetterFilter;
+pub use filter::FilterArguments;
 pub use show::LetterPlace;
 
 /// What to do with dead letters.
@@ -29,7 +28,7 @@ pub enum DlqCommand {
     List {
         /// Which ones
         #[command(flatten)]
-        filter: LetterFilter,
+        filter: FilterArguments,
         /// How many at most
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         limit: u64,
@@ -50,7 +49,7 @@ pub enum DlqCommand {
     Stats {
         /// Which ones
         #[command(flatten)]
-        filter: LetterFilter,
+        filter: FilterArguments,
     },
     /// Send them to KAFKA_TOPIC again, with their keys and their own headers
     ///
@@ -61,7 +60,7 @@ pub enum DlqCommand {
     Replay {
         /// Which ones
         #[command(flatten)]
-        filter: LetterFilter,
+        filter: FilterArguments,
         /// How many at most; all without it
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
@@ -89,9 +88,11 @@ impl DlqCommand {
             Self::Show { place, json } => {
                 unless_stopped(&stop, show::show(&reader, place, json, &kafka.dlq_topic)).await?;
             }
-            Self::Stats { filter } => unless_stopped(&stop, stats::stats(&reader, filter, &kafka)).await?,
+            Self::Stats { filter } => unless_stopped(&stop, stats::stats(&reader, filter)).await?,
             Self::Replay { filter, limit, all, dry_run } => {
-                replay::Plan { filter, limit, all, dry_run }.run(&reader, &kafka, &stop).await?;
+                let filter = filter.filter()?;
+                let plan = ReplayPlan { filter, limit, includes_sent: all, is_dry_run: dry_run };
+                replay::replay(plan, &kafka, &stop).await?;
             }
         }
         Ok(ExitCode::SUCCESS)
@@ -107,11 +108,6 @@ async fn unless_stopped(
         answer = answer => answer,
         () = stop.cancelled() => Err(Failure::Failed("interrupted".into())),
     }
-}
-
-/// The kind of a letter, or what a message is called that netagg did not write.
-fn kind(origin: Option<&LetterOrigin>) -> &'static str {
-    origin.map_or(filter::FOREIGN, |origin| origin.kind.as_str())
 }
 
 fn show_place(place: &Place) -> String {

@@ -7,7 +7,7 @@ use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
 
 use super::json::{self, HeaderJson, LetterJson, ValueJson, WholeJson};
-use super::{kind, show_place, show_time};
+use super::{show_place, show_time};
 use crate::printable::{is_visible, printable};
 use crate::{Failure, output};
 
@@ -70,7 +70,7 @@ fn as_text(letter: &StoredLetter) -> String {
     let mut lines = vec![
         ("place", show_place(&letter.place())),
         ("time", show_time(record.instant())),
-        ("kind", kind(origin.as_ref()).to_owned()),
+        ("kind", letter.kind().as_str().to_owned()),
     ];
     if let Some(origin) = origin {
         let (topic, place) = (printable(origin.source.partition.topic.as_bytes()), show_place(&origin.source));

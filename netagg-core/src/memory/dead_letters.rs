@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use crate::Error;
+use crate::dead_letter::DeadLetter;
 use crate::ports::DeadLetters;
-use crate::record::DeadLetter;
 
 /// Keeps every dead letter.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::Error;
-use crate::record::DeadLetter;
+use crate::dead_letter::DeadLetter;
 
 /// Keeps what could not be taken, with the reason.
 #[async_trait]

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 
+use crate::dead_letter::DeadLetter;
 use crate::event::EventLimits;
 use crate::ports::DeadLetters;
-use crate::record::{DeadLetter, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
+use crate::record::{Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
 
 /// Every behaviour that [`DeadLetters`] promises. `received` waits for the given number of dead letters and returns
 /// them in the order they were sent.

@@ -1,12 +1,10 @@
 //! A dead letter as it lies in its topic.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
 use netagg_core::{DeadLetter, Header, InvalidKind, OutgoingRecord, PartitionId, Place, Record, RecordTimestamp};
-
-/// The header of a letter whose value was cut, with the length it had.
-pub(super) const TRUNCATED: &str = "netagg-truncated";
 
 /// A message of the topic of dead letters.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +32,61 @@ pub struct LetterOrigin {
     pub truncated: Option<u64>,
 }
 
+/// The kind of a message in the topic of dead letters. Kinds are ordered by their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LetterKind {
+    /// The kind of the error that netagg found.
+    Invalid(InvalidKind),
+    /// netagg did not write the message.
+    Foreign,
+}
+
+impl LetterKind {
+    /// Its name: that of the [`InvalidKind`], or `foreign`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Invalid(kind) => kind.as_str(),
+            Self::Foreign => "foreign",
+        }
+    }
+
+    /// The kind of a letter with this origin.
+    pub fn of(origin: Option<&LetterOrigin>) -> Self {
+        origin.map_or(Self::Foreign, |origin| Self::Invalid(origin.kind))
+    }
+
+    /// Every kind, the foreign messages last.
+    pub fn all() -> impl Iterator<Item = Self> {
+        InvalidKind::ALL.into_iter().map(Self::Invalid).chain([Self::Foreign])
+    }
+}
+
+impl fmt::Display for LetterKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Ord for LetterKind {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.as_str().cmp(other.as_str())
+    }
+}
+
+impl PartialOrd for LetterKind {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 impl StoredLetter {
     pub(crate) fn new(record: Record) -> Self {
         Self { origin: LetterOrigin::parse(&record.headers), record }
+    }
+
+    /// The kind of the letter.
+    pub fn kind(&self) -> LetterKind {
+        LetterKind::of(self.origin.as_ref())
     }
 
     /// Where the letter itself lies.
@@ -71,17 +121,17 @@ impl StoredLetter {
 impl LetterOrigin {
     /// `None` unless `headers` has all that netagg writes, each once and of its form.
     fn parse(headers: &[Header]) -> Option<Self> {
-        let kind = text(headers, "netagg-error").ok()??;
-        let topic = text(headers, "netagg-source-topic").ok()??;
-        let partition = number::<i32>(headers, "netagg-source-partition")?.filter(|number| *number >= 0)?;
-        let offset = number::<i64>(headers, "netagg-source-offset")?.filter(|number| *number >= 0)?;
-        let timestamp = number(headers, "netagg-source-timestamp")?.map(RecordTimestamp::from_millis);
+        let kind = text(headers, DeadLetter::ERROR).ok()??;
+        let topic = text(headers, DeadLetter::SOURCE_TOPIC).ok()??;
+        let partition = number::<i32>(headers, DeadLetter::SOURCE_PARTITION)?.filter(|number| *number >= 0)?;
+        let offset = number::<i64>(headers, DeadLetter::SOURCE_OFFSET)?.filter(|number| *number >= 0)?;
+        let timestamp = number(headers, DeadLetter::SOURCE_TIMESTAMP)?.map(RecordTimestamp::from_millis);
         Some(Self {
             kind: InvalidKind::ALL.into_iter().find(|known| known.as_str() == kind)?,
-            detail: text(headers, "netagg-error-detail").ok()??.to_owned(),
+            detail: text(headers, DeadLetter::ERROR_DETAIL).ok()??.to_owned(),
             source: Place { partition: PartitionId::new(topic, partition), offset },
             timestamp,
-            truncated: number(headers, TRUNCATED)?,
+            truncated: number(headers, DeadLetter::TRUNCATED)?,
         })
     }
 }
@@ -231,7 +281,7 @@ mod tests {
     fn only_whole_letters_of_the_topic_are_replayed() {
         let mut headers = written(None).headers();
         assert_eq!(read(headers.clone()).into_replayable("other"), Err(Unreplayable::OtherTopic));
-        headers.push(Header::new(TRUNCATED, "70000"));
+        headers.push(Header::new(DeadLetter::TRUNCATED, "70000"));
         assert_eq!(read(headers).into_replayable("events"), Err(Unreplayable::Truncated));
     }
 }

@@ -1,12 +1,20 @@
 //! The topic of dead letters: writing it, reading it, and sending what is in it once more.
 
+mod counts;
+mod filter;
 mod letter;
+mod newest;
+mod plan;
 mod reader;
 mod replay;
 mod replayed;
 mod writer;
 
-pub use letter::{LetterOrigin, Replayable, StoredLetter, Unreplayable};
+pub use counts::LetterCount;
+pub use filter::LetterFilter;
+pub use letter::{LetterKind, LetterOrigin, Replayable, StoredLetter, Unreplayable};
+pub use newest::LetterSummary;
+pub use plan::{ReplayCount, ReplayError, ReplayPlan, ReplayReport};
 pub use reader::{KafkaLetterReader, Letters};
 pub use replay::KafkaReplay;
 pub use replayed::{Replayed, topic as replay_markers_topic};

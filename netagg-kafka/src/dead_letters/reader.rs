@@ -63,6 +63,14 @@ impl KafkaLetterReader {
         reading.await.map_err(|error| Error::internal(KAFKA, error))?
     }
 
+    pub(super) fn config(&self) -> &KafkaConfig {
+        &self.config
+    }
+
+    pub(super) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     async fn snapshot(&self) -> Result<Snapshot, Error> {
         let snapshot = Snapshot::take(&self.config, &self.topic).await?;
         snapshot.ok_or_else(|| Error::NotSetUp {

@@ -6,7 +6,6 @@ use netagg_core::ports::DeadLetters;
 use netagg_core::{DeadLetter, Error, Header, OutgoingRecord};
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::letter::TRUNCATED;
 use crate::producer::{Failure, Producer};
 use crate::{ConfigError, KafkaConfig};
 
@@ -83,8 +82,8 @@ fn shrink(letter: &mut OutgoingRecord, whole: usize) -> bool {
             }
         }
     }
-    letter.headers.retain(|header| header.name != TRUNCATED);
-    letter.headers.push(Header::new(TRUNCATED, whole.to_string()));
+    letter.headers.retain(|header| header.name != DeadLetter::TRUNCATED);
+    letter.headers.push(Header::new(DeadLetter::TRUNCATED, whole.to_string()));
     true
 }
 

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::aggregate::{AggregateRow, Contribution, Totals};
 use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
+use crate::dead_letter::DeadLetter;
 use crate::event::{Event, EventKey, EventLimits, EventType, InvalidKind};
 use crate::memory::{
     MemoryAggregateStore, MemoryDeadLetters, MemoryEventStore, MemoryLog, MemorySource, MemoryTotalsRepair,
@@ -20,7 +21,7 @@ use crate::ports::{
     AggregateStore, DeadLetters, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
     TotalsRepair,
 };
-use crate::record::{DeadLetter, RecordTimestamp};
+use crate::record::RecordTimestamp;
 use crate::time::{Day, Timestamp};
 use crate::{Aggregator, Ingestor};
 

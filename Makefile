@@ -113,7 +113,7 @@ run-generator: ## Send load and verify it in the database (GENERATOR_* sets how 
 
 ##### Develop
 
-# One build serves programs and tests, as the tests start the programs. Tests wait more than they work, so two of them share
+# One build serves programs, examples and tests, as the tests start the programs and an example. Tests wait more than they work, so two of them share
 # a processor. Services that the tests need are found as
 # tests/src/lib.rs tells; only when neither addresses nor Docker can give them are they installed.
 test: ## Run every test, installing what it needs if this is Debian and you are root
@@ -122,7 +122,7 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	elif $(DOCKER_ANSWERS); then echo "services: Docker"; \
 	else deploy/native/install; fi
 	deploy/native/install python
-	cargo build --locked --workspace --all-features --bins --tests
+	cargo build --locked --workspace --all-features --bins --tests --examples
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} \
 		cargo test --locked --workspace --all-features
 	for example in embed_in_memory custom_aggregate_store; do \
@@ -133,7 +133,7 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 test-coverage: ## Run every test and report line coverage (needs install-tools)
 	source <(cargo llvm-cov show-env --sh); \
 	cargo llvm-cov clean --workspace; \
-	cargo build --locked --workspace --all-features --bins --tests; \
+	cargo build --locked --workspace --all-features --bins --tests --examples; \
 	cargo test --locked --workspace --all-features --lib --bins --tests; \
 	cargo llvm-cov report
 

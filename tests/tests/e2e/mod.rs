@@ -13,6 +13,7 @@ mod crashes;
 mod dead_letters;
 mod demo;
 mod description;
+mod embed;
 mod encryption;
 mod import;
 mod installation;

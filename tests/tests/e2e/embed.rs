@@ -1,0 +1,100 @@
+//! The example that embeds everything: one process with the work of three services, made of the library crates alone.
+
+use std::time::Duration;
+
+use netagg_api::proto::GetGlobalAggRequest;
+use netagg_api::proto::usage_service_client::UsageServiceClient;
+use netagg_core::Timestamp;
+use netagg_core::ports::{Clock, SystemClock};
+use netagg_tests::{eventually, kafka, postgres, redis};
+
+use super::installation::{Installation, PATIENCE};
+
+const RANGE: &str = "granularity=DAY&from=2020-01-01&to=2029-12-28";
+
+/// Services without schema and topics, and the variables of the example.
+async fn installation(database: &postgres::Database) -> Installation {
+    let mut installation = Installation::on(database.url(), &kafka::brokers().await, &redis::url().await);
+    let addresses =
+        [("HTTP_ADDRESS", "API_HTTP_PORT"), ("GRPC_ADDRESS", "API_GRPC_PORT"), ("OPS_ADDRESS", "PPROF_PORT_INGESTOR")];
+    for (address, port) in addresses {
+        let port = format!("127.0.0.1:{}", installation.variable(port));
+        installation.set(address, &port);
+    }
+    // The groups of the example.
+    installation.set("KAFKA_GROUP_ID_INGESTOR", "ingestor-group");
+    installation.set("KAFKA_GROUP_ID_AGGREGATOR", "aggregator-group");
+    installation
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_process_does_the_work_of_three() {
+    let database = postgres::database().await;
+    let installation = installation(&database).await;
+    let mut process = installation.start("examples/embed_everything");
+    // It makes schema, partitions and topics by itself.
+    installation.readiness_without(&["postgres", "redis", "ingestor", "aggregator", "partitions"], "ingestor").await;
+
+    let sent = installation.load().await;
+    let loaded = SystemClock.now();
+    let answer = eventually(PATIENCE, "the totals are complete", async || {
+        let (status, answer) = installation.api(&format!("/api/v1/aggregates?{RANGE}")).await?;
+        let through = answer["complete_through"].as_str().and_then(|text| text.parse::<Timestamp>().ok());
+        if status == 200 && through >= Some(loaded) { Ok(answer) } else { Err(answer.to_string()) }
+    })
+    .await;
+    let counts = answer["data"].as_array().into_iter().flatten().filter_map(|row| row["count_events"].as_i64());
+    assert_eq!(counts.sum::<i64>(), sent);
+    let url = format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT"));
+    let mut client = UsageServiceClient::connect(url).await.expect("the gRPC port");
+    let request = GetGlobalAggRequest { granularity: "MONTH".to_owned(), ..Default::default() };
+    assert!(!client.get_global_agg(request).await.expect("an answer").into_inner().data.is_empty());
+    installation.drained_and_exact(sent).await;
+
+    let offsets = installation.offsets().await;
+    for service in ["ingestor", "aggregator"] {
+        let consumed = format!("\nnetagg_events_consumed_total{{service=\"{service}\"}} {offsets}\n");
+        eventually(PATIENCE, &consumed, async || {
+            let (_, metrics) = installation.ops("ingestor", "/metrics").await?;
+            if metrics.contains(&consumed) { Ok(()) } else { Err(metrics) }
+        })
+        .await;
+    }
+    let (_, metrics) = installation.ops("ingestor", "/metrics").await.expect("metrics");
+    for part in [
+        "# HELP netagg_events_stored_total Events newly stored",
+        &format!("\nnetagg_events_stored_total {sent}\n"),
+        &format!("\nnetagg_events_counted_total {sent}\n"),
+        "\nnetagg_retries_total{service=\"aggregator\",dependency=\"redis\"} 0\n",
+        "\nnetagg_dependency_up{dependency=\"partitions\"} 1\n",
+        "\nnetagg_pool_connections{state=\"max\"} 10\n",
+        "\nnetagg_events_set_aside 0\n",
+        "netagg_batch_seconds_bucket{service=\"ingestor\",le=\"0.005\"}",
+        "netagg_consumer_lag_events{service=\"aggregator\",topic=",
+    ] {
+        assert!(metrics.contains(part), "{part} in {metrics}");
+    }
+    let pool = installation.pool().await;
+    let partitions: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events_raw'::regclass")
+            .fetch_one(&pool)
+            .await
+            .expect("a count");
+    pool.close().await;
+    assert!(partitions >= 4, "this month's partition and three ahead: {partitions}");
+
+    process.terminate();
+    assert_eq!(process.code(Duration::from_secs(30)).await, 0, "{}", process.stderr());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_waits_for_its_services_says_so_and_stops() {
+    let database = postgres::database().await;
+    let mut installation = installation(&database).await;
+    installation.set("DATABASE_URL", "postgres://nobody:none@127.0.0.1:1/none");
+    let mut process = installation.start("examples/embed_everything");
+    let report = installation.readiness("ingestor", 503).await;
+    assert!(report["dependencies"]["postgres"].is_string(), "{report}");
+    process.terminate();
+    assert_eq!(process.code(Duration::from_secs(30)).await, 0, "{}", process.stderr());
+}

@@ -10,7 +10,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use netagg_core::ports::{Cache, PartitionLag};
 use netagg_core::{Day, Error, Month};
 use netagg_kafka::KafkaTopics;
-use netagg_pg::{Change, Left, PgConfig, Postgres, Repair, Repairs};
+use netagg_pg::{Change, PgConfig, Postgres, Repair, Repairs, Skipped};
 use netagg_redis::{RedisCache, RedisConfig};
 use tokio::time::Instant;
 
@@ -102,7 +102,7 @@ impl Rebuild {
                 repair = self.prepare(&repairs, of_month, &places, &mut patience) => repair?,
                 () = shutdown.token().cancelled_owned() => break,
             };
-            let left: Vec<(Day, Left)> = repair.left().iter().map(|(day, left)| (*day, *left)).collect();
+            let left: Vec<(Day, Skipped)> = repair.skipped().iter().map(|(day, left)| (*day, *left)).collect();
             let changes = if self.dry_run { repair.changes() } else { repair.finish().await? };
             if !self.dry_run && !changes.is_empty() {
                 outcome.untold.insert(first.month());
@@ -135,9 +135,9 @@ impl Rebuild {
             repair.count_the_uncounted().await?;
         }
         repair.wait_for_the_ingestor(patience.left()).await?;
-        let is_behind = repair.left().values().any(|left| matches!(left, Left::Behind { .. }));
+        let is_behind = repair.skipped().values().any(|left| matches!(left, Skipped::IngestorBehind { .. }));
         if is_behind && patience.is_read_by_the_ingestor(&places.kafka, &places.groups).await {
-            repair.forget_what_is_not_stored().await?;
+            repair.forget_unstored().await?;
         }
         Ok(repair)
     }
@@ -165,8 +165,8 @@ impl Rebuild {
         outln!("{} of {days} days {tense}, {} {verb}.", outcome.done, changed.len());
         for (day, left) in &outcome.left {
             match left {
-                Left::Busy => outln!("{day}: left as it is, another repair of it goes on"),
-                Left::Behind { events } => {
+                Skipped::Busy => outln!("{day}: left as it is, another repair of it goes on"),
+                Skipped::IngestorBehind { events } => {
                     outln!("{day}: left as it is, the ingestor is {events} events behind on that day");
                 }
             }
@@ -195,7 +195,7 @@ impl Rebuild {
 struct Outcome {
     done: usize,
     changes: Vec<Change>,
-    left: Vec<(Day, Left)>,
+    left: Vec<(Day, Skipped)>,
     /// Months that changed, of which the cache does not know.
     untold: BTreeSet<Month>,
 }

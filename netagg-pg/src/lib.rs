@@ -1,50 +1,26 @@
 #![doc = include_str!("../README.md")]
 
-mod accounts;
-mod aggregate_store;
-#[cfg(feature = "api-keys")]
-mod api_keys;
-mod audit;
-mod books;
-mod completeness;
-mod completeness_port;
-mod config;
-mod copy;
-mod distribution;
-mod error;
-mod event_store;
-mod ledger;
+mod client;
 mod maintenance;
 mod metrics;
-mod migrations;
-mod partitions;
-mod postgres;
-mod progress;
-mod repair;
+mod reconcile;
 mod retention;
-mod set_aside;
-mod settings;
-mod startup;
-mod totals;
+mod schema;
+mod stores;
 
-pub use accounts::Account;
-pub use aggregate_store::PgAggregateStore;
-#[cfg(feature = "api-keys")]
-pub use api_keys::PgApiKeys;
-pub use audit::{
+pub use client::config::{InvalidAddress, PgAddress, PgConfig};
+pub use client::{PoolUse, Postgres};
+pub use maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
+pub use metrics::describe_metrics;
+pub use reconcile::audit::{
     Audit, AuditOptions, AuditReport, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
     TotalsDifference, Undecided,
 };
-pub use books::{Column, OnProgress, Progress};
-pub use config::{InvalidAddress, PgAddress, PgConfig};
-pub use event_store::PgEventStore;
-pub use maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
-pub use metrics::describe_metrics;
-pub use migrations::{Migrations, SchemaVersion};
-pub use partitions::{Ahead, Partition, Partitions};
-pub use postgres::{PoolUse, Postgres};
-pub use repair::{Change, Left, PgTotalsRepair, Repair, Repairs};
+pub use reconcile::repair::{Change, PgTotalsRepair, Repair, Repairs, Skipped};
+pub use reconcile::{Column, OffsetReport, OnProgress, ReadProgress};
 pub use retention::{DropError, Dropped, Retention};
-pub use set_aside::{SetAside, WaitingMonth};
-pub use settings::{EventLimitsError, Settings};
+pub use schema::{Ahead, EventLimitsError, Migrations, MonthPartition, Partitions, SchemaVersion, Settings};
 pub use sqlx::postgres::PgSslMode as SslMode;
+#[cfg(feature = "api-keys")]
+pub use stores::PgApiKeys;
+pub use stores::{PgAggregateStore, PgEventStore, SetAside, WaitingMonth};

@@ -9,10 +9,10 @@ use netagg_core::{Criticality, Error, EventLimits, Month, Readiness, crash};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::partitions::Partitions;
-use crate::postgres::Postgres;
+use crate::schema::Partitions;
+use crate::client::Postgres;
 use crate::retention::{DropError, Retention};
-use crate::set_aside::{SetAside, WaitingMonth};
+use crate::stores::{SetAside, WaitingMonth};
 
 /// How often partitions are created ahead and old months are dropped.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);

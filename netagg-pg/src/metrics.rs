@@ -2,7 +2,7 @@
 
 use metrics::{Unit, describe_gauge, gauge};
 
-use crate::postgres::Postgres;
+use crate::client::Postgres;
 
 /// Describes the metrics of this crate to the recorder in scope: their units and meanings. Installs nothing.
 pub fn describe_metrics() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use netagg_core::PartitionId;
 use netagg_core::ports::PartitionLag;
 use netagg_kafka::KafkaTopics;
-use netagg_pg::{Account, PgAggregateStore, PgEventStore};
+use netagg_pg::{OffsetReport, PgAggregateStore, PgEventStore};
 
 use crate::config::{Groups, Kafka};
 
@@ -40,8 +40,8 @@ impl Broker {
     }
 
     /// Whether the topic ends before offsets that were done with.
-    pub(super) fn has_topic_anew(&self, accounts: &[Account]) -> bool {
-        let ends_before = |account: &Account| {
+    pub(super) fn has_topic_anew(&self, accounts: &[OffsetReport]) -> bool {
+        let ends_before = |account: &OffsetReport| {
             self.lag(&account.service, &account.partition).is_some_and(|partition| partition.high < account.next)
         };
         accounts.iter().any(ends_before)

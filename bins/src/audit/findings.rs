@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use netagg_core::Day;
-use netagg_pg::{Account, AuditReport, WaitingMonth};
+use netagg_pg::{AuditReport, OffsetReport, WaitingMonth};
 
 use super::broker::Broker;
 
@@ -22,7 +22,7 @@ pub(super) struct Findings {
 /// The account of a partition, with what the broker knows of it.
 #[derive(Debug)]
 pub(super) struct Partition {
-    pub(super) account: Account,
+    pub(super) account: OffsetReport,
     pub(super) committed: Option<i64>,
     pub(super) lag: Option<i64>,
     /// Offsets that the group has committed and the service has not done with: lost.
@@ -44,13 +44,13 @@ impl Findings {
         set_aside: Vec<WaitingMonth>,
         broker: Broker,
     ) -> Self {
-        let partition = |account: Account| {
+        let partition = |account: OffsetReport| {
             let known = broker.lag(&account.service, &account.partition);
             let committed = known.and_then(|known| known.committed);
             let lost = committed.map(|committed| account.lost_before(committed)).unwrap_or_default();
             Partition { lag: known.map(|known| known.lag), committed, lost, account }
         };
-        let partitions = std::mem::take(&mut report.accounts).into_iter().map(partition).collect();
+        let partitions = std::mem::take(&mut report.offsets).into_iter().map(partition).collect();
         Self { from, to, report, set_aside, partitions, broker_silence: broker.silence().map(str::to_owned) }
     }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use netagg_core::Timestamp;
-use netagg_pg::{Account, DroppedCopy, LedgerDifference, LedgerFault, TotalsDifference, Undecided};
+use netagg_pg::{DroppedCopy, LedgerDifference, LedgerFault, OffsetReport, TotalsDifference, Undecided};
 use serde::Serialize;
 
 use super::findings::{Findings, Partition, Verdict};
@@ -176,7 +176,7 @@ impl From<&TotalsDifference> for Totals {
 impl From<&LedgerDifference> for Ledger {
     fn from(LedgerDifference { day, fault }: &LedgerDifference) -> Self {
         let (fault, events, identities) = match *fault {
-            LedgerFault::Unlike { identities, events } => ("event_identity_differs", events, Some(identities)),
+            LedgerFault::CountMismatch { identities, events } => ("event_identity_differs", events, Some(identities)),
             LedgerFault::NeverCounted { events } => ("never_counted", events, None),
             LedgerFault::NeverStored { events } => ("never_stored", events, None),
         };
@@ -208,7 +208,7 @@ impl<'a> From<&'a DroppedCopy> for Conflict<'a> {
 
 impl<'a> From<&'a Partition> for OfPartition<'a> {
     fn from(partition: &'a Partition) -> Self {
-        let account: &Account = &partition.account;
+        let account: &OffsetReport = &partition.account;
         let offsets = |ranges: &[Range<i64>]| {
             ranges.iter().map(|range| Offsets { first: range.start, last: range.end - 1 }).collect()
         };

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use netagg_core::Day;
-use netagg_pg::{AuditOptions, PgConfig, Postgres, Progress};
+use netagg_pg::{AuditOptions, PgConfig, Postgres, ReadProgress};
 
 use self::broker::Broker;
 use self::findings::{Findings, Verdict};
@@ -71,13 +71,13 @@ impl Audit {
         postgres.check_schema().await?;
         let audit = postgres.audit();
         // What was done with before the broker is asked, it must have; what is committed by then, the database must.
-        let accounts = audit.accounts().await?;
+        let accounts = audit.offsets().await?;
         let broker = Broker::ask(kafka, groups).await;
         let options = AuditOptions {
             from: self.from,
             to: self.to,
             patience: self.wait,
-            topic_is_anew: broker.has_topic_anew(&accounts),
+            topic_is_recreated: broker.has_topic_anew(&accounts),
         };
         let bar = progress_bar();
         let report = audit.run(&options, &|progress| show(&bar, progress)).await;
@@ -109,7 +109,7 @@ fn progress_bar() -> ProgressBar {
     }
 }
 
-fn show(bar: &ProgressBar, progress: Progress) {
+fn show(bar: &ProgressBar, progress: ReadProgress) {
     bar.set_length(progress.total);
     bar.set_position(progress.done);
     bar.set_message(progress.what);

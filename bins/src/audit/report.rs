@@ -81,7 +81,7 @@ fn print_advice(findings: &Findings) {
         );
     }
     let totals = report.totals.iter().filter(|difference| difference.granularity == Granularity::Day);
-    let counted = |fault| !matches!(fault, LedgerFault::Unlike { .. });
+    let counted = |fault| !matches!(fault, LedgerFault::CountMismatch { .. });
     let ledgers = report.ledgers.iter().filter(|wrong| counted(wrong.fault));
     let days = totals.map(|difference| difference.date).chain(ledgers.map(|wrong| wrong.day));
     if let Some((first, last)) = days.fold(None, |range: Option<(Day, Day)>, day| {
@@ -134,7 +134,7 @@ pub(super) fn date_of(difference: &TotalsDifference) -> String {
 
 fn describe(fault: LedgerFault) -> String {
     match fault {
-        LedgerFault::Unlike { identities, events } => {
+        LedgerFault::CountMismatch { identities, events } => {
             format!("event_identity has {identities} identities for the {events} events of events_raw")
         }
         LedgerFault::NeverCounted { events } => {

@@ -39,7 +39,7 @@ fn assert_equal(report: &AuditReport, when: &str) {
     assert_eq!(report.totals, [], "{when}");
     assert_eq!(report.ledgers, [], "{when}");
     assert_eq!(report.undecided, [], "{when}");
-    assert!(report.accounts.iter().all(|account| account.unaccounted() == 0), "{when}: {:?}", report.accounts);
+    assert!(report.offsets.iter().all(|account| account.unaccounted() == 0), "{when}: {:?}", report.offsets);
 }
 
 /// What a count differs by, of the day and of its month.
@@ -67,7 +67,7 @@ async fn what_is_drained_is_equal_and_every_difference_is_named() {
     let report = audit(&fresh, at_once()).await;
     assert_equal(&report, "drained");
     assert_eq!((report.days, report.events, report.uncounted), (2, 200, 0));
-    assert_eq!(report.accounts.len(), 2);
+    assert_eq!(report.offsets.len(), 2);
 
     fresh.execute("UPDATE agg_day SET count_events = 21 WHERE day = '2025-10-20' AND type = 'SMS_SENT'").await;
     let expected = count_differs(DAY, EventType::SmsSent, 21, 20);
@@ -103,7 +103,7 @@ async fn what_is_drained_is_equal_and_every_difference_is_named() {
     assert_eq!(
         report.ledgers,
         [
-            LedgerDifference { day: day(DAY), fault: LedgerFault::Unlike { identities: 99, events: 100 } },
+            LedgerDifference { day: day(DAY), fault: LedgerFault::CountMismatch { identities: 99, events: 100 } },
             LedgerDifference { day: day(DAY), fault: LedgerFault::NeverStored { events: 1 } },
         ]
     );
@@ -166,7 +166,7 @@ async fn a_difference_is_found_behind_what_is_pending() {
     assert_eq!(report.ledgers, [never_stored]);
     assert_eq!(report.totals[0], count_differs(DAY, EventType::Data, 40, 39)[0]);
     // Unless the offsets done with tell nothing.
-    let report = audit(&fresh, AuditOptions { topic_is_anew: true, ..at_once() }).await;
+    let report = audit(&fresh, AuditOptions { topic_is_recreated: true, ..at_once() }).await;
     assert_eq!((&*report.totals, &*report.undecided), (&[][..], &[Undecided { day: day(DAY), events: 1 }][..]));
 }
 
@@ -199,7 +199,7 @@ async fn an_ingestor_that_is_ahead_hides_no_event_that_was_lost() {
     let lost = report.totals.iter().find(|difference| difference.column == Column::CountEvents).unwrap();
     assert_eq!(lost.by_events.unwrap() - lost.in_totals.unwrap(), 1);
     let report = audit(&fresh, at_once()).await;
-    let lossy: Vec<_> = report.accounts.iter().filter(|account| account.unaccounted() != 0).collect();
+    let lossy: Vec<_> = report.offsets.iter().filter(|account| account.unaccounted() != 0).collect();
     assert_eq!((lossy.len(), &*lossy[0].service, lossy[0].unaccounted()), (1, "aggregator", 1));
 }
 

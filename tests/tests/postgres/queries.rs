@@ -16,8 +16,8 @@ async fn every_query_file_is_valid() {
     let mut connection = fresh.connection().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../netagg-pg/queries");
     let mut prepared = 0;
-    for file in std::fs::read_dir(folder).unwrap() {
-        let path = file.unwrap().path();
+    let topics = std::fs::read_dir(folder).unwrap().map(|topic| topic.unwrap().path());
+    for path in topics.flat_map(|topic| std::fs::read_dir(topic).unwrap()).map(|file| file.unwrap().path()) {
         let query = std::fs::read_to_string(&path).unwrap();
         let statement = connection.prepare(AssertSqlSafe(query).into_sql_str()).await;
         statement.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -37,7 +37,7 @@ async fn a_page_of_a_timeline_comes_from_the_index_in_order() {
     let mut connection = fresh.connection().await;
     let query = format!(
         "PREPARE page AS {}; SET plan_cache_mode = force_custom_plan",
-        include_str!("../../../netagg-pg/queries/timeline.sql")
+        include_str!("../../../netagg-pg/queries/events/timeline.sql")
     );
     sqlx::raw_sql(AssertSqlSafe(query)).execute(&mut connection).await.unwrap();
     let explain = "EXPLAIN (COSTS OFF) EXECUTE page('user-1', '2025-03-01Z', '2025-07-01Z', NULL, \

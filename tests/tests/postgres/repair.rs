@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use netagg_core::ports::TotalsRepair;
 use netagg_core::{Day, Error, Event};
-use netagg_pg::{Column, Left, PgTotalsRepair, Repair, Repairs};
+use netagg_pg::{Column, PgTotalsRepair, Repair, Repairs, Skipped};
 use netagg_tests::eventually;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
@@ -69,7 +69,7 @@ async fn whatever_became_of_totals_and_ledger_they_come_out_right() {
         let repairs = fresh.postgres.repairs();
         let days = repairs.days(day("2025-10-01"), day("2025-10-31")).await.unwrap();
         let rebuilt = rebuild(&repairs, &days).await;
-        assert!(rebuilt.left().is_empty(), "{damage}: {:?}", rebuilt.left());
+        assert!(rebuilt.skipped().is_empty(), "{damage}: {:?}", rebuilt.skipped());
         rebuilt.finish().await.unwrap();
         // The other day of a conflict is marked.
         repair_all_dirty(&fresh).await;
@@ -116,9 +116,13 @@ async fn a_repair_waits_for_what_the_ingestor_has_still_to_store() {
     let repairs = fresh.postgres.repairs();
     let mut impatient = repairs.begin(&[day(DAY)], PATIENCE).await.unwrap();
     impatient.wait_for_the_ingestor(Duration::ZERO).await.unwrap();
-    assert_eq!(impatient.left()[&day(DAY)], Left::Behind { events: 40 });
-    impatient.forget_what_is_not_stored().await.unwrap();
-    assert_eq!(impatient.left()[&day(DAY)], Left::Behind { events: 40 }, "the ingestor has them before it");
+    assert_eq!(impatient.skipped()[&day(DAY)], Skipped::IngestorBehind { events: 40 });
+    impatient.forget_unstored().await.unwrap();
+    assert_eq!(
+        impatient.skipped()[&day(DAY)],
+        Skipped::IngestorBehind { events: 40 },
+        "the ingestor has them before it"
+    );
     assert_eq!(impatient.finish().await.unwrap(), []);
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_dirty_day").await, 1, "still to be done");
 
@@ -171,8 +175,8 @@ async fn what_will_never_be_stored_is_taken_back_by_a_rebuild_alone() {
     let repairs = fresh.postgres.repairs();
     let mut repair = repairs.begin(&[day(DAY)], PATIENCE).await.unwrap();
     repair.wait_for_the_ingestor(Duration::ZERO).await.unwrap();
-    assert_eq!(repair.left()[&day(DAY)], Left::Behind { events: 8 });
-    repair.forget_what_is_not_stored().await.unwrap();
+    assert_eq!(repair.skipped()[&day(DAY)], Skipped::IngestorBehind { events: 8 });
+    repair.forget_unstored().await.unwrap();
     repair.finish().await.unwrap();
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
     assert_eq!(apart(&fresh).await, 0);
@@ -266,7 +270,7 @@ async fn two_repairs_of_a_day_take_turns() {
     let repairs = fresh.postgres.repairs();
     let first = repairs.begin(&[day(DAY)], PATIENCE).await.unwrap();
     let busy = repairs.begin(&[day(DAY), day(OTHER_DAY)], Duration::ZERO).await.unwrap();
-    assert_eq!(*busy.left(), [(day(DAY), Left::Busy)].into());
+    assert_eq!(*busy.skipped(), [(day(DAY), Skipped::Busy)].into());
     assert_eq!(busy.finish().await.unwrap(), []);
     let days = [day(DAY)];
     let (second, changes) = tokio::join!(repairs.begin(&days, PATIENCE), first.finish());

@@ -1,4 +1,0 @@
--- DO UPDATE, not DO NOTHING: a repair that is about to answer an older mark must see this one, or wait for it.
-INSERT INTO agg_dirty_day (day)
-SELECT * FROM unnest($1::date[])
-ON CONFLICT (day) DO UPDATE SET marked_at = clock_timestamp()

@@ -1,5 +1,0 @@
--- Which of the keys the ledger has. OFFSET 0 keeps the lookup by index, key by key: the planner would else read a
--- ledger of a million rows from end to end for a batch of thousands.
-SELECT known.key, known.content, known.day
-FROM unnest($1::uuid[]) AS asked (key)
-CROSS JOIN LATERAL (SELECT key, content, day FROM agg_identity WHERE key = asked.key OFFSET 0) AS known

@@ -1,4 +1,0 @@
--- A mark that was renewed since it was seen stays, and is answered by the next repair.
-DELETE FROM agg_dirty_day
-USING unnest($1::date[], $2::timestamptz[]) AS seen (day, marked_at)
-WHERE agg_dirty_day.day = seen.day AND agg_dirty_day.marked_at = seen.marked_at

@@ -1,0 +1,233 @@
+//! What PostgreSQL's errors mean to netagg: whether waiting helps, whether an operator has to act.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use netagg_core::{Error, Month};
+
+use super::config::PgAddress;
+
+/// The dependency's name in errors.
+const POSTGRES: &str = "postgres";
+
+/// The reason when a statement names a table or a column that does not exist; `check_schema` reports the version.
+const NO_SCHEMA: &str = "the schema is missing, or it is not the one of this program: run `netagg migrate up`";
+
+pub(crate) const UNIQUE_VIOLATION: &str = "23505";
+/// Also "no partition of relation found for row".
+pub(crate) const CHECK_VIOLATION: &str = "23514";
+const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
+pub(crate) const DUPLICATE_TABLE: &str = "42P07";
+pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+
+/// Why a call of an adapter failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PgError {
+    /// What the driver says.
+    #[error(transparent)]
+    Sqlx(#[from] sqlx::Error),
+    /// No connection is to be had.
+    #[error("no connection to {address}: {}", said(.source))]
+    NotConnected { address: String, source: Arc<sqlx::Error> },
+    /// The driver gives no reason for this one.
+    #[error("no connection to {address} within {limit:?}: it does not answer, or all {max} connections are in use")]
+    NoConnection { address: String, limit: Duration, max: u32 },
+    /// The connection was closed.
+    #[error("no answer from {address} within {limit:?}")]
+    CallTimedOut { address: String, limit: Duration },
+    /// An operator has to act.
+    #[error("{0}")]
+    NotSetUp(String),
+    /// Somebody else is in the way for now.
+    #[error("{0}")]
+    Busy(String),
+    /// Tables are distributed over several servers.
+    #[error("the tables {tables} are distributed over several servers")]
+    Distributed { tables: String },
+    /// Events of the call are too old to be kept.
+    #[error("the months up to {through} are dropped")]
+    MonthsDropped { through: Month },
+    /// A stored value that netagg never writes.
+    #[error("{what} in the database: {source}")]
+    Unreadable {
+        what: &'static str,
+        #[source]
+        source: netagg_core::BoxError,
+    },
+}
+
+impl PgError {
+    pub(crate) fn unreadable(what: &'static str, source: impl Into<netagg_core::BoxError>) -> Self {
+        Self::Unreadable { what, source: source.into() }
+    }
+
+    /// As the driver says it of an attempt to connect to `address`.
+    pub(crate) fn not_connected(address: &PgAddress, source: Arc<sqlx::Error>) -> Self {
+        Self::NotConnected { address: address.to_string(), source }
+    }
+
+    /// Whether a table could not be made or attached for a reason of this table: something is in its place, or the role
+    /// may not. Other tables may do all the same, and waiting does not help.
+    pub(crate) fn is_of_one_table(&self) -> bool {
+        match self {
+            Self::NotSetUp(_) => true,
+            Self::Sqlx(sqlx::Error::Database(error)) => {
+                let code = error.code().unwrap_or_default();
+                code.starts_with("42") || code == CHECK_VIOLATION || code == OBJECT_NOT_IN_PREREQUISITE_STATE
+            }
+            _ => false,
+        }
+    }
+
+    /// The error in words for an operator: of the server's errors, their text and SQLSTATE.
+    pub(crate) fn text(&self) -> String {
+        match self {
+            Self::Sqlx(error) => said(error),
+            error => error.to_string(),
+        }
+    }
+
+    /// Whether the server gave this SQLSTATE.
+    pub(crate) fn is(&self, code: &str) -> bool {
+        matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some(code))
+    }
+}
+
+/// What the server or the driver says: of the server's errors their text and SQLSTATE, without the line of the server's own
+/// source that the driver adds.
+fn said(error: &sqlx::Error) -> String {
+    match error {
+        sqlx::Error::Database(error) => match error.code() {
+            Some(code) => format!("{} (SQLSTATE {code})", error.message()),
+            None => error.message().to_owned(),
+        },
+        sqlx::Error::Io(error) => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+/// A failure in the words of [`said`], which keeps the driver's error to be looked at, not to be told again.
+#[derive(Debug)]
+struct Said {
+    address: Option<String>,
+    error: Arc<sqlx::Error>,
+}
+
+impl fmt::Display for Said {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(address) = &self.address {
+            write!(f, "no connection to {address}: ")?;
+        }
+        f.write_str(&said(&self.error))
+    }
+}
+
+impl std::error::Error for Said {}
+
+/// What `error` means to a caller of a port.
+pub(crate) fn to_core(error: PgError) -> Error {
+    let (address, error) = match error {
+        PgError::Sqlx(error) => (None, Arc::new(error)),
+        PgError::NotConnected { address, source } => (Some(address), source),
+        PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
+        PgError::MonthsDropped { through } => return Error::MonthsDropped { through },
+        PgError::Distributed { .. } => {
+            let reason = format!(
+                "{error} (pg_dist_partition has them), and there neither writes nor audits and repairs would be exact; \
+                 undistribute them (SELECT undistribute_table('events_raw') and so on), or use another database"
+            );
+            return Error::Unsupported { dependency: POSTGRES, reason };
+        }
+        PgError::NoConnection { .. } | PgError::CallTimedOut { .. } | PgError::Busy(_) => {
+            return Error::unavailable(POSTGRES, error);
+        }
+        PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
+    };
+    let meaning = meaning(&error);
+    let error = Said { address, error };
+    match meaning {
+        Meaning::Unavailable => Error::unavailable(POSTGRES, error),
+        Meaning::NoSchema => Error::NotSetUp { dependency: POSTGRES, reason: NO_SCHEMA.to_owned(), source: None },
+        Meaning::NotSetUp(what_to_do) => {
+            let reason = format!("{error}: {what_to_do}");
+            Error::NotSetUp { dependency: POSTGRES, reason, source: Some(error.into()) }
+        }
+        Meaning::Refused => Error::Refused { dependency: POSTGRES, source: error.into() },
+        Meaning::Bug => Error::internal(POSTGRES, error),
+    }
+}
+
+#[derive(Debug, PartialEq)]
+enum Meaning {
+    Unavailable,
+    /// A statement names what only another schema has: an error in SQL tells an operator nothing.
+    NoSchema,
+    NotSetUp(&'static str),
+    Refused,
+    Bug,
+}
+
+fn meaning(error: &sqlx::Error) -> Meaning {
+    match error {
+        sqlx::Error::Database(error) => meaning_of_code(error.code().as_deref().unwrap_or_default()),
+        // A connection that breaks off in the middle of a message is a protocol error to the driver.
+        sqlx::Error::Io(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed
+        | sqlx::Error::BeginFailed => Meaning::Unavailable,
+        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => {
+            Meaning::NotSetUp("check the SSL mode and the certificates")
+        }
+        _ => Meaning::Bug,
+    }
+}
+
+/// By SQLSTATE: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+fn meaning_of_code(code: &str) -> Meaning {
+    match code {
+        // serialization failure, deadlock, lock or statement timeout, the server going down or coming up,
+        // a connection that was idle in a transaction, a standby that is not promoted yet
+        "40001" | "40P01" | "55P03" | "57014" | "57P01" | "57P02" | "57P03" | "57P05" | "25P03" | "25006" => {
+            Meaning::Unavailable
+        }
+        UNDEFINED_TABLE | "42704" | "42703" | "42883" => Meaning::NoSchema,
+        "3F000" => Meaning::NotSetUp("create the PostgreSQL schema that search_path names"),
+        "3D000" | "57P04" => Meaning::NotSetUp("create the database, or name another one"),
+        "42501" => Meaning::NotSetUp("grant the role what it lacks"),
+        "23502" | CHECK_VIOLATION => Meaning::Refused,
+        _ => match code.get(..2) {
+            Some("08" | "53" | "58") => Meaning::Unavailable,
+            Some("28") => Meaning::NotSetUp("check user and password"),
+            Some("22") => Meaning::Refused,
+            _ => Meaning::Bug,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_sorted_by_what_helps() {
+        for (codes, expected) in [
+            (&["08006", "40001", "40P01", "53300", "53100", "55P03", "57014", "57P01", "57P03", "58030"][..], "wait"),
+            (&["28P01", "28000", "3D000", "3F000", "42501", "42P01", "42703"], "act"),
+            (&["22P05", "22003", "22021", "23502", "23514"], "refused"),
+            (&["42601", "21000", "XX000", ""], "bug"),
+        ] {
+            for code in codes {
+                let found = match meaning_of_code(code) {
+                    Meaning::Unavailable => "wait",
+                    Meaning::NoSchema | Meaning::NotSetUp(_) => "act",
+                    Meaning::Refused => "refused",
+                    Meaning::Bug => "bug",
+                };
+                assert_eq!(found, expected, "{code}");
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The handle of a database: a bounded pool of connections.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
+use tokio::sync::Mutex;
+
+use super::config::PgConfig;
+use super::error::PgError;
+use super::passed_check::PassedCheck;
+use super::session::Session;
+
+/// How long a call waits for a connection before it tests whether the server accepts connections. A running server answers
+/// within milliseconds.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// For how long a failed attempt explains why there is no connection.
+const RECENT: Duration = Duration::from_secs(1);
+
+const TOO_MANY_CONNECTIONS: &str = "53300";
+
+/// A database, and a bounded pool of connections to it. Clones share the pool.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    pool: PgPool,
+    config: Arc<PgConfig>,
+    /// How many of the pool's connections are at work.
+    sessions: Arc<AtomicU32>,
+    last_attempt: Arc<Mutex<Option<Attempt>>>,
+    distribution_check: Arc<PassedCheck>,
+}
+
+impl Postgres {
+    /// A handle. It connects when a call needs a connection, so the server may start later.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn new(config: PgConfig) -> Self {
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections)
+            .acquire_timeout(config.acquire_timeout)
+            .connect_lazy_with(config.connect_options());
+        Self {
+            pool,
+            config: Arc::new(config),
+            sessions: Arc::default(),
+            last_attempt: Arc::default(),
+            distribution_check: Arc::default(),
+        }
+    }
+
+    /// How many connections the pool has, and how many of them are at work.
+    pub fn pool_use(&self) -> PoolUse {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        PoolUse { idle, used: self.pool.size().saturating_sub(idle), max: self.config.max_connections }
+    }
+
+    /// Closes the pool. A connection in use is closed when its call ends.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    pub(super) fn config(&self) -> &PgConfig {
+        &self.config
+    }
+
+    /// When the tables were last seen to be on this server alone.
+    pub(crate) fn distribution_check(&self) -> &PassedCheck {
+        &self.distribution_check
+    }
+
+    /// A connection for one call.
+    pub(crate) async fn session(&self) -> Result<Session, PgError> {
+        let acquired = tokio::select! {
+            biased;
+            acquired = self.pool.acquire() => acquired,
+            refusal = self.refusal() => return Err(refusal),
+        };
+        match acquired {
+            Ok(connection) => Ok(Session::new(connection, &self.sessions)),
+            Err(sqlx::Error::PoolTimedOut) => Err(self.no_connection()),
+            Err(error @ sqlx::Error::PoolClosed) => Err(error.into()),
+            Err(error) => Err(PgError::not_connected(&self.config.address, Arc::new(error))),
+        }
+    }
+
+    /// Why the server refuses new connections, found by an attempt outside of the pool. Never returns while the server
+    /// accepts connections, or while all connections of the pool are at work.
+    ///
+    /// The pool itself retries until its timeout, and then gives no reason.
+    async fn refusal(&self) -> PgError {
+        loop {
+            tokio::time::sleep(PATIENCE).await;
+            if self.sessions.load(Ordering::Relaxed) >= self.config.max_connections {
+                continue;
+            }
+            // One attempt at a time, however many calls wait for its outcome.
+            let mut last = self.last_attempt.lock().await;
+            if last.as_ref().is_none_or(|attempt| attempt.at.elapsed() >= PATIENCE) {
+                let error = match self.connect(self.config.connect_options()).await {
+                    Ok(connection) => connection.close().await.err(),
+                    Err(error) => Some(error),
+                };
+                *last = Some(Attempt { at: Instant::now(), error: error.map(Arc::new) });
+            }
+            if let Some(Attempt { error: Some(error), .. }) = &*last
+                && !is_crowded(error)
+            {
+                return PgError::not_connected(&self.config.address, error.clone());
+            }
+        }
+    }
+
+    /// Why the pool has given no connection in time, as far as known.
+    fn no_connection(&self) -> PgError {
+        let last = self.last_attempt.try_lock().ok();
+        let recent = last.as_deref().and_then(Option::as_ref).filter(|last| last.at.elapsed() < RECENT);
+        match recent.and_then(|last| last.error.clone()) {
+            Some(error) => PgError::not_connected(&self.config.address, error),
+            None => PgError::NoConnection {
+                address: self.config.address.to_string(),
+                limit: self.config.acquire_timeout,
+                max: self.config.max_connections,
+            },
+        }
+    }
+
+    /// A connection outside of the pool, without a statement or lock timeout.
+    pub(crate) async fn unlimited_connection(&self) -> Result<PgConnection, PgError> {
+        let connected = self.connect(self.unlimited_options()).await;
+        connected.map_err(|error| match error {
+            sqlx::Error::PoolTimedOut => self.no_connection(),
+            error => PgError::not_connected(&self.config.address, Arc::new(error)),
+        })
+    }
+
+    /// A pool of one connection like [`Self::unlimited_connection`].
+    pub(crate) fn unlimited_pool(&self) -> PgPool {
+        PgPoolOptions::new()
+            .max_connections(1)
+            .acquire_timeout(self.config.acquire_timeout)
+            .connect_lazy_with(self.unlimited_options())
+    }
+
+    fn unlimited_options(&self) -> PgConnectOptions {
+        self.config.connect_options().options([("statement_timeout", "0"), ("lock_timeout", "0")])
+    }
+
+    /// One attempt to connect.
+    async fn connect(&self, options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        let connected = tokio::time::timeout(self.config.acquire_timeout, options.connect()).await;
+        connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+    }
+}
+
+/// An attempt to connect, whose outcome all calls that wait for a connection share.
+#[derive(Debug)]
+struct Attempt {
+    at: Instant,
+    error: Option<Arc<sqlx::Error>>,
+}
+
+/// Whether the server has no connection to spare, which may change in a moment.
+fn is_crowded(error: &sqlx::Error) -> bool {
+    matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS))
+}
+
+/// The connections of a pool at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PoolUse {
+    /// Open connections without work.
+    pub idle: u32,
+    /// Connections at work, or being opened.
+    pub used: u32,
+    /// The bound of the pool.
+    pub max: u32,
+}

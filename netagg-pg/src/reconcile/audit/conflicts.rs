@@ -1,0 +1,84 @@
+//! Events that came again with other content.
+
+use chrono::{DateTime, NaiveDate, Utc};
+use netagg_core::{ContentHash, Day, PartitionId, Place, Timestamp};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use crate::client::PgError;
+
+/// The conflicting duplicates of some days.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConflictingDuplicates {
+    /// How many there are; a content that came several times counts once.
+    pub count: u64,
+    /// The first hundred, in the order in which they were noticed.
+    pub first: Vec<DroppedCopy>,
+}
+
+/// A copy of an event that was dropped, since the event came before with another content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DroppedCopy {
+    /// The event's source.
+    pub source_id: String,
+    /// The event's id at its source.
+    pub event_id: Uuid,
+    /// The content of the stored copy.
+    pub kept: ContentHash,
+    /// The day of the stored copy.
+    pub kept_day: Day,
+    /// The content of the dropped copy.
+    pub dropped: ContentHash,
+    /// The day of the dropped copy.
+    pub dropped_day: Day,
+    /// The position of the dropped copy in the topic, if it came from there.
+    pub place: Option<Place>,
+    /// When the ingestor noticed the conflict.
+    pub noticed_at: Timestamp,
+}
+
+/// Reads the conflicts of which one copy lies on a day from `from` to `to`.
+pub(super) async fn read(connection: &mut PgConnection, from: Day, to: Day) -> Result<ConflictingDuplicates, PgError> {
+    let rows: Vec<ConflictRow> = sqlx::query_as(include_str!("../../../queries/audit/conflicts.sql"))
+        .bind(from.to_date())
+        .bind(to.to_date())
+        .fetch_all(connection)
+        .await?;
+    let count = rows.first().map_or(0, |row| row.total.unsigned_abs());
+    let first = rows.into_iter().map(DroppedCopy::try_from).collect::<Result<_, _>>()?;
+    Ok(ConflictingDuplicates { count, first })
+}
+
+#[derive(Debug, FromRow)]
+struct ConflictRow {
+    source_id: String,
+    event_id: Uuid,
+    kept_content: i64,
+    kept_day: NaiveDate,
+    dropped_content: i64,
+    dropped_day: NaiveDate,
+    topic: Option<String>,
+    partition: Option<i32>,
+    record_offset: Option<i64>,
+    noticed_at: DateTime<Utc>,
+    /// How many conflicts there are, in every row.
+    total: i64,
+}
+
+impl TryFrom<ConflictRow> for DroppedCopy {
+    type Error = PgError;
+
+    fn try_from(row: ConflictRow) -> Result<Self, PgError> {
+        let place = row.topic.zip(row.partition).zip(row.record_offset);
+        Ok(Self {
+            source_id: row.source_id,
+            event_id: row.event_id,
+            kept: ContentHash::from_i64(row.kept_content),
+            kept_day: Day::from(row.kept_day),
+            dropped: ContentHash::from_i64(row.dropped_content),
+            dropped_day: Day::from(row.dropped_day),
+            place: place.map(|((topic, number), offset)| Place { partition: PartitionId::new(topic, number), offset }),
+            noticed_at: Timestamp::try_from(row.noticed_at).map_err(|error| PgError::unreadable("a time", error))?,
+        })
+    }
+}

@@ -1,0 +1,96 @@
+//! The findings of an audit.
+
+use netagg_core::{Day, EventType, Granularity, Month};
+
+use super::conflicts::ConflictingDuplicates;
+use crate::reconcile::offsets::OffsetReport;
+use crate::reconcile::sums::Column;
+
+/// The findings of an audit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditReport {
+    /// The newest dropped month. The audit leaves out this month and all months before it.
+    pub dropped_through: Option<Month>,
+    /// How many days with events or totals were compared.
+    pub days: u64,
+    /// How many events these days have.
+    pub events: u64,
+    /// How many of these events the aggregator has not counted yet; no total contains them.
+    pub uncounted: u64,
+    /// Totals that are not the sums over the events, in order.
+    pub totals: Vec<TotalsDifference>,
+    /// Ledgers that disagree with the events or totals, in order.
+    pub ledgers: Vec<LedgerDifference>,
+    /// Days that could not be compared, in order.
+    pub undecided: Vec<Undecided>,
+    /// Events that came again with other content. They are no differences: the totals follow the stored copy.
+    pub conflicts: ConflictingDuplicates,
+    /// The processed offsets of each service, and the outcomes of their records.
+    pub offsets: Vec<OffsetReport>,
+}
+
+/// A total that is not the sum over the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TotalsDifference {
+    /// Day for a total in `agg_day`, month for a total in `agg_month`.
+    pub granularity: Granularity,
+    /// The day, or the first day of the month.
+    pub date: Day,
+    /// The type of the events.
+    pub event_type: EventType,
+    /// The column that differs.
+    pub column: Column,
+    /// The total; `None` if there is no row.
+    pub in_totals: Option<i128>,
+    /// The sum over the events; `None` if there are no events.
+    pub by_events: Option<i128>,
+    /// Whether the aggregator will repair it, after a conflict.
+    pub awaits_repair: bool,
+}
+
+impl TotalsDifference {
+    /// Days before months, each in their order.
+    pub(super) fn order(&self) -> (bool, Day, EventType, Column) {
+        (self.granularity == Granularity::Month, self.date, self.event_type, self.column)
+    }
+}
+
+/// A ledger that disagrees with the events or totals of a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LedgerDifference {
+    /// The day.
+    pub day: Day,
+    /// The fault.
+    pub fault: LedgerFault,
+}
+
+/// A fault of a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LedgerFault {
+    /// `event_identity` has another number of identities than `events_raw` has events.
+    CountMismatch {
+        /// How many identities.
+        identities: u64,
+        /// How many events.
+        events: u64,
+    },
+    /// Events that the aggregator has passed and `agg_identity` does not have.
+    NeverCounted {
+        /// How many.
+        events: u64,
+    },
+    /// Events that the ingestor has passed and only `agg_identity` has.
+    NeverStored {
+        /// How many.
+        events: u64,
+    },
+}
+
+/// A day that could not be compared, since its totals contain events that the ingestor has not stored yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Undecided {
+    /// The day.
+    pub day: Day,
+    /// How many events the ingestor has not stored yet.
+    pub events: u64,
+}

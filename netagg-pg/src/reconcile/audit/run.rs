@@ -1,0 +1,113 @@
+//! The audit from its snapshot to its report.
+
+use std::collections::BTreeMap;
+
+use netagg_core::{Day, Error, Month, Timestamp};
+use tokio::time::Instant;
+
+use super::catch_up::{PAUSE, catch_up};
+use super::compare::{DayResult, Months, TotalsResult};
+use super::conflicts;
+use super::look::Look;
+use super::options::AuditOptions;
+use super::report::{AuditReport, TotalsDifference};
+use crate::client::{PgError, Postgres, error};
+use crate::reconcile::connection::{begin_snapshot, connect, end_snapshot};
+use crate::reconcile::day_snapshot::DaySnapshot;
+use crate::reconcile::days::DaySelection;
+use crate::reconcile::offsets::{self, OffsetReport};
+use crate::reconcile::read_progress::OnProgress;
+use crate::schema::month_fence;
+
+/// Compares totals with events.
+#[derive(Clone, Debug)]
+pub struct Audit {
+    postgres: Postgres,
+}
+
+impl Postgres {
+    /// Comparing the totals with the events.
+    pub fn audit(&self) -> Audit {
+        Audit { postgres: self.clone() }
+    }
+}
+
+impl Audit {
+    /// The processed offsets of each service, and the outcomes of their records: those of the ingestor, then those of the
+    /// aggregator.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be read.
+    pub async fn offsets(&self) -> Result<Vec<OffsetReport>, Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let reports = offsets::read(&mut session).await?;
+                session.release();
+                Ok(reports)
+            })
+            .await
+    }
+
+    /// Compares `agg_day` and `agg_month` with `events_raw`, and the ledgers with events and totals. Changes nothing and
+    /// blocks no service. While it reads, the server keeps the state of the database from the beginning of the audit.
+    ///
+    /// # Errors
+    /// When the database cannot be read.
+    pub async fn run(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, Error> {
+        self.try_run(options, on_progress).await.map_err(error::to_core)
+    }
+
+    async fn try_run(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, PgError> {
+        let mut connection = connect(&self.postgres).await?;
+        begin_snapshot(&mut connection).await?;
+        let dropped_through = month_fence::dropped_through(&mut connection).await?;
+        let (from, to) = range(options, dropped_through);
+        let offsets = offsets::read(&mut connection).await?;
+        let mut report = AuditReport { dropped_through, offsets, ..AuditReport::default() };
+        if from > to {
+            return Ok(report);
+        }
+        report.conflicts = conflicts::read(&mut connection, from, to).await?;
+        let mut look = Look::take(&mut connection, &DaySelection::between(from, to), on_progress).await?;
+        let months = Months::read(&mut connection, from, to, &look.snapshot).await?;
+        end_snapshot(&mut connection).await?;
+        let days = &look.snapshot.days;
+        report.days = days.values().filter(|day| !day.stored.is_empty() || !day.totals.is_empty()).count() as u64;
+        report.events = days.values().map(DaySnapshot::events).sum();
+
+        let deadline = Instant::now() + options.patience;
+        let mut outcome = catch_up(&mut connection, &look, options, deadline).await?;
+        report.uncounted = outcome.not_yet_counted;
+        let mut results = BTreeMap::new();
+        loop {
+            let days = look.snapshot.days.iter();
+            results.extend(days.map(|(date, day)| (*date, DayResult::of(*date, day, &outcome))));
+            let again = results.values().filter(|result| result.awaits_repair()).map(|result| result.day);
+            let Some(days) = DaySelection::only(again).filter(|_| Instant::now() < deadline) else { break };
+            tokio::time::sleep_until(deadline.min(Instant::now() + PAUSE)).await;
+            begin_snapshot(&mut connection).await?;
+            look = Look::take(&mut connection, &days, &|_| {}).await?;
+            end_snapshot(&mut connection).await?;
+            outcome = catch_up(&mut connection, &look, options, deadline).await?;
+            results.retain(|_, result| !result.awaits_repair());
+        }
+        months.compare(&results, &mut report.totals);
+        for result in results.into_values() {
+            result.list(&mut report.totals);
+            report.ledgers.extend(result.faults);
+            if let TotalsResult::Undecided(undecided) = result.totals {
+                report.undecided.push(undecided);
+            }
+        }
+        report.totals.sort_by_key(TotalsDifference::order);
+        Ok(report)
+    }
+}
+
+/// The first and last day to compare, without dropped months.
+fn range(options: &AuditOptions, dropped_through: Option<Month>) -> (Day, Day) {
+    let first_kept = dropped_through.map(|month| month.next().first_day());
+    let from = options.from.unwrap_or(Timestamp::MIN.day());
+    (first_kept.map_or(from, |first| first.max(from)), options.to.unwrap_or(Timestamp::MAX.day()))
+}

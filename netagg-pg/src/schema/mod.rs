@@ -1,0 +1,12 @@
+//! The tables: their versions, and the rules that every program keeps when it uses them.
+
+mod agreement;
+mod distribution;
+mod migrations;
+pub(crate) mod month_fence;
+pub(crate) mod partitions;
+pub(crate) mod settings;
+
+pub use self::migrations::{Migrations, SchemaVersion};
+pub use self::partitions::{Ahead, MonthPartition, Partitions};
+pub use self::settings::{EventLimitsError, Settings};

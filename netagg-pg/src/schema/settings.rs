@@ -1,0 +1,207 @@
+//! The settings that all programs on one database agree on.
+
+use std::time::Duration;
+
+use netagg_core::usage::CursorSecret;
+use netagg_core::{Error, EventLimits, Month};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use crate::client::{PgError, Postgres, error};
+
+const CURSOR_SECRET: &str = "cursor_secret";
+const MAX_AGE: &str = "event_max_age_us";
+const MAX_FUTURE: &str = "event_max_future_us";
+
+/// Values recorded by the first program that needs them.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    postgres: Postgres,
+}
+
+/// Why the event limits are not agreed on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EventLimitsError {
+    /// The database has other limits. Two services with different limits would accept different events.
+    #[error(
+        "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, this program {} and {}: \
+         configure what the database has, or change it with `netagg limits set`",
+        duration(.recorded.max_age), duration(.recorded.max_future),
+        duration(.configured.max_age), duration(.configured.max_future)
+    )]
+    Differ {
+        /// The limits in the database.
+        recorded: EventLimits,
+        /// The limits of this program.
+        configured: EventLimits,
+    },
+    /// The database cannot be read.
+    #[error(transparent)]
+    Store(#[from] Error),
+}
+
+impl Postgres {
+    /// The settings that all programs on this database agree on.
+    pub fn settings(&self) -> Settings {
+        Settings { postgres: self.clone() }
+    }
+}
+
+impl Settings {
+    /// The secret with which all APIs on this database seal cursors. The first API makes it.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be read.
+    pub async fn cursor_secret(&self) -> Result<CursorSecret, Error> {
+        // 244 bits from the system's generator
+        let fresh = format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple());
+        let [secret] = self.agree([(CURSOR_SECRET, fresh)]).await?;
+        Ok(CursorSecret::new(secret))
+    }
+
+    /// Records the `configured` limits if none are recorded yet. Otherwise checks that the recorded limits are the same.
+    ///
+    /// # Errors
+    /// [`EventLimitsError::Differ`] if the recorded limits differ.
+    pub async fn event_limits(&self, configured: EventLimits) -> Result<EventLimits, EventLimitsError> {
+        let micros = |duration: Duration| duration.as_micros().to_string();
+        let [max_age, max_future] =
+            self.agree([(MAX_AGE, micros(configured.max_age)), (MAX_FUTURE, micros(configured.max_future))]).await?;
+        let parse = |micros: &str| duration_from_micros(micros).map_err(error::to_core);
+        let recorded = EventLimits { max_age: parse(&max_age)?, max_future: parse(&max_future)? };
+        if recorded == configured { Ok(recorded) } else { Err(EventLimitsError::Differ { recorded, configured }) }
+    }
+
+    /// The recorded limits, if a program has recorded any.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be read.
+    pub async fn recorded_event_limits(&self) -> Result<Option<EventLimits>, Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let recorded: Vec<String> =
+                    sqlx::query_scalar("SELECT value FROM settings WHERE name = ANY($1) ORDER BY name")
+                        .bind([MAX_AGE, MAX_FUTURE])
+                        .fetch_all(&mut *session)
+                        .await?;
+                session.release();
+                match &*recorded {
+                    [max_age, max_future] => Ok(Some(EventLimits {
+                        max_age: duration_from_micros(max_age)?,
+                        max_future: duration_from_micros(max_future)?,
+                    })),
+                    _ => Ok(None),
+                }
+            })
+            .await
+    }
+
+    /// Replaces the recorded limits by `limits`. Before, the caller lets both services drain the topic and stops them:
+    /// every message must be judged by the same limits in both services.
+    ///
+    /// # Errors
+    /// Retryable while the database cannot be reached.
+    pub async fn set_event_limits(&self, limits: EventLimits) -> Result<(), Error> {
+        let values = [limits.max_age, limits.max_future].map(|limit| limit.as_micros().to_string());
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.writing_session().await?;
+                sqlx::query(
+                    "INSERT INTO settings (name, value) SELECT * FROM unnest($1::text[], $2::text[]) \
+                     ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                )
+                .bind([MAX_AGE, MAX_FUTURE])
+                .bind(&values[..])
+                .execute(&mut *session)
+                .await?;
+                session.release();
+                Ok(())
+            })
+            .await
+    }
+
+    /// The value of each setting, in the order of `proposals`, which is that of the names. Records the proposal where a
+    /// setting has no value.
+    async fn agree<const N: usize>(&self, proposals: [(&'static str, String); N]) -> Result<[String; N], Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let values = agree(&mut session, &proposals).await?;
+                session.release();
+                values
+                    .try_into()
+                    .map_err(|values: Vec<_>| PgError::unreadable("settings", format!("{} of {N}", values.len())))
+            })
+            .await
+    }
+}
+
+async fn agree(connection: &mut PgConnection, proposals: &[(&'static str, String)]) -> Result<Vec<String>, PgError> {
+    let names: Vec<&str> = proposals.iter().map(|(name, _)| *name).collect();
+    let values: Vec<&str> = proposals.iter().map(|(_, value)| value.as_str()).collect();
+    sqlx::query(
+        "INSERT INTO settings (name, value) SELECT * FROM unnest($1::text[], $2::text[]) ON CONFLICT DO NOTHING",
+    )
+    .bind(&names)
+    .bind(&values)
+    .execute(&mut *connection)
+    .await?;
+    // Only a later statement sees the values that another program has recorded meanwhile.
+    let recorded = sqlx::query_scalar("SELECT value FROM settings WHERE name = ANY($1) ORDER BY name")
+        .bind(&names)
+        .fetch_all(connection)
+        .await?;
+    Ok(recorded)
+}
+
+/// Reads the month that the setting `name` has.
+pub(crate) async fn read_month(connection: &mut PgConnection, name: &str) -> Result<Option<Month>, PgError> {
+    let value: Option<String> =
+        sqlx::query_scalar("SELECT value FROM settings WHERE name = $1").bind(name).fetch_optional(connection).await?;
+    value.as_deref().map(parse_month).transpose()
+}
+
+/// Records `month` as the setting `name`, unless the setting has a later month.
+pub(crate) async fn record_month(connection: &mut PgConnection, name: &str, month: Month) -> Result<(), PgError> {
+    sqlx::query(
+        "INSERT INTO settings (name, value) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE \
+         SET value = greatest(settings.value, excluded.value), updated_at = now()",
+    )
+    .bind(name)
+    .bind(month.to_string())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(crate) fn parse_month(month: &str) -> Result<Month, PgError> {
+    month.parse().map_err(|error: netagg_core::ParseTimeError| PgError::unreadable("a dropped month", error))
+}
+
+fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
+    micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
+}
+
+/// A duration as variables have it: an integer and the largest unit that needs no fraction.
+fn duration(duration: Duration) -> String {
+    const UNITS: [(u128, &str); 6] =
+        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
+    let micros = duration.as_micros();
+    let (size, unit) =
+        UNITS.into_iter().find(|(size, _)| micros >= *size && micros.is_multiple_of(*size)).unwrap_or((1, "us"));
+    format!("{}{unit}", micros / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_print_as_they_are_configured() {
+        for (micros, printed) in [(0, "0us"), (1_500, "1500us"), (90_000_000, "90s"), (157_680_000_000_000, "1825d")] {
+            assert_eq!(duration(Duration::from_micros(micros)), printed);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! `events_raw`.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use netagg_core::crash::{self, CrashPoint};
+use netagg_core::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
+use netagg_core::{
+    Batch, BatchOutcome, Conflict, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, Month, SourceId,
+    Timestamp, UserId,
+};
+use sqlx::{FromRow, PgConnection};
+use uuid::Uuid;
+
+use super::dedup::Dedup;
+use super::progress;
+use crate::client::Postgres;
+use crate::client::copy::{Row, copy_in};
+use crate::client::error::{CHECK_VIOLATION, PgError};
+use crate::client::rows::{self, TotalsRow};
+use crate::schema::partitions::{Partitions, WithoutPartition};
+
+const COPY_EVENTS: &str = "COPY events_raw (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
+                           bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
+
+const COPY_ASIDE: &str = "COPY events_set_aside (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
+                          bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
+
+/// Keeps events in `events_raw`, and makes its monthly partitions as events need them.
+#[derive(Debug)]
+pub struct PgEventStore {
+    postgres: Postgres,
+    partitions: Partitions,
+    dedup: Dedup,
+}
+
+impl PgEventStore {
+    /// The service in `consumer_progress`.
+    pub const SERVICE: &str = progress::INGESTOR;
+
+    /// The events of `postgres`.
+    pub fn new(postgres: Postgres) -> Self {
+        Self { partitions: postgres.partitions(), postgres, dedup: Dedup::of_events() }
+    }
+
+    /// How many copies of each of `events` are stored, with its identity, user and time. A verification expects one.
+    ///
+    /// # Errors
+    /// Retryable while the store cannot be read.
+    pub async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error> {
+        let fields = || events.iter().map(Event::fields);
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let found: Vec<(i64, i64)> = sqlx::query_as(include_str!("../../queries/events/copies.sql"))
+                    .bind(fields().map(|fields| fields.user_id.as_str()).collect::<Vec<_>>())
+                    .bind(fields().map(|fields| fields.started_at.to_datetime()).collect::<Vec<_>>())
+                    .bind(fields().map(|fields| fields.source_id.as_str()).collect::<Vec<_>>())
+                    .bind(fields().map(|fields| fields.event_id).collect::<Vec<_>>())
+                    .fetch_all(&mut *session)
+                    .await?;
+                session.release();
+                let found: HashMap<_, _> = found.into_iter().collect();
+                Ok((0..events.len() as i64).map(|at| found.get(&at).map_or(0, |count| count.unsigned_abs())).collect())
+            })
+            .await
+    }
+
+    /// Stores the new events. An event for which there is no partition is set aside.
+    async fn try_store(
+        &self,
+        batch: &Batch<IdentifiedEvent>,
+        without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
+    ) -> Result<BatchOutcome, PgError> {
+        let mut session = self.postgres.writing_session().await?;
+        let outcome = self.dedup.enter(&mut session, batch).await?;
+        if outcome.batch.new > 0 {
+            let has_partition = |item: &&IdentifiedEvent| {
+                let problem = without_partition.get(&item.identity.day.month());
+                problem.is_none_or(|problem| problem.covers(item.event.fields().started_at))
+            };
+            let events = outcome.new_items(batch).filter(has_partition);
+            let stored = copy_in(&mut session, COPY_EVENTS, 10, events, |row, item| encode(row, &item.event)).await?;
+            if stored < outcome.batch.new {
+                let others = outcome.new_items(batch).filter(|item| !has_partition(item));
+                copy_in(&mut session, COPY_ASIDE, 10, others, |row, item| encode(row, &item.event)).await?;
+            }
+            crash::pass(CrashPoint::EventsCopied);
+        }
+        note_conflicts(&mut session, &outcome.batch.conflicts, batch).await?;
+        progress::commit(&mut session, Self::SERVICE, batch.spans(), &outcome.batch.tallies).await?;
+        session.release();
+        Ok(outcome.batch)
+    }
+}
+
+#[async_trait]
+impl EventStore for PgEventStore {
+    async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
+        self.postgres
+            .call(async {
+                let months = || batch.items().iter().map(|item| item.identity.day.month());
+                let ensured = self.partitions.ensure_for(months()).await?;
+                match self.try_store(batch, &ensured.without_partition).await {
+                    // A partition that was here before has been dropped or detached.
+                    Err(error) if error.is(CHECK_VIOLATION) => {
+                        self.partitions.forget();
+                        let ensured = self.partitions.ensure_for(months()).await?;
+                        self.try_store(batch, &ensured.without_partition).await
+                    }
+                    result => result,
+                }
+            })
+            .await
+    }
+
+    async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error> {
+        let TimelineQuery { filter, after, limit, max_bytes } = query;
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let mut rows = sqlx::query(include_str!("../../queries/events/timeline.sql"))
+                    .bind(filter.user_id.as_str())
+                    .bind(filter.from.to_datetime())
+                    .bind(filter.to.to_datetime())
+                    .bind(filter.event_type.map(EventType::as_str))
+                    .bind(after.as_ref().map(|after| after.started_at.to_datetime()))
+                    .bind(after.as_ref().map(|after| after.source_id.as_str()))
+                    .bind(after.as_ref().map(|after| after.event_id))
+                    .bind(i64::from(*limit))
+                    .fetch(&mut *session);
+                let (mut events, mut bytes) = (Vec::new(), 0);
+                while let Some(row) = rows.try_next().await? {
+                    let event = EventRow::from_row(&row)?.decode(&filter.user_id)?;
+                    bytes += event.size();
+                    events.push(event);
+                    if bytes > *max_bytes {
+                        // The server would send more. The session is dropped without a release, which closes its connection.
+                        return Ok(events);
+                    }
+                }
+                drop(rows);
+                session.release();
+                Ok(events)
+            })
+            .await
+    }
+
+    async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error> {
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let count: i64 = sqlx::query_scalar(include_str!("../../queries/events/timeline_count.sql"))
+                    .bind(filter.user_id.as_str())
+                    .bind(filter.from.to_datetime())
+                    .bind(filter.to.to_datetime())
+                    .bind(filter.event_type.map(EventType::as_str))
+                    .fetch_one(&mut *session)
+                    .await?;
+                session.release();
+                Ok(count.unsigned_abs())
+            })
+            .await
+    }
+
+    async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
+        let bounds: Vec<_> = query.bounds.iter().map(|bound| bound.to_datetime()).collect();
+        // The last bound starts no period.
+        let Some(((first, last), starts)) = bounds.first().zip(bounds.last()).zip(bounds.split_last()) else {
+            return Ok(Vec::new());
+        };
+        self.postgres
+            .call(async {
+                let mut session = self.postgres.session().await?;
+                let rows: Vec<PeriodSumsRow> = sqlx::query_as(include_str!("../../queries/events/sums.sql"))
+                    .bind(query.user_id.as_ref().map(UserId::as_str))
+                    .bind(starts.1)
+                    .bind(first)
+                    .bind(last)
+                    .bind(query.event_type.map(EventType::as_str))
+                    .fetch_all(&mut *session)
+                    .await?;
+                session.release();
+                rows.into_iter().map(PeriodSums::try_from).collect()
+            })
+            .await
+    }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        self.postgres.complete_through(Self::SERVICE).await
+    }
+}
+
+/// Totals of a period, by its position in the query.
+#[derive(Debug, FromRow)]
+struct PeriodSumsRow {
+    period: i32,
+    #[sqlx(flatten)]
+    totals: TotalsRow,
+}
+
+impl TryFrom<PeriodSumsRow> for PeriodSums {
+    type Error = PgError;
+
+    fn try_from(row: PeriodSumsRow) -> Result<Self, PgError> {
+        Ok(Self {
+            period: usize::try_from(row.period).map_err(|error| PgError::unreadable("a period", error))?,
+            event_type: row.totals.event_type()?,
+            totals: row.totals.totals()?,
+        })
+    }
+}
+
+/// Records the dropped copies in `event_conflict`, for the audit.
+async fn note_conflicts(
+    connection: &mut PgConnection,
+    conflicts: &[Conflict],
+    batch: &Batch<IdentifiedEvent>,
+) -> Result<(), PgError> {
+    let mut noted: Vec<(&Conflict, &EventFields)> = conflicts
+        .iter()
+        .filter_map(|conflict| {
+            // Any copy does: all copies of an identity have its source_id and event_id.
+            let at = batch.items().binary_search_by_key(&conflict.dropped.key, |item| item.identity.key).ok()?;
+            Some((conflict, batch.items()[at].event.fields()))
+        })
+        .collect();
+    if noted.is_empty() {
+        return Ok(());
+    }
+    // In one order, so that concurrent writers never deadlock.
+    noted.sort_by_key(|(conflict, _)| (conflict.dropped.key, conflict.dropped.content.to_i64()));
+    let conflicts = || noted.iter().map(|(conflict, _)| *conflict);
+    let places = || conflicts().map(|conflict| conflict.place.as_ref());
+    sqlx::query(include_str!("../../queries/events/conflict_add.sql"))
+        .bind(conflicts().map(|conflict| Uuid::from_bytes(conflict.kept.key.to_bytes())).collect::<Vec<_>>())
+        .bind(noted.iter().map(|(_, fields)| fields.source_id.as_str()).collect::<Vec<_>>())
+        .bind(noted.iter().map(|(_, fields)| fields.event_id).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.kept.content.to_i64()).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.kept.day.to_date()).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.dropped.content.to_i64()).collect::<Vec<_>>())
+        .bind(conflicts().map(|conflict| conflict.dropped.day.to_date()).collect::<Vec<_>>())
+        .bind(places().map(|place| place.map(|place| &*place.partition.topic)).collect::<Vec<_>>())
+        .bind(places().map(|place| place.map(|place| place.partition.number)).collect::<Vec<_>>())
+        .bind(places().map(|place| place.map(|place| place.offset)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+fn encode(row: &mut Row<'_>, event: &Event) {
+    let fields = event.fields();
+    row.text(fields.source_id.as_str());
+    row.bytes(fields.event_id.as_bytes());
+    row.text(fields.user_id.as_str());
+    row.text(fields.event_type.as_str());
+    row.timestamptz(fields.started_at);
+    row.optional(fields.ended_at, Row::timestamptz);
+    // The numbers of a valid event fit: MAX_DURATION_SEC and MAX_BYTES are the bounds of the columns.
+    row.optional(fields.duration_sec, |row, seconds| row.int4(seconds as i32));
+    row.int8(fields.bytes_up as i64);
+    row.int8(fields.bytes_down as i64);
+    row.optional(fields.meta.as_ref(), |row, meta| row.jsonb(meta.as_json()));
+}
+
+/// An event of a user's timeline.
+#[derive(Debug, FromRow)]
+struct EventRow<'r> {
+    event_id: Uuid,
+    source_id: &'r str,
+    #[sqlx(rename = "type")]
+    event_type: &'r str,
+    started_at: DateTime<Utc>,
+    ended_at: Option<DateTime<Utc>>,
+    duration_sec: Option<i32>,
+    bytes_up: i64,
+    bytes_down: i64,
+    meta: Option<&'r str>,
+}
+
+impl EventRow<'_> {
+    fn decode(self, user_id: &UserId) -> Result<Event, PgError> {
+        let timestamp =
+            |at: DateTime<Utc>| Timestamp::try_from(at).map_err(|error| PgError::unreadable("a time", error));
+        let meta = self.meta.map(Meta::parse).transpose();
+        let fields = EventFields {
+            event_id: self.event_id,
+            source_id: SourceId::new(self.source_id).map_err(|error| PgError::unreadable("a source_id", error))?,
+            user_id: user_id.clone(),
+            event_type: rows::event_type(self.event_type)?,
+            started_at: timestamp(self.started_at)?,
+            ended_at: self.ended_at.map(timestamp).transpose()?,
+            duration_sec: self.duration_sec.map(rows::seconds).transpose()?,
+            bytes_up: rows::number_of_bytes(self.bytes_up)?,
+            bytes_down: rows::number_of_bytes(self.bytes_down)?,
+            meta: meta.map_err(|error| PgError::unreadable("meta", error))?,
+        };
+        Event::new(fields).map_err(|error| PgError::unreadable("an event", error))
+    }
+}

@@ -1,0 +1,17 @@
+//! The ports on the tables of events, totals and API keys.
+
+pub(crate) mod aggregate_store;
+#[cfg(feature = "api-keys")]
+mod api_keys;
+mod completeness;
+pub(crate) mod dedup;
+pub(crate) mod dirty_days;
+mod event_store;
+pub(crate) mod progress;
+mod set_aside;
+
+pub use self::aggregate_store::PgAggregateStore;
+#[cfg(feature = "api-keys")]
+pub use self::api_keys::PgApiKeys;
+pub use self::event_store::PgEventStore;
+pub use self::set_aside::{SetAside, WaitingMonth};

@@ -163,8 +163,10 @@ bench: ## Run the benchmarks
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Check format, clippy, docs and, if cargo-deny is installed, dependencies
+lint: ## Check format, clippy, docs, import cycles and, if cargo-deny is installed, dependencies
 	cargo fmt --all --check
+	deploy/checks/test-import-cycles --quiet
+	deploy/checks/import-cycles
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check --hide-inclusion-graph; \

@@ -9,6 +9,5 @@ WHERE started_at >= $1
   AND EXISTS (
       SELECT
       FROM agg_identity
-      WHERE key = encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
-                                          || uuid_send(event_id)) for 16), 'hex')::uuid)
+      WHERE key = event_key(source_id, event_id))
 GROUP BY 1, events_raw.type

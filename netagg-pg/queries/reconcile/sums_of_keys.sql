@@ -4,8 +4,7 @@ SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type::text,
        sum(bytes_up)::text AS sum_bytes_up, sum(bytes_down)::text AS sum_bytes_down
 FROM events_raw
 JOIN unnest($3::uuid[]) AS wanted (key)
-    ON wanted.key = encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
-                                            || uuid_send(event_id)) for 16), 'hex')::uuid
+    ON wanted.key = event_key(source_id, event_id)
 WHERE started_at >= $1
   AND started_at < $2
 GROUP BY 1, events_raw.type

@@ -2,9 +2,7 @@
 -- other value would be as wrong as 0.
 SELECT key, coalesce(content, 0) AS content, (started_at AT TIME ZONE 'UTC')::date AS day, type::text,
        coalesce(duration_sec, 0) AS duration_sec, bytes_up, bytes_down
-FROM (SELECT *, encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
-                                        || uuid_send(event_id)) for 16), 'hex')::uuid AS key
-      FROM events_raw) AS event
+FROM (SELECT *, event_key(source_id, event_id) AS key FROM events_raw) AS event
 LEFT JOIN event_identity USING (key)
 WHERE started_at >= $1
   AND started_at < $2

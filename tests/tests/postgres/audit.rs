@@ -157,8 +157,7 @@ async fn a_difference_is_found_behind_what_is_pending() {
     fresh
         .execute(
             "DELETE FROM event_identity WHERE key NOT IN (
-                 SELECT encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
-                                                || uuid_send(event_id)) for 16), 'hex')::uuid FROM events_raw)",
+                 SELECT event_key(source_id, event_id) FROM events_raw)",
         )
         .await;
     let report = audit(&fresh, at_once()).await;

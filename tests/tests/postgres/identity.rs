@@ -24,7 +24,7 @@ async fn the_ledger_and_the_events_join_by_the_documented_function() {
         sources.iter().map(|source| event(EventTemplate { source, ..EventTemplate::default() })).collect();
     PgEventStore::new(fresh.postgres.clone()).store(&events(stored)).await.unwrap();
     let query = format!(
-        "SELECT count(*) FROM events_raw JOIN event_identity ON key = {KEY} \
+        "SELECT count(*) FROM events_raw JOIN event_identity ON key = {KEY} AND key = event_key(source_id, event_id) \
          WHERE day = (started_at AT TIME ZONE 'UTC')::date"
     );
     let joined: i64 =

@@ -13,7 +13,7 @@ async fn applied(fresh: &Fresh) -> Vec<bool> {
 }
 
 /// The last version there is.
-const LATEST: usize = 7;
+const LATEST: usize = 8;
 
 /// Every version, applied up to one.
 fn up_to(version: usize) -> Vec<bool> {
@@ -23,7 +23,8 @@ fn up_to(version: usize) -> Vec<bool> {
 /// Everything of ours in the catalogue.
 const OBJECTS: &str = "SELECT string_agg(name, ' ' ORDER BY name) FROM (
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'i', 'I')
-    UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e') AS object (name)
+    UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
+    UNION ALL SELECT proname FROM pg_proc WHERE pronamespace = 'public'::regnamespace) AS object (name)
     WHERE name NOT LIKE '_sqlx%'";
 
 #[tokio::test]
@@ -41,7 +42,7 @@ async fn the_schema_goes_up_and_down_and_up_again() {
     migrations.down_one().await.unwrap();
     assert_eq!(applied(&fresh).await, up_to(LATEST - 1));
     let error = fresh.postgres.check_schema().await.unwrap_err();
-    assert!(error.to_string().contains("version 6 of 7") && error.to_string().contains("netagg migrate up"), "{error}");
+    assert!(error.to_string().contains("version 7 of 8") && error.to_string().contains("netagg migrate up"), "{error}");
 
     migrations.down_to(1).await.unwrap();
     assert_eq!(applied(&fresh).await, up_to(1));

@@ -52,3 +52,15 @@ async fn a_page_of_a_timeline_comes_from_the_index_in_order() {
         assert!(!plan.contains(part), "{part} in:\n{plan}");
     }
 }
+
+/// A function call for each event would slow audits and repairs down.
+#[tokio::test]
+async fn the_function_of_the_key_is_inlined() {
+    let fresh = Fresh::migrated().await;
+    fresh.postgres.partitions().ensure_ahead("2025-10-01T00:00:00Z".parse().unwrap(), 0).await.unwrap();
+    let explain = "EXPLAIN (VERBOSE, COSTS OFF) SELECT event_key(source_id, event_id) FROM events_raw";
+    let plan = sqlx::raw_sql(explain).fetch_all(&mut fresh.connection().await).await.unwrap();
+    let plan: Vec<String> = plan.iter().map(|row| row.get(0)).collect();
+    let plan = plan.join("\n");
+    assert!(plan.contains("sha256(") && !plan.contains("event_key("), "{plan}");
+}

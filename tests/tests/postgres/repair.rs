@@ -162,8 +162,7 @@ async fn what_will_never_be_stored_is_taken_back_by_a_rebuild_alone() {
     fresh
         .execute(
             "DELETE FROM event_identity WHERE key NOT IN (
-                 SELECT encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
-                                                || uuid_send(event_id)) for 16), 'hex')::uuid FROM events_raw);
+                 SELECT event_key(source_id, event_id) FROM events_raw);
              INSERT INTO agg_dirty_day VALUES ('2025-10-20')",
         )
         .await;

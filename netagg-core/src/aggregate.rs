@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::AddAssign;
 use std::str::FromStr;
 
-use crate::batch::Identity;
-use crate::event::{Event, EventType};
+use crate::event::{Event, EventType, Identity};
 use crate::time::Day;
 
 /// What one event adds to the totals of its day.

@@ -3,28 +3,9 @@
 use std::ops::AddAssign;
 
 use crate::aggregate::Contribution;
-use crate::event::{ContentHash, Event, EventKey};
+use crate::event::{EventKey, IdentifiedEvent, Identity};
 use crate::record::{PartitionId, Place, Span};
 use crate::time::Day;
-
-/// The identity of an item, what tells its content apart, and the day it counts under: what a ledger keeps.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Identity {
-    /// Which event it is.
-    pub key: EventKey,
-    /// What it says.
-    pub content: ContentHash,
-    /// The UTC day it counts under.
-    pub day: Day,
-}
-
-impl Identity {
-    /// The identity of `event`.
-    pub fn of(event: &Event) -> Self {
-        Self { key: event.key(), content: event.content_hash(), day: event.day() }
-    }
-}
 
 /// One identity that came with two contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,22 +23,6 @@ pub struct Conflict {
 pub trait Identified {
     /// Its identity.
     fn identity(&self) -> Identity;
-}
-
-/// An event with its identity, which is derived once.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct IdentifiedEvent {
-    /// Derived from `event`.
-    pub identity: Identity,
-    /// The event.
-    pub event: Event,
-}
-
-impl From<Event> for IdentifiedEvent {
-    fn from(event: Event) -> Self {
-        Self { identity: Identity::of(&event), event }
-    }
 }
 
 impl Identified for IdentifiedEvent {
@@ -257,6 +222,7 @@ impl AddAssign for Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::ContentHash;
 
     #[derive(Clone, Debug, PartialEq)]
     struct Item(Identity);

@@ -7,11 +7,11 @@ use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
+use crate::batch::{Batch, BatchOutcome};
 use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
 use crate::crash::{self, CrashPoint};
 use crate::dead_letter::DeadLetter;
-use crate::event::{Admission, EventLimits, InvalidEvent, InvalidKind};
+use crate::event::{Admission, EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
 use crate::ports::{DeadLetters, EventSource, EventStore};
 use crate::record::{Record, Span};
 

@@ -24,14 +24,15 @@ mod zone;
 
 pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
 pub use aggregator::Aggregator;
-pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, IdentifiedEvent, Identity, Tally};
+pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, Tally};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
 pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, causes};
 pub use event::{
-    BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, InvalidEvent, InvalidKind,
-    InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType, UserId,
+    BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, IdentifiedEvent, Identity,
+    InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType,
+    UserId,
 };
 pub use ingestor::Ingestor;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};

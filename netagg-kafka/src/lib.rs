@@ -6,6 +6,7 @@ mod error;
 mod group_offsets;
 mod health;
 mod log;
+mod metadata;
 mod metrics;
 mod producer;
 mod publisher;
@@ -22,8 +23,9 @@ pub use dead_letters::{
     Unreplayable, replay_markers_topic,
 };
 pub use health::{KafkaHealth, KafkaProblem, SourceLag};
+pub use metadata::PartitionDescription;
 pub use metrics::{KafkaMetrics, describe_metrics};
 pub use publisher::KafkaPublisher;
 pub use runner::KafkaRunner;
 pub use source::KafkaSource;
-pub use topics::{Creation, KafkaTopics, PartitionDescription, TopicDescription, TopicListing, TopicSpec};
+pub use topics::{Creation, KafkaTopics, TopicDescription, TopicListing, TopicSpec};

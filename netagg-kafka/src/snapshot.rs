@@ -15,7 +15,7 @@ use rdkafka::message::Message;
 use rdkafka::{Offset, TopicPartitionList};
 
 use crate::error::{self, KAFKA};
-use crate::topics::{self, REQUEST};
+use crate::metadata::{self, REQUEST};
 use crate::{ConfigError, KafkaConfig, log, record};
 
 /// How long one poll lasts at most.
@@ -44,7 +44,7 @@ impl Snapshot {
             .map_err(|error| Error::internal(KAFKA, ConfigError::from(error)))?;
         let (brokers, topic): (Arc<str>, Arc<str>) = (config.brokers().into(), topic.into());
         let take = move || {
-            let partitions = topics::partitions(consumer.client(), &topic);
+            let partitions = metadata::partitions(consumer.client(), &topic);
             let partitions = partitions.map_err(|error| error::of(error, &brokers, &topic))?;
             let Some(partitions) = partitions else { return Ok(None) };
             let spans = partitions.into_iter().map(|partition| (partition.number, partition.low..partition.high));

@@ -9,9 +9,9 @@ use netagg_core::{Criticality, Error, EventLimits, Month, Readiness, crash};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::schema::Partitions;
 use crate::client::Postgres;
 use crate::retention::{DropError, Retention};
+use crate::schema::Partitions;
 use crate::stores::{SetAside, WaitingMonth};
 
 /// How often partitions are created ahead and old months are dropped.

@@ -7,13 +7,12 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::json_text::{ACCEPTED_MESSAGE, check_depth, malformed, unescape, unquote, verbatim};
 use super::{
     BoundedText, Event, EventFields, EventType, InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH,
     MAX_DURATION_SEC, Meta,
 };
 use crate::time::Timestamp;
-
-const ACCEPTED_MESSAGE: &str = "one JSON object in UTF-8";
 
 /// The fields of the contract, in its order; the index is the slot in [`RawFields`].
 const NAMES: [&str; 10] = [
@@ -29,7 +28,18 @@ const NAMES: [&str; 10] = [
     "meta",
 ];
 
-pub(super) fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
+impl Event {
+    /// The event that `json` holds: one JSON object in UTF-8, nothing but white space around it.
+    ///
+    /// # Errors
+    /// The first rule of the contract that it breaks, naming the field, what was found and what is accepted. Any input
+    /// ends in an event or an error, in time and memory proportional to its length.
+    pub fn decode(json: &[u8]) -> Result<Self, InvalidEvent> {
+        decode(json)
+    }
+}
+
+fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
     let text = std::str::from_utf8(json).map_err(|error| {
         let found = format!("a byte that is not UTF-8 at position {}", error.valid_up_to());
         InvalidEvent::message(InvalidKind::NotUtf8, found, ACCEPTED_MESSAGE)
@@ -46,39 +56,6 @@ pub(super) fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
         return Err(InvalidEvent::field(InvalidKind::DuplicateField, name, "it twice", "each field once"));
     }
     raw.validate()
-}
-
-fn malformed(error: serde_json::Error) -> InvalidEvent {
-    InvalidEvent::message(InvalidKind::MalformedJson, format!("no JSON ({error})"), ACCEPTED_MESSAGE)
-}
-
-/// Refuses text nested deeper than `max`, so that whatever walks it later may recurse.
-pub(super) fn check_depth(text: &str, max: usize) -> Result<(), InvalidEvent> {
-    // Nearly every event has fewer brackets than levels allowed; counting them is a vectorised loop.
-    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max {
-        return Ok(());
-    }
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'{' | b'[' if !in_string => {
-                depth += 1;
-                if depth > max {
-                    return Err(InvalidEvent::message(
-                        InvalidKind::TooDeep,
-                        format!("nesting deeper than {MAX_DEPTH} levels"),
-                        format!("at most {MAX_DEPTH} levels, the event's own object included"),
-                    ));
-                }
-            }
-            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    Ok(())
 }
 
 /// The JSON of each field of the contract, as found.
@@ -216,43 +193,6 @@ fn invalid(kind: InvalidKind, slot: usize, found: &str, accepted: &'static str) 
 
 fn wrong_type(slot: usize, raw: &RawValue, accepted: impl Into<Cow<'static, str>>) -> InvalidEvent {
     InvalidEvent::field(InvalidKind::WrongType, NAMES[slot], raw.get().to_owned(), accepted)
-}
-
-/// The text of a well-formed JSON string of the field `name`, its quotes included.
-pub(super) fn unquote<'a>(quoted: &'a str, name: &'static str) -> Result<Cow<'a, str>, InvalidEvent> {
-    if let Some(text) = verbatim(quoted) {
-        return Ok(Cow::Borrowed(text));
-    }
-    let error = |kind, found: &'static str| Err(InvalidEvent::field(kind, name, found, "Unicode text without NUL"));
-    match String::from_utf8(unescape(quoted).map_err(malformed)?) {
-        Err(_) => error(InvalidKind::LoneSurrogate, "a lone surrogate"),
-        Ok(text) if text.contains('\0') => error(InvalidKind::NulCharacter, "a NUL character"),
-        Ok(text) => Ok(Cow::Owned(text)),
-    }
-}
-
-/// The text between the quotes, if it has no escapes.
-fn verbatim(quoted: &str) -> Option<&str> {
-    if quoted.contains('\\') { None } else { quoted.get(1..quoted.len() - 1) }
-}
-
-/// What a well-formed JSON string says, a lone surrogate as the three bytes that no UTF-8 has.
-fn unescape(quoted: &str) -> Result<Vec<u8>, serde_json::Error> {
-    serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor)
-}
-
-struct BytesVisitor;
-
-impl Visitor<'_> for BytesVisitor {
-    type Value = Vec<u8>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string")
-    }
-
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
-        Ok(bytes.to_vec())
-    }
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@ use std::fmt;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use super::{EventFields, SourceId};
+use super::{Event, EventFields, SourceId};
+use crate::time::Day;
 
 /// The identity of an event: 128 bits of SHA-256 over `(source_id, event_id)`, the parts prefixed by length.
 ///
@@ -60,7 +61,7 @@ impl fmt::Display for EventKey {
 pub struct ContentHash(i64);
 
 impl ContentHash {
-    pub(super) fn of(fields: &EventFields) -> Self {
+    fn of(fields: &EventFields) -> Self {
         // Each field is of fixed length or prefixed by its length, so that no two contents give the same bytes.
         let mut hash = Sha256::new();
         let user_id = fields.user_id.as_str().as_bytes();
@@ -104,6 +105,53 @@ impl fmt::Debug for ContentHash {
 impl fmt::Display for ContentHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+impl Event {
+    /// Its identity, derived from `(source_id, event_id)` alone.
+    pub fn key(&self) -> EventKey {
+        EventKey::of(&self.fields().source_id, self.fields().event_id)
+    }
+
+    /// A hash of everything but its identity; equal for equal content.
+    pub fn content_hash(&self) -> ContentHash {
+        ContentHash::of(self.fields())
+    }
+}
+
+/// The identity of an item, what tells its content apart, and the day it counts under: what a ledger keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Identity {
+    /// Which event it is.
+    pub key: EventKey,
+    /// What it says.
+    pub content: ContentHash,
+    /// The UTC day it counts under.
+    pub day: Day,
+}
+
+impl Identity {
+    /// The identity of `event`.
+    pub fn of(event: &Event) -> Self {
+        Self { key: event.key(), content: event.content_hash(), day: event.day() }
+    }
+}
+
+/// An event with its identity, which is derived once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct IdentifiedEvent {
+    /// Derived from `event`.
+    pub identity: Identity,
+    /// The event.
+    pub event: Event,
+}
+
+impl From<Event> for IdentifiedEvent {
+    fn from(event: Event) -> Self {
+        Self { identity: Identity::of(&event), event }
     }
 }
 

@@ -6,7 +6,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{InvalidEvent, InvalidKind, decode};
+use super::invalid::{InvalidEvent, InvalidKind};
+use super::json_text::{MAX_DEPTH, check_depth, unquote};
 
 /// The most digits before the decimal point of a PostgreSQL `numeric`, which `jsonb` keeps numbers as
 /// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
@@ -34,7 +35,7 @@ impl Meta {
     /// refuses.
     pub fn parse(json: &str) -> Result<Self, InvalidEvent> {
         // One level less: in an event it lies in the event's own object.
-        decode::check_depth(json, super::MAX_DEPTH - 1)?;
+        check_depth(json, MAX_DEPTH - 1)?;
         let raw: &RawValue = serde_json::from_str(json).map_err(|error| {
             InvalidEvent::field(InvalidKind::MalformedJson, "meta", format!("no JSON ({error})"), "a JSON object")
         })?;
@@ -161,7 +162,7 @@ impl<'a> Canonicalizer<'a> {
         }
         let (quoted, rest) = self.rest.split_at((end + 1).min(self.rest.len()));
         self.rest = rest;
-        decode::unquote(quoted, "meta")
+        unquote(quoted, "meta")
     }
 
     /// The first byte that isn't white space, which is skipped; 0 at the end.

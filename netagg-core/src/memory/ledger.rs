@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use crate::batch::{Batch, BatchOutcome, Identified, Identity};
-use crate::event::EventKey;
+use crate::batch::{Batch, BatchOutcome, Identified};
+use crate::event::{EventKey, Identity};
 use crate::time::Day;
 
 /// The identities taken so far, and the days that conflicts have made dirty.

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use crate::Error;
 use crate::aggregate::Totals;
-use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
-use crate::event::{Event, EventType, SourceId, UserId};
+use crate::batch::{Batch, BatchOutcome};
+use crate::event::{Event, EventType, IdentifiedEvent, SourceId, UserId};
 use crate::time::Timestamp;
 
 /// Keeps every event once, and answers what a user did.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::{EventTemplate, event};
 use crate::aggregate::Totals;
-use crate::batch::{Batch, IdentifiedEvent, Identity, Tally};
-use crate::event::{Event, EventFields, EventType, UserId};
+use crate::batch::{Batch, Tally};
+use crate::event::{Event, EventFields, EventType, IdentifiedEvent, Identity, UserId};
 use crate::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
 use crate::record::{PartitionId, Span};
 use crate::{Conflict, MAX_BYTES, MAX_DURATION_SEC, Timestamp};

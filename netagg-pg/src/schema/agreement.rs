@@ -3,8 +3,8 @@
 use netagg_core::{Error, EventLimits, RetryPolicy};
 use tokio_util::sync::CancellationToken;
 
-use crate::client::Postgres;
 use super::settings::EventLimitsError;
+use crate::client::Postgres;
 
 impl Postgres {
     /// Waits until the server answers and has its schema, refuses tables that are distributed, and then records `limits`,

@@ -11,9 +11,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::aggregate::{AggregateRow, Contribution, Totals};
-use crate::batch::{Batch, BatchOutcome, IdentifiedEvent};
+use crate::batch::{Batch, BatchOutcome};
 use crate::dead_letter::DeadLetter;
-use crate::event::{Event, EventKey, EventLimits, EventType, InvalidKind};
+use crate::event::{Event, EventKey, EventLimits, EventType, IdentifiedEvent, InvalidKind};
 use crate::memory::{
     MemoryAggregateStore, MemoryDeadLetters, MemoryEventStore, MemoryLog, MemorySource, MemoryTotalsRepair,
 };

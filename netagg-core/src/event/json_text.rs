@@ -1,0 +1,83 @@
+//! JSON as a provider wrote it: the bound of its nesting, and the texts behind its escapes.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserializer, Visitor};
+
+use super::invalid::{InvalidEvent, InvalidKind};
+
+pub(super) const ACCEPTED_MESSAGE: &str = "one JSON object in UTF-8";
+
+/// The largest nesting of JSON in an event, the event's own object included.
+pub const MAX_DEPTH: usize = 100;
+
+/// Refuses text nested deeper than `max`, so that whatever walks it later may recurse.
+pub(super) fn check_depth(text: &str, max: usize) -> Result<(), InvalidEvent> {
+    // Nearly every event has fewer brackets than levels allowed; counting them is a vectorised loop.
+    if text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count() <= max {
+        return Ok(());
+    }
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_string => escaped = true,
+            b'"' => in_string = !in_string,
+            b'{' | b'[' if !in_string => {
+                depth += 1;
+                if depth > max {
+                    return Err(InvalidEvent::message(
+                        InvalidKind::TooDeep,
+                        format!("nesting deeper than {MAX_DEPTH} levels"),
+                        format!("at most {MAX_DEPTH} levels, the event's own object included"),
+                    ));
+                }
+            }
+            b'}' | b']' if !in_string => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn malformed(error: serde_json::Error) -> InvalidEvent {
+    InvalidEvent::message(InvalidKind::MalformedJson, format!("no JSON ({error})"), ACCEPTED_MESSAGE)
+}
+
+/// The text of a well-formed JSON string of the field `name`, its quotes included.
+pub(super) fn unquote<'a>(quoted: &'a str, name: &'static str) -> Result<Cow<'a, str>, InvalidEvent> {
+    if let Some(text) = verbatim(quoted) {
+        return Ok(Cow::Borrowed(text));
+    }
+    let error = |kind, found: &'static str| Err(InvalidEvent::field(kind, name, found, "Unicode text without NUL"));
+    match String::from_utf8(unescape(quoted).map_err(malformed)?) {
+        Err(_) => error(InvalidKind::LoneSurrogate, "a lone surrogate"),
+        Ok(text) if text.contains('\0') => error(InvalidKind::NulCharacter, "a NUL character"),
+        Ok(text) => Ok(Cow::Owned(text)),
+    }
+}
+
+/// The text between the quotes, if it has no escapes.
+pub(super) fn verbatim(quoted: &str) -> Option<&str> {
+    if quoted.contains('\\') { None } else { quoted.get(1..quoted.len() - 1) }
+}
+
+/// What a well-formed JSON string says, a lone surrogate as the three bytes that no UTF-8 has.
+pub(super) fn unescape(quoted: &str) -> Result<Vec<u8>, serde_json::Error> {
+    serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor)
+}
+
+struct BytesVisitor;
+
+impl Visitor<'_> for BytesVisitor {
+    type Value = Vec<u8>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Vec<u8>, E> {
+        Ok(bytes.to_vec())
+    }
+}

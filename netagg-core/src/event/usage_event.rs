@@ -1,0 +1,142 @@
+//! The event and its fields.
+
+use serde::{Serialize, Serializer};
+use uuid::Uuid;
+
+use super::event_type::EventType;
+use super::invalid::{InvalidEvent, InvalidKind};
+use super::meta::Meta;
+use super::text::{SourceId, UserId};
+use crate::time::{Day, Timestamp};
+
+/// The longest call or session, in seconds.
+pub const MAX_DURATION_SEC: u32 = i32::MAX as u32;
+/// The largest byte count of one event and direction.
+pub const MAX_BYTES: u64 = i64::MAX as u64;
+
+/// The fields of an [`Event`], each valid by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_structs)]
+pub struct EventFields {
+    /// The provider's number for the event; unique within `source_id`.
+    pub event_id: Uuid,
+    /// The provider.
+    pub source_id: SourceId,
+    /// The subscriber.
+    pub user_id: UserId,
+    /// What happened.
+    pub event_type: EventType,
+    /// When it began; decides the day and month it counts under.
+    pub started_at: Timestamp,
+    /// When it ended, if known; not before `started_at`.
+    pub ended_at: Option<Timestamp>,
+    /// Seconds, 0 to [`MAX_DURATION_SEC`]; never derived from the times.
+    pub duration_sec: Option<u32>,
+    /// Bytes sent by the user, 0 to [`MAX_BYTES`].
+    pub bytes_up: u64,
+    /// Bytes received by the user, 0 to [`MAX_BYTES`].
+    pub bytes_down: u64,
+    /// Whatever else the provider says.
+    pub meta: Option<Meta>,
+}
+
+/// A valid usage event.
+///
+/// It is made by [`Event::decode`] from JSON, or by [`Event::new`] from fields in code; either way every rule of the
+/// contract holds for it.
+///
+/// ```
+/// use netagg_core::{Event, InvalidKind};
+///
+/// let event = Event::decode(br#"{
+///     "event_id": "550e8400-e29b-41d4-a716-446655440000", "source_id": "provider-1", "user_id": "123456789",
+///     "type": "CALL_OUT", "started_at": "2025-10-20T12:34:56Z", "duration_sec": 127
+/// }"#)?;
+/// assert_eq!(event.day().to_string(), "2025-10-20");
+///
+/// let error = Event::decode(br#"{"event_id": 5}"#).unwrap_err();
+/// assert_eq!(error.kind(), InvalidKind::WrongType);
+/// assert_eq!(error.to_string(), "event_id: found 5; accepted: a UUID string of the form 8-4-4-4-12");
+/// # Ok::<(), netagg_core::InvalidEvent>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event(EventFields);
+
+impl Event {
+    /// Checks the rules that single fields cannot hold.
+    ///
+    /// # Errors
+    /// When it ends before it starts, or a number is larger than the contract allows.
+    pub fn new(fields: EventFields) -> Result<Self, InvalidEvent> {
+        if let Some(ended_at) = fields.ended_at
+            && ended_at < fields.started_at
+        {
+            return Err(InvalidEvent::field(
+                InvalidKind::EndsBeforeStart,
+                "ended_at",
+                ended_at.to_string(),
+                "a time not before started_at",
+            ));
+        }
+        if let Some(duration) = fields.duration_sec
+            && duration > MAX_DURATION_SEC
+        {
+            return Err(InvalidEvent::out_of_range("duration_sec", duration, u64::from(MAX_DURATION_SEC)));
+        }
+        for (name, bytes) in [("bytes_up", fields.bytes_up), ("bytes_down", fields.bytes_down)] {
+            if bytes > MAX_BYTES {
+                return Err(InvalidEvent::out_of_range(name, bytes, MAX_BYTES));
+            }
+        }
+        Ok(Self(fields))
+    }
+
+    /// The event as one line of JSON, as [`Event::decode`] reads it.
+    pub fn encode(&self) -> Vec<u8> {
+        // Serialising strings, integers and well-formed raw JSON into memory cannot fail.
+        let mut json = serde_json::to_vec(self).unwrap_or_default();
+        // A line break is white space of `meta`'s: strings have theirs escaped.
+        json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
+        json
+    }
+
+    /// About how many bytes it takes in an answer or in memory, never less than in an answer of the API's gRPC.
+    pub fn size(&self) -> u64 {
+        let meta = self.0.meta.as_ref().map_or(0, |meta| meta.as_json().len());
+        (256 + self.0.source_id.as_str().len() + meta) as u64
+    }
+
+    /// Its fields.
+    pub fn fields(&self) -> &EventFields {
+        &self.0
+    }
+
+    /// Its fields, to take apart.
+    pub fn into_fields(self) -> EventFields {
+        self.0
+    }
+
+    /// The UTC day it counts under.
+    pub fn day(&self) -> Day {
+        self.0.started_at.day()
+    }
+}
+
+impl Serialize for Event {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let fields = &self.0;
+        let mut object = serializer.serialize_struct("Event", 10)?;
+        object.serialize_field("event_id", &fields.event_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))?;
+        object.serialize_field("source_id", &fields.source_id)?;
+        object.serialize_field("user_id", &fields.user_id)?;
+        object.serialize_field("type", &fields.event_type)?;
+        object.serialize_field("started_at", &fields.started_at)?;
+        object.serialize_field("ended_at", &fields.ended_at)?;
+        object.serialize_field("duration_sec", &fields.duration_sec)?;
+        object.serialize_field("bytes_up", &fields.bytes_up)?;
+        object.serialize_field("bytes_down", &fields.bytes_down)?;
+        object.serialize_field("meta", &fields.meta)?;
+        object.end()
+    }
+}

@@ -15,6 +15,7 @@ use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 
 use crate::auth::Protection;
+use crate::client::{Client, Transport};
 use crate::limits::ApiLimits;
 use crate::room::Room;
 #[cfg(feature = "tls")]
@@ -42,13 +43,6 @@ pub(crate) struct Connections {
     #[cfg(feature = "tls")]
     tls: Option<(Tls, Transport)>,
     answers: Room,
-}
-
-/// The protocol of a server.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Transport {
-    Http,
-    Grpc,
 }
 
 /// The connections that may be open at a time.
@@ -94,14 +88,6 @@ impl Places {
             _ => place,
         }
     }
-}
-
-/// The other end of a connection, as an extension of its requests.
-#[derive(Clone, Debug)]
-pub(crate) struct Client {
-    pub(crate) address: SocketAddr,
-    /// For the answers that it has not taken yet.
-    pub(crate) room: Room,
 }
 
 impl Connections {

@@ -5,6 +5,7 @@
 
 mod answers;
 pub mod auth;
+mod client;
 mod connections;
 #[cfg(feature = "grpc")]
 mod grpc;

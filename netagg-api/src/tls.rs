@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
-use crate::connections::Transport;
+use crate::client::Transport;
 
 /// A connection that is encrypted.
 pub(crate) type Encrypted = BufReader<TlsStream<TcpStream>>;

@@ -6,7 +6,7 @@ use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap};
 use ipnet::IpNet;
 
-use crate::connections::Client;
+use crate::client::Client;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 

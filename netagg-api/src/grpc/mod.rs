@@ -24,7 +24,7 @@ use crate::auth::Principal;
 
 use crate::answers::{Answers, Failure, STREAM_BYTES, overloaded};
 use crate::auth::Refusal;
-use crate::connections::Client;
+use crate::client::Client;
 use crate::kept::Kept;
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse, GetUserDetailRequest,

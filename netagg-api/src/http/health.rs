@@ -14,7 +14,8 @@ use netagg_core::usage::UsageService;
 use serde::Serialize;
 use tower::util::MapResponseLayer;
 
-use super::{browsers, host, method_not_allowed};
+use super::problem::method_not_allowed;
+use super::{browsers, host};
 use crate::answers::Failure;
 use crate::auth::Protection;
 use crate::health;

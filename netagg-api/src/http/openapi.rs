@@ -18,8 +18,7 @@ use super::page;
 use super::problem;
 use crate::answers::Failure;
 
-/// The path of the description.
-pub(super) const PATH: &str = "/openapi.json";
+const PATH: &str = "/openapi.json";
 
 /// What every question may be answered with instead of an answer.
 const FAILURES: [(StatusCode, &str); 12] = [
@@ -73,7 +72,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(mut api: OpenApi) -> Rout
     let description = async move |headers: HeaderMap| Ok::<_, Failure>(Json::new(&*api)?.respond(&headers));
     let router = Router::new().route(PATH, get(description));
     #[cfg(feature = "docs-page")]
-    let router = router.merge(page::router());
+    let router = router.merge(page::router(PATH));
     router
 }
 

@@ -7,8 +7,6 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::openapi::PATH;
-
 /// Swagger UI styles its elements by attributes and draws its icons from `data:`. It runs and asks nothing but its own
 /// files and the description.
 const PAGE_MAY: HeaderValue = HeaderValue::from_static(
@@ -16,9 +14,9 @@ const PAGE_MAY: HeaderValue = HeaderValue::from_static(
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// The route `/docs/`, open to everybody.
-pub(super) fn router<S: Clone + Send + Sync + 'static>() -> Router<S> {
-    let page = SwaggerUi::new("/docs").config(Config::new([PATH]).validator_url("none"));
+/// The route `/docs/`, open to everybody. It shows the description at the path `description`.
+pub(super) fn router<S: Clone + Send + Sync + 'static>(description: &'static str) -> Router<S> {
+    let page = SwaggerUi::new("/docs").config(Config::new([description]).validator_url("none"));
     Router::from(page).layer(from_fn(page_may))
 }
 

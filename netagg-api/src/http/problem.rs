@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::auth::Forbidden;
-use axum::http::{HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header, Uri};
 use axum::response::{IntoResponse, Response};
 use netagg_core::usage::InvalidQuery;
 use serde::Serialize;
@@ -137,6 +137,16 @@ impl From<Failure> for Problem {
             }
         }
     }
+}
+
+/// Answers a path that is none of the API's.
+pub(super) async fn not_found(uri: Uri) -> Response {
+    Problem::not_found(uri.path()).into_response()
+}
+
+/// Answers a method that a path does not have.
+pub(super) async fn method_not_allowed(method: Method) -> Response {
+    Problem::method_not_allowed(&method).into_response()
 }
 
 /// What went wrong, as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) has it.

@@ -19,7 +19,8 @@ use super::health::unready_router;
 use super::host;
 use crate::answers::Failure;
 use crate::auth::Protection;
-use crate::connections::{Connections, SPARE_TIMEOUT, Transport};
+use crate::client::Transport;
+use crate::connections::{Connections, SPARE_TIMEOUT};
 use crate::limits::ApiLimits;
 use crate::server::Server;
 

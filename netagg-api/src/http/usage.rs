@@ -13,7 +13,8 @@ use super::body::{AggregatesBody, DetailBody, UserAggregatesBody};
 use super::conditional::Json;
 use super::openapi::{DetailParameters, TotalsParameters, UserParameter};
 use super::problem::Problem;
-use super::{KeptTotals, export, query};
+use super::state::KeptTotals;
+use super::{export, query};
 use crate::answers::{Answers, Failure};
 use crate::parameters::Parameters;
 

@@ -4,7 +4,7 @@ use netagg_core::{Header, Place, RecordTimestamp, Timestamp};
 use netagg_kafka::{LetterKind, LetterOrigin};
 use serde::Serialize;
 
-use super::show_place;
+use super::text::show_place;
 use crate::Failure;
 use crate::output::outln;
 use crate::printable::json_line;

@@ -6,7 +6,7 @@ use terminal_size::terminal_size_of;
 
 use super::filter::FilterArguments;
 use super::json::{self, LetterJson};
-use super::{show_place, show_time};
+use super::text::{show_place, show_time};
 use crate::Failure;
 use crate::admin::table;
 use crate::output::outln;

@@ -6,11 +6,11 @@ mod list;
 mod replay;
 mod show;
 mod stats;
+mod text;
 
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use netagg_core::{Place, Timestamp};
 use netagg_kafka::{KafkaLetterReader, ReplayPlan};
 use tokio_util::sync::CancellationToken;
 
@@ -108,12 +108,4 @@ async fn unless_stopped(
         answer = answer => answer,
         () = stop.cancelled() => Err(Failure::Failed("interrupted".into())),
     }
-}
-
-fn show_place(place: &Place) -> String {
-    format!("{}:{}", place.partition.number, place.offset)
-}
-
-fn show_time(time: Option<Timestamp>) -> String {
-    time.map_or("-".to_owned(), |time| time.to_string())
 }

@@ -7,7 +7,7 @@ use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
 
 use super::json::{self, HeaderJson, LetterJson, ValueJson, WholeJson};
-use super::{show_place, show_time};
+use super::text::{show_place, show_time};
 use crate::printable::{is_visible, printable};
 use crate::{Failure, output};
 

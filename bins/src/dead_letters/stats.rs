@@ -4,7 +4,7 @@ use comfy_table::CellAlignment;
 use netagg_kafka::{KafkaLetterReader, LetterCount, LetterKind};
 
 use super::filter::FilterArguments;
-use super::show_time;
+use super::text::show_time;
 use crate::Failure;
 use crate::admin::table;
 use crate::output::outln;

@@ -7,7 +7,7 @@ use netagg_core::EventLimits;
 use netagg_core::memory::MemoryLog;
 use netagg_core::ports::EventPublisher;
 
-use super::Published;
+use super::outcome::Published;
 use crate::Failure;
 use crate::lines::{self, Input, LeftOut};
 

@@ -2,6 +2,7 @@
 //! aggregator on the in-memory adapters, to the API, and a verification that everything came out right.
 
 mod input;
+mod outcome;
 mod report;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,7 @@ use crate::config::ApiAddresses;
 use crate::generator::{LoadConfig, LoadStats, Model, StoredCopies, random_seed, send};
 use crate::lines::Input;
 use crate::{Failure, Shutdown, descriptors, output};
+use outcome::{Published, Verification};
 
 /// Records the log holds before publishers wait.
 const LOG_CAPACITY: usize = 100_000;
@@ -84,7 +86,8 @@ pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<bool, Failure
     pipeline.drained(published.records).await?;
     let elapsed = started.elapsed();
     let verification = pipeline.verify(&published).await?;
-    report::print(&pipeline, &usage, &published, &verification, elapsed).await?;
+    let (days, ingested) = (pipeline.events.sum_by_day(), pipeline.ingested.snapshot());
+    report::print(&days, ingested, &usage, &published, &verification, elapsed).await?;
     if let Some(api) = api {
         api.serve(usage, &pipeline, &shutdown).await?;
     } else {
@@ -105,29 +108,6 @@ struct Pipeline {
     aggregated: Arc<ConsumerStats>,
     /// Cancelled when one of the services ends.
     ended: CancellationToken,
-}
-
-/// What was put into the log.
-#[derive(Debug)]
-struct Published {
-    /// Messages, of any kind.
-    records: u64,
-    /// Distinct events.
-    events: u64,
-    /// Valid messages that repeat an event.
-    duplicates: u64,
-    /// Messages that are no events.
-    invalid: u64,
-    /// Lines of a given file that are no events and were not published.
-    left_out: u64,
-    /// The generated run, if it is one.
-    model: Option<Arc<Model>>,
-}
-
-/// What verification found.
-#[derive(Debug)]
-struct Verification {
-    problems: Vec<String>,
 }
 
 impl Pipeline {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use netagg_core::usage::{AggregatesRequest, UsageService};
-use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
+use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, StatsSnapshot, Totals, Zone};
 
-use super::{Pipeline, Published, Verification};
+use super::outcome::{Published, Verification};
 use crate::Failure;
 use crate::config::ApiAddresses;
 use crate::output::outln;
@@ -17,13 +17,13 @@ use crate::output::outln;
 const DAYS_SHOWN: usize = 10;
 
 pub(super) async fn print(
-    pipeline: &Pipeline,
+    days: &BTreeMap<(Day, EventType), Totals>,
+    ingested: StatsSnapshot,
     usage: &UsageService,
     published: &Published,
     verification: &Verification,
     elapsed: Duration,
 ) -> Result<(), Failure> {
-    let days = pipeline.events.sum_by_day();
     if let (Some((first, _)), Some((last, _))) = (days.keys().next(), days.keys().next_back()) {
         for granularity in [Granularity::Day, Granularity::Month] {
             // A span longer than the API answers at once is asked for from its end.
@@ -34,7 +34,6 @@ pub(super) async fn print(
         }
     }
 
-    let ingested = pipeline.ingested.snapshot();
     let seconds = elapsed.as_secs_f64();
     outln!(
         "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped{}, {} invalid messages set aside.",

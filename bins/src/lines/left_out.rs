@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 
-use super::InvalidLine;
+use super::chunk::InvalidLine;
 use crate::output::noteln;
 use crate::printable::printable;
 

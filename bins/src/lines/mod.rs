@@ -1,5 +1,6 @@
 //! Events given by a person, one JSON object a line: read and judged on a thread of their own.
 
+mod chunk;
 mod format;
 mod input;
 mod left_out;
@@ -9,7 +10,7 @@ mod source;
 use bytes::Bytes;
 use indicatif::ProgressBar;
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{Event, EventLimits, OutgoingRecord, PartitionId, Record};
+use netagg_core::{EventLimits, PartitionId, Record};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -17,48 +18,11 @@ pub use input::Input;
 pub(crate) use left_out::LeftOut;
 
 use crate::Failure;
+use chunk::{Chunk, GivenEvent, InvalidLine};
 use input::{Line, Lines, MAX_LINE};
 
-/// Lines that are handed over together, at most.
-const LINES: usize = 1_000;
-const BYTES: usize = 1 << 20;
 /// Chunks that are read ahead, and joined for a reader that comes late.
 const AHEAD: usize = 4;
-
-/// A stretch of lines.
-#[derive(Debug, Default)]
-pub(crate) struct Chunk {
-    /// The number of the line after the last one.
-    pub(crate) end: u64,
-    /// Those that hold an event, in order.
-    pub(crate) events: Vec<GivenEvent>,
-    /// Those that don't, blank ones aside.
-    pub(crate) invalid: Vec<InvalidLine>,
-    bytes: usize,
-}
-
-/// A line that holds an event.
-#[derive(Debug)]
-pub(crate) struct GivenEvent {
-    pub(crate) event: Event,
-    line: Bytes,
-}
-
-impl GivenEvent {
-    /// The line as it stands, keyed by the event's user.
-    pub(crate) fn into_record(self) -> OutgoingRecord {
-        let key = Some(Bytes::copy_from_slice(self.event.fields().user_id.as_str().as_bytes()));
-        OutgoingRecord { key, value: Some(self.line), headers: Vec::new() }
-    }
-}
-
-/// A line that holds none.
-#[derive(Debug)]
-pub(crate) struct InvalidLine {
-    number: u64,
-    kind: &'static str,
-    reason: String,
-}
 
 /// Lines, as they are read.
 #[derive(Debug)]
@@ -165,18 +129,6 @@ impl Reader<'_> {
             return Ok(());
         }
         self.sender.blocking_send(Ok(std::mem::take(chunk))).map_err(|_| Ended::Unwanted)
-    }
-}
-
-impl Chunk {
-    fn is_full(&self) -> bool {
-        self.events.len() + self.invalid.len() >= LINES || self.bytes >= BYTES
-    }
-
-    fn append(&mut self, mut later: Self) {
-        self.end = later.end;
-        self.events.append(&mut later.events);
-        self.invalid.append(&mut later.invalid);
     }
 }
 

@@ -1,14 +1,15 @@
 //! The administration of a real installation: schema, topics, partitions, limits.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use netagg_core::ports::{Clock, PartitionLag, SystemClock};
-use netagg_core::{EventLimits, Month};
-use netagg_kafka::{Creation, KafkaTopics, TopicSpec};
+use netagg_core::{ConsumerGroups, EventLimits, Month, NotDrained};
+use netagg_kafka::{ConfigError, Creation, KafkaTopics, TopicSpec};
 use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
 use crate::Failure;
@@ -294,7 +295,7 @@ pub async fn limits(
         return Ok(ExitCode::SUCCESS);
     };
     if !force {
-        drained(&KafkaTopics::new(&kafka.client)?, &kafka.topic, &groups).await?;
+        check_drained(&consumer_groups(&kafka, groups)?).await?;
     }
     let before = recorded.unwrap_or_default();
     let limits =
@@ -316,39 +317,28 @@ fn print_limits(limits: EventLimits) {
     outln!("EVENT_MAX_FUTURE={}", show_duration(limits.max_future));
 }
 
-/// Fails unless both groups are without members and have committed everything in `topic`.
-async fn drained(topics: &KafkaTopics, topic: &str, groups: &Groups) -> Result<(), Failure> {
-    let mut at_work = Vec::new();
-    for group in [&groups.ingestor, &groups.aggregator] {
-        let members = topics.members(group).await?;
-        if members > 0 {
-            at_work.push(format!("{group} has {members} members"));
-        }
-    }
-    if !at_work.is_empty() {
-        let reason = format!(
-            "the services are at work: {}. They go on judging by the limits they were started with. Stop them first (a \
-             member that was killed counts until its session ends), or use --force and audit afterwards",
-            at_work.join(" and ")
-        );
-        return Err(Failure::Failed(reason.into()));
-    }
-    let mut behind = Vec::new();
-    for group in [&groups.ingestor, &groups.aggregator] {
-        let lag: i64 = topics.lag(group, topic).await?.iter().flatten().map(|partition| partition.lag).sum();
-        if lag > 0 {
-            behind.push(format!("{group} has {lag} messages before it"));
-        }
-    }
-    if behind.is_empty() {
-        return Ok(());
-    }
-    let behind = behind.join(" and ");
-    let reason = format!(
-        "{topic} is not drained: {behind}, which one service might judge by the old limits and the other by the new. \
-         Let both drain it and stop them first, or use --force and audit afterwards"
-    );
+/// Fails unless both groups are without members and have committed everything in the topic.
+async fn check_drained(groups: &ConsumerGroups) -> Result<(), Failure> {
+    let reason = match groups.check_drained().await {
+        Ok(()) => return Ok(()),
+        Err(NotDrained::Broker(error)) => return Err(error.into()),
+        Err(error @ NotDrained::Behind { .. }) => format!(
+            "{error}, which one service might judge by the old limits and the other by the new. Let both drain it and stop \
+             them first, or use --force and audit afterwards"
+        ),
+        Err(error) => format!(
+            "{error}. They go on judging by the limits they were started with. Stop them first (a member that was killed \
+             counts until its session ends), or use --force and audit afterwards"
+        ),
+    };
     Err(Failure::Failed(reason.into()))
+}
+
+/// The groups that read the topic of events. Fails if no client can be made of the configuration.
+pub(crate) fn consumer_groups(kafka: &Kafka, groups: Groups) -> Result<ConsumerGroups, ConfigError> {
+    let offsets = Arc::new(KafkaTopics::new(&kafka.client)?);
+    let Groups { ingestor, aggregator } = groups;
+    Ok(ConsumerGroups { offsets, topic: kafka.topic.clone(), ingestor, aggregator })
 }
 
 pub(crate) fn table<const N: usize>(header: [&str; N]) -> Table {

@@ -2,29 +2,21 @@
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use comfy_table::CellAlignment;
 use indicatif::{ProgressBar, ProgressStyle};
-use netagg_core::ports::{Cache, PartitionLag};
 use netagg_core::{Day, Error, Month};
-use netagg_kafka::KafkaTopics;
-use netagg_pg::{Change, PgConfig, Postgres, Repair, Repairs, Skipped};
+use netagg_pg::{PgConfig, Postgres, RebuildOptions, RebuildProgress, RebuildReport, Skipped};
 use netagg_redis::{RedisCache, RedisConfig};
-use tokio::time::Instant;
 
-use crate::admin::{duration, table};
+use crate::admin::{consumer_groups, duration, table};
 use crate::audit::check_range;
 use crate::config::{Groups, Kafka};
 use crate::output::outln;
 use crate::{Failure, Shutdown};
-
-/// How long the broker has to say how far the ingestor is.
-const BROKER_LIMIT: Duration = Duration::from_secs(5);
-
-/// How long the cache has to take an invalidation, its first connection included.
-const CACHE_LIMIT: Duration = Duration::from_secs(2);
 
 /// What to rebuild.
 #[derive(Clone, Debug, Args)]
@@ -70,83 +62,51 @@ impl Rebuild {
     /// When the range is of dropped months, or the database cannot be reached.
     pub async fn run(self, places: Places, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         check_range(Some(self.from), Some(self.to))?;
-        let postgres = Postgres::new(places.postgres.clone());
+        let postgres = Postgres::new(places.postgres);
         postgres.check_schema().await?;
-        if let Some(dropped) = postgres.retention().dropped_through().await?.filter(|month| self.from.month() <= *month)
-        {
-            return Err(Failure::Usage(format!(
-                "--from {}: the events of the months up to {dropped} are dropped; accepted: a day from {} on",
-                self.from,
-                dropped.next().first_day()
-            )));
+        let mut rebuild = postgres.rebuild();
+        if !self.dry_run {
+            rebuild = rebuild.with_cache(Arc::new(RedisCache::new(places.redis)?));
         }
-        let repairs = postgres.repairs();
-        let days = repairs.days(self.from, self.to).await?;
-        if days.is_empty() {
+        // Without the broker, days that the ingestor may still complete are left as they are.
+        if let Ok(groups) = consumer_groups(&places.kafka, places.groups) {
+            rebuild = rebuild.with_consumer_groups(groups);
+        }
+        let bar = progress_bar();
+        let report = rebuild.run(&self.options(), &|progress| show(&bar, progress), &shutdown.token()).await;
+        bar.finish_and_clear();
+        let report = report.map_err(|error| self.explain(error))?;
+        if report.days == 0 {
             outln!("Nothing to do: no events and no totals from {} to {}.", self.from, self.to);
             return Ok(ExitCode::SUCCESS);
         }
-        if !self.dry_run {
-            // Should this end before it is done, an aggregator goes on with it, or the next rebuild.
-            repairs.mark(&days).await?;
-        }
-        let mut patience = Patience { deadline: Instant::now() + self.wait, broker_answers: true };
-        let cache = RedisCache::new(places.redis.clone())?;
-        let mut cache_limit = CACHE_LIMIT;
-        let mut outcome = Outcome::default();
-        let bar = progress_bar(days.len());
-        for of_month in days.chunk_by(|one, other| one.month() == other.month()) {
-            let [first, ..] = of_month else { continue };
-            bar.set_message(first.month().to_string());
-            let repair = tokio::select! {
-                repair = self.prepare(&repairs, of_month, &places, &mut patience) => repair?,
-                () = shutdown.token().cancelled_owned() => break,
-            };
-            let left: Vec<(Day, Skipped)> = repair.skipped().iter().map(|(day, left)| (*day, *left)).collect();
-            let changes = if self.dry_run { repair.changes() } else { repair.finish().await? };
-            if !self.dry_run && !changes.is_empty() {
-                outcome.untold.insert(first.month());
-                if tell(&cache, &outcome.untold, cache_limit).await {
-                    outcome.untold.clear();
-                } else {
-                    cache_limit = Duration::ZERO;
-                }
-            }
-            outcome.done += of_month.len() - left.len();
-            outcome.changes.extend(changes);
-            outcome.left.extend(left);
-            bar.inc(of_month.len() as u64);
-        }
-        bar.finish_and_clear();
-        self.print(&outcome, days.len());
-        Ok(if outcome.done == days.len() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        self.print(&report);
+        Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Everything up to the change of the totals. It may be broken off anywhere.
-    async fn prepare(
-        &self,
-        repairs: &Repairs,
-        days: &[Day],
-        places: &Places,
-        patience: &mut Patience,
-    ) -> Result<Repair, Error> {
-        let mut repair = repairs.begin(days, patience.left()).await?;
-        if !self.dry_run && repair.uncounted() > 0 {
-            repair.count_the_uncounted().await?;
-        }
-        repair.wait_for_the_ingestor(patience.left()).await?;
-        let is_behind = repair.skipped().values().any(|left| matches!(left, Skipped::IngestorBehind { .. }));
-        if is_behind && patience.is_read_by_the_ingestor(&places.kafka, &places.groups).await {
-            repair.forget_unstored().await?;
-        }
-        Ok(repair)
+    fn options(&self) -> RebuildOptions {
+        let mut options = RebuildOptions::new(self.from, self.to);
+        (options.is_dry_run, options.patience) = (self.dry_run, self.wait);
+        options
     }
 
-    fn print(&self, outcome: &Outcome, days: usize) {
+    fn explain(&self, error: Error) -> Failure {
+        match error {
+            Error::MonthsDropped { through } => Failure::Usage(format!(
+                "--from {}: the events of the months up to {through} are dropped; accepted: a day from {} on",
+                self.from,
+                through.next().first_day()
+            )),
+            error => error.into(),
+        }
+    }
+
+    fn print(&self, report: &RebuildReport) {
+        let days = report.days;
         let (verb, tense) = if self.dry_run { ("would change", "looked at") } else { ("changed", "rebuilt") };
-        if !outcome.changes.is_empty() {
+        if !report.changes.is_empty() {
             let mut table = table(["day", "type", "column", "now", "then"]);
-            for change in &outcome.changes {
+            for change in &report.changes {
                 let number = |number: Option<i128>| number.map_or("-".to_owned(), |number| number.to_string());
                 table.add_row([
                     change.day.to_string(),
@@ -161,9 +121,9 @@ impl Rebuild {
             }
             outln!("{table}");
         }
-        let changed: BTreeSet<Day> = outcome.changes.iter().map(|change| change.day).collect();
-        outln!("{} of {days} days {tense}, {} {verb}.", outcome.done, changed.len());
-        for (day, left) in &outcome.left {
+        let changed: BTreeSet<Day> = report.changes.iter().map(|change| change.day).collect();
+        outln!("{} of {days} days {tense}, {} {verb}.", report.rebuilt, changed.len());
+        for (day, left) in &report.skipped {
             match left {
                 Skipped::Busy => outln!("{day}: left as it is, another repair of it goes on"),
                 Skipped::IngestorBehind { events } => {
@@ -171,17 +131,17 @@ impl Rebuild {
                 }
             }
         }
-        let stopped = days - outcome.done - outcome.left.len();
+        let stopped = report.unreached();
         if stopped > 0 {
             outln!("Stopped before {stopped} days.");
         }
-        if !self.dry_run && outcome.done < days {
+        if !self.dry_run && !report.is_complete() {
             outln!(
                 "The other days stay marked: an aggregator repairs them, or the same command does when it runs again."
             );
         }
-        if !outcome.untold.is_empty() {
-            let months = outcome.untold.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");
+        if !report.stale_months.is_empty() {
+            let months = report.stale_months.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");
             outln!(
                 "The cache could not be told: answers about {months} may be as old as CACHE_AGG_DAY_TTL and \
                  CACHE_AGG_MONTH_TTL allow."
@@ -190,78 +150,16 @@ impl Rebuild {
     }
 }
 
-/// What was done of the days.
-#[derive(Debug, Default)]
-struct Outcome {
-    done: usize,
-    changes: Vec<Change>,
-    left: Vec<(Day, Skipped)>,
-    /// Months that changed, of which the cache does not know.
-    untold: BTreeSet<Month>,
-}
-
-/// The rest of the command's time to wait, for all months together.
-struct Patience {
-    deadline: Instant,
-    /// Not asked again once it has not answered.
-    broker_answers: bool,
-}
-
-impl Patience {
-    fn left(&self) -> Duration {
-        self.deadline.saturating_duration_since(Instant::now())
-    }
-
-    /// Whether the ingestors read in time all that is in the topic now. A broker that does not answer is a no.
-    async fn is_read_by_the_ingestor(&mut self, kafka: &Kafka, groups: &Groups) -> bool {
-        if !self.broker_answers {
-            return false;
-        }
-        let found = self.find_read(kafka, groups).await;
-        self.broker_answers = found.is_some();
-        found.unwrap_or(false)
-    }
-
-    async fn find_read(&self, kafka: &Kafka, groups: &Groups) -> Option<bool> {
-        let topics = KafkaTopics::new(&kafka.client).ok()?;
-        let lag = async || {
-            let lag = tokio::time::timeout(BROKER_LIMIT, topics.lag(&groups.ingestor, &kafka.topic)).await;
-            lag.ok()?.ok()?
-        };
-        let now = lag().await?;
-        loop {
-            let then = lag().await?;
-            let is_read = |(now, then): (&PartitionLag, &PartitionLag)| {
-                then.lag == 0 || then.committed.is_some_and(|committed| committed >= now.high)
-            };
-            if now.iter().zip(&then).all(is_read) {
-                return Some(true);
-            }
-            if self.left().is_zero() {
-                return Some(false);
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-}
-
-/// Tells the cache which months have changed; whether it could be told within `limit`.
-async fn tell(cache: &RedisCache, months: &BTreeSet<Month>, limit: Duration) -> bool {
-    let months: Vec<Month> = months.iter().copied().collect();
-    let begun = Instant::now();
-    while cache.invalidate(&months).await.is_err() {
-        if begun.elapsed() >= limit {
-            return false;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    true
-}
-
-fn progress_bar(days: usize) -> ProgressBar {
-    let bar = ProgressBar::new(days as u64);
+fn progress_bar() -> ProgressBar {
+    let bar = ProgressBar::no_length();
     match ProgressStyle::with_template("{bar:30} {pos}/{len} days {msg} {elapsed}") {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
     }
+}
+
+fn show(bar: &ProgressBar, progress: RebuildProgress) {
+    bar.set_length(progress.total as u64);
+    bar.set_position(progress.done as u64);
+    bar.set_message(progress.month.to_string());
 }

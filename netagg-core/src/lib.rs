@@ -5,6 +5,7 @@ mod aggregator;
 mod batch;
 mod completeness;
 mod consumer;
+mod consumer_groups;
 #[doc(hidden)]
 pub mod crash;
 mod dead_letter;
@@ -27,6 +28,7 @@ pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, Tally};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
 pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
+pub use consumer_groups::{ConsumerGroups, NotDrained};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, causes};
 pub use event::{

@@ -15,4 +15,8 @@ impl GroupOffsets for KafkaTopics {
     async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
         Self::lag_in_offsets(self, group, topic).await
     }
+
+    async fn members(&self, group: &str) -> Result<usize, Error> {
+        Self::members(self, group).await
+    }
 }

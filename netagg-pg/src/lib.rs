@@ -13,10 +13,12 @@ pub use client::{PoolUse, Postgres};
 pub use maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
 pub use metrics::describe_metrics;
 pub use reconcile::audit::{
-    Audit, AuditOptions, AuditReport, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
+    Audit, AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
     TotalsDifference, Undecided,
 };
-pub use reconcile::repair::{Change, PgTotalsRepair, Repair, Repairs, Skipped};
+pub use reconcile::repair::{
+    Change, PgTotalsRepair, Rebuild, RebuildOptions, RebuildProgress, RebuildReport, Repair, Repairs, Skipped,
+};
 pub use reconcile::{Column, OffsetReport, OnProgress, ReadProgress};
 pub use retention::{DropError, Dropped, Retention};
 pub use schema::{Ahead, EventLimitsError, Migrations, MonthPartition, Partitions, SchemaVersion, Settings};

@@ -3,10 +3,12 @@
 use std::ops::Range;
 
 use netagg_core::Timestamp;
-use netagg_pg::{DroppedCopy, LedgerDifference, LedgerFault, OffsetReport, TotalsDifference, Undecided};
+use netagg_pg::{
+    AuditOptions, AuditReport, AuditVerdict, DroppedCopy, LedgerDifference, LedgerFault, OffsetReport,
+    TotalsDifference, Undecided,
+};
 use serde::Serialize;
 
-use super::findings::{Findings, Partition, Verdict};
 use super::report::{date_of, table_of};
 use crate::Failure;
 use crate::output::outln;
@@ -122,21 +124,20 @@ struct BrokerSilence<'a> {
     reason: Option<&'a str>,
 }
 
-pub(super) fn print(findings: &Findings) -> Result<(), Failure> {
-    let report = &findings.report;
+pub(super) fn print(options: &AuditOptions, report: &AuditReport) -> Result<(), Failure> {
     let document = Document {
-        verdict: match findings.verdict() {
-            Verdict::Equal => "equal",
-            Verdict::Different => "different",
-            Verdict::CouldNotTell => "could_not_tell",
+        verdict: match report.verdict() {
+            AuditVerdict::Equal => "equal",
+            AuditVerdict::Different => "different",
+            AuditVerdict::Undecided => "could_not_tell",
         },
-        from: findings.from.map(|day| day.to_string()),
-        to: findings.to.map(|day| day.to_string()),
+        from: options.from.map(|day| day.to_string()),
+        to: options.to.map(|day| day.to_string()),
         dropped_through: report.dropped_through.map(|month| month.to_string()),
         days: report.days,
         events: report.events,
         uncounted_events: report.uncounted,
-        set_aside: findings
+        set_aside: report
             .set_aside
             .iter()
             .map(|waiting| SetAside { month: waiting.month.to_string(), events: waiting.events })
@@ -148,11 +149,8 @@ pub(super) fn print(findings: &Findings) -> Result<(), Failure> {
             count: report.conflicts.count,
             first: report.conflicts.first.iter().map(Conflict::from).collect(),
         },
-        partitions: findings.partitions.iter().map(OfPartition::from).collect(),
-        broker: BrokerSilence {
-            compared: findings.broker_silence.is_none(),
-            reason: findings.broker_silence.as_deref(),
-        },
+        partitions: report.offsets.iter().map(OfPartition::from).collect(),
+        broker: BrokerSilence { compared: report.broker_problem.is_none(), reason: report.broker_problem.as_deref() },
     };
     let document = serde_json::to_string_pretty(&document).map_err(|error| Failure::Failed(error.into()))?;
     outln!("{document}");
@@ -206,32 +204,32 @@ impl<'a> From<&'a DroppedCopy> for Conflict<'a> {
     }
 }
 
-impl<'a> From<&'a Partition> for OfPartition<'a> {
-    fn from(partition: &'a Partition) -> Self {
-        let account: &OffsetReport = &partition.account;
+impl<'a> From<&'a OffsetReport> for OfPartition<'a> {
+    fn from(report: &'a OffsetReport) -> Self {
+        let group = report.group.as_ref();
         let offsets = |ranges: &[Range<i64>]| {
             ranges.iter().map(|range| Offsets { first: range.start, last: range.end - 1 }).collect()
         };
         Self {
-            service: &account.service,
-            topic: &account.partition.topic,
-            partition: account.partition.number,
-            first_offset: account.first,
-            next_offset: account.next,
-            done: account.done,
-            in_flight: account.in_flight(),
-            in_flight_offsets: offsets(&account.gaps),
-            accepted: account.accepted,
-            duplicates: account.duplicates,
-            conflicts: account.conflicts,
-            invalid: account.invalid,
-            vacant: account.vacant,
-            redelivered: account.redelivered,
-            uncounted: account.uncounted,
-            unaccounted: account.unaccounted(),
-            committed: partition.committed,
-            lag: partition.lag,
-            lost_offsets: offsets(&partition.lost),
+            service: &report.service,
+            topic: &report.partition.topic,
+            partition: report.partition.number,
+            first_offset: report.first,
+            next_offset: report.next,
+            done: report.done,
+            in_flight: report.in_flight(),
+            in_flight_offsets: offsets(&report.gaps),
+            accepted: report.accepted,
+            duplicates: report.duplicates,
+            conflicts: report.conflicts,
+            invalid: report.invalid,
+            vacant: report.vacant,
+            redelivered: report.redelivered,
+            uncounted: report.uncounted,
+            unaccounted: report.unaccounted(),
+            committed: group.and_then(|group| group.committed),
+            lag: group.map(|group| group.lag),
+            lost_offsets: offsets(&report.lost()),
         }
     }
 }

@@ -1,7 +1,5 @@
 //! Whether the totals are the sums over the events, and every record of the topic is accounted for.
 
-mod broker;
-mod findings;
 mod json;
 mod report;
 
@@ -11,11 +9,9 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use netagg_core::Day;
-use netagg_pg::{AuditOptions, PgConfig, Postgres, ReadProgress};
+use netagg_pg::{AuditOptions, AuditReport, AuditVerdict, PgConfig, Postgres, ReadProgress};
 
-use self::broker::Broker;
-use self::findings::{Findings, Verdict};
-use crate::admin::duration;
+use crate::admin::{consumer_groups, duration};
 use crate::config::{Groups, Kafka};
 use crate::{Failure, Shutdown};
 
@@ -50,41 +46,44 @@ impl Audit {
         shutdown: Shutdown,
     ) -> Result<ExitCode, Failure> {
         check_range(self.from, self.to)?;
-        let findings = tokio::select! {
-            findings = self.find(Postgres::new(postgres), &kafka, &groups) => findings,
+        let options = AuditOptions { from: self.from, to: self.to, patience: self.wait, ..AuditOptions::default() };
+        let report = tokio::select! {
+            report = audit(Postgres::new(postgres), &options, &kafka, groups) => report,
             () = shutdown.token().cancelled_owned() => return Err(could_not_tell("interrupted")),
         };
-        let findings = findings.map_err(could_not_tell)?;
+        let report = report.map_err(could_not_tell)?;
         if self.json {
-            json::print(&findings)?
+            json::print(&options, &report)?
         } else {
-            report::print(&findings)
+            report::print(&options, &report)
         }
-        Ok(match findings.verdict() {
-            Verdict::Equal => ExitCode::SUCCESS,
-            Verdict::Different => ExitCode::FAILURE,
-            Verdict::CouldNotTell => ExitCode::from(2),
+        Ok(match report.verdict() {
+            AuditVerdict::Equal => ExitCode::SUCCESS,
+            AuditVerdict::Different => ExitCode::FAILURE,
+            AuditVerdict::Undecided => ExitCode::from(2),
         })
     }
+}
 
-    async fn find(&self, postgres: Postgres, kafka: &Kafka, groups: &Groups) -> Result<Findings, netagg_core::Error> {
-        postgres.check_schema().await?;
-        let audit = postgres.audit();
-        // What was done with before the broker is asked, it must have; what is committed by then, the database must.
-        let accounts = audit.offsets().await?;
-        let broker = Broker::ask(kafka, groups).await;
-        let options = AuditOptions {
-            from: self.from,
-            to: self.to,
-            patience: self.wait,
-            topic_is_recreated: broker.has_topic_anew(&accounts),
-        };
-        let bar = progress_bar();
-        let report = audit.run(&options, &|progress| show(&bar, progress)).await;
-        bar.finish_and_clear();
-        let set_aside = postgres.partitions().set_aside().await?;
-        Ok(Findings::new(self.from, self.to, report?, set_aside, broker))
-    }
+async fn audit(
+    postgres: Postgres,
+    options: &AuditOptions,
+    kafka: &Kafka,
+    groups: Groups,
+) -> Result<AuditReport, netagg_core::Error> {
+    postgres.check_schema().await?;
+    let bar = progress_bar();
+    let on_progress = |progress: ReadProgress| show(&bar, progress);
+    let report = match consumer_groups(kafka, groups) {
+        Ok(groups) => postgres.audit().with_consumer_groups(groups).run(options, &on_progress).await,
+        // The database is judged alone then.
+        Err(error) => postgres.audit().run(options, &on_progress).await.map(|mut report| {
+            report.broker_problem = Some(error.to_string());
+            report
+        }),
+    };
+    bar.finish_and_clear();
+    report
 }
 
 /// Refuses a range that is upside down.

@@ -4,32 +4,33 @@ use std::ops::Range;
 
 use comfy_table::CellAlignment;
 use netagg_core::{Day, Granularity};
-use netagg_pg::{ConflictingDuplicates, LedgerFault, TotalsDifference, WaitingMonth};
+use netagg_pg::{
+    AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, LedgerFault, OffsetReport, TotalsDifference,
+    WaitingMonth,
+};
 
-use super::findings::{Findings, Partition, Verdict};
 use crate::admin::table;
 use crate::output::outln;
 use crate::printable::printable;
 
-pub(super) fn print(findings: &Findings) {
-    let report = &findings.report;
-    outln!("{} events on {} days compared{}.", report.events, report.days, range(findings.from, findings.to));
+pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
+    outln!("{} events on {} days compared{}.", report.events, report.days, range(options.from, options.to));
     if let Some(month) = report.dropped_through {
         outln!("Left out: the months up to {month}, whose events are dropped.");
     }
     if report.uncounted > 0 {
         outln!("Not counted yet: {} of the events, which the aggregator has still before it.", report.uncounted);
     }
-    for WaitingMonth { month, events, .. } in &findings.set_aside {
+    for WaitingMonth { month, events, .. } in &report.set_aside {
         outln!(
             "{events} events of {month} are set aside: they are counted, and events_raw has no partition for them yet."
         );
     }
-    if !findings.partitions.is_empty() {
+    if !report.offsets.is_empty() {
         outln!("\nWhat became of the records:");
-        print_partitions(&findings.partitions);
+        print_partitions(&report.offsets);
     }
-    if let Some(reason) = &findings.broker_silence {
+    if let Some(reason) = &report.broker_problem {
         outln!("Not compared with the broker: {reason}");
     }
     print_conflicts(&report.conflicts);
@@ -41,16 +42,16 @@ pub(super) fn print(findings: &Findings) {
     for wrong in &report.ledgers {
         outln!("{}: {}", wrong.day, describe(wrong.fault));
     }
-    for Partition { account, lost, .. } in &findings.partitions {
-        let (service, partition) = (&account.service, &account.partition);
-        let unaccounted = account.unaccounted();
+    for offsets in &report.offsets {
+        let (service, partition, lost) = (&offsets.service, &offsets.partition, offsets.lost());
+        let unaccounted = offsets.unaccounted();
         if unaccounted != 0 {
             let what = if unaccounted > 0 { "lost on their way" } else { "counted twice" };
-            let (count, first, last) = (unaccounted.abs(), account.first, account.next - 1);
+            let (count, first, last) = (unaccounted.abs(), offsets.first, offsets.next - 1);
             outln!("{service}, {partition}: {count} records of the offsets {first} to {last} were {what}");
         }
         if !lost.is_empty() {
-            let lost = ranges(lost);
+            let lost = ranges(&lost);
             outln!("{service}, {partition}: committed and never done with, so lost: the offsets {lost}");
         }
     }
@@ -58,35 +59,28 @@ pub(super) fn print(findings: &Findings) {
         outln!("{}: could not tell, the ingestor is {} events behind", undecided.day, undecided.events);
     }
     outln!();
-    match findings.verdict() {
-        Verdict::Equal => {
-            let known = if findings.broker_silence.is_some() { " that the database knows of" } else { "" };
+    match report.verdict() {
+        AuditVerdict::Equal => {
+            let known = if report.broker_problem.is_some() { " that the database knows of" } else { "" };
             outln!("Equal: the totals are the sums over the events, and every record{known} is accounted for.");
         }
-        Verdict::Different => {
+        AuditVerdict::Different => {
             outln!("DIFFERENT.");
-            print_advice(findings);
+            print_advice(report);
         }
-        Verdict::CouldNotTell => outln!("Could not tell."),
+        AuditVerdict::Undecided => outln!("Could not tell."),
     }
 }
 
-/// What makes totals right again; lost records it cannot bring back.
-fn print_advice(findings: &Findings) {
-    let report = &findings.report;
-    if !findings.set_aside.is_empty() {
+/// How to correct the totals. Nothing brings back lost records.
+fn print_advice(report: &AuditReport) {
+    if !report.set_aside.is_empty() {
         outln!(
             "First mend the partitions of the months whose events are set aside: /readyz of the ingestor gives the reason. \
              Their events and totals come right by themselves then."
         );
     }
-    let totals = report.totals.iter().filter(|difference| difference.granularity == Granularity::Day);
-    let counted = |fault| !matches!(fault, LedgerFault::CountMismatch { .. });
-    let ledgers = report.ledgers.iter().filter(|wrong| counted(wrong.fault));
-    let days = totals.map(|difference| difference.date).chain(ledgers.map(|wrong| wrong.day));
-    if let Some((first, last)) = days.fold(None, |range: Option<(Day, Day)>, day| {
-        Some(range.map_or((day, day), |(first, last)| (first.min(day), last.max(day))))
-    }) {
+    if let Some((first, last)) = report.days_to_rebuild() {
         outln!("`netagg rebuild --from {first} --to {last}` recomputes the totals from the events.");
     }
 }
@@ -171,7 +165,7 @@ fn print_conflicts(conflicts: &ConflictingDuplicates) {
     outln!("{table}");
 }
 
-fn print_partitions(partitions: &[Partition]) {
+fn print_partitions(reports: &[OffsetReport]) {
     let mut table = table([
         "service",
         "partition",
@@ -188,27 +182,28 @@ fn print_partitions(partitions: &[Partition]) {
         "committed",
         "lag",
     ]);
-    for Partition { account, committed, lag, .. } in partitions {
-        let number = |number: &Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
-        let in_flight = match account.in_flight() {
+    for report in reports {
+        let group = report.group.as_ref();
+        let number = |number: Option<i64>| number.map_or("-".to_owned(), |number| number.to_string());
+        let in_flight = match report.in_flight() {
             0 => "0".to_owned(),
-            count => format!("{count}: {}", ranges(&account.gaps)),
+            count => format!("{count}: {}", ranges(&report.gaps)),
         };
         table.add_row([
-            account.service.clone(),
-            account.partition.to_string(),
-            format!("{}..{}", account.first, account.next),
-            account.done.to_string(),
+            report.service.clone(),
+            report.partition.to_string(),
+            format!("{}..{}", report.first, report.next),
+            report.done.to_string(),
             in_flight,
-            account.accepted.to_string(),
-            account.duplicates.to_string(),
-            account.conflicts.to_string(),
-            account.invalid.to_string(),
-            account.vacant.to_string(),
-            account.redelivered.to_string(),
-            account.uncounted.to_string(),
-            number(committed),
-            number(lag),
+            report.accepted.to_string(),
+            report.duplicates.to_string(),
+            report.conflicts.to_string(),
+            report.invalid.to_string(),
+            report.vacant.to_string(),
+            report.redelivered.to_string(),
+            report.uncounted.to_string(),
+            number(group.and_then(|group| group.committed)),
+            number(group.map(|group| group.lag)),
         ]);
     }
     for column in table.column_iter_mut().skip(2) {

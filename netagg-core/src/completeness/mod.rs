@@ -139,6 +139,10 @@ mod tests {
                 }
             }
         }
+
+        async fn members(&self, _: &str) -> Result<usize, Error> {
+            Ok(1)
+        }
     }
 
     #[derive(Debug, Default)]

@@ -6,9 +6,9 @@ use async_trait::async_trait;
 
 use crate::Error;
 
-/// Tells the committed offsets of a consumer group and the ends of the partitions.
+/// Tells the committed offsets and the members of a consumer group, and the ends of the partitions.
 ///
-/// Both methods only read, and may be called at any time by any number of processes.
+/// All methods only read, and may be called at any time by any number of processes.
 #[async_trait]
 pub trait GroupOffsets: Debug + Send + Sync {
     /// The lag of `group` in each partition of `topic`; `None` if the topic does not exist. The lag is 0 where no record
@@ -24,6 +24,12 @@ pub trait GroupOffsets: Debug + Send + Sync {
     /// # Errors
     /// Retryable while the broker is away or refuses access.
     async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error>;
+
+    /// How many members `group` has. A killed member counts until its session ends.
+    ///
+    /// # Errors
+    /// Retryable while the broker is away or refuses access.
+    async fn members(&self, group: &str) -> Result<usize, Error>;
 }
 
 /// How far a group has got in a partition.

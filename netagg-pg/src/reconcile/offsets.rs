@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use netagg_core::PartitionId;
+use netagg_core::ports::PartitionLag;
 use sqlx::{FromRow, PgConnection};
 
 use crate::client::PgError;
@@ -37,6 +38,8 @@ pub struct OffsetReport {
     pub redelivered: i64,
     /// Offsets processed by versions of netagg that did not count outcomes.
     pub uncounted: i64,
+    /// The offsets of the service's consumer group in this partition, if an audit has compared them with the broker.
+    pub group: Option<PartitionLag>,
     /// The processed ranges, as PostgreSQL writes them.
     done_ranges: String,
 }
@@ -52,6 +55,13 @@ impl OffsetReport {
     pub fn unaccounted(&self) -> i64 {
         let outcomes = [self.accepted, self.duplicates, self.conflicts, self.invalid, self.vacant, self.uncounted];
         self.done + self.redelivered - outcomes.iter().sum::<i64>()
+    }
+
+    /// The offsets that the consumer group has committed and the service has not processed: lost records. Empty if the
+    /// committed offset is not known.
+    pub fn lost(&self) -> Vec<Range<i64>> {
+        let committed = self.group.as_ref().and_then(|group| group.committed);
+        committed.map(|committed| self.lost_before(committed)).unwrap_or_default()
     }
 
     /// The offsets below `committed`, the next offset of the consumer group, that the service has not processed: no consumer
@@ -124,6 +134,7 @@ impl From<OffsetReportRow> for OffsetReport {
             vacant: row.vacant,
             redelivered: row.redelivered,
             uncounted: row.uncounted,
+            group: None,
             done_ranges: row.done_ranges,
         }
     }
@@ -149,6 +160,7 @@ mod tests {
             vacant: 0,
             redelivered: 0,
             uncounted: 0,
+            group: None,
             done_ranges: String::new(),
         }
     }

@@ -6,11 +6,13 @@ use std::time::Duration;
 
 use netagg_core::{Day, Event, EventType, Granularity};
 use netagg_pg::{
-    AuditOptions, AuditReport, Column, LedgerDifference, LedgerFault, PgTotalsRepair, TotalsDifference, Undecided,
+    AuditOptions, AuditReport, AuditVerdict, Column, LedgerDifference, LedgerFault, PgTotalsRepair, RebuildOptions,
+    TotalsDifference, Undecided,
 };
 use netagg_tests::eventually;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio_util::sync::CancellationToken;
 
 use super::Fresh;
 use super::log::{Log, of_content, of_day};
@@ -40,6 +42,7 @@ fn assert_equal(report: &AuditReport, when: &str) {
     assert_eq!(report.ledgers, [], "{when}");
     assert_eq!(report.undecided, [], "{when}");
     assert!(report.offsets.iter().all(|account| account.unaccounted() == 0), "{when}: {:?}", report.offsets);
+    assert_eq!(report.verdict(), AuditVerdict::Equal, "{when}");
 }
 
 /// What a count differs by, of the day and of its month.
@@ -71,7 +74,9 @@ async fn what_is_drained_is_equal_and_every_difference_is_named() {
 
     fresh.execute("UPDATE agg_day SET count_events = 21 WHERE day = '2025-10-20' AND type = 'SMS_SENT'").await;
     let expected = count_differs(DAY, EventType::SmsSent, 21, 20);
-    assert_eq!(audit(&fresh, at_once()).await.totals, expected);
+    let report = audit(&fresh, at_once()).await;
+    assert_eq!((report.verdict(), report.days_to_rebuild()), (AuditVerdict::Different, Some((day(DAY), day(DAY)))));
+    assert_eq!(report.totals, expected);
     let of_day = AuditOptions { from: Some(day(DAY)), to: Some(day(DAY)), ..at_once() };
     assert_eq!(audit(&fresh, of_day).await.totals, expected[..1], "a part of a month says nothing of the month");
     assert_equal(&audit(&fresh, AuditOptions { from: Some(day("2025-10-21")), ..at_once() }).await, "the rest");
@@ -117,10 +122,9 @@ async fn what_is_drained_is_equal_and_every_difference_is_named() {
 }
 
 async fn rebuild(fresh: &Fresh, of: &str) {
-    let mut repair = fresh.postgres.repairs().begin(&[day(of)], Duration::from_secs(30)).await.unwrap();
-    repair.count_the_uncounted().await.unwrap();
-    repair.wait_for_the_ingestor(Duration::from_secs(30)).await.unwrap();
-    repair.finish().await.unwrap();
+    let options = RebuildOptions::new(day(of), day(of));
+    let report = fresh.postgres.rebuild().run(&options, &|_| {}, &CancellationToken::new()).await.unwrap();
+    assert!(report.is_complete(), "{report:?}");
 }
 
 #[tokio::test]

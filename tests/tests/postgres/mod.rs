@@ -5,6 +5,7 @@ mod audit;
 mod batches;
 mod completeness;
 mod conformance;
+mod consumer_groups;
 mod distribution;
 mod identity;
 mod limits;

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use netagg_core::ports::TotalsRepair;
 use netagg_core::{Day, Error, Event};
-use netagg_pg::{Column, PgTotalsRepair, Repair, Repairs, Skipped};
+use netagg_pg::{Column, PgTotalsRepair, RebuildOptions, RebuildReport, Skipped};
 use netagg_tests::eventually;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};
+use tokio_util::sync::CancellationToken;
 
 use super::Fresh;
 use super::log::{Log, apart, differences, of_content, of_day};
@@ -24,12 +25,11 @@ fn day(day: &str) -> Day {
     day.parse().unwrap()
 }
 
-/// What `netagg rebuild` does of these days.
-async fn rebuild(repairs: &Repairs, days: &[Day]) -> Repair {
-    let mut repair = repairs.begin(days, PATIENCE).await.unwrap();
-    repair.count_the_uncounted().await.unwrap();
-    repair.wait_for_the_ingestor(PATIENCE).await.unwrap();
-    repair
+/// Rebuilds the days from `from` to `to`.
+async fn rebuild(fresh: &Fresh, from: &str, to: &str) -> RebuildReport {
+    let mut options = RebuildOptions::new(day(from), day(to));
+    options.patience = PATIENCE;
+    fresh.postgres.rebuild().run(&options, &|_| {}, &CancellationToken::new()).await.unwrap()
 }
 
 /// Repairs what is dirty until nothing is.
@@ -66,11 +66,8 @@ async fn whatever_became_of_totals_and_ledger_they_come_out_right() {
         log.store(0..200).await;
         log.count(0..200).await;
         fresh.execute(damage).await;
-        let repairs = fresh.postgres.repairs();
-        let days = repairs.days(day("2025-10-01"), day("2025-10-31")).await.unwrap();
-        let rebuilt = rebuild(&repairs, &days).await;
-        assert!(rebuilt.skipped().is_empty(), "{damage}: {:?}", rebuilt.skipped());
-        rebuilt.finish().await.unwrap();
+        let rebuilt = rebuild(&fresh, "2025-10-01", "2025-10-31").await;
+        assert!(rebuilt.skipped.is_empty() && rebuilt.is_complete(), "{damage}: {rebuilt:?}");
         // The other day of a conflict is marked.
         repair_all_dirty(&fresh).await;
         assert_eq!(differences(&fresh).await, Vec::<String>::new(), "{damage}");
@@ -95,9 +92,9 @@ async fn changes_are_told_before_and_after_they_are_made() {
     drop(dry);
     assert_eq!(fresh.value::<i64>("SELECT count_events FROM agg_day").await, 9, "nothing is changed");
 
-    assert_eq!(rebuild(&repairs, &[day(DAY)]).await.finish().await.unwrap(), told);
+    assert_eq!(rebuild(&fresh, DAY, DAY).await.changes, told);
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
-    assert_eq!(rebuild(&repairs, &[day(DAY)]).await.finish().await.unwrap(), []);
+    assert_eq!(rebuild(&fresh, DAY, DAY).await.changes, []);
     // The aggregator comes to what was counted for it.
     log.count(8..10).await;
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
@@ -421,7 +418,7 @@ async fn days_are_repaired_under_writers_of_the_same_days() {
         };
         tokio::join!(services, rebuilding, repairing, damaging);
         if is_damaged {
-            rebuild(&repairs, &all).await.finish().await.unwrap();
+            rebuild(&fresh, days[0], days[days.len() - 1]).await;
         }
         repair_all_dirty(&fresh).await;
         assert_eq!(differences(&fresh).await, Vec::<String>::new(), "seed {seed}");

@@ -8,6 +8,7 @@
 //!
 //! A day that waits for its repair after a conflict is compared again until it is repaired.
 
+mod broker;
 mod catch_up;
 mod compare;
 mod conflicts;
@@ -18,5 +19,5 @@ mod run;
 
 pub use self::conflicts::{ConflictingDuplicates, DroppedCopy};
 pub use self::options::AuditOptions;
-pub use self::report::{AuditReport, LedgerDifference, LedgerFault, TotalsDifference, Undecided};
+pub use self::report::{AuditReport, AuditVerdict, LedgerDifference, LedgerFault, TotalsDifference, Undecided};
 pub use self::run::Audit;

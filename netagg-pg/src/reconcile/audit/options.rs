@@ -13,7 +13,7 @@ pub struct AuditOptions {
     pub to: Option<Day>,
     /// How long to wait for a service that is behind the other, and for due repairs.
     pub patience: Duration,
-    /// Whether the topic is known to be recreated. Then a service may process offsets for the second time, and the offsets
+    /// Whether the topic is known to be recreated. An audit with consumer groups also finds this out by itself. Then a service may process offsets for the second time, and the offsets
     /// do not tell whether a service has passed the other.
     pub topic_is_recreated: bool,
 }

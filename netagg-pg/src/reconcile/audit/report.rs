@@ -5,9 +5,11 @@ use netagg_core::{Day, EventType, Granularity, Month};
 use super::conflicts::ConflictingDuplicates;
 use crate::reconcile::offsets::OffsetReport;
 use crate::reconcile::sums::Column;
+use crate::stores::WaitingMonth;
 
 /// The findings of an audit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct AuditReport {
     /// The newest dropped month. The audit leaves out this month and all months before it.
     pub dropped_through: Option<Month>,
@@ -27,6 +29,51 @@ pub struct AuditReport {
     pub conflicts: ConflictingDuplicates,
     /// The processed offsets of each service, and the outcomes of their records.
     pub offsets: Vec<OffsetReport>,
+    /// Why the processed offsets are not compared with the committed offsets of the consumer groups; `None` if they are.
+    pub broker_problem: Option<String>,
+    /// Accepted events that wait for a partition of their month. They are no differences by themselves.
+    pub set_aside: Vec<WaitingMonth>,
+}
+
+/// Whether the totals are the sums over the events, and every record is accounted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditVerdict {
+    /// All totals are the sums, and no record is lost.
+    Equal,
+    /// A total or a ledger differs, or a record is lost or counted twice.
+    Different,
+    /// No difference was found, and some days could not be compared.
+    Undecided,
+}
+
+impl AuditReport {
+    /// The verdict over all findings.
+    pub fn verdict(&self) -> AuditVerdict {
+        let is_lossy = |offsets: &OffsetReport| offsets.unaccounted() != 0 || !offsets.lost().is_empty();
+        if !self.totals.is_empty() || !self.ledgers.is_empty() || self.offsets.iter().any(is_lossy) {
+            AuditVerdict::Different
+        } else if self.undecided.is_empty() {
+            AuditVerdict::Equal
+        } else {
+            AuditVerdict::Undecided
+        }
+    }
+
+    /// Whether all totals are the sums over the events, and no record is lost.
+    pub fn is_clean(&self) -> bool {
+        self.verdict() == AuditVerdict::Equal
+    }
+
+    /// The first and the last day whose totals a rebuild would correct; `None` if there is no such day. A rebuild does not
+    /// bring back lost records.
+    pub fn days_to_rebuild(&self) -> Option<(Day, Day)> {
+        let totals = self.totals.iter().filter(|difference| difference.granularity == Granularity::Day);
+        let is_of_totals = |fault| !matches!(fault, LedgerFault::CountMismatch { .. });
+        let ledgers = self.ledgers.iter().filter(|difference| is_of_totals(difference.fault));
+        let days: Vec<Day> =
+            totals.map(|difference| difference.date).chain(ledgers.map(|difference| difference.day)).collect();
+        Some((*days.iter().min()?, *days.iter().max()?))
+    }
 }
 
 /// A total that is not the sum over the events.

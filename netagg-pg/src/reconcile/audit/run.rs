@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use netagg_core::{Day, Error, Month, Timestamp};
+use netagg_core::{ConsumerGroups, Day, Error, Month, Timestamp};
 use tokio::time::Instant;
 
+use super::broker::GroupLags;
 use super::catch_up::{PAUSE, catch_up};
 use super::compare::{DayResult, Months, TotalsResult};
 use super::conflicts;
@@ -23,16 +24,24 @@ use crate::schema::month_fence;
 #[derive(Clone, Debug)]
 pub struct Audit {
     postgres: Postgres,
+    groups: Option<ConsumerGroups>,
 }
 
 impl Postgres {
     /// Comparing the totals with the events.
     pub fn audit(&self) -> Audit {
-        Audit { postgres: self.clone() }
+        Audit { postgres: self.clone(), groups: None }
     }
 }
 
 impl Audit {
+    /// Also compares the processed offsets with the committed offsets of `groups`: this finds lost records, and shows
+    /// whether the topic was recreated.
+    #[must_use]
+    pub fn with_consumer_groups(self, groups: ConsumerGroups) -> Self {
+        Self { groups: Some(groups), ..self }
+    }
+
     /// The processed offsets of each service, and the outcomes of their records: those of the ingestor, then those of the
     /// aggregator.
     ///
@@ -52,10 +61,33 @@ impl Audit {
     /// Compares `agg_day` and `agg_month` with `events_raw`, and the ledgers with events and totals. Changes nothing and
     /// blocks no service. While it reads, the server keeps the state of the database from the beginning of the audit.
     ///
+    /// A broker that does not answer within 5 s fails nothing: [`AuditReport::broker_problem`] has the reason.
+    ///
     /// # Errors
     /// When the database cannot be read.
     pub async fn run(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, Error> {
-        self.try_run(options, on_progress).await.map_err(error::to_core)
+        let Some(groups) = &self.groups else {
+            let broker_problem = Some("no consumer groups are given".to_owned());
+            return Ok(AuditReport { broker_problem, ..self.compare(options, on_progress).await? });
+        };
+        // In this order: the broker has every offset that is processed before it is asked, unless the topic was recreated.
+        // The later snapshot has every offset that is committed by then, unless records were lost.
+        let processed = self.offsets().await?;
+        let lags = GroupLags::ask(groups).await;
+        let is_recreated = lags.as_ref().is_ok_and(|lags| lags.end_before(&processed));
+        let options =
+            AuditOptions { topic_is_recreated: options.topic_is_recreated || is_recreated, ..options.clone() };
+        let mut report = self.compare(&options, on_progress).await?;
+        match lags {
+            Ok(lags) => report.offsets.iter_mut().for_each(|offsets| offsets.group = lags.of(offsets).cloned()),
+            Err(reason) => report.broker_problem = Some(reason),
+        }
+        Ok(report)
+    }
+
+    async fn compare(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, Error> {
+        let report = self.try_run(options, on_progress).await.map_err(error::to_core)?;
+        Ok(AuditReport { set_aside: self.postgres.partitions().set_aside().await?, ..report })
     }
 
     async fn try_run(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, PgError> {

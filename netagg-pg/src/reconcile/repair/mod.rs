@@ -11,6 +11,7 @@
 
 mod change;
 mod day_locks;
+mod rebuild;
 mod recount;
 mod repairs;
 mod run;
@@ -18,6 +19,7 @@ mod worker;
 mod write;
 
 pub use self::change::{Change, Skipped};
+pub use self::rebuild::{Rebuild, RebuildOptions, RebuildProgress, RebuildReport};
 pub use self::repairs::Repairs;
 pub use self::run::Repair;
 pub use self::worker::PgTotalsRepair;

@@ -1,0 +1,122 @@
+//! The consumer groups of both services.
+
+use std::fmt::Display;
+use std::sync::Arc;
+
+use crate::Error;
+use crate::ports::GroupOffsets;
+
+/// The consumer groups of the ingestors and the aggregators, and the broker that tells their offsets.
+#[derive(Clone, Debug)]
+pub struct ConsumerGroups {
+    /// Tells the offsets and the members of the groups.
+    pub offsets: Arc<dyn GroupOffsets>,
+    /// The topic that both services read.
+    pub topic: String,
+    /// The group of the ingestors.
+    pub ingestor: String,
+    /// The group of the aggregators.
+    pub aggregator: String,
+}
+
+impl ConsumerGroups {
+    /// Checks that both services are stopped and have processed the whole topic. Only then may the limits of events change:
+    /// both services must judge every record by the same limits.
+    ///
+    /// # Errors
+    /// [`NotDrained`], with the groups that have members, or else with the groups that lag.
+    pub async fn check_drained(&self) -> Result<(), NotDrained> {
+        let groups = [&self.ingestor, &self.aggregator];
+        let mut members = Vec::new();
+        for group in groups {
+            let count = self.offsets.members(group).await?;
+            if count > 0 {
+                members.push((group.clone(), count));
+            }
+        }
+        if !members.is_empty() {
+            return Err(NotDrained::Running { members });
+        }
+        let mut lags = Vec::new();
+        for group in groups {
+            let lag = self.offsets.lag(group, &self.topic).await?.iter().flatten().map(|partition| partition.lag).sum();
+            if lag > 0 {
+                lags.push((group.clone(), lag));
+            }
+        }
+        if lags.is_empty() { Ok(()) } else { Err(NotDrained::Behind { topic: self.topic.clone(), lags }) }
+    }
+}
+
+/// Why a topic does not count as drained.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NotDrained {
+    /// Services are running.
+    #[error("the services are at work: {}", list(.members, "members"))]
+    Running {
+        /// The groups that have members, and how many. A killed member counts until its session ends.
+        members: Vec<(String, usize)>,
+    },
+    /// The services are stopped and have not processed all records.
+    #[error("{topic} is not drained: {}", list(.lags, "messages before it"))]
+    Behind {
+        /// The topic.
+        topic: String,
+        /// The groups that lag, and by how many records.
+        lags: Vec<(String, i64)>,
+    },
+    /// The broker does not tell.
+    #[error(transparent)]
+    Broker(#[from] Error),
+}
+
+fn list(counts: &[(String, impl Display)], of: &str) -> String {
+    counts.iter().map(|(group, count)| format!("{group} has {count} {of}")).collect::<Vec<_>>().join(" and ")
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::ports::PartitionLag;
+
+    #[derive(Debug)]
+    struct Broker {
+        members: usize,
+        lags: Option<[i64; 2]>,
+    }
+
+    #[async_trait]
+    impl GroupOffsets for Broker {
+        async fn lag(&self, _: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+            assert_eq!(topic, "events");
+            let lag = |(number, lag)| PartitionLag { number, committed: Some(0), high: lag, lag };
+            Ok(self.lags.map(|lags| (0..).zip(lags).map(lag).collect()))
+        }
+
+        async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+            self.lag(group, topic).await
+        }
+
+        async fn members(&self, group: &str) -> Result<usize, Error> {
+            Ok(if group == "a" { self.members } else { 0 })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_topic_is_drained_once_both_groups_have_stopped_behind_its_end() {
+        let check = async |members, lags| {
+            let offsets = Arc::new(Broker { members, lags });
+            let groups =
+                ConsumerGroups { offsets, topic: "events".into(), ingestor: "i".into(), aggregator: "a".into() };
+            groups.check_drained().await.map_err(|error| error.to_string())
+        };
+        assert_eq!(check(0, Some([0, 0])).await, Ok(()));
+        assert_eq!(check(0, None).await, Ok(()), "without a topic nothing is left to read");
+        assert_eq!(check(2, Some([1, 2])).await, Err("the services are at work: a has 2 members".to_owned()));
+        let behind = "events is not drained: i has 3 messages before it and a has 3 messages before it";
+        assert_eq!(check(0, Some([1, 2])).await, Err(behind.to_owned()));
+    }
+}

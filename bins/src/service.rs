@@ -13,6 +13,7 @@ use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::{self, Metrics, OpsConfig};
+use crate::variables::show_duration;
 use crate::{Failure, Shutdown};
 
 /// How long a service waits for Redis at its start; it goes on without it.
@@ -125,7 +126,15 @@ impl From<EventLimitsError> for Failure {
     fn from(error: EventLimitsError) -> Self {
         match error {
             EventLimitsError::Store(error) => error.into(),
-            differ => Self::Usage(differ.to_string()),
+            EventLimitsError::Differ { recorded, configured } => Self::Usage(format!(
+                "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, this program {} and {}: configure what the \
+                 database has, or change it with `netagg limits set`",
+                show_duration(recorded.max_age),
+                show_duration(recorded.max_future),
+                show_duration(configured.max_age),
+                show_duration(configured.max_future)
+            )),
+            error => Self::Usage(error.to_string()),
         }
     }
 }
@@ -142,6 +151,19 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
     use super::*;
+
+    #[test]
+    fn other_limits_are_named_as_they_are_configured() {
+        let recorded = EventLimits::default();
+        let configured = EventLimits { max_age: Duration::from_millis(1_500), ..recorded };
+        let failure = Failure::from(EventLimitsError::Differ { recorded, configured });
+        assert_eq!(
+            failure.to_string(),
+            "the database has EVENT_MAX_AGE=1825d and EVENT_MAX_FUTURE=1d, this program 1500ms and 1d: configure what the \
+             database has, or change it with `netagg limits set`"
+        );
+        assert!(matches!(failure, Failure::Usage(_)));
+    }
 
     #[tokio::test]
     async fn a_watcher_that_panics_leaves_the_service_unready_and_stops_it() {

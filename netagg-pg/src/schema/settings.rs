@@ -25,8 +25,7 @@ pub struct Settings {
 pub enum EventLimitsError {
     /// The database has other limits. Two services with different limits would accept different events.
     #[error(
-        "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, this program {} and {}: \
-         configure what the database has, or change it with `netagg limits set`",
+        "the recorded limits of events are max_age {} and max_future {}, the configured limits are {} and {}",
         duration(.recorded.max_age), duration(.recorded.max_future),
         duration(.configured.max_age), duration(.configured.max_future)
     )]
@@ -98,8 +97,9 @@ impl Settings {
             .await
     }
 
-    /// Replaces the recorded limits by `limits`. Before, the caller lets both services drain the topic and stops them:
-    /// every message must be judged by the same limits in both services.
+    /// Replaces the recorded limits by `limits`. Before, the caller lets both services drain the topic, stops them, and calls
+    /// [`ConsumerGroups::check_drained`](netagg_core::ConsumerGroups::check_drained): both services must judge every record by
+    /// the same limits.
     ///
     /// # Errors
     /// Retryable while the database cannot be reached.
@@ -184,7 +184,7 @@ fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
     micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
 }
 
-/// A duration as variables have it: an integer and the largest unit that needs no fraction.
+/// A duration as text: an integer and the largest unit that needs no fraction.
 fn duration(duration: Duration) -> String {
     const UNITS: [(u128, &str); 6] =
         [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];

@@ -125,7 +125,7 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	cargo build --locked --workspace --all-features --bins --tests --examples
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} \
 		cargo test --locked --workspace --all-features
-	for example in embed_in_memory custom_aggregate_store; do \
+	for example in embed_in_memory custom_aggregate_store decode_csv; do \
 		cargo run --locked --quiet -p netagg-examples --example $$example; \
 	done
 	cargo run --locked --quiet -p netagg-examples --example custom_source </dev/null

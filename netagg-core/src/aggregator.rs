@@ -12,11 +12,13 @@ use crate::Error;
 use crate::aggregate::Contribution;
 use crate::batch::Batch;
 use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, RetryPolicy, Sink};
-use crate::event::{Admission, EventLimits};
+use crate::event::EventLimits;
 use crate::ingestor::log_conflicts;
-use crate::ports::{AggregateStore, Cache, EventSource, TotalsRepair};
+use crate::json_decoder::JsonDecoder;
+use crate::ports::{AggregateStore, Cache, EventDecoder, EventSource, TotalsRepair};
 use crate::record::{Record, Span};
 use crate::time::Month;
+use crate::validator::Validator;
 
 /// How often it is looked for totals to repair, before a random share on top. A conflict is repaired within 30 s.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
@@ -36,6 +38,7 @@ pub struct Aggregator {
     store: Arc<dyn AggregateStore>,
     cache: Option<Arc<dyn Cache>>,
     repair: Option<Arc<dyn TotalsRepair>>,
+    decoder: Arc<dyn EventDecoder>,
     limits: EventLimits,
     config: ConsumerConfig,
     stats: Arc<ConsumerStats>,
@@ -48,6 +51,7 @@ impl Aggregator {
             store,
             cache: None,
             repair: None,
+            decoder: Arc::new(JsonDecoder::new()),
             limits: EventLimits::default(),
             config: ConsumerConfig::default(),
             stats: Arc::default(),
@@ -64,6 +68,13 @@ impl Aggregator {
     #[must_use]
     pub fn with_repair(self, repair: Arc<dyn TotalsRepair>) -> Self {
         Self { repair: Some(repair), ..self }
+    }
+
+    /// Decodes records by `decoder` instead of as JSON. An ingestor of the same records must be given the same decoder:
+    /// otherwise the totals differ from the stored events.
+    #[must_use]
+    pub fn with_decoder(self, decoder: Arc<dyn EventDecoder>) -> Self {
+        Self { decoder, ..self }
     }
 
     /// Judges events by `limits`. An ingestor of the same events must be given the same.
@@ -108,7 +119,7 @@ impl Aggregator {
         let changes = Arc::new(ChangedMonths::default());
         let sink = Arc::new(AggregateSink {
             store: self.store.clone(),
-            admission: Admission::new(self.limits),
+            validator: Validator::new(self.decoder.clone(), self.limits),
             stats: self.stats.clone(),
             changes: changes.clone(),
         });
@@ -150,7 +161,7 @@ impl EventConsumer for Aggregator {
 #[derive(Debug)]
 struct AggregateSink {
     store: Arc<dyn AggregateStore>,
-    admission: Admission,
+    validator: Validator,
     stats: Arc<ConsumerStats>,
     changes: Arc<ChangedMonths>,
 }
@@ -162,7 +173,7 @@ impl Sink for AggregateSink {
             let mut invalid = 0;
             let mut batch = Batch::builder(spans.clone());
             for record in &records {
-                match self.admission.admit(record) {
+                match self.validator.validate(record) {
                     Ok(event) => batch.push(&record.partition, record.offset, Contribution::of(&event)),
                     Err(_) => {
                         batch.reject(&record.partition, record.offset);
@@ -172,7 +183,7 @@ impl Sink for AggregateSink {
             }
             let batch = batch.build();
             match retrier.run(|| self.store.add(&batch)).await {
-                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.admission.months_are_dropped(through),
+                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
                 outcome => break (outcome?, invalid),
             }
         };

@@ -11,9 +11,11 @@ use crate::batch::{Batch, BatchOutcome};
 use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
 use crate::crash::{self, CrashPoint};
 use crate::dead_letter::DeadLetter;
-use crate::event::{Admission, EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
-use crate::ports::{DeadLetters, EventSource, EventStore};
+use crate::event::{EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
+use crate::json_decoder::JsonDecoder;
+use crate::ports::{DeadLetters, EventDecoder, EventSource, EventStore};
 use crate::record::{Record, Span};
+use crate::validator::Validator;
 
 /// The name of the service.
 const SERVICE: &str = "ingestor";
@@ -26,6 +28,7 @@ const SERVICE: &str = "ingestor";
 pub struct Ingestor {
     store: Arc<dyn EventStore>,
     dead_letters: Arc<dyn DeadLetters>,
+    decoder: Arc<dyn EventDecoder>,
     limits: EventLimits,
     config: ConsumerConfig,
     stats: Arc<ConsumerStats>,
@@ -37,10 +40,18 @@ impl Ingestor {
         Self {
             store,
             dead_letters,
+            decoder: Arc::new(JsonDecoder::new()),
             limits: EventLimits::default(),
             config: ConsumerConfig::default(),
             stats: Arc::default(),
         }
+    }
+
+    /// Decodes records by `decoder` instead of as JSON. An aggregator of the same records must be given the same decoder:
+    /// otherwise the totals differ from the stored events.
+    #[must_use]
+    pub fn with_decoder(self, decoder: Arc<dyn EventDecoder>) -> Self {
+        Self { decoder, ..self }
     }
 
     /// Judges events by `limits`. An aggregator of the same events must be given the same.
@@ -87,7 +98,7 @@ impl Ingestor {
         let sink = IngestSink {
             store: self.store.clone(),
             dead_letters: self.dead_letters.clone(),
-            admission: Admission::new(self.limits),
+            validator: Validator::new(self.decoder.clone(), self.limits),
             stats: self.stats.clone(),
         };
         consumer::run(source, Arc::new(sink), self.config.clone(), self.stats(), shutdown).await
@@ -113,7 +124,7 @@ impl EventConsumer for Ingestor {
 struct IngestSink {
     store: Arc<dyn EventStore>,
     dead_letters: Arc<dyn DeadLetters>,
-    admission: Admission,
+    validator: Validator,
     stats: Arc<ConsumerStats>,
 }
 
@@ -124,7 +135,7 @@ impl Sink for IngestSink {
         let outcome = loop {
             let batch = self.sort(&records, spans.clone(), &mut dead, retrier).await?;
             match retrier.run(|| self.store.store(&batch)).await {
-                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.admission.months_are_dropped(through),
+                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
                 Err(Abandoned::Failed(error @ Error::Refused { .. })) => {
                     tracing::error!(%error, "the store refuses a batch; its events are stored one by one");
                     return self.take_one_by_one(&records, &spans, dead, retrier).await;
@@ -150,7 +161,7 @@ impl IngestSink {
         let mut batch = Batch::builder(spans);
         let mut letters = Vec::new();
         for (index, record) in records.iter().enumerate() {
-            let verdict = if dead.contains(&index) { None } else { Some(self.admission.admit(record)) };
+            let verdict = if dead.contains(&index) { None } else { Some(self.validator.validate(record)) };
             match verdict {
                 Some(Ok(event)) => batch.push(&record.partition, record.offset, event.into()),
                 Some(Err(reason)) => {
@@ -184,7 +195,7 @@ impl IngestSink {
                 let batch = self.sort(std::slice::from_ref(record), span.clone(), &mut is_dead, retrier).await?;
                 match retrier.run(|| self.store.store(&batch)).await {
                     Err(Abandoned::Failed(Error::MonthsDropped { through })) => {
-                        self.admission.months_are_dropped(through);
+                        self.validator.months_are_dropped(through);
                     }
                     Err(Abandoned::Failed(error @ Error::Refused { .. })) if is_dead.insert(0) => {
                         let reason =

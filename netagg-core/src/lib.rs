@@ -12,6 +12,7 @@ mod dead_letter;
 mod error;
 mod event;
 mod ingestor;
+mod json_decoder;
 pub mod memory;
 mod metrics;
 pub mod ports;
@@ -21,6 +22,7 @@ mod record;
 pub mod testkit;
 mod time;
 pub mod usage;
+mod validator;
 mod zone;
 
 pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
@@ -37,6 +39,7 @@ pub use event::{
     UserId,
 };
 pub use ingestor::Ingestor;
+pub use json_decoder::JsonDecoder;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};

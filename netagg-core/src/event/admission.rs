@@ -1,11 +1,9 @@
-//! Whether a record holds an event that netagg takes: the verdict every reader reaches alike, at any time.
+//! How old an event may be. Every reader decides alike, at any time.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use super::{Event, InvalidEvent, InvalidKind};
 use crate::record::{Record, RecordTimestamp};
-use crate::time::Month;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -29,18 +27,21 @@ impl Default for EventLimits {
 }
 
 impl EventLimits {
-    /// The event in `record`, if it holds a valid one within these limits.
+    /// The event in `record`, if it holds a valid one in JSON within these limits.
     ///
     /// # Errors
     /// The reason to dead-letter the record.
     pub fn admit(&self, record: &Record) -> Result<Event, InvalidEvent> {
-        const ACCEPTED: &str = "a JSON object";
-        let value = match record.value.as_deref() {
-            None => return Err(InvalidEvent::message(InvalidKind::NullValue, "no value", ACCEPTED)),
-            Some([]) => return Err(InvalidEvent::message(InvalidKind::EmptyValue, "an empty value", ACCEPTED)),
-            Some(value) => value,
-        };
-        let event = Event::decode(value)?;
+        let event = Event::decode_record(record)?;
+        self.check(&event, record)?;
+        Ok(event)
+    }
+
+    /// Checks that `event`, which `record` holds, started within these limits.
+    ///
+    /// # Errors
+    /// The reason to dead-letter the record.
+    pub fn check(&self, event: &Event, record: &Record) -> Result<(), InvalidEvent> {
         let received = match record.timestamp {
             Some(RecordTimestamp::Instant(received)) => received,
             Some(RecordTimestamp::OutOfRange(millis)) => {
@@ -65,7 +66,7 @@ impl EventLimits {
         } else if started_at > latest {
             InvalidKind::TooFarInFuture
         } else {
-            return Ok(event);
+            return Ok(());
         };
         Err(InvalidEvent::field(
             kind,
@@ -73,41 +74,5 @@ impl EventLimits {
             started_at.to_string(),
             format!("a time from {earliest} to {latest} (the record's timestamp is {received})"),
         ))
-    }
-}
-
-/// The verdict of a service: the limits, and the months that its store said are dropped.
-///
-/// A store knows first, and says so when an event of such a month reaches it; then the service knows, too.
-#[derive(Debug)]
-pub(crate) struct Admission {
-    limits: EventLimits,
-    dropped_through: Mutex<Option<Month>>,
-}
-
-impl Admission {
-    pub(crate) fn new(limits: EventLimits) -> Self {
-        Self { limits, dropped_through: Mutex::default() }
-    }
-
-    /// The event in `record`, if it is one to take.
-    pub(crate) fn admit(&self, record: &Record) -> Result<Event, InvalidEvent> {
-        let event = self.limits.admit(record)?;
-        let dropped_through = *self.dropped_through.lock().unwrap_or_else(PoisonError::into_inner);
-        match dropped_through {
-            Some(dropped) if event.day().month() <= dropped => Err(InvalidEvent::field(
-                InvalidKind::MonthDropped,
-                "started_at",
-                event.fields().started_at.to_string(),
-                format!("a time after the month {dropped}, up to which retention has dropped the events"),
-            )),
-            _ => Ok(event),
-        }
-    }
-
-    /// Takes no event of `month` or of any month before it from now on.
-    pub(crate) fn months_are_dropped(&self, through: Month) {
-        let mut known = self.dropped_through.lock().unwrap_or_else(PoisonError::into_inner);
-        *known = (*known).max(Some(through));
     }
 }

@@ -12,6 +12,7 @@ use super::{
     BoundedText, Event, EventFields, EventType, InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH,
     MAX_DURATION_SEC, Meta,
 };
+use crate::record::Record;
 use crate::time::Timestamp;
 
 /// The fields of the contract, in its order; the index is the slot in [`RawFields`].
@@ -36,6 +37,16 @@ impl Event {
     /// ends in an event or an error, in time and memory proportional to its length.
     pub fn decode(json: &[u8]) -> Result<Self, InvalidEvent> {
         decode(json)
+    }
+
+    /// The event that the value of `record` holds in JSON.
+    pub(crate) fn decode_record(record: &Record) -> Result<Self, InvalidEvent> {
+        const ACCEPTED: &str = "a JSON object";
+        match record.value.as_deref() {
+            None => Err(InvalidEvent::message(InvalidKind::NullValue, "no value", ACCEPTED)),
+            Some([]) => Err(InvalidEvent::message(InvalidKind::EmptyValue, "an empty value", ACCEPTED)),
+            Some(value) => decode(value),
+        }
     }
 }
 

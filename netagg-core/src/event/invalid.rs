@@ -56,13 +56,15 @@ pub enum InvalidKind {
     TooFarInFuture,
     /// `started_at` lies in a month that retention has dropped, or in one before it.
     MonthDropped,
+    /// A rule of a decoder that the application has supplied: see [`InvalidEvent::custom`].
+    Custom,
     /// The store refuses what validation let pass: a fault of netagg's, kept here so that nothing is lost.
     RefusedByStore,
 }
 
 impl InvalidKind {
     /// Every kind, in the order of the documentation.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::NullValue,
         Self::EmptyValue,
         Self::NotUtf8,
@@ -86,6 +88,7 @@ impl InvalidKind {
         Self::TooOld,
         Self::TooFarInFuture,
         Self::MonthDropped,
+        Self::Custom,
         Self::RefusedByStore,
     ];
 
@@ -115,6 +118,7 @@ impl InvalidKind {
             Self::TooOld => "too_old",
             Self::TooFarInFuture => "too_far_in_future",
             Self::MonthDropped => "month_dropped",
+            Self::Custom => "custom",
             Self::RefusedByStore => "refused_by_store",
         }
     }
@@ -136,6 +140,26 @@ pub struct InvalidEvent {
 }
 
 impl InvalidEvent {
+    /// The error of a decoder of your own: the field, if the error is about one, the text that was found there, and a
+    /// description of the accepted values. A long `found` is shortened.
+    ///
+    /// ```
+    /// use netagg_core::InvalidEvent;
+    ///
+    /// let error = InvalidEvent::custom("duration", "\"ten\"", "seconds in digits");
+    /// assert_eq!(error.to_string(), "duration: found \"ten\"; accepted: seconds in digits");
+    /// let error = InvalidEvent::custom(None, "3 columns", "7 columns");
+    /// assert_eq!(error.to_string(), "found 3 columns; accepted: 7 columns");
+    /// assert_eq!(error.kind().as_str(), "custom");
+    /// ```
+    pub fn custom(
+        field: impl Into<Option<&'static str>>,
+        found: impl Into<Cow<'static, str>>,
+        accepted: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self { field: field.into(), ..Self::message(InvalidKind::Custom, found, accepted) }
+    }
+
     /// A message that is wrong as a whole.
     pub(crate) fn message(
         kind: InvalidKind,

@@ -10,7 +10,6 @@ mod meta;
 mod text;
 mod usage_event;
 
-pub(crate) use admission::Admission;
 pub use admission::EventLimits;
 pub use event_type::{EventType, UnknownEventType};
 pub use identity::{ContentHash, EventKey, IdentifiedEvent, Identity};

@@ -33,6 +33,7 @@ fn forged_events_meet_every_verdict() {
         "too_old",
         "too_far_in_future",
         "month_dropped",
+        "custom",
         "refused_by_store",
     ];
     for kind in InvalidKind::ALL.map(InvalidKind::as_str) {

@@ -25,6 +25,10 @@ pub mod usage;
 mod validator;
 mod zone;
 
+// The crates whose types are in this crate's public interface.
+#[doc(no_inline)]
+pub use {async_trait, bytes, chrono, tokio_util, uuid};
+
 pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
 pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, Tally};

@@ -22,6 +22,8 @@ pub use reconcile::repair::{
 pub use reconcile::{Column, OffsetReport, OnProgress, ReadProgress};
 pub use retention::{DropError, Dropped, Retention};
 pub use schema::{Ahead, EventLimitsError, Migrations, MonthPartition, Partitions, SchemaVersion, Settings};
+#[doc(no_inline)]
+pub use sqlx;
 pub use sqlx::postgres::PgSslMode as SslMode;
 #[cfg(feature = "api-keys")]
 pub use stores::PgApiKeys;

@@ -20,12 +20,12 @@ impl Postgres {
         .await
     }
 
-    /// Runs `work` within [`PgConfig::call_timeout`](crate::PgConfig::call_timeout), and translates its error.
+    /// Runs `work` within the [call timeout](crate::PgConfig::call_timeout), and translates its error.
     pub(crate) async fn call<T>(&self, work: impl Future<Output = Result<T, PgError>>) -> Result<T, Error> {
-        let limit = self.config().call_timeout;
+        let limit = self.call_timeout();
         match tokio::time::timeout(limit, work).await {
             Ok(result) => result.map_err(error::to_core),
-            Err(_) => Err(error::to_core(PgError::CallTimedOut { address: self.config().address.to_string(), limit })),
+            Err(_) => Err(error::to_core(PgError::CallTimedOut { address: self.address().to_string(), limit })),
         }
     }
 }

@@ -56,7 +56,9 @@ impl PgConfig {
         Self { address, ..Self::default() }
     }
 
-    pub(crate) fn connect_options(&self) -> PgConnectOptions {
+    /// The options of the connections that [`Postgres::new`](crate::Postgres::new) makes, for a pool of your own
+    /// ([`Postgres::from_pool`](crate::Postgres::from_pool)).
+    pub fn connect_options(&self) -> PgConnectOptions {
         if matches!(self.address.0.get_ssl_mode(), PgSslMode::VerifyCa) && CryptoProvider::get_default().is_none() {
             // The driver takes the process's provider for this mode alone, and panics where the program has several and
             // has chosen none. Where it has one, that is installed in any case. Another thread may be first.
@@ -98,6 +100,12 @@ impl PgAddress {
         let options = PgConnectOptions::new_without_pgpass();
         let options = if host.starts_with('/') { options.socket(host) } else { options.host(host) };
         Self(options.port(port).username(user).password(password).database(database).ssl_mode(ssl_mode))
+    }
+}
+
+impl From<&PgConnectOptions> for PgAddress {
+    fn from(options: &PgConnectOptions) -> Self {
+        Self(options.clone())
     }
 }
 

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use super::config::PgConfig;
+use super::config::{PgAddress, PgConfig};
 use super::error::PgError;
 use super::passed_check::PassedCheck;
 use super::session::Session;
@@ -22,19 +22,22 @@ const RECENT: Duration = Duration::from_secs(1);
 
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
+/// How long a call may take unless it is said otherwise.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
 /// A database, and a bounded pool of connections to it. Clones share the pool.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     pool: PgPool,
-    config: Arc<PgConfig>,
-    /// How many of the pool's connections are at work.
+    call_timeout: Duration,
+    /// How many of the pool's connections are at work for this handle.
     sessions: Arc<AtomicU32>,
     last_attempt: Arc<Mutex<Option<Attempt>>>,
     distribution_check: Arc<PassedCheck>,
 }
 
 impl Postgres {
-    /// A handle. It connects when a call needs a connection, so the server may start later.
+    /// A handle with a pool of its own. It connects when a call needs a connection, so the server may start later.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -43,19 +46,63 @@ impl Postgres {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(config.connect_options());
+        Self { call_timeout: config.call_timeout, ..Self::from_pool(pool) }
+    }
+
+    /// A handle over a pool of yours, which the rest of your application may use too.
+    ///
+    /// Make its connections with [`PgConfig::connect_options`], or set the same parameters of the session yourself:
+    ///
+    /// | parameter | without it |
+    /// |---|---|
+    /// | `statement_timeout`, `lock_timeout`, `idle_in_transaction_session_timeout` | a statement may take, and hold locks, until the call times out |
+    /// | `plan_cache_mode=force_custom_plan` | queries become slow as months are added: a generic plan locks every partition |
+    ///
+    /// These settings of [`PgConfig`] do not apply:
+    ///
+    /// - `max_connections` and `acquire_timeout` are those of the pool.
+    /// - `call_timeout` is 60 s, or the value of [`with_call_timeout`](Self::with_call_timeout).
+    /// - All others are those of the pool's connections.
+    ///
+    /// Three things differ from the pool's own rules:
+    ///
+    /// - A connection whose call failed, timed out or was dropped is closed. It does not return to the pool.
+    /// - Migrations, audits, repairs and retention open connections beside the pool, with the pool's options but without
+    ///   statement and lock timeouts. The pool's `after_connect` does not run on them.
+    /// - [`close`](Self::close) closes the pool for all of its users.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use netagg_pg::{PgConfig, Postgres, sqlx::postgres::PgPoolOptions};
+    ///
+    /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let config = PgConfig::new("postgres://app_user:app_password@localhost/network_events".parse()?);
+    /// let pool = PgPoolOptions::new().max_connections(20).connect_lazy_with(config.connect_options());
+    /// let postgres = Postgres::from_pool(pool).with_call_timeout(Duration::from_secs(30));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_pool(pool: PgPool) -> Self {
         Self {
             pool,
-            config: Arc::new(config),
+            call_timeout: CALL_TIMEOUT,
             sessions: Arc::default(),
             last_attempt: Arc::default(),
             distribution_check: Arc::default(),
         }
     }
 
+    /// Limits each call to `call_timeout` altogether: see [`PgConfig::call_timeout`].
+    #[must_use]
+    pub fn with_call_timeout(self, call_timeout: Duration) -> Self {
+        Self { call_timeout, ..self }
+    }
+
     /// How many connections the pool has, and how many of them are at work.
     pub fn pool_use(&self) -> PoolUse {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        PoolUse { idle, used: self.pool.size().saturating_sub(idle), max: self.config.max_connections }
+        PoolUse { idle, used: self.pool.size().saturating_sub(idle), max: self.max_connections() }
     }
 
     /// Closes the pool. A connection in use is closed when its call ends.
@@ -63,8 +110,21 @@ impl Postgres {
         self.pool.close().await;
     }
 
-    pub(super) fn config(&self) -> &PgConfig {
-        &self.config
+    pub(super) fn call_timeout(&self) -> Duration {
+        self.call_timeout
+    }
+
+    /// The database that the pool connects to now.
+    pub(super) fn address(&self) -> PgAddress {
+        PgAddress::from(&*self.pool.connect_options())
+    }
+
+    fn max_connections(&self) -> u32 {
+        self.pool.options().get_max_connections()
+    }
+
+    fn acquire_timeout(&self) -> Duration {
+        self.pool.options().get_acquire_timeout()
     }
 
     /// When the tables were last seen to be on this server alone.
@@ -83,7 +143,7 @@ impl Postgres {
             Ok(connection) => Ok(Session::new(connection, &self.sessions)),
             Err(sqlx::Error::PoolTimedOut) => Err(self.no_connection()),
             Err(error @ sqlx::Error::PoolClosed) => Err(error.into()),
-            Err(error) => Err(PgError::not_connected(&self.config.address, Arc::new(error))),
+            Err(error) => Err(PgError::not_connected(&self.address(), Arc::new(error))),
         }
     }
 
@@ -94,13 +154,13 @@ impl Postgres {
     async fn refusal(&self) -> PgError {
         loop {
             tokio::time::sleep(PATIENCE).await;
-            if self.sessions.load(Ordering::Relaxed) >= self.config.max_connections {
+            if self.sessions.load(Ordering::Relaxed) >= self.max_connections() {
                 continue;
             }
             // One attempt at a time, however many calls wait for its outcome.
             let mut last = self.last_attempt.lock().await;
             if last.as_ref().is_none_or(|attempt| attempt.at.elapsed() >= PATIENCE) {
-                let error = match self.connect(self.config.connect_options()).await {
+                let error = match self.connect((*self.pool.connect_options()).clone()).await {
                     Ok(connection) => connection.close().await.err(),
                     Err(error) => Some(error),
                 };
@@ -109,7 +169,7 @@ impl Postgres {
             if let Some(Attempt { error: Some(error), .. }) = &*last
                 && !is_crowded(error)
             {
-                return PgError::not_connected(&self.config.address, error.clone());
+                return PgError::not_connected(&self.address(), error.clone());
             }
         }
     }
@@ -119,11 +179,11 @@ impl Postgres {
         let last = self.last_attempt.try_lock().ok();
         let recent = last.as_deref().and_then(Option::as_ref).filter(|last| last.at.elapsed() < RECENT);
         match recent.and_then(|last| last.error.clone()) {
-            Some(error) => PgError::not_connected(&self.config.address, error),
+            Some(error) => PgError::not_connected(&self.address(), error),
             None => PgError::NoConnection {
-                address: self.config.address.to_string(),
-                limit: self.config.acquire_timeout,
-                max: self.config.max_connections,
+                address: self.address().to_string(),
+                limit: self.acquire_timeout(),
+                max: self.max_connections(),
             },
         }
     }
@@ -133,7 +193,7 @@ impl Postgres {
         let connected = self.connect(self.unlimited_options()).await;
         connected.map_err(|error| match error {
             sqlx::Error::PoolTimedOut => self.no_connection(),
-            error => PgError::not_connected(&self.config.address, Arc::new(error)),
+            error => PgError::not_connected(&self.address(), Arc::new(error)),
         })
     }
 
@@ -141,17 +201,17 @@ impl Postgres {
     pub(crate) fn unlimited_pool(&self) -> PgPool {
         PgPoolOptions::new()
             .max_connections(1)
-            .acquire_timeout(self.config.acquire_timeout)
+            .acquire_timeout(self.acquire_timeout())
             .connect_lazy_with(self.unlimited_options())
     }
 
     fn unlimited_options(&self) -> PgConnectOptions {
-        self.config.connect_options().options([("statement_timeout", "0"), ("lock_timeout", "0")])
+        (*self.pool.connect_options()).clone().options([("statement_timeout", "0"), ("lock_timeout", "0")])
     }
 
     /// One attempt to connect.
     async fn connect(&self, options: PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
-        let connected = tokio::time::timeout(self.config.acquire_timeout, options.connect()).await;
+        let connected = tokio::time::timeout(self.acquire_timeout(), options.connect()).await;
         connected.unwrap_or(Err(sqlx::Error::PoolTimedOut))
     }
 }

@@ -14,10 +14,13 @@ mod meta;
 mod migrations;
 mod outages;
 mod partitions;
+mod pool;
 mod progress;
 mod queries;
 mod repair;
 mod retention;
+
+use std::time::Duration;
 
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Batch, Contribution, Event, Identified, IdentifiedEvent, Span};
@@ -61,8 +64,18 @@ impl Fresh {
     }
 }
 
+/// How long a test waits for a connection or a lock on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 fn connect(url: &str) -> Postgres {
-    Postgres::new(PgConfig::new(url.parse().unwrap()))
+    let config = PgConfig::new(url.parse().unwrap());
+    Postgres::new(PgConfig {
+        acquire_timeout: PATIENCE,
+        statement_timeout: PATIENCE,
+        lock_timeout: PATIENCE,
+        call_timeout: 2 * PATIENCE,
+        ..config
+    })
 }
 
 fn at(id: u128, started_at: &str) -> Event {

@@ -2,21 +2,20 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Subcommand;
-use netagg_api::auth::ApiKeyFile;
 use netagg_api::auth::ApiKeys;
 use netagg_api::auth::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Timestamp, UserId};
-use netagg_pg::{PgApiKeys, PgConfig, Postgres};
+use netagg_pg::PgConfig;
 use serde::Serialize;
 
 use crate::admin::{duration, table};
 use crate::output::{noteln, outln};
 use crate::printable::{json_line, printable};
+use crate::protection::api_keys;
 use crate::{Failure, output};
 
 /// What to do with API keys.
@@ -127,14 +126,6 @@ async fn take_back(keys: &dyn ApiKeys, id: &KeyId, unprinted: &std::io::Error) -
         Err(error) => format!("it could not be revoked either ({error}): `netagg keys revoke {id}` does that"),
     };
     Failure::Failed(format!("{reason}; {outcome}").into())
-}
-
-/// The keys in `file`, else those in the database.
-pub fn api_keys(file: Option<PathBuf>, postgres: PgConfig) -> Arc<dyn ApiKeys> {
-    match file {
-        Some(file) => Arc::new(ApiKeyFile::new(file)),
-        None => Arc::new(PgApiKeys::new(Postgres::new(postgres))),
-    }
 }
 
 fn name(text: &str) -> Result<String, &'static str> {

@@ -5,52 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::FromArgMatches;
-use netagg_core::Error;
 
+#[cfg(feature = "services")]
+use crate::config;
+use crate::failure::{Failure, WRONG_USAGE};
 use crate::logging::{LogConfig, LogDefaults};
-use crate::{Shutdown, Variables, config, descriptors, output};
-
-/// Exit code for wrong configuration or usage.
-const WRONG_USAGE: u8 = 2;
-
-/// Why a program ends without having done its job.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum Failure {
-    /// The configuration or the arguments cannot be used: exit code 2.
-    #[error("{0}")]
-    Usage(String),
-    /// The job failed: exit code 1.
-    #[error(transparent)]
-    Failed(#[from] netagg_core::BoxError),
-    /// The job is done, and its answer could not be written: exit code 1.
-    #[error("the command has done its work, and stdout does not take its answer: {0}")]
-    Output(std::io::Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        match error {
-            Error::Unsupported { .. } => Self::Usage(error.to_string()),
-            error => Self::Failed(error.into()),
-        }
-    }
-}
-
-impl From<std::io::Error> for Failure {
-    fn from(error: std::io::Error) -> Self {
-        Self::Failed(error.into())
-    }
-}
-
-impl Failure {
-    fn exit_code(&self) -> ExitCode {
-        match self {
-            Self::Usage(_) => ExitCode::from(WRONG_USAGE),
-            Self::Failed(_) | Self::Output(_) => ExitCode::FAILURE,
-        }
-    }
-}
+use crate::{Shutdown, Variables, descriptors, output};
 
 /// A program without arguments of its own, configured by its variables alone.
 #[derive(Debug)]
@@ -140,6 +100,7 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let run = async {
         let shutdown = Shutdown::on_signals()?;
+        #[cfg(feature = "services")]
         variables.warn(&known_variables());
         let code = job(config, shutdown.clone()).await?;
         shutdown.check()?;
@@ -154,6 +115,7 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
 }
 
 /// The names of the variables of all programs.
+#[cfg(feature = "services")]
 fn known_variables() -> Vec<String> {
     let mut variables = Variables::default();
     config::describe_all(&mut variables);

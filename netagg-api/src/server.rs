@@ -30,7 +30,7 @@ impl Server {
         Self { service, protection: Protection::default(), limits: ApiLimits::default(), base_path: None }
     }
 
-    /// Lets in the callers that `protection` lets in. The application runs [`Protection::keep_up`].
+    /// Lets in the callers that `protection` lets in. The application runs [`Protection::refresh_loop`].
     #[must_use]
     pub fn with_protection(self, protection: Protection) -> Self {
         Self { protection, ..self }

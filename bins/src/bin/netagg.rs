@@ -3,14 +3,24 @@
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
+#[cfg(feature = "services")]
 use netagg::admin::{self, LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
+#[cfg(feature = "services")]
 use netagg::audit::Audit;
-use netagg::config::{self, ApiAddresses, Groups, Kafka};
+use netagg::config::ApiAddresses;
+#[cfg(feature = "services")]
+use netagg::config::{self, Groups, Kafka};
+#[cfg(feature = "services")]
 use netagg::dead_letters::DlqCommand;
 use netagg::demo::{self, DemoConfig, DemoEvents};
+#[cfg(feature = "services")]
 use netagg::import::Import;
+#[cfg(feature = "services")]
 use netagg::keys::KeysCommand;
-use netagg::protection::{self, ProtectionConfig};
+use netagg::protection;
+#[cfg(feature = "services")]
+use netagg::protection::ProtectionConfig;
+#[cfg(feature = "services")]
 use netagg::rebuild::{Places, Rebuild};
 use netagg::{Input, LogDefaults, Variables, arguments, run_with};
 
@@ -39,35 +49,44 @@ enum Command {
         #[arg(long, value_name = "FILE", conflicts_with = "events")]
         input: Option<Input>,
     },
+    #[cfg(feature = "services")]
     /// Make, inspect or take back the database schema
     #[command(subcommand)]
     Migrate(MigrateCommand),
+    #[cfg(feature = "services")]
     /// Make or look at the topics
     #[command(subcommand)]
     Topic(TopicCommand),
+    #[cfg(feature = "services")]
     /// Make, list or drop the partitions of events_raw
     #[command(subcommand)]
     Partitions(PartitionsCommand),
+    #[cfg(feature = "services")]
     /// Show or change how old and how new events may be
     #[command(subcommand)]
     Limits(LimitsCommand),
+    #[cfg(feature = "services")]
     /// Make, list or revoke the keys that callers of the API show
     #[command(subcommand)]
     Keys(KeysCommand),
+    #[cfg(feature = "services")]
     /// Look at the dead letters, or send them again
     #[command(subcommand)]
     Dlq(DlqCommand),
+    #[cfg(feature = "services")]
     /// Publish the events of a file of one JSON object a line to KAFKA_TOPIC
     ///
     /// Each valid line is published as it stands, keyed by its user, and judged as received now. Invalid ones are named
     /// on stderr with their numbers and left out, and the exit code is 1. An import may be repeated, also after it was
     /// interrupted: events that come twice are stored once.
     Import(Import),
+    #[cfg(feature = "services")]
     /// Compare agg_day and agg_month with events_raw, and account for every record of the topic
     ///
     /// Exact while the services run and lag. Exit code 0 if all is equal, 1 if something differs, 2 if that could not be
     /// told.
     Audit(Audit),
+    #[cfg(feature = "services")]
     /// Recompute the totals of days from events_raw, while the services run
     ///
     /// It may be repeated, also after it was interrupted. Exit code 1 if a day had to be left as it is.
@@ -75,6 +94,13 @@ enum Command {
 }
 
 /// All variables of all commands, for the help.
+#[cfg(not(feature = "services"))]
+fn describe(variables: &mut Variables) {
+    ApiAddresses::read(variables);
+}
+
+/// All variables of all commands, for the help.
+#[cfg(feature = "services")]
 fn describe(variables: &mut Variables) {
     let addresses = ApiAddresses::read(variables);
     ProtectionConfig::read(variables, &addresses);
@@ -111,17 +137,20 @@ fn main() -> ExitCode {
                 Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
             })
         }
+        #[cfg(feature = "services")]
         Command::Migrate(command) => run_with(
             |variables| config::postgres(variables, 2, "netagg-migrate"),
             LogDefaults::COMMAND,
             async |postgres, _| admin::migrate(command, postgres).await,
         ),
+        #[cfg(feature = "services")]
         Command::Topic(command) => {
             let configure = |variables: &mut Variables| (Kafka::read(variables), Groups::read(variables));
             run_with(configure, LogDefaults::COMMAND, async |(kafka, groups), _| {
                 admin::topic(command, kafka, groups).await
             })
         }
+        #[cfg(feature = "services")]
         Command::Limits(command) => {
             let asks_no_broker = matches!(command, LimitsCommand::Show);
             let configure = |variables: &mut Variables| {
@@ -132,6 +161,7 @@ fn main() -> ExitCode {
                 admin::limits(command, postgres, kafka, groups).await
             })
         }
+        #[cfg(feature = "services")]
         Command::Keys(command) => {
             let has_file = command.has_file();
             let configure = |variables: &mut Variables| {
@@ -141,15 +171,18 @@ fn main() -> ExitCode {
             };
             run_with(configure, LogDefaults::COMMAND, async |(postgres, file), _| command.run(postgres, file).await)
         }
+        #[cfg(feature = "services")]
         Command::Dlq(command) => {
             run_with(Kafka::read, LogDefaults::COMMAND, async |kafka, shutdown| command.run(kafka, shutdown).await)
         }
+        #[cfg(feature = "services")]
         Command::Import(import) => {
             let configure = |variables: &mut Variables| (Kafka::read(variables), config::event_limits(variables));
             run_with(configure, LogDefaults::COMMAND, async |(kafka, limits), shutdown| {
                 import.run(kafka, limits, shutdown).await
             })
         }
+        #[cfg(feature = "services")]
         Command::Audit(audit) => {
             let configure = |variables: &mut Variables| {
                 let postgres = config::postgres(variables, 2, "netagg-audit");
@@ -159,6 +192,7 @@ fn main() -> ExitCode {
                 audit.run(postgres, kafka, groups, shutdown).await
             })
         }
+        #[cfg(feature = "services")]
         Command::Rebuild(rebuild) => {
             let is_dry_run = rebuild.is_dry_run();
             let configure = |variables: &mut Variables| Places {
@@ -170,6 +204,7 @@ fn main() -> ExitCode {
             };
             run_with(configure, LogDefaults::COMMAND, async |places, shutdown| rebuild.run(places, shutdown).await)
         }
+        #[cfg(feature = "services")]
         Command::Partitions(command) => {
             let makes_none = !matches!(command, PartitionsCommand::Ensure);
             let configure = |variables: &mut Variables| {

@@ -111,12 +111,14 @@ The API answers, and events go on. Try, from another terminal (Ctrl-C here stops
 }
 
 pub(super) fn print_next(is_generated: bool) {
+    // The build of the demonstration alone has been started by cargo.
+    let program = if cfg!(feature = "services") { "netagg" } else { "cargo" };
     outln!("\nNext:");
     outln!(
-        "  netagg demo --serve                 keep the API up on :8000 (HTTP) and :9090 (gRPC), with events flowing"
+        "  {program} demo --serve                 keep the API up on :8000 (HTTP) and :9090 (gRPC), with events flowing"
     );
     if is_generated {
-        outln!("  netagg demo --input FILE.ndjson     run events of your own, one JSON object a line");
+        outln!("  {program} demo --input FILE.ndjson     run events of your own, one JSON object a line");
     }
     outln!("  README.md, \"Run it for real\"        with Kafka or Redpanda, PostgreSQL and Redis");
 }

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use netagg_core::memory::MemoryEventStore;
 use netagg_core::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
 use netagg_core::{BoxError, Error, Event};
+#[cfg(feature = "services")]
 use netagg_pg::PgEventStore;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -39,6 +40,7 @@ pub trait StoredCopies: Debug + Send + Sync {
     async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error>;
 }
 
+#[cfg(feature = "services")]
 #[async_trait]
 impl StoredCopies for PgEventStore {
     async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error> {

@@ -55,6 +55,7 @@ enum Part {
     /// A member of a gzip file.
     Gzip(GzDecoder<Raw>),
     /// A frame.
+    #[cfg(feature = "services")]
     Zstd(zstd::Decoder<'static, Raw>),
     /// After the last part.
     End,
@@ -64,6 +65,12 @@ impl Part {
     fn new(raw: Raw, packing: Packing) -> io::Result<Self> {
         Ok(match packing {
             Packing::Gzip => Self::Gzip(GzDecoder::new(raw)),
+            #[cfg(not(feature = "services"))]
+            Packing::Zstd => {
+                let reason = "the demonstration alone reads no zstd; unpack it on the way: zstd -dc FILE | … --input -";
+                return Err(io::Error::new(ErrorKind::Unsupported, reason));
+            }
+            #[cfg(feature = "services")]
             Packing::Zstd => {
                 let mut decoder = zstd::Decoder::with_buffer(raw)?.single_frame();
                 decoder.window_log_max(MAX_WINDOW_LOG)?;
@@ -103,6 +110,7 @@ impl Unpacked {
     fn next_part(&mut self) -> io::Result<()> {
         let mut raw = match std::mem::replace(&mut self.part, Part::End) {
             Part::Gzip(decoder) => decoder.into_inner(),
+            #[cfg(feature = "services")]
             Part::Zstd(decoder) => decoder.finish(),
             Part::Plain(_) | Part::End => return Ok(()),
         };
@@ -121,6 +129,7 @@ impl Unpacked {
         }
         match &self.part {
             Part::Gzip(_) => explain_gzip(error),
+            #[cfg(feature = "services")]
             Part::Zstd(_) => explain_zstd(error),
             Part::Plain(_) | Part::End => error.to_string(),
         }
@@ -133,6 +142,7 @@ impl Read for Unpacked {
             let read = match &mut self.part {
                 Part::Plain(raw) => return raw.read(into),
                 Part::Gzip(decoder) => decoder.read(into),
+                #[cfg(feature = "services")]
                 Part::Zstd(decoder) => decoder.read(into),
                 Part::End => return Ok(0),
             }?;

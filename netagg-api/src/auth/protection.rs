@@ -63,7 +63,7 @@ impl Protection {
     /// Lets nobody ask more often than `limit`, unless their key says otherwise. Those whom nobody knows, or who fail to
     /// prove who they are, are counted by their address.
     ///
-    /// The servers of this crate know the address. Serve the [`router`](crate::router) on another server with
+    /// The servers of this crate know the address. Serve the [`Server::router`](crate::Server::router) on another server with
     /// `into_make_service_with_connect_info::<SocketAddr>()`, or put axum's `ConnectInfo<SocketAddr>` into the extensions
     /// of each request. A request whose address is not known is refused with status 500, whatever credentials it has:
     /// the limit also bounds the guessing of keys.
@@ -84,7 +84,7 @@ impl Protection {
         Self { cors_origins: origins.into_iter().collect(), ..self }
     }
 
-    /// Lets in over TLS alone. This holds for [`serve_http`](crate::serve_http) and [`serve_grpc`](crate::serve_grpc);
+    /// Lets in over TLS alone. This holds for [`Server::serve_http`](crate::Server::serve_http) and [`Server::serve_grpc`](crate::Server::serve_grpc);
     /// another server has to do its own. Its files are read again by [`refresh_loop`](Self::refresh_loop).
     #[cfg(feature = "tls")]
     #[must_use]

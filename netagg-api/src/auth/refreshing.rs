@@ -51,6 +51,7 @@ impl<T> Refreshing<T> {
     }
 
     /// Reads again soon: a caller missed an entry that may exist by now.
+    #[cfg(feature = "jwt")]
     pub(super) fn refresh_soon(&self) {
         self.wanted.notify_one();
     }

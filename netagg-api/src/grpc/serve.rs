@@ -64,8 +64,8 @@ impl Server {
     /// `telecom.v1.UsageService` as a service for a tonic server of the application:
     /// `tonic::transport::Server::builder().add_service(server.grpc_service())`.
     ///
-    /// Of the [`ApiLimits`], the limits of requests hold here. Health and reflection are the application's; with a rate
-    /// limit its server has to tell where requests come from: see [`Protection::with_rate_limit`].
+    /// Of the [`ApiLimits`](crate::ApiLimits), the limits of requests hold here. Health and reflection are the application's; with a rate
+    /// limit its server has to tell where requests come from: see [`Protection::with_rate_limit`](crate::Protection::with_rate_limit).
     pub fn grpc_service(
         &self,
     ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
@@ -81,7 +81,7 @@ impl Server {
     }
 
     /// Answers gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server
-    /// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`]
+    /// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`](crate::ApiLimits::stop_timeout)
     /// and returns; no connection is left open.
     ///
     /// Health tells of `telecom.v1.UsageService` whether questions can be answered, so that balancers go elsewhere while

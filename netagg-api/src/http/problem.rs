@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::auth::Forbidden;
-use axum::http::{HeaderValue, Method, StatusCode, header, Uri};
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use netagg_core::usage::InvalidQuery;
 use serde::Serialize;

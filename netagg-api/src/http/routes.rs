@@ -32,9 +32,9 @@ const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 impl Server {
     /// The HTTP API as routes, for an application to merge or nest: `app.merge(server.router())`.
     ///
-    /// They have no fallback: the application answers all other paths. Of the [`ApiLimits`], the limits of requests hold
+    /// They have no fallback: the application answers all other paths. Of the [`ApiLimits`](crate::ApiLimits), the limits of requests hold
     /// here. With a rate limit the application's server has to tell where requests come from: see
-    /// [`Protection::with_rate_limit`].
+    /// [`Protection::with_rate_limit`](crate::Protection::with_rate_limit).
     pub fn router(&self) -> Router {
         self.routes(false)
     }

@@ -48,8 +48,10 @@ impl Postgres {
 }
 
 async fn refuse(connection: &mut PgConnection) -> Result<(), PgError> {
-    let has_extension: bool =
-        sqlx::query_scalar("SELECT to_regclass('pg_dist_partition') IS NOT NULL").fetch_one(&mut *connection).await?;
+    // A table of that name with other columns is not the extension's.
+    const HAS_EXTENSION: &str = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pg_dist_partition') \
+                                 AND attname = 'logicalrelid')";
+    let has_extension: bool = sqlx::query_scalar(HAS_EXTENSION).fetch_one(&mut *connection).await?;
     if !has_extension {
         return Ok(());
     }

@@ -36,6 +36,12 @@ async fn write(postgres: &Postgres, id: u128) -> Vec<Result<(), Error>> {
 #[tokio::test]
 async fn nothing_is_written_audited_or_dropped_where_tables_are_distributed() {
     let fresh = Fresh::migrated().await;
+    // Another program's table of the same name is not the extension's.
+    fresh.execute("CREATE TABLE pg_dist_partition (id int)").await;
+    for (at, result) in write(&connect(fresh.database.url()), 0).await.into_iter().enumerate() {
+        result.unwrap_or_else(|error| panic!("{at}: {error}"));
+    }
+    fresh.execute("DROP TABLE pg_dist_partition").await;
     fresh.execute(CATALOGUE).await;
     fresh.execute("CREATE TABLE of_others (id int); INSERT INTO pg_dist_partition VALUES ('of_others')").await;
     for (at, result) in write(&fresh.postgres, 1).await.into_iter().enumerate() {
@@ -52,6 +58,6 @@ async fn nothing_is_written_audited_or_dropped_where_tables_are_distributed() {
             assert!(matches!(error, Error::Unsupported { .. }) && !error.is_retryable() && is_named, "{at}: {error}");
         }
     }
-    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 1);
-    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_identity").await, 1);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 2);
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_identity").await, 2);
 }

@@ -6,32 +6,13 @@ use std::sync::Arc;
 
 use axum::http::HeaderValue;
 use ipnet::IpNet;
-use netagg_api::auth::{InvalidRateLimit, RateLimit};
-use netagg_api::auth::{KeySet, KeySetFile, KeySetUrl, TokenIssuer};
+use netagg_api::auth::{ApiKeyFile, ApiKeys, InvalidRateLimit, KeySet, KeySetFile, KeySetUrl, RateLimit, TokenIssuer};
 use netagg_api::{Protection, Tls, TlsError, TlsFiles};
-use netagg_pg::PgConfig;
+use netagg_pg::{PgApiKeys, PgConfig, Postgres};
 
+use super::methods::{Methods, methods};
 use crate::config::ApiAddresses;
-use crate::keys::api_keys;
 use crate::{Problem, Variables};
-
-/// How callers prove who they are, as `API_AUTH` lists it.
-const METHODS: [Methods; 4] = [
-    Methods { name: "none", keys: false, tokens: false },
-    Methods { name: "keys", keys: true, tokens: false },
-    Methods { name: "jwt", keys: false, tokens: true },
-    Methods { name: "keys,jwt", keys: true, tokens: true },
-];
-const ACCEPTED: &str = "none, keys, jwt or both: keys,jwt";
-
-#[derive(Clone, Copy, Debug)]
-struct Methods {
-    name: &'static str,
-    /// API keys.
-    keys: bool,
-    /// Tokens of an issuer.
-    tokens: bool,
-}
 
 /// Who may ask, and how it is found out.
 #[derive(Debug)]
@@ -108,14 +89,6 @@ impl ProtectionConfig {
     }
 }
 
-/// Makes sure that everybody may ask: for an API over data that was made up, which has no keys to ask for.
-pub fn open_only(variables: &mut Variables, addresses: &ApiAddresses) {
-    let methods = methods(variables, addresses);
-    if methods.keys || methods.tokens {
-        variables.problem(Problem::new("API_AUTH", methods.name, "none: the demonstration knows nobody"));
-    }
-}
-
 fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
@@ -132,6 +105,14 @@ fn origin(text: &str) -> Option<HeaderValue> {
 pub fn keys_file(variables: &mut Variables) -> Option<PathBuf> {
     let meaning = "a file that the API keys are kept in; default: PostgreSQL";
     variables.optional_text("API_KEYS_FILE", "", meaning).map(PathBuf::from)
+}
+
+/// The keys in `file`, else those in the database.
+pub fn api_keys(file: Option<PathBuf>, postgres: PgConfig) -> Arc<dyn ApiKeys> {
+    match file {
+        Some(file) => Arc::new(ApiKeyFile::new(file)),
+        None => Arc::new(PgApiKeys::new(Postgres::new(postgres))),
+    }
 }
 
 /// Whose tokens are good, if any.
@@ -192,19 +173,6 @@ fn tls(variables: &mut Variables) -> Option<Tls> {
             None
         }
     }
-}
-
-/// Without `API_AUTH` everybody gets in, as long as that is everybody on this machine.
-fn methods(variables: &mut Variables, addresses: &ApiAddresses) -> Methods {
-    let parse = |text: &str| METHODS.into_iter().find(|methods| methods.name == text);
-    let meaning = format!("how callers prove who they are: {ACCEPTED}; default: none, on a loopback address only");
-    let is_open = !addresses.http.ip().is_loopback();
-    let methods = variables.parse("API_AUTH", "", &meaning, ACCEPTED, parse);
-    if methods.is_none() && is_open {
-        let accepted = format!("{ACCEPTED}, said so while API_BIND={} is not a loopback address", addresses.http.ip());
-        variables.problem(Problem::new("API_AUTH", "", accepted));
-    }
-    methods.unwrap_or(METHODS[0])
 }
 
 #[cfg(test)]

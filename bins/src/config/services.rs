@@ -1,4 +1,4 @@
-//! The variables of each program, as CONFIGURATION in README lists them.
+//! The variables of the services and commands, as CONFIGURATION in README lists them.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -9,16 +9,13 @@ use netagg_core::{ConsumerConfig, EventLimits};
 use netagg_kafka::KafkaConfig;
 use netagg_pg::{PartitionPlan, PgAddress, PgConfig, SslMode};
 use netagg_redis::RedisConfig;
-use tokio::net::TcpListener;
 
+use super::addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_address};
 use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
 use crate::protection::ProtectionConfig;
 use crate::variables::parse_duration;
-use crate::{Failure, Problem, Variables};
-
-const API_HTTP_PORT: &str = "API_HTTP_PORT";
-const API_GRPC_PORT: &str = "API_GRPC_PORT";
+use crate::{Problem, Variables};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -297,52 +294,6 @@ fn overlap(one: IpAddr, other: IpAddr) -> bool {
     // `::` takes connections of IPv4, too.
     let includes = |all: IpAddr, address: IpAddr| all.is_unspecified() && (all.is_ipv6() || address.is_ipv4());
     one == other || includes(one, other) || includes(other, one)
-}
-
-fn bind_address(variables: &mut Variables, name: &str, meaning: &str) -> IpAddr {
-    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
-    let parse = |text: &str| text.parse().ok();
-    variables
-        .parse(name, "127.0.0.1", meaning, "an IP address, such as 127.0.0.1 or 0.0.0.0", parse)
-        .unwrap_or(LOOPBACK)
-}
-
-/// Where the API listens.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::exhaustive_structs)]
-pub struct ApiAddresses {
-    /// gRPC.
-    pub grpc: SocketAddr,
-    /// HTTP.
-    pub http: SocketAddr,
-}
-
-impl ApiAddresses {
-    /// Reads `API_BIND`, `API_GRPC_PORT` and `API_HTTP_PORT`.
-    pub fn read(variables: &mut Variables) -> Self {
-        let address = bind_address(variables, "API_BIND", "address of the API's ports");
-        let grpc = variables.port(API_GRPC_PORT, 9090, "gRPC");
-        let http = variables.port(API_HTTP_PORT, 8000, "HTTP");
-        if grpc == http {
-            variables.same([API_HTTP_PORT, API_GRPC_PORT], &http.to_string(), "port");
-        }
-        Self { grpc: SocketAddr::new(address, grpc), http: SocketAddr::new(address, http) }
-    }
-}
-
-impl ApiAddresses {
-    /// Listens on both: HTTP, then gRPC.
-    ///
-    /// # Errors
-    /// When one cannot be bound, naming its variable.
-    pub async fn listen(&self) -> Result<(TcpListener, TcpListener), Failure> {
-        let listen = async |address: SocketAddr, variable| {
-            TcpListener::bind(address).await.map_err(|error| {
-                Failure::Failed(format!("{address} (API_BIND and {variable}) cannot be bound: {error}").into())
-            })
-        };
-        Ok((listen(self.http, API_HTTP_PORT).await?, listen(self.grpc, API_GRPC_PORT).await?))
-    }
 }
 
 /// How long answers are kept, and the cursor secret if it is configured.

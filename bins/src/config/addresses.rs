@@ -1,0 +1,54 @@
+//! The addresses of the API.
+
+use std::net::{IpAddr, SocketAddr};
+
+use tokio::net::TcpListener;
+
+use crate::{Failure, Variables};
+
+pub(super) const API_HTTP_PORT: &str = "API_HTTP_PORT";
+pub(super) const API_GRPC_PORT: &str = "API_GRPC_PORT";
+
+pub(super) fn bind_address(variables: &mut Variables, name: &str, meaning: &str) -> IpAddr {
+    const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    let parse = |text: &str| text.parse().ok();
+    variables
+        .parse(name, "127.0.0.1", meaning, "an IP address, such as 127.0.0.1 or 0.0.0.0", parse)
+        .unwrap_or(LOOPBACK)
+}
+
+/// Where the API listens.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct ApiAddresses {
+    /// gRPC.
+    pub grpc: SocketAddr,
+    /// HTTP.
+    pub http: SocketAddr,
+}
+
+impl ApiAddresses {
+    /// Reads `API_BIND`, `API_GRPC_PORT` and `API_HTTP_PORT`.
+    pub fn read(variables: &mut Variables) -> Self {
+        let address = bind_address(variables, "API_BIND", "address of the API's ports");
+        let grpc = variables.port(API_GRPC_PORT, 9090, "gRPC");
+        let http = variables.port(API_HTTP_PORT, 8000, "HTTP");
+        if grpc == http {
+            variables.same([API_HTTP_PORT, API_GRPC_PORT], &http.to_string(), "port");
+        }
+        Self { grpc: SocketAddr::new(address, grpc), http: SocketAddr::new(address, http) }
+    }
+
+    /// Listens on both: HTTP, then gRPC.
+    ///
+    /// # Errors
+    /// When one cannot be bound, naming its variable.
+    pub async fn listen(&self) -> Result<(TcpListener, TcpListener), Failure> {
+        let listen = async |address: SocketAddr, variable| {
+            TcpListener::bind(address).await.map_err(|error| {
+                Failure::Failed(format!("{address} (API_BIND and {variable}) cannot be bound: {error}").into())
+            })
+        };
+        Ok((listen(self.http, API_HTTP_PORT).await?, listen(self.grpc, API_GRPC_PORT).await?))
+    }
+}

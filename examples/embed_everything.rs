@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
     let ops = serve_router(listen("OPS_ADDRESS").await?, routes, ApiLimits::default(), stop.clone());
 
     let work = async {
-        // Waits for what is missing: schema, topics, and the same limits in all services.
+        // Waits for the schema, the topics, and the same limits in all services.
         retry.retry(&stop, async || postgres.migrations().up().await).await?;
         retry.retry(&stop, async || topics.create(&TopicSpec::events(&topic)).await).await?;
         retry.retry(&stop, async || topics.create(&TopicSpec::dead_letters(&dlq)).await).await?;
@@ -77,6 +77,6 @@ async fn main() -> Result<(), BoxError> {
         let aggregate = runner.run(aggregator.with_limits(limits), "aggregator-group", stop.clone()).err_into();
         tokio::try_join!(ingest, aggregate, grpc, beside).map(drop)
     };
-    // A signal lets everything finish what is in flight. After a failure it is delivered again, and changes nothing twice.
+    // After a signal the services finish their batches. After a failure a batch is delivered again, and changes nothing twice.
     tokio::join!(work.inspect(|_| stop.cancel()), ops, database, redis, ended.map(|()| stop.cancel())).0
 }

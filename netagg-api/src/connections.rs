@@ -36,7 +36,7 @@ const HEALTH_REQUESTS: [&[u8]; 4] = [b"GET /healthz", b"GET /readyz", b"HEAD /he
 /// The open connections of one server; dropping it cuts them.
 #[derive(Debug)]
 pub(crate) struct Connections {
-    places: Places,
+    permits: ConnectionPermits,
     cut: CancellationToken,
     cut_on_drop: DropGuard,
     limits: ApiLimits,
@@ -47,45 +47,45 @@ pub(crate) struct Connections {
 
 /// The connections that may be open at a time.
 #[derive(Clone, Debug)]
-struct Places {
+struct ConnectionPermits {
     regular: Arc<Semaphore>,
     /// Beyond the limit, for requests for health alone.
     spare: Arc<Semaphore>,
     spares: usize,
 }
 
-/// The place that a connection takes among the others.
+/// The permit of an open connection.
 #[derive(Debug)]
-enum Place {
+enum ConnectionPermit {
     Regular { _permit: OwnedSemaphorePermit },
     Spare { _permit: OwnedSemaphorePermit },
 }
 
-impl Places {
+impl ConnectionPermits {
     fn new(regular: usize, spares: usize) -> Self {
         Self { regular: Arc::new(Semaphore::new(regular)), spare: Arc::new(Semaphore::new(spares)), spares }
     }
 
-    /// A place for the next connection: a spare one if all others are taken.
-    async fn take(&self) -> Option<Place> {
+    /// A permit for the next connection: a spare permit if all others are taken.
+    async fn take(&self) -> Option<ConnectionPermit> {
         tokio::select! {
             biased;
-            permit = Arc::clone(&self.regular).acquire_owned() => Some(Place::Regular { _permit: permit.ok()? }),
-            permit = Arc::clone(&self.spare).acquire_owned() => Some(Place::Spare { _permit: permit.ok()? }),
+            permit = Arc::clone(&self.regular).acquire_owned() => Some(ConnectionPermit::Regular { _permit: permit.ok()? }),
+            permit = Arc::clone(&self.spare).acquire_owned() => Some(ConnectionPermit::Spare { _permit: permit.ok()? }),
         }
     }
 
-    /// The place of a connection whose client has sent these `first` bytes. A client that does not ask for health waits
-    /// for a regular place, unless so many wait that health could not be asked for.
-    async fn settle(&self, place: Place, first: &[u8]) -> Place {
-        let Place::Spare { .. } = place else { return place };
+    /// The permit of a connection whose client has sent these `first` bytes. A client that does not ask for health waits
+    /// for a regular permit, unless so many wait that health could not be asked for.
+    async fn upgrade(&self, permit: ConnectionPermit, first: &[u8]) -> ConnectionPermit {
+        let ConnectionPermit::Spare { .. } = permit else { return permit };
         let regular = Arc::clone(&self.regular).acquire_owned();
         let asks_health = HEALTH_REQUESTS.iter().any(|request| first.starts_with(request));
         let wait =
             if asks_health || self.spare.available_permits() < self.spares / 2 { Duration::ZERO } else { SPARE_WAIT };
         match tokio::time::timeout(wait, regular).await {
-            Ok(Ok(permit)) => Place::Regular { _permit: permit },
-            _ => place,
+            Ok(Ok(regular)) => ConnectionPermit::Regular { _permit: regular },
+            _ => permit,
         }
     }
 }
@@ -95,7 +95,7 @@ impl Connections {
     pub(crate) fn new(limits: &ApiLimits) -> Self {
         let cut = CancellationToken::new();
         Self {
-            places: Places::new(limits.max_connections, 0),
+            permits: ConnectionPermits::new(limits.max_connections, 0),
             cut_on_drop: cut.clone().drop_guard(),
             cut,
             limits: limits.clone(),
@@ -117,47 +117,47 @@ impl Connections {
 
     /// These connections, and beyond their limit [`ApiLimits::HEALTH_CONNECTIONS`] spare ones.
     pub(crate) fn with_spares(self) -> Self {
-        Self { places: Places::new(self.limits.max_connections, ApiLimits::HEALTH_CONNECTIONS), ..self }
+        Self { permits: ConnectionPermits::new(self.limits.max_connections, ApiLimits::HEALTH_CONNECTIONS), ..self }
     }
 
-    /// Accepts from `listener`, as long as there is a place, without an end. A connection comes out once its client has
+    /// Accepts from `listener`, as long as there is a permit, without an end. A connection comes out once its client has
     /// begun to speak: a server may wait for ever for one that hasn't, even when it is told to stop.
     pub(crate) fn accept(&self, listener: TcpListener) -> impl futures::Stream<Item = Connection> + Send + use<> {
-        let (places, cut, idle_timeout) = (self.places.clone(), self.cut.clone(), self.limits.idle_timeout);
-        let most = self.limits.max_connections + places.spares;
-        let accepted = futures::stream::unfold((listener, places.clone()), move |(listener, places)| {
+        let (permits, cut, idle_timeout) = (self.permits.clone(), self.cut.clone(), self.limits.idle_timeout);
+        let most = self.limits.max_connections + permits.spares;
+        let accepted = futures::stream::unfold((listener, permits.clone()), move |(listener, permits)| {
             let cut = cut.clone();
             async move {
-                let place = places.take().await?;
+                let permit = permits.take().await?;
                 let (stream, address) = accept(&listener).await;
                 let cut = Box::pin(cut.cancelled_owned());
-                Some(((stream, address, cut, place), (listener, places)))
+                Some(((stream, address, cut, permit), (listener, permits)))
             }
         });
         let answers = self.answers.clone();
         #[cfg(feature = "tls")]
         let tls = self.tls.clone();
-        let spoken_to = accepted.map(move |(stream, address, cut, place)| {
+        let spoken_to = accepted.map(move |(stream, address, cut, permit)| {
             #[cfg(feature = "tls")]
             let acceptor = tls.as_ref().map(|(tls, transport)| tls.acceptor(*transport));
             let client = Client { address, room: answers.of_another() };
-            let places = places.clone();
+            let permits = permits.clone();
             async move {
-                let timeout = match place {
-                    Place::Regular { .. } => idle_timeout,
-                    Place::Spare { .. } => idle_timeout.min(SPARE_TIMEOUT),
+                let timeout = match permit {
+                    ConnectionPermit::Regular { .. } => idle_timeout,
+                    ConnectionPermit::Spare { .. } => idle_timeout.min(SPARE_TIMEOUT),
                 };
                 #[cfg(feature = "tls")]
                 if let Some(acceptor) = acceptor {
                     let stream = tls::encrypted(acceptor, stream, timeout).await?;
-                    let place = places.settle(place, stream.buffer()).await;
+                    let permit = permits.upgrade(permit, stream.buffer()).await;
                     let stream = Stream::Encrypted(Box::new(stream));
-                    return Some(Connection { stream, client, cut, stalled: None, idle_timeout, place });
+                    return Some(Connection { stream, client, cut, stalled: None, idle_timeout, permit });
                 }
                 let (stream, first) = spoken(stream, timeout).await?;
-                let place = places.settle(place, &first).await;
+                let permit = permits.upgrade(permit, &first).await;
                 let stream = Stream::Plain(stream);
-                Some(Connection { stream, client, cut, stalled: None, idle_timeout, place })
+                Some(Connection { stream, client, cut, stalled: None, idle_timeout, permit })
             }
         });
         spoken_to.buffer_unordered(most).filter_map(std::future::ready)
@@ -212,7 +212,7 @@ fn is_of_one_connection(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection that takes its place among the others until it is dropped.
+/// A connection, which holds its permit until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
@@ -221,7 +221,7 @@ pub(crate) struct Connection {
     /// Ends when a client that takes nothing is given up.
     stalled: Option<Pin<Box<Sleep>>>,
     idle_timeout: Duration,
-    place: Place,
+    permit: ConnectionPermit,
 }
 
 #[derive(Debug)]
@@ -239,7 +239,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ReadWrite for S {}
 impl Connection {
     /// Whether the connection is beyond the limit: it is to answer for health alone.
     pub(crate) fn is_spare(&self) -> bool {
-        matches!(self.place, Place::Spare { .. })
+        matches!(self.permit, ConnectionPermit::Spare { .. })
     }
 
     /// The other end.
@@ -254,7 +254,7 @@ impl Connection {
         }
     }
 
-    /// What came of writing. A client that takes nothing would keep its place, and its answer, for ever: no server asks
+    /// What came of writing. A client that takes nothing would hold its permit, and its answer, for ever: no server asks
     /// an answer for more while it cannot be written.
     fn unless_stalled<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {

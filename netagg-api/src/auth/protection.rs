@@ -52,8 +52,8 @@ impl Protection {
         Self { keys: Some(Arc::new(KnownKeys::new(keys))), ..self }
     }
 
-    /// Lets in who shows a token of `issuer`. Its keys are read again by [`refresh_loop`](Self::refresh_loop), without which nobody
-    /// gets in.
+    /// Lets in callers with a token of `issuer`. [`refresh_loop`](Self::refresh_loop) reads the issuer's keys again; without it
+    /// no caller gets in.
     #[cfg(feature = "jwt")]
     #[must_use]
     pub fn with_tokens(self, issuer: TokenIssuer) -> Self {

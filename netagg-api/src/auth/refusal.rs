@@ -10,11 +10,11 @@ use super::quota::{self, Quota};
 /// Why a question is not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Refusal {
-    /// Nobody knows who asks.
+    /// The request has no credentials.
     NoCredentials,
     /// What they show is wrong, for a reason that is theirs to know: never which part of it.
     BadCredentials(&'static str),
-    /// They have asked too often: what is told of that, and when to come again.
+    /// The caller exceeded its rate limit: its quota, and the time until the next request is answered.
     TooMany(Quota, Duration),
     /// What they show cannot be checked now.
     Unavailable,

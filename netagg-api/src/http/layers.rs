@@ -80,7 +80,7 @@ async fn linger(body: &mut BodyDataStream) {
 pub(super) async fn hold_permit(request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().cloned();
     let mut response = next.run(request).await;
-    // Nobody counts where the server is another one.
+    // A server of the application has no budget of answers.
     let Some(Client { room, .. }) = client else { return response };
     let bytes = response.body().size_hint().exact().map_or(STREAM_BYTES, |bytes| bytes as usize);
     let Some(place) = room.take(bytes) else { return Problem::from(overloaded()).into_response() };

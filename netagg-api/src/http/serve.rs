@@ -17,7 +17,7 @@ use tower::util::MapRequest;
 
 use super::health::unready_router;
 use super::host;
-use crate::answers::Failure;
+use crate::answers::overloaded;
 use crate::auth::Protection;
 use crate::client::Transport;
 use crate::connections::{Connections, SPARE_TIMEOUT};
@@ -32,7 +32,7 @@ impl Server {
     /// Dropping the future cuts every connection.
     pub async fn serve_http(self, listener: TcpListener, shutdown: CancellationToken) {
         let health = self.health_router();
-        let busy_app = health.clone().fallback(async || Failure::Overloaded);
+        let busy_app = health.clone().fallback(async || overloaded());
         let app = health.merge(self.routes(true));
         // The router refuses a head that is too large by itself, and says why; hyper just does.
         let limits = ApiLimits { max_head_bytes: 2 * self.limits.max_head_bytes, ..self.limits };

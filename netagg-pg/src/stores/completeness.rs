@@ -8,36 +8,6 @@ use netagg_core::{Error, Position, Timestamp};
 use crate::client::{PgError, Postgres};
 
 impl Postgres {
-    /// Records that `service` has processed all records that `topic` held at `through`. By then its consumer group had
-    /// committed the offsets `committed`.
-    ///
-    /// Returns false and records nothing if the stored progress of the service disagrees.
-    ///
-    /// # Errors
-    /// Retryable while the database cannot be reached.
-    pub async fn note_complete(
-        &self,
-        service: &str,
-        topic: &str,
-        through: Timestamp,
-        committed: &[Position],
-    ) -> Result<bool, Error> {
-        self.call(async {
-            let mut session = self.session().await?;
-            let noted = sqlx::query(include_str!("../../queries/progress/completeness_note.sql"))
-                .bind(service)
-                .bind(topic)
-                .bind(through.to_datetime())
-                .bind(committed.iter().map(|position| position.partition.number).collect::<Vec<_>>())
-                .bind(committed.iter().map(|position| position.next_offset).collect::<Vec<_>>())
-                .execute(&mut *session)
-                .await?;
-            session.release();
-            Ok(noted.rows_affected() > 0)
-        })
-        .await
-    }
-
     /// The recorded instant of `service`.
     pub(crate) async fn complete_through(&self, service: &str) -> Result<Option<Timestamp>, Error> {
         self.call(async {
@@ -63,6 +33,19 @@ impl CompletenessStore for Postgres {
         through: Timestamp,
         committed: &[Position],
     ) -> Result<bool, Error> {
-        Self::note_complete(self, service, topic, through, committed).await
+        self.call(async {
+            let mut session = self.session().await?;
+            let noted = sqlx::query(include_str!("../../queries/progress/completeness_note.sql"))
+                .bind(service)
+                .bind(topic)
+                .bind(through.to_datetime())
+                .bind(committed.iter().map(|position| position.partition.number).collect::<Vec<_>>())
+                .bind(committed.iter().map(|position| position.next_offset).collect::<Vec<_>>())
+                .execute(&mut *session)
+                .await?;
+            session.release();
+            Ok(noted.rows_affected() > 0)
+        })
+        .await
     }
 }

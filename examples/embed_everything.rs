@@ -67,7 +67,7 @@ async fn main() -> Result<(), BoxError> {
 
         // Each consumer comes with its readiness, its lag and its completeness.
         let runner = KafkaRunner::new(&kafka, &topic, readiness.clone(), Arc::new(postgres.clone()))?;
-        let (config, kept) = (UsageConfig { cursor_secret, ..UsageConfig::default() }, Some(2 * limits.max_age));
+        let (config, kept) = (UsageConfig::new(cursor_secret), Some(2 * limits.max_age));
         let partitions = PartitionMaintenance::new(&postgres, PartitionPlan::default().with_retention(kept), limits);
         let api = Server::new(Arc::new(UsageService::new(events, totals, config).with_cache(cache.clone())));
         let http = api.clone().serve_http(listen("HTTP_ADDRESS").await?, stop.clone());

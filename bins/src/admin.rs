@@ -8,14 +8,13 @@ use clap::Subcommand;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
 use netagg_core::ports::{Clock, PartitionLag, SystemClock};
-use netagg_core::{ConsumerGroups, EventLimits, Month, NotDrained};
+use netagg_core::{ConsumerGroups, EventLimits, HumanDuration, InvalidDuration, Month, NotDrained};
 use netagg_kafka::{ConfigError, Creation, KafkaTopics, TopicSpec};
 use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
 use crate::Failure;
 use crate::config::{self, Groups, Kafka};
 use crate::output::outln;
-use crate::variables::{parse_duration, show_duration};
 
 /// What to do with the schema.
 #[derive(Debug, Subcommand)]
@@ -270,8 +269,8 @@ impl LimitsCommand {
     }
 }
 
-pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
-    parse_duration(text).ok_or("an integer and a unit (us ms s m h d) is accepted")
+pub(crate) fn duration(text: &str) -> Result<Duration, InvalidDuration> {
+    text.parse().map(|HumanDuration(duration)| duration)
 }
 
 /// Shows the limits or records others.
@@ -313,8 +312,8 @@ pub async fn limits(
 }
 
 fn print_limits(limits: EventLimits) {
-    outln!("EVENT_MAX_AGE={}", show_duration(limits.max_age));
-    outln!("EVENT_MAX_FUTURE={}", show_duration(limits.max_future));
+    outln!("EVENT_MAX_AGE={}", HumanDuration(limits.max_age));
+    outln!("EVENT_MAX_FUTURE={}", HumanDuration(limits.max_future));
 }
 
 /// Fails unless both groups are without members and have committed everything in the topic.

@@ -86,9 +86,9 @@ pub fn api_limits(needs: &[Need]) -> Result<ApiLimits, Failure> {
     /// The fewest connections that a port is of use with.
     const FEWEST: usize = 16;
     let left = set_aside(needs, 2 * FEWEST + ApiLimits::HEALTH_CONNECTIONS)?;
-    let limits = ApiLimits::default();
-    let max_connections = limits.max_connections.min((left - ApiLimits::HEALTH_CONNECTIONS) / 2);
-    Ok(ApiLimits { max_connections, ..limits })
+    let mut limits = ApiLimits::default();
+    limits.max_connections = limits.max_connections.min((left - ApiLimits::HEALTH_CONNECTIONS) / 2);
+    Ok(limits)
 }
 
 #[cfg(test)]

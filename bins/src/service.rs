@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use netagg_api::Protection;
 use netagg_core::{
-    CompletenessTracker, ConsumerStats, Criticality, EventLimits, Readiness, StatsSnapshot, TrackedConsumer,
+    CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, Readiness, StatsSnapshot,
+    TrackedConsumer,
 };
 use netagg_kafka::{KafkaHealth, KafkaMetrics, KafkaTopics};
 use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, Postgres};
@@ -13,7 +14,6 @@ use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
 use crate::ops::{self, Metrics, OpsConfig};
-use crate::variables::show_duration;
 use crate::{Failure, Shutdown};
 
 /// How long a service waits for Redis at its start; it goes on without it.
@@ -129,10 +129,10 @@ impl From<EventLimitsError> for Failure {
             EventLimitsError::Differ { recorded, configured } => Self::Usage(format!(
                 "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, this program {} and {}: configure what the \
                  database has, or change it with `netagg limits set`",
-                show_duration(recorded.max_age),
-                show_duration(recorded.max_future),
-                show_duration(configured.max_age),
-                show_duration(configured.max_future)
+                HumanDuration(recorded.max_age),
+                HumanDuration(recorded.max_future),
+                HumanDuration(configured.max_age),
+                HumanDuration(configured.max_future)
             )),
             error => Self::Usage(error.to_string()),
         }

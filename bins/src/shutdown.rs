@@ -9,7 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 
-/// A stop that takes longer than this is cut short; what was in flight is delivered again at the next start.
+/// A stop that takes longer than this is cut short; the records in flight are delivered again at the next start. It is
+/// shorter than the 30 s that Kubernetes grants by default, and longer than the parts of a stop together.
 const DEADLINE: Duration = Duration::from_secs(28);
 
 /// Tells the parts of a program to stop, and watches its tasks.
@@ -123,5 +124,25 @@ impl Signals {
             _ = self.terminate.recv() => 143,
             _ = self.interrupt.recv() => 130,
         }
+    }
+}
+
+#[cfg(all(test, feature = "services"))]
+mod tests {
+    use netagg_api::ApiLimits;
+    use netagg_core::ConsumerConfig;
+    use netagg_kafka::KafkaSource;
+
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_stop_fit_into_its_deadline() {
+        // The ops port, the pool and the dead letters of a service close after its job.
+        const AFTERWARDS: Duration = Duration::from_secs(5);
+        let consumer = ConsumerConfig::default().stop_timeout() + KafkaSource::CLOSE_TIMEOUT;
+        for (service, job) in [("consumer", consumer), ("api", ApiLimits::default().stop_timeout)] {
+            assert!(job + AFTERWARDS <= DEADLINE, "{service}: {job:?}");
+        }
+        assert!(DEADLINE < Duration::from_secs(30));
     }
 }

@@ -10,6 +10,8 @@ use std::io::{ErrorKind, Read};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use netagg_core::HumanDuration;
+
 use crate::env_file::EnvFile;
 use crate::misspelled::{is_link, is_service_link, meant};
 
@@ -267,14 +269,18 @@ impl Variables {
     }
 
     /// A duration within `range`: an integer and a unit of `us ms s m h d`.
-    pub fn duration(&mut self, name: &str, default: &str, range: RangeInclusive<Duration>, meaning: &str) -> Duration {
-        let accepted = format!(
-            "an integer and a unit (us ms s m h d), from {} to {}",
-            show_duration(*range.start()),
-            show_duration(*range.end())
-        );
-        let parse = |text: &str| parse_duration(text).filter(|duration| range.contains(duration));
-        self.parse(name, default, meaning, &accepted, parse).unwrap_or_default()
+    pub fn duration(
+        &mut self,
+        name: &str,
+        default: Duration,
+        range: RangeInclusive<Duration>,
+        meaning: &str,
+    ) -> Duration {
+        let [first, last] = [*range.start(), *range.end()].map(HumanDuration);
+        let accepted = format!("{}, from {first} to {last}", HumanDuration::ACCEPTED);
+        let parse = |text: &str| text.parse().ok().filter(|HumanDuration(duration)| range.contains(duration));
+        let default = HumanDuration(default);
+        self.parse(name, &default.to_string(), meaning, &accepted, parse).unwrap_or(default).0
     }
 
     /// Every variable whose name starts with `prefix`, which is declared as `prefix*`, without those of Kubernetes.
@@ -316,28 +322,6 @@ fn explain(name: &str, value: &str, accepted: &str) -> String {
     )
 }
 
-const UNITS: [(&str, u64); 6] =
-    [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
-
-/// The duration that an integer and a unit of `us ms s m h d` spell; a zero needs no unit.
-pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let digits = text.find(|c: char| !c.is_ascii_digit()).filter(|digits| *digits > 0)?;
-    let (number, unit) = text.split_at(digits);
-    let (_, micros) = UNITS.iter().find(|(name, _)| *name == unit)?;
-    Some(Duration::from_micros(number.parse::<u64>().ok()?.checked_mul(*micros)?))
-}
-
-/// `duration` in the largest unit that divides it.
-pub(crate) fn show_duration(duration: Duration) -> String {
-    let micros = duration.as_micros();
-    let (name, unit) =
-        UNITS.iter().rev().find(|(_, unit)| micros.is_multiple_of(u128::from(*unit))).unwrap_or(&UNITS[0]);
-    if micros == 0 { "0s".to_owned() } else { format!("{}{name}", micros / u128::from(*unit)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -347,31 +331,16 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_an_integer_and_a_unit() {
-        for (text, micros) in [
-            ("5us", 5),
-            ("20ms", 20_000),
-            ("5s", 5_000_000),
-            ("2m", 120_000_000),
-            ("1h", 3_600_000_000),
-            ("0d", 0),
-            ("0", 0),
-        ] {
-            assert_eq!(parse_duration(text), Some(Duration::from_micros(micros)), "{text}");
-        }
-        for text in ["", "5", "s", "-5s", "1.5s", "5 s", "5S", "5min", "99999999999999999999s", "999999999999999d"] {
-            assert_eq!(parse_duration(text), None, "{text}");
-        }
-        assert_eq!(show_duration(Duration::from_secs(86_400 * 1_825)), "1825d");
-        assert_eq!(show_duration(Duration::from_millis(1_500)), "1500ms");
-    }
-
-    #[test]
     fn every_problem_is_told_with_name_value_and_what_is_accepted() {
         let mut variables = variables(&[("PORT", "70000"), ("RATE", "NaN"), ("WAIT", "5"), ("EMPTY", "")]);
         assert_eq!(variables.port("PORT", 80, "a port"), 80);
         assert_eq!(variables.share("RATE", 0.5, "a share"), 0.5);
-        variables.duration("WAIT", "1s", Duration::from_millis(1)..=Duration::from_secs(60), "a wait");
+        variables.duration(
+            "WAIT",
+            Duration::from_secs(1),
+            Duration::from_millis(1)..=Duration::from_secs(60),
+            "a wait",
+        );
         assert_eq!(variables.text("EMPTY", "default", "empty is unset"), "default");
         let problems: Vec<_> = variables.check().unwrap_err().iter().map(Problem::to_string).collect();
         assert_eq!(

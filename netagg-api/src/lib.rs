@@ -26,6 +26,13 @@ pub mod testkit;
 mod tls;
 mod turns;
 
+#[cfg(feature = "http")]
+#[doc(no_inline)]
+pub use axum;
+#[cfg(feature = "grpc")]
+#[doc(no_inline)]
+pub use tonic;
+
 pub use auth::Protection;
 #[cfg(feature = "http")]
 pub use http::{ops_router, serve_router, serve_unready};

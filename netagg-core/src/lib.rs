@@ -9,6 +9,7 @@ mod consumer_groups;
 #[doc(hidden)]
 pub mod crash;
 mod dead_letter;
+mod duration;
 mod error;
 mod event;
 mod ingestor;
@@ -36,6 +37,7 @@ pub use completeness::{CompletenessTracker, TrackedConsumer};
 pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
 pub use consumer_groups::{ConsumerGroups, NotDrained};
 pub use dead_letter::DeadLetter;
+pub use duration::{HumanDuration, InvalidDuration};
 pub use error::{BoxError, Error, causes};
 pub use event::{
     BoundedText, ContentHash, Event, EventFields, EventKey, EventLimits, EventType, IdentifiedEvent, Identity,

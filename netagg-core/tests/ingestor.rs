@@ -56,6 +56,13 @@ fn picky(inner: &Arc<MemoryEventStore>, bad: &'static [u128]) -> MockStore {
     store
 }
 
+fn config(batches_in_flight: usize) -> ConsumerConfig {
+    let mut config = ConsumerConfig::default();
+    config.batch_size = 3;
+    config.batches_in_flight = batches_in_flight;
+    config
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_the_store_refuses_is_dead_lettered_and_the_rest_of_its_batch_is_stored() {
     let copy = json(1);
@@ -95,11 +102,7 @@ async fn events_of_dropped_months_are_dead_lettered_and_the_store_is_asked_once_
         }
         futures::executor::block_on(inner.store(batch))
     });
-    let ingestor = Ingestor::new(Arc::new(store), letters.clone()).with_config(ConsumerConfig {
-        batch_size: 3,
-        batches_in_flight: 1,
-        ..ConsumerConfig::default()
-    });
+    let ingestor = Ingestor::new(Arc::new(store), letters.clone()).with_config(config(1));
     ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
 
     assert_eq!(events.len(), 2);
@@ -157,8 +160,7 @@ async fn duplicates_and_conflicts_are_counted_apart_wherever_they_lie() {
     let changed = json(1).replace("user-1", "user-2");
     let log = log_of([json(1), json(1), changed.clone(), json(2), json(1), changed]);
     let events = Arc::new(MemoryEventStore::new());
-    let ingestor = Ingestor::new(events.clone(), Arc::new(MemoryDeadLetters::new()))
-        .with_config(ConsumerConfig { batch_size: 3, ..ConsumerConfig::default() });
+    let ingestor = Ingestor::new(events.clone(), Arc::new(MemoryDeadLetters::new())).with_config(config(4));
     ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
     let stats = ingestor.stats().snapshot();
     assert_eq!((stats.new, stats.duplicates, stats.conflicts, stats.batches), (2, 2, 2, 2));

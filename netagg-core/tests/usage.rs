@@ -162,7 +162,7 @@ impl Stage {
 }
 
 fn config() -> UsageConfig {
-    UsageConfig { cursor_secret: CursorSecret::new(*b"secret"), ..UsageConfig::default() }
+    UsageConfig::new(CursorSecret::new(*b"secret"))
 }
 
 fn time(text: &str) -> Timestamp {

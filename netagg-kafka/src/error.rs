@@ -53,7 +53,7 @@ pub(crate) fn is_missing_topic(code: RDKafkaErrorCode) -> bool {
 }
 
 pub(crate) fn missing_topic(brokers: &str, topic: &str) -> String {
-    format!("the topic {topic} is not there; `netagg topic create` makes it (brokers {brokers})")
+    format!("the topic {topic} does not exist: create it (brokers {brokers})")
 }
 
 pub(crate) fn is_refused_access(code: RDKafkaErrorCode) -> bool {

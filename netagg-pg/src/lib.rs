@@ -27,4 +27,4 @@ pub use sqlx;
 pub use sqlx::postgres::PgSslMode as SslMode;
 #[cfg(feature = "api-keys")]
 pub use stores::PgApiKeys;
-pub use stores::{PgAggregateStore, PgEventStore, SetAside, WaitingMonth};
+pub use stores::{PgAggregateStore, PgEventStore, SetAside, StoreHook, WaitingMonth};

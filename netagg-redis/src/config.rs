@@ -20,21 +20,21 @@ const COMMANDS: usize = 1_024;
 
 /// Where Redis is, and the bounds of its use.
 #[derive(Clone, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
+#[non_exhaustive]
 pub struct RedisConfig {
     /// `redis://user:password@host:port/database`; `rediss` for TLS. With `-cluster` or `-sentinel` after the scheme,
     /// more nodes follow as `?node=host:port&node=…`, and for Sentinel, whose nodes these are then,
-    /// `&sentinelServiceName=…`, and `&sentinelPassword=…` if they ask for one.
+    /// `&sentinelServiceName=…`, and `&sentinelPassword=…` if they ask for one. Default: `redis://localhost:6379`.
     pub url: String,
-    /// How long one call may take.
+    /// How long one call may take. Default: 100 ms.
     pub timeout: Duration,
-    /// How long connecting may take, before it is tried again.
+    /// How long connecting may take, before it is tried again. Default: 1 s.
     pub connect_timeout: Duration,
-    /// How many connections to keep; commands share them.
+    /// How many connections to keep; commands share them. Default: 2.
     pub connections: usize,
-    /// The longest an answer is kept, whatever it is filled with.
+    /// The longest an answer is kept, whatever it is filled with. Default: 1 day.
     pub max_ttl: Duration,
-    /// The largest answer that is kept, in bytes.
+    /// The largest answer that is kept, in bytes. Default: 1 MiB.
     pub max_answer_bytes: usize,
 }
 

@@ -31,7 +31,7 @@ struct Config {
 fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
     let group = Groups::read(variables).aggregator;
-    let consumer = config::consumer(variables, "AGGREGATOR", 4, 5_000);
+    let consumer = config::consumer(variables, "AGGREGATOR");
     // One for each batch in flight, and a few for probes, settings and repairs.
     let connections = consumer.batches_in_flight as u32 + 4;
     Config {

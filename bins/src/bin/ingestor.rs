@@ -30,7 +30,7 @@ struct Config {
 fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
     let group = Groups::read(variables).ingestor;
-    let consumer = config::consumer(variables, "INGESTOR", 4, 5_000);
+    let consumer = config::consumer(variables, "INGESTOR");
     // One for each batch in flight, and a few for partitions, probes and settings.
     let connections = consumer.batches_in_flight as u32 + 4;
     let limits = config::event_limits(variables);

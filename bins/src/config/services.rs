@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use netagg_api::ApiLimits;
 use netagg_core::usage::{CursorSecret, UsageConfig};
-use netagg_core::{ConsumerConfig, EventLimits};
+use netagg_core::{ConsumerConfig, EventLimits, HumanDuration};
 use netagg_kafka::KafkaConfig;
 use netagg_pg::{PartitionPlan, PgAddress, PgConfig, SslMode};
 use netagg_redis::RedisConfig;
@@ -14,7 +14,6 @@ use super::addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_address}
 use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
 use crate::protection::ProtectionConfig;
-use crate::variables::parse_duration;
 use crate::{Problem, Variables};
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -109,7 +108,7 @@ pub(crate) fn describe_all(variables: &mut Variables) {
     let limits = event_limits(variables);
     partition_plan(variables, limits);
     for (service, port) in [("INGESTOR", "PPROF_PORT_INGESTOR"), ("AGGREGATOR", "PPROF_PORT_AGGREGATOR")] {
-        consumer(variables, service, 1, 1);
+        consumer(variables, service);
         ops(variables, port, 1);
     }
     let addresses = ApiAddresses::read(variables);
@@ -150,7 +149,10 @@ pub fn postgres(variables: &mut Variables, max_connections: u32, application_nam
     let parts = variables.unless(is_set, address_of_parts);
     let meaning = "postgres://user:password@host:port/database; overrides all these";
     let address = database_url(variables, "DATABASE_URL", meaning).unwrap_or(parts);
-    PgConfig { max_connections, application_name: application_name.to_owned(), ..PgConfig::new(address) }
+    let mut config = PgConfig::new(address);
+    config.max_connections = max_connections;
+    application_name.clone_into(&mut config.application_name);
+    config
 }
 
 fn address_of_parts(variables: &mut Variables) -> PgAddress {
@@ -187,14 +189,13 @@ fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<
 pub fn read_postgres(variables: &mut Variables, writing: &PgConfig) -> PgConfig {
     let url = database_url(variables, "DATABASE_READ_URL", "a replica for the API's reads; default: the same database");
     let address = url.unwrap_or_else(|| writing.address.clone());
-    PgConfig {
-        address,
-        max_connections: 16,
-        // Nobody waits longer for an answer; and what nobody waits for any more is given up.
-        statement_timeout: ApiLimits::default().request_timeout,
-        client_check_interval: Some(Duration::from_millis(250)),
-        ..writing.clone()
-    }
+    let mut config = writing.clone();
+    config.address = address;
+    config.max_connections = 16;
+    // No request waits longer for its answer, and the server gives up a statement that no request waits for.
+    config.statement_timeout = ApiLimits::default().request_timeout;
+    config.client_check_interval = Some(Duration::from_millis(250));
+    config
 }
 
 /// The cache.
@@ -226,47 +227,66 @@ pub fn redis(variables: &mut Variables) -> RedisConfig {
 /// Which events are taken.
 pub fn event_limits(variables: &mut Variables) -> EventLimits {
     let any = Duration::ZERO..=3_652_059 * DAY;
+    let default = EventLimits::default();
     EventLimits {
         max_age: variables.duration(
             "EVENT_MAX_AGE",
-            "1825d",
+            default.max_age,
             any.clone(),
             "oldest event taken, before its record's time",
         ),
-        max_future: variables.duration("EVENT_MAX_FUTURE", "1d", any, "newest event taken, after its record's time"),
+        max_future: variables.duration(
+            "EVENT_MAX_FUTURE",
+            default.max_future,
+            any,
+            "newest event taken, after its record's time",
+        ),
     }
 }
 
 /// How many months of partitions are made ahead.
 pub fn partitions_ahead(variables: &mut Variables) -> u32 {
-    variables.number("PARTITIONS_AHEAD", 3, 0..=120, "months of partitions made ahead") as u32
+    let default = u64::from(PartitionPlan::default().ahead);
+    variables.number("PARTITIONS_AHEAD", default, 0..=120, "months of partitions made ahead") as u32
 }
 
 /// Which partitions there are to be, where events are judged by `limits`.
 pub fn partition_plan(variables: &mut Variables, limits: EventLimits) -> PartitionPlan {
     const RETENTION: &str = "EVENT_RETENTION";
-    let accepted = "an integer and a unit (us ms s m h d), not less than EVENT_MAX_AGE";
+    let accepted = format!("{}, not less than EVENT_MAX_AGE", HumanDuration::ACCEPTED);
     let meaning = "how long events are kept, in whole months; totals stay; default: for ever";
-    let parse = |text: &str| parse_duration(text).filter(|retention| *retention >= limits.max_age);
+    let parse = |text: &str| {
+        text.parse().ok().map(|HumanDuration(retention)| retention).filter(|retention| *retention >= limits.max_age)
+    };
     let ahead = partitions_ahead(variables);
-    let retention = variables.parse(RETENTION, "", meaning, accepted, parse);
+    let retention = variables.parse(RETENTION, "", meaning, &accepted, parse);
     PartitionPlan::default().with_ahead(ahead).with_retention(retention)
 }
 
 /// The batches of the consumer whose variables start with `prefix`.
-pub fn consumer(variables: &mut Variables, prefix: &str, workers: u64, batch_size: u64) -> ConsumerConfig {
-    let default = ConsumerConfig::default();
-    let workers =
-        variables.number(&format!("{prefix}_WORKER_COUNT"), workers, 1..=64, "batches written to PostgreSQL at a time");
-    let batch_size =
-        variables.number(&format!("{prefix}_BATCH_SIZE"), batch_size, 1..=50_000, "most events of a batch");
-    let batch_timeout = variables.duration(
+pub fn consumer(variables: &mut Variables, prefix: &str) -> ConsumerConfig {
+    let mut config = ConsumerConfig::default();
+    let workers = variables.number(
+        &format!("{prefix}_WORKER_COUNT"),
+        config.batches_in_flight as u64,
+        1..=64,
+        "batches written to PostgreSQL at a time",
+    );
+    let batch_size = variables.number(
+        &format!("{prefix}_BATCH_SIZE"),
+        config.batch_size as u64,
+        1..=50_000,
+        "most events of a batch",
+    );
+    config.batch_timeout = variables.duration(
         &format!("{prefix}_BATCH_TIMEOUT"),
-        "200ms",
+        config.batch_timeout,
         Duration::from_millis(1)..=Duration::from_secs(60),
         "longest an event waits for its batch to fill",
     );
-    ConsumerConfig { batch_size: batch_size as usize, batch_timeout, batches_in_flight: workers as usize, ..default }
+    config.batch_size = batch_size as usize;
+    config.batches_in_flight = workers as usize;
+    config
 }
 
 /// Where the ops port of a service listens, and what it tells.
@@ -310,6 +330,7 @@ pub struct Answers {
 impl Answers {
     /// Reads `API_CURSOR_SECRET` and `CACHE_*`.
     pub fn read(variables: &mut Variables) -> Self {
+        let default = UsageConfig::default();
         let ttl = Duration::from_secs(1)..=365 * DAY;
         let secret = variables.optional_text(
             "API_CURSOR_SECRET",
@@ -321,21 +342,34 @@ impl Answers {
         }
         Self {
             cursor_secret: secret.map(CursorSecret::new),
-            detail_ttl: variables.duration("CACHE_DETAIL_TTL", "5m", ttl.clone(), "how long detail pages are kept"),
-            day_ttl: variables.duration("CACHE_AGG_DAY_TTL", "1h", ttl.clone(), "how long daily totals are kept"),
-            month_ttl: variables.duration("CACHE_AGG_MONTH_TTL", "6h", ttl, "how long monthly totals are kept"),
+            detail_ttl: variables.duration(
+                "CACHE_DETAIL_TTL",
+                default.detail_ttl,
+                ttl.clone(),
+                "how long detail pages are kept",
+            ),
+            day_ttl: variables.duration(
+                "CACHE_AGG_DAY_TTL",
+                default.day_ttl,
+                ttl.clone(),
+                "how long daily totals are kept",
+            ),
+            month_ttl: variables.duration(
+                "CACHE_AGG_MONTH_TTL",
+                default.month_ttl,
+                ttl,
+                "how long monthly totals are kept",
+            ),
         }
     }
 
     /// What the usage service needs.
     pub fn usage_config(&self, cursor_secret: CursorSecret) -> UsageConfig {
-        UsageConfig {
-            cursor_secret,
-            detail_ttl: self.detail_ttl,
-            day_ttl: self.day_ttl,
-            month_ttl: self.month_ttl,
-            ..UsageConfig::default()
-        }
+        let mut config = UsageConfig::new(cursor_secret);
+        config.detail_ttl = self.detail_ttl;
+        config.day_ttl = self.day_ttl;
+        config.month_ttl = self.month_ttl;
+        config
     }
 }
 
@@ -358,7 +392,7 @@ mod tests {
             read_postgres(variables, &config);
             redis(variables);
             event_limits(variables);
-            consumer(variables, "INGESTOR", 8, 1_000);
+            consumer(variables, "INGESTOR");
             ApiAddresses::read(variables);
             Answers::read(variables);
         };

@@ -3,11 +3,10 @@
 use clap::Args;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{Day, Timestamp};
+use netagg_core::{Day, HumanDuration, Timestamp};
 use netagg_kafka::{LetterFilter, LetterKind};
 
 use crate::Failure;
-use crate::variables::parse_duration;
 
 /// Which letters; all of these together.
 #[derive(Clone, Debug, Default, Args)]
@@ -47,7 +46,7 @@ fn kind() -> impl TypedValueParser<Value = LetterKind> {
 
 fn time(text: &str) -> Result<Timestamp, &'static str> {
     let day = || text.parse::<Day>().ok()?.start();
-    let ago = || parse_duration(text).map(|ago| SystemClock.now().saturating_sub(ago));
+    let ago = || text.parse().ok().map(|HumanDuration(ago)| SystemClock.now().saturating_sub(ago));
     text.parse().ok().or_else(day).or_else(ago).ok_or(
         "a time such as 2025-10-20T12:34:56Z, a day such as 2025-10-20 (its start in UTC), or a duration before now \
          such as 2h (us ms s m h d) is accepted",

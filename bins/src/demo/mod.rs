@@ -115,12 +115,10 @@ impl Pipeline {
         // Given events may be in conflict: one partition and one batch at a time make both services meet them in one
         // order, so that both keep the same copy.
         let partitions = if is_generated { 8 } else { 1 };
-        let config = ConsumerConfig {
-            batches_in_flight: if is_generated { 2 } else { 1 },
-            batch_timeout: Duration::from_millis(50),
-            commit_interval: Duration::from_millis(20),
-            ..ConsumerConfig::default()
-        };
+        let mut config = ConsumerConfig::default();
+        config.batches_in_flight = if is_generated { 2 } else { 1 };
+        config.batch_timeout = Duration::from_millis(50);
+        config.commit_interval = Duration::from_millis(20);
         let log = MemoryLog::with_capacity("events.telecom", partitions, LOG_CAPACITY);
         let events = Arc::new(MemoryEventStore::new());
         let totals = Arc::new(MemoryAggregateStore::new());

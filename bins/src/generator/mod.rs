@@ -46,7 +46,7 @@ impl GeneratorConfig {
         let rate = variables.number("GENERATOR_EVENTS_PER_SEC", 1_000, 1..=10_000_000, "events sent per second");
         let duration = variables.duration(
             "GENERATOR_DURATION",
-            "60s",
+            Duration::from_secs(60),
             Duration::ZERO..=365 * day,
             "how long events are sent; 0: until stopped",
         );
@@ -54,7 +54,7 @@ impl GeneratorConfig {
         let workers = variables.number("GENERATOR_WORKERS", 4, 1..=256, "batches on their way at a time");
         let verify_interval = variables.duration(
             "GENERATOR_VERIFY_INTERVAL",
-            "10s",
+            Duration::from_secs(10),
             Duration::from_millis(100)..=day,
             "how often sent events are looked up in the database",
         );

@@ -29,13 +29,12 @@ pub const DESCRIPTORS: Descriptors = Descriptors { of: "the ops port", descripto
 
 /// A few scrapers and a person; whoever sends no request makes room for others.
 fn limits() -> ApiLimits {
-    ApiLimits {
-        max_connections: MAX_CONNECTIONS,
-        max_head_bytes: 8 * 1_024,
-        // An idle client makes room for a probe in time.
-        idle_timeout: Duration::from_secs(5),
-        ..ApiLimits::default()
-    }
+    let mut limits = ApiLimits::default();
+    limits.max_connections = MAX_CONNECTIONS;
+    limits.max_head_bytes = 8 * 1_024;
+    // An idle client makes room for a probe in time.
+    limits.idle_timeout = Duration::from_secs(5);
+    limits
 }
 
 /// How the ops port of a service is configured.

@@ -13,7 +13,7 @@ use tonic::Code;
 use tonic::transport::Endpoint;
 
 use crate::http_client::{Answer, get_ok, read, request_with};
-use crate::servers::{SOON, Servers};
+use crate::servers::{SOON, Servers, limits};
 
 const DETAIL: &str = "/api/v1/users/user-1/detail";
 const NDJSON: &str = "application/x-ndjson";
@@ -174,7 +174,7 @@ async fn expect_room(servers: &Servers) {
 
 #[tokio::test]
 async fn only_so_many_exports_at_a_time_and_none_for_a_client_that_is_gone() {
-    let limits = ApiLimits { max_exports: 1, ..ApiLimits::default() };
+    let limits = limits(|limits| limits.max_exports = 1);
     let servers = Servers::start_failing_after(1_000, limits).await;
     add_much(&servers).await;
     let stream = begin(&servers).await;
@@ -189,7 +189,10 @@ async fn only_so_many_exports_at_a_time_and_none_for_a_client_that_is_gone() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_is_given_up() {
-    let limits = ApiLimits { max_exports: 1, idle_timeout: Duration::from_millis(300), ..ApiLimits::default() };
+    let limits = limits(|limits| {
+        limits.max_exports = 1;
+        limits.idle_timeout = Duration::from_millis(300);
+    });
     let servers = Servers::start_failing_after(1_000, limits).await;
     add_much(&servers).await;
     let stalled = begin(&servers).await;
@@ -200,7 +203,10 @@ async fn a_client_that_takes_nothing_is_given_up() {
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_loses_its_place() {
-    let limits = ApiLimits { max_connections: 1, idle_timeout: Duration::from_millis(300), ..ApiLimits::default() };
+    let limits = limits(|limits| {
+        limits.max_connections = 1;
+        limits.idle_timeout = Duration::from_millis(300);
+    });
     let servers = Servers::start_failing_after(1_000, limits).await;
     add_much(&servers).await;
     let _stalled = begin(&servers).await;
@@ -210,7 +216,7 @@ async fn a_client_that_takes_nothing_loses_its_place() {
 
 #[tokio::test]
 async fn answers_that_are_not_taken_take_no_more_room_than_there_is() {
-    let limits = ApiLimits { max_untaken_bytes: 32 << 20, ..ApiLimits::default() };
+    let limits = limits(|limits| limits.max_untaken_bytes = 32 << 20);
     let servers = Servers::start_with(limits).await;
     add_much(&servers).await;
     let connect = async || {
@@ -252,7 +258,7 @@ async fn answers_that_are_not_taken_take_no_more_room_than_there_is() {
 
 #[tokio::test]
 async fn a_stop_cuts_an_export() {
-    let limits = ApiLimits { stop_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let limits = limits(|limits| limits.stop_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     add_much(&servers).await;
     let mut stream = begin(&servers).await;

@@ -28,7 +28,7 @@ use tonic_types::StatusExt;
 use tower::ServiceExt;
 
 use crate::http_client::get_ok;
-use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
+use crate::servers::{Answer, NOW, SECRET, SOON, Servers, limits};
 
 const MAX: u64 = i64::MAX as u64;
 const USAGE: &str = "telecom.v1.UsageService";
@@ -262,7 +262,7 @@ async fn a_sum_beyond_64_bits_is_out_of_range() {
 
 #[tokio::test]
 async fn a_store_that_cannot_answer_gives_nothing_away() {
-    let at_once = ApiLimits { request_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let at_once = limits(|limits| limits.request_timeout = Duration::from_millis(50));
     for (answer, limits, code) in [
         (Answer::Unavailable, ApiLimits::default(), Code::Unavailable),
         (Answer::Internal, ApiLimits::default(), Code::Internal),
@@ -358,7 +358,7 @@ async fn becomes(watch: &mut Streaming<HealthCheckResponse>, status: ServingStat
 
 #[tokio::test]
 async fn a_connection_that_says_nothing_is_not_waited_for() {
-    let limits = ApiLimits { idle_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let limits = limits(|limits| limits.idle_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut silent = TcpStream::connect(servers.grpc).await.expect("connected");
     assert_eq!(silent.read(&mut [0]).await.expect("closed"), 0);
@@ -373,7 +373,7 @@ async fn a_connection_that_says_nothing_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_message_that_never_comes_is_not_waited_for() {
-    let limits = ApiLimits { idle_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let limits = limits(|limits| limits.idle_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut client = tonic::client::Grpc::new(channel(&servers).await);
     client.ready().await.expect("connected");
@@ -386,7 +386,7 @@ async fn a_message_that_never_comes_is_not_waited_for() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_open_streams_for_ever() {
-    let limits = ApiLimits { stop_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let limits = limits(|limits| limits.stop_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel(&servers).await);
     let questions = futures::stream::pending();

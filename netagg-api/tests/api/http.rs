@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::http_client::{get, get_ok, request, request_with, send};
-use crate::servers::{Answer, NOW, SECRET, SOON, Servers};
+use crate::servers::{Answer, NOW, SECRET, SOON, Servers, limits};
 
 const MAX: u64 = i64::MAX as u64;
 
@@ -544,7 +544,7 @@ async fn what_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn a_store_that_cannot_answer_gives_nothing_away() {
-    let at_once = ApiLimits { request_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let at_once = limits(|limits| limits.request_timeout = Duration::from_millis(50));
     for (answer, limits, status) in [
         (Answer::Unavailable, ApiLimits::default(), 503),
         (Answer::Internal, ApiLimits::default(), 500),
@@ -592,8 +592,10 @@ async fn a_stop_lets_requests_end_and_leaves_no_connection() {
 
 #[tokio::test]
 async fn a_stop_does_not_wait_for_ever() {
-    let limits =
-        ApiLimits { stop_timeout: Duration::from_millis(50), request_timeout: 100 * SOON, ..ApiLimits::default() };
+    let limits = limits(|limits| {
+        limits.stop_timeout = Duration::from_millis(50);
+        limits.request_timeout = 100 * SOON;
+    });
     let servers = Servers::start_broken(Answer::Never, limits).await;
     let mut stuck = TcpStream::connect(servers.http).await.expect("connected");
     stuck.write_all(b"GET /api/v1/users/u/detail HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
@@ -604,7 +606,7 @@ async fn a_stop_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn only_so_many_connections_at_a_time() {
-    let servers = Servers::start_with(ApiLimits { max_connections: 1, ..ApiLimits::default() }).await;
+    let servers = Servers::start_with(limits(|limits| limits.max_connections = 1)).await;
     let first = occupy(&servers).await;
 
     let http = servers.http;
@@ -625,7 +627,7 @@ async fn occupy(servers: &Servers) -> TcpStream {
 
 #[tokio::test]
 async fn health_is_answered_beyond_the_limit_of_connections() {
-    let servers = Servers::start_with(ApiLimits { max_connections: 1, ..ApiLimits::default() }).await;
+    let servers = Servers::start_with(limits(|limits| limits.max_connections = 1)).await;
     let first = occupy(&servers).await;
     // More clients than there are spare connections, of which some say nothing, and some ask for data.
     let http = servers.http;
@@ -651,7 +653,10 @@ async fn health_is_answered_beyond_the_limit_of_connections() {
 
 #[tokio::test]
 async fn what_is_too_much_is_refused_soon() {
-    let limits = ApiLimits { max_requests: 1, request_timeout: 100 * SOON, ..ApiLimits::default() };
+    let limits = limits(|limits| {
+        limits.max_requests = 1;
+        limits.request_timeout = 100 * SOON;
+    });
     let servers = Servers::start_broken(Answer::Never, limits).await;
     let path = "/api/v1/aggregates?granularity=DAY";
     let mut first = TcpStream::connect(servers.http).await.expect("connected");

@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 
 use netagg_api::proto::FILE_DESCRIPTOR_SET;
+use netagg_core::usage::{DEFAULT_DAYS, DEFAULT_LIMIT, MAX_DAYS, MAX_LIMIT, MAX_ZONE_DAYS};
 use prost::Message;
 use prost_types::FileDescriptorSet;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::http_client::get;
 use super::servers::Servers;
@@ -78,6 +79,30 @@ async fn what_is_described_is_what_is_accepted() {
         let unknown = errors.iter().find(|error| error["parameter"] == "nonsense").expect("named");
         let accepted: BTreeSet<_> = unknown["accepted"].as_str().expect("a list").split(", ").collect();
         assert_eq!(described, accepted, "{path}");
+    }
+    servers.stopped().await;
+}
+
+#[tokio::test]
+async fn the_description_has_the_limits_of_the_library() {
+    let servers = Servers::start().await;
+    let api = description(&servers).await;
+    let operations = api["paths"].as_object().expect("paths").values().map(|path| &path["get"]);
+    let parameters: Vec<_> =
+        operations.flat_map(|operation| operation["parameters"].as_array().expect("parameters")).collect();
+    let limit = parameters.iter().find(|parameter| parameter["name"] == "limit").expect("a limit");
+    assert_eq!((&limit["schema"]["minimum"], &limit["schema"]["maximum"]), (&json!(1), &json!(MAX_LIMIT)), "{limit}");
+    for (name, text) in [
+        ("limit", format!("Default: {DEFAULT_LIMIT};")),
+        ("from", format!("Default: {DEFAULT_DAYS} days before `to`")),
+        ("from", format!("the range has {DEFAULT_DAYS} days")),
+        ("to", format!("{MAX_DAYS} days at most, and everybody's {MAX_ZONE_DAYS} where")),
+    ] {
+        let is_described = |parameter: &Value| {
+            let description = parameter["description"].as_str().unwrap_or_default().replace('\n', " ");
+            parameter["name"] == name && description.contains(&text)
+        };
+        assert!(parameters.iter().any(|parameter| is_described(parameter)), "{name}: {text}");
     }
     servers.stopped().await;
 }

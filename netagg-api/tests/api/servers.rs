@@ -31,6 +31,13 @@ impl Clock for StoppedClock {
     }
 }
 
+/// The default limits with a change.
+pub(crate) fn limits(change: impl FnOnce(&mut ApiLimits)) -> ApiLimits {
+    let mut limits = ApiLimits::default();
+    change(&mut limits);
+    limits
+}
+
 /// Two running servers and what they answer from.
 #[derive(Debug)]
 pub(crate) struct Servers {
@@ -47,7 +54,7 @@ impl Servers {
     /// Servers without any events.
     pub(crate) async fn start() -> Self {
         // A stop that needs its time limit fails its test.
-        Self::start_with(ApiLimits { stop_timeout: 100 * SOON, ..ApiLimits::default() }).await
+        Self::start_with(limits(|limits| limits.stop_timeout = 100 * SOON)).await
     }
 
     pub(crate) async fn start_with(limits: ApiLimits) -> Self {

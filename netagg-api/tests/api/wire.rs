@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use crate::http_client::{read, send};
-use crate::servers::Servers;
+use crate::servers::{Servers, limits};
 
 /// Everything that the server answers to `bytes` until it closes the connection, or the last of `bytes` asks it to.
 async fn answers(servers: &Servers, bytes: &[u8]) -> Vec<u16> {
@@ -162,7 +162,7 @@ async fn a_body_is_bounded_however_it_is_sent() {
     let expecting = format!("{get}content-length: 1000000\r\nexpect: 100-continue\r\n\r\n");
     assert_eq!(send(servers.http, &expecting).await.status, 413, "without asking for it first");
 
-    let limits = ApiLimits { request_timeout: Duration::from_millis(50), ..ApiLimits::default() };
+    let limits = limits(|limits| limits.request_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut slow = TcpStream::connect(servers.http).await.expect("connected");
     slow.write_all(format!("{get}content-length: 10\r\n\r\n").as_bytes()).await.expect("sent");

@@ -34,21 +34,21 @@ const ABANDON_GRACE: Duration = Duration::from_secs(2);
 /// Memory is bounded by `batches_in_flight + 1` times `batch_bytes`, decoded and encoded, and by what the source
 /// fetches ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
+#[non_exhaustive]
 pub struct ConsumerConfig {
-    /// The most records of a batch.
+    /// The most records of a batch. Default: 5,000.
     pub batch_size: usize,
-    /// The most bytes of a batch's records (one record may be larger).
+    /// The most bytes of a batch's records (one record may be larger). Default: 4 MiB.
     pub batch_bytes: usize,
-    /// The longest a record waits for its batch to fill.
+    /// The longest a record waits for its batch to fill. Default: 200 ms.
     pub batch_timeout: Duration,
-    /// How many batches are worked on at a time.
+    /// How many batches are worked on at a time. Default: 4.
     pub batches_in_flight: usize,
-    /// How often positions are handed to the source to commit.
+    /// How often positions are handed to the source to commit. Default: 1 s.
     pub commit_interval: Duration,
     /// How failed attempts are repeated.
     pub retry: RetryPolicy,
-    /// How long a stop waits for batches in flight before it abandons them; they are then delivered again.
+    /// How long a stop waits for batches in flight before it abandons them; they are then delivered again. Default: 15 s.
     pub drain_timeout: Duration,
 }
 
@@ -67,6 +67,14 @@ impl Default for ConsumerConfig {
 }
 
 impl ConsumerConfig {
+    /// The longest time from a stop to the end of the last batch. Closing the source comes after it.
+    ///
+    /// Give the process that long before it is killed: see
+    /// [`terminationGracePeriodSeconds`](https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination).
+    pub fn stop_timeout(&self) -> Duration {
+        self.drain_timeout + ABANDON_GRACE
+    }
+
     fn without_zeros(self) -> Self {
         Self {
             batch_size: self.batch_size.max(1),

@@ -13,11 +13,11 @@ use crate::Error;
 /// How failed attempts are repeated: pauses double from `first_delay` up to `max_delay`, each lengthened by a random share
 /// of itself, so that many clients do not retry at the same moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
+#[non_exhaustive]
 pub struct RetryPolicy {
-    /// The pause after the first failure.
+    /// The pause after the first failure. Default: 100 ms.
     pub first_delay: Duration,
-    /// The longest pause, before the random share.
+    /// The longest pause, before the random share. Default: 3 s.
     pub max_delay: Duration,
 }
 

@@ -13,9 +13,9 @@ const DAY: Duration = Duration::from_secs(86_400);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct EventLimits {
-    /// The longest time before the record's timestamp.
+    /// The longest time before the record's timestamp. Default: 1,825 days.
     pub max_age: Duration,
-    /// The longest time after the record's timestamp.
+    /// The longest time after the record's timestamp. Default: 1 day.
     pub max_future: Duration,
 }
 

@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 /// What a usage event reports. The order is that of the contract and of every listing by type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[allow(clippy::exhaustive_enums)]
+#[non_exhaustive]
 pub enum EventType {
     /// A call the user made.
     CallOut,

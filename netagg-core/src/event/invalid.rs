@@ -50,9 +50,9 @@ pub enum InvalidKind {
     NoTimestamp,
     /// The record's timestamp is no time of the years 0001 to 9999, as when a producer sends microseconds.
     TimestampOutOfRange,
-    /// `started_at` is longer before the record's timestamp than `EVENT_MAX_AGE`.
+    /// `started_at` is longer before the record's timestamp than [`EventLimits::max_age`](crate::EventLimits::max_age).
     TooOld,
-    /// `started_at` is further after the record's timestamp than `EVENT_MAX_FUTURE`.
+    /// `started_at` is further after the record's timestamp than [`EventLimits::max_future`](crate::EventLimits::max_future).
     TooFarInFuture,
     /// `started_at` lies in a month that retention has dropped, or in one before it.
     MonthDropped,

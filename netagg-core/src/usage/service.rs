@@ -34,18 +34,25 @@ const SCANS: usize = 2;
 
 /// How long answers are kept, and the secret of cursors.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
+#[non_exhaustive]
 pub struct UsageConfig {
-    /// Authenticates cursors.
+    /// Authenticates cursors. Default: random, so cursors end with the process.
     pub cursor_secret: CursorSecret,
-    /// How long a detail page is kept that lies in the past.
+    /// How long a detail page is kept that lies in the past. Default: 5 minutes.
     pub detail_ttl: Duration,
-    /// How long a detail page is kept whose range reaches into the last hour.
+    /// How long a detail page is kept whose range reaches into the last hour. Default: 2 s.
     pub recent_detail_ttl: Duration,
-    /// How long daily totals are kept, unless they change.
+    /// How long daily totals are kept, unless they change. Default: 1 hour.
     pub day_ttl: Duration,
-    /// How long monthly totals are kept, unless they change.
+    /// How long monthly totals are kept, unless they change. Default: 6 hours.
     pub month_ttl: Duration,
+}
+
+impl UsageConfig {
+    /// The defaults with this secret. Servers that share a secret take each other's cursors.
+    pub fn new(cursor_secret: CursorSecret) -> Self {
+        Self { cursor_secret, ..Self::default() }
+    }
 }
 
 impl Default for UsageConfig {

@@ -32,8 +32,6 @@ use crate::{ConfigError, KafkaConfig, KafkaHealth};
 
 /// How many deliveries wait for the reader, at most.
 const DELIVERIES: usize = 8;
-/// How long closing may take.
-const CLOSE: Duration = Duration::from_secs(5);
 
 /// Reads a topic as a member of a group.
 ///
@@ -47,7 +45,7 @@ const CLOSE: Duration = Duration::from_secs(5);
 /// A consumer that stands still although the broker has records for it is replaced. This takes about half a minute, in
 /// which [`health`](Self::health) tells the reason.
 ///
-/// Positions are committed twice a second and when partitions are given up. [`close`](EventSource::close) makes sure of
+/// Positions are committed within 100 ms after [`commit`](EventSource::commit), and when partitions are given up. [`close`](EventSource::close) makes sure of
 /// the last ones; a source that is dropped tries the same, with nobody to tell.
 pub struct KafkaSource {
     deliveries: mpsc::Receiver<Delivery>,
@@ -62,6 +60,9 @@ pub struct KafkaSource {
 }
 
 impl KafkaSource {
+    /// The longest time that [`close`](EventSource::close) takes.
+    pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
     /// A member of `group` that reads `topic`, which need not exist yet. It connects by itself and waits for what is
     /// absent; [`health`](Self::health) tells what that is.
     ///
@@ -144,7 +145,7 @@ impl EventSource for KafkaSource {
         self.closing.store(true, Ordering::Release);
         self.thread.unpark();
         self.deliveries.close();
-        match tokio::time::timeout(CLOSE, closed).await {
+        match tokio::time::timeout(Self::CLOSE_TIMEOUT, closed).await {
             Ok(Ok(committed)) => committed,
             Ok(Err(_)) => Err(Error::internal(KAFKA, "the consumer has ended early")),
             Err(_) => Err(error::silence(&self.brokers)),

@@ -27,8 +27,8 @@ use crate::{KafkaHealth, record};
 const POLL: Duration = Duration::from_millis(100);
 /// How long the broker has to answer a request while nothing else can be done.
 const REQUEST: Duration = Duration::from_secs(1);
-/// How often positions are committed.
-const COMMIT: Duration = Duration::from_millis(500);
+/// How often positions are committed at most. The reader decides how often it offers them.
+const COMMIT: Duration = POLL;
 /// How often all of them are, since the failure of a commit is not told.
 const COMMIT_ALL: Duration = Duration::from_secs(30);
 /// How long the reader may let us wait before the partitions are paused. Pausing throws away what was fetched ahead,

@@ -10,26 +10,29 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
 /// How connections are made and what bounds their work.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PgConfig {
-    /// Where the database is, and who asks.
+    /// Where the database is, and who asks. Default: [`PgAddress::default`].
     pub address: PgAddress,
-    /// The most connections at a time. A batch that is written, a page or a total that is read takes one.
+    /// The most connections at a time. A batch that is written, a page or a total that is read takes one. Default: 10.
     pub max_connections: u32,
-    /// How long a call waits for a connection. It fails at once if the server refuses new ones.
+    /// How long a call waits for a connection. It fails at once if the server refuses new ones. Default: 5 s.
     pub acquire_timeout: Duration,
     /// How long a call may take altogether, also when the server has vanished without a word. Then its connection is
-    /// closed.
+    /// closed. Default: 60 s.
     pub call_timeout: Duration,
-    /// How long the server works on one statement (`statement_timeout`).
+    /// How long the server works on one statement (`statement_timeout`). Default: 30 s.
     pub statement_timeout: Duration,
-    /// How long the server lets a statement wait for a lock (`lock_timeout`).
+    /// How long the server lets a statement wait for a lock (`lock_timeout`). Default: 10 s.
     pub lock_timeout: Duration,
     /// How long the server keeps a transaction that nobody goes on with (`idle_in_transaction_session_timeout`).
+    /// Default: 30 s.
     pub idle_in_transaction_timeout: Duration,
     /// How often the server looks, while it works on a statement, whether anybody still waits for the answer
     /// (`client_connection_check_interval`): one that a dropped call has left is given up then. `None` works on.
+    /// Default: `None`.
     pub client_check_interval: Option<Duration>,
-    /// How connections are named in `pg_stat_activity`.
+    /// How connections are named in `pg_stat_activity`. Default: `netagg`.
     pub application_name: String,
 }
 

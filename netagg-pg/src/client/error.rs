@@ -12,7 +12,7 @@ use super::config::PgAddress;
 const POSTGRES: &str = "postgres";
 
 /// The reason when a statement names a table or a column that does not exist; `check_schema` reports the version.
-const NO_SCHEMA: &str = "the schema is missing, or it is not the one of this program: run `netagg migrate up`";
+const NO_SCHEMA: &str = "the schema is missing, or it is of another version: apply the migrations";
 
 pub(crate) const UNIQUE_VIOLATION: &str = "23505";
 /// Also "no partition of relation found for row".

@@ -100,9 +100,9 @@ impl Migrations {
         let latest = latest();
         let reason = match self.applied().await?.last().map(|last| last.version) {
             Some(version) if version == latest => return Ok(()),
-            None => "the schema is missing: run `netagg migrate up`".to_owned(),
+            None => "the schema is missing: apply the migrations".to_owned(),
             Some(version) if version < latest => {
-                format!("the schema is at version {version} of {latest}: run `netagg migrate up`")
+                format!("the schema is at version {version} of {latest}: apply the migrations")
             }
             Some(version) => {
                 format!("the schema is at version {version}, this program knows {latest}: run a newer program")

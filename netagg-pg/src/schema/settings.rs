@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use netagg_core::usage::CursorSecret;
-use netagg_core::{Error, EventLimits, Month};
+use netagg_core::{Error, EventLimits, HumanDuration, Month};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -26,8 +26,8 @@ pub enum EventLimitsError {
     /// The database has other limits. Two services with different limits would accept different events.
     #[error(
         "the recorded limits of events are max_age {} and max_future {}, the configured limits are {} and {}",
-        duration(.recorded.max_age), duration(.recorded.max_future),
-        duration(.configured.max_age), duration(.configured.max_future)
+        HumanDuration(.recorded.max_age), HumanDuration(.recorded.max_future),
+        HumanDuration(.configured.max_age), HumanDuration(.configured.max_future)
     )]
     Differ {
         /// The limits in the database.
@@ -182,26 +182,4 @@ pub(crate) fn parse_month(month: &str) -> Result<Month, PgError> {
 
 fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
     micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
-}
-
-/// A duration as text: an integer and the largest unit that needs no fraction.
-fn duration(duration: Duration) -> String {
-    const UNITS: [(u128, &str); 6] =
-        [(86_400_000_000, "d"), (3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1_000, "ms"), (1, "us")];
-    let micros = duration.as_micros();
-    let (size, unit) =
-        UNITS.into_iter().find(|(size, _)| micros >= *size && micros.is_multiple_of(*size)).unwrap_or((1, "us"));
-    format!("{}{unit}", micros / size)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_print_as_they_are_configured() {
-        for (micros, printed) in [(0, "0us"), (1_500, "1500us"), (90_000_000, "90s"), (157_680_000_000_000, "1825d")] {
-            assert_eq!(duration(Duration::from_micros(micros)), printed);
-        }
-    }
 }

@@ -16,6 +16,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::dedup::Dedup;
+use super::hook::StoreHook;
 use super::progress;
 use crate::client::Postgres;
 use crate::client::copy::{Row, copy_in};
@@ -35,6 +36,7 @@ pub struct PgEventStore {
     postgres: Postgres,
     partitions: Partitions,
     dedup: Dedup,
+    hook: Option<Arc<dyn StoreHook>>,
 }
 
 impl PgEventStore {
@@ -43,7 +45,13 @@ impl PgEventStore {
 
     /// The events of `postgres`.
     pub fn new(postgres: Postgres) -> Self {
-        Self { partitions: postgres.partitions(), postgres, dedup: Dedup::of_events() }
+        Self { partitions: postgres.partitions(), postgres, dedup: Dedup::of_events(), hook: None }
+    }
+
+    /// Runs `hook` in each transaction that stores new events.
+    #[must_use]
+    pub fn with_hook(self, hook: Arc<dyn StoreHook>) -> Self {
+        Self { hook: Some(hook), ..self }
     }
 
     /// How many copies of each of `events` are stored, with its identity, user and time. A verification expects one.
@@ -87,6 +95,10 @@ impl PgEventStore {
             if stored < outcome.batch.new {
                 let others = outcome.new_items(batch).filter(|item| !has_partition(item));
                 copy_in(&mut session, COPY_ASIDE, 10, others, |row, item| encode(row, &item.event)).await?;
+            }
+            if let Some(hook) = &self.hook {
+                let events: Vec<_> = outcome.new_items(batch).map(|item| &item.event).collect();
+                hook.stored(&mut session, &events).await?;
             }
             crash::pass(CrashPoint::EventsCopied);
         }

@@ -7,6 +7,7 @@ mod completeness;
 pub(crate) mod dedup;
 pub(crate) mod dirty_days;
 mod event_store;
+mod hook;
 pub(crate) mod progress;
 mod set_aside;
 
@@ -14,4 +15,5 @@ pub use self::aggregate_store::PgAggregateStore;
 #[cfg(feature = "api-keys")]
 pub use self::api_keys::PgApiKeys;
 pub use self::event_store::PgEventStore;
+pub use self::hook::StoreHook;
 pub use self::set_aside::{SetAside, WaitingMonth};

@@ -32,6 +32,20 @@ async fn help_lists_every_variable_with_its_default_and_no_value() {
     }
 }
 
+/// The variables in the tables of a README with their defaults, where each variable of a row has one.
+fn documented_defaults(readme: &str) -> impl Iterator<Item = (&str, &str)> {
+    readme.lines().filter(|line| line.starts_with("| `")).flat_map(|row| {
+        let cell = |number| row.split('|').nth(number).into_iter().flat_map(|cell: &str| cell.split(", "));
+        let words = |number| Vec::from_iter(cell(number).map(|word| word.trim().trim_matches('`')));
+        let (names, mut defaults) = (words(1), words(2));
+        if defaults.len() == 1 {
+            defaults.resize(names.len(), defaults[0]);
+        }
+        let is_complete = names.len() == defaults.len();
+        names.into_iter().zip(defaults).filter(move |_| is_complete)
+    })
+}
+
 #[tokio::test]
 async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
     let mut defaults = BTreeMap::<String, String>::new();
@@ -48,6 +62,14 @@ async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
                 shared.clear();
             }
         }
+    }
+    for readme in [include_str!("../../../README.md"), include_str!("../../../README.ru.md")] {
+        let compared = documented_defaults(readme).filter(|(name, documented)| {
+            let default = defaults.get(*name).filter(|default| !default.is_empty());
+            assert!(default.is_none_or(|default| default == documented), "{name}: {default:?}, in README {documented}");
+            default.is_some()
+        });
+        assert_eq!(compared.count(), 7);
     }
     let help: BTreeSet<_> = defaults.into_iter().map(|(name, default)| format!("{name}={default}")).collect();
 
@@ -166,11 +188,13 @@ async fn services_wait_for_the_schema_and_say_so() {
     let installation = Installation::new().await;
     assert_eq!(installation.run("netagg", &["migrate", "down", "--all"]).await.code, 0);
     assert_eq!(installation.run("netagg", &["migrate", "status"]).await.code, 1);
+    let ended = installation.run("netagg", &["partitions", "ensure"]).await;
+    assert!(ended.code == 1 && ended.stderr.contains("apply the migrations"), "{}", ended.stderr);
     let mut services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
     for name in ["ingestor", "aggregator", "api"] {
         let report = installation.readiness(name, 503).await;
         let reason = report["dependencies"]["postgres"].as_str().unwrap_or_default().to_owned();
-        assert!(reason.contains("not reached yet") || reason.contains("netagg migrate up"), "{report}");
+        assert!(reason.contains("not reached yet") || reason.contains("apply the migrations"), "{report}");
         assert_eq!(installation.ops(name, "/healthz").await.expect("alive").0, 200);
     }
     assert_eq!(installation.run("netagg", &["migrate", "up"]).await.code, 0);

@@ -98,3 +98,41 @@ async fn a_process_that_waits_for_its_services_says_so_and_stops() {
     process.terminate();
     assert_eq!(process.code(Duration::from_secs(30)).await, 0, "{}", process.stderr());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_of_everything_live_in_one_process() {
+    let databases = [postgres::database().await, postgres::database().await];
+    let (brokers, redis) = (kafka::brokers().await, redis::url().await);
+    let installations =
+        databases.each_ref().map(|database| Installation::on(database.url(), &brokers, redis.trim_end_matches('/')));
+    let [first, second] = &installations;
+    let mut process = {
+        let mut variables = Installation::on(databases[0].url(), &brokers, &redis);
+        for (name, cache, installation) in [("FIRST", 0, first), ("SECOND", 1, second)] {
+            for variable in ["DATABASE_URL", "KAFKA_TOPIC"] {
+                variables.set(&format!("{name}_{variable}"), installation.variable(variable));
+            }
+            variables.set(&format!("{name}_REDIS_URL"), &format!("{}/{cache}", installation.variable("REDIS_URL")));
+            let address = format!("127.0.0.1:{}", installation.variable("API_HTTP_PORT"));
+            variables.set(&format!("{name}_HTTP_ADDRESS"), &address);
+        }
+        variables.start("examples/embed_twice")
+    };
+    for installation in &installations {
+        eventually(PATIENCE, "it answers", async || installation.api("/api/v1/aggregates?granularity=DAY").await).await;
+    }
+
+    // Each has the totals of its own topic.
+    for installation in &installations {
+        let sent = installation.load().await;
+        installation.drained_and_exact(sent).await;
+        eventually(PATIENCE, "the totals are answered", async || {
+            let (_, answer) = installation.api(&format!("/api/v1/aggregates?{RANGE}")).await?;
+            let counts = answer["data"].as_array().into_iter().flatten().filter_map(|row| row["count_events"].as_i64());
+            if counts.sum::<i64>() == sent { Ok(()) } else { Err(answer.to_string()) }
+        })
+        .await;
+    }
+    process.terminate();
+    assert_eq!(process.code(PATIENCE).await, 0, "{}", process.stderr());
+}

@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use netagg_core::ports::{EventStore, TimelineFilter};
 use netagg_core::{Timestamp, UserId};
-use netagg_pg::{PgConfig, PgEventStore, Postgres};
+use netagg_pg::{PgEventStore, Postgres};
 use netagg_tests::eventually;
 use sqlx::Connection;
 
-use super::Fresh;
+use super::{Fresh, config};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
@@ -18,15 +18,14 @@ const WAITING: &str = "SELECT count(*) FROM pg_stat_activity \
 async fn a_dropped_call_ends_its_statement_on_the_server() {
     let fresh = Fresh::migrated().await;
     let never = Duration::from_secs(24 * 60 * 60);
-    let reads = Postgres::new(PgConfig {
+    let reads = Postgres::new(config(fresh.database.url().parse().unwrap(), |config| {
         // None of these ends it.
-        call_timeout: never,
-        statement_timeout: never,
-        lock_timeout: never,
-        client_check_interval: Some(Duration::from_millis(100)),
-        application_name: "abandoned".to_owned(),
-        ..PgConfig::new(fresh.database.url().parse().unwrap())
-    });
+        config.call_timeout = never;
+        config.statement_timeout = never;
+        config.lock_timeout = never;
+        config.client_check_interval = Some(Duration::from_millis(100));
+        "abandoned".clone_into(&mut config.application_name);
+    }));
     let mut holder = fresh.connection().await;
     let mut lock = holder.begin().await.unwrap();
     sqlx::raw_sql("LOCK TABLE events_raw").execute(&mut *lock).await.unwrap();

@@ -42,7 +42,10 @@ async fn the_schema_goes_up_and_down_and_up_again() {
     migrations.down_one().await.unwrap();
     assert_eq!(applied(&fresh).await, up_to(LATEST - 1));
     let error = fresh.postgres.check_schema().await.unwrap_err();
-    assert!(error.to_string().contains("version 7 of 8") && error.to_string().contains("netagg migrate up"), "{error}");
+    assert!(
+        error.to_string().contains("version 7 of 8") && error.to_string().contains("apply the migrations"),
+        "{error}"
+    );
 
     migrations.down_to(1).await.unwrap();
     assert_eq!(applied(&fresh).await, up_to(1));
@@ -133,7 +136,7 @@ async fn without_a_schema_every_call_says_what_to_do() {
     .map(Result::unwrap_err)
     {
         assert!(matches!(error, Error::NotSetUp { .. }) && error.is_retryable(), "{error:?}");
-        assert!(error.to_string().contains("netagg migrate up"), "{error}");
+        assert!(error.to_string().contains("apply the migrations"), "{error}");
     }
     fresh.postgres.ping().await.unwrap();
 }

@@ -7,6 +7,7 @@ mod completeness;
 mod conformance;
 mod consumer_groups;
 mod distribution;
+mod hook;
 mod identity;
 mod limits;
 mod log;
@@ -24,7 +25,7 @@ use std::time::Duration;
 
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Batch, Contribution, Event, Identified, IdentifiedEvent, Span};
-use netagg_pg::{PgConfig, Postgres};
+use netagg_pg::{PgAddress, PgConfig, Postgres};
 use netagg_tests::postgres::{Database, database};
 use sqlx::{Connection, PgConnection};
 
@@ -68,14 +69,19 @@ impl Fresh {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn connect(url: &str) -> Postgres {
-    let config = PgConfig::new(url.parse().unwrap());
-    Postgres::new(PgConfig {
-        acquire_timeout: PATIENCE,
-        statement_timeout: PATIENCE,
-        lock_timeout: PATIENCE,
-        call_timeout: 2 * PATIENCE,
-        ..config
-    })
+    Postgres::new(config(url.parse().unwrap(), |config| {
+        config.acquire_timeout = PATIENCE;
+        config.statement_timeout = PATIENCE;
+        config.lock_timeout = PATIENCE;
+        config.call_timeout = 2 * PATIENCE;
+    }))
+}
+
+/// The default configuration with a change.
+fn config(address: PgAddress, change: impl FnOnce(&mut PgConfig)) -> PgConfig {
+    let mut config = PgConfig::new(address);
+    change(&mut config);
+    config
 }
 
 fn at(id: u128, started_at: &str) -> Event {

@@ -14,7 +14,7 @@ use netagg_tests::{eventually, postgres};
 use sqlx::{Connection, PgConnection};
 use tokio::net::TcpListener;
 
-use super::{Fresh, at, connect, contributions, events};
+use super::{Fresh, at, config, connect, contributions, events};
 
 fn is_unavailable(error: &Error) -> bool {
     matches!(error, Error::Unavailable { dependency: "postgres", .. })
@@ -23,7 +23,7 @@ fn is_unavailable(error: &Error) -> bool {
 #[tokio::test]
 async fn an_absent_server_is_unavailable_and_the_error_says_where() {
     let address = PgAddress::new("127.0.0.1", 1, "me", "s3cret", "events", SslMode::Disable);
-    let config = PgConfig { acquire_timeout: Duration::from_millis(100), ..PgConfig::new(address) };
+    let config = config(address, |config| config.acquire_timeout = Duration::from_millis(100));
     let postgres = Postgres::new(config);
     for error in [postgres.ping().await.unwrap_err(), postgres.check_schema().await.unwrap_err()] {
         assert!(is_unavailable(&error) && error.to_string().contains("127.0.0.1:1/events"), "{error}");
@@ -101,12 +101,11 @@ async fn a_crash_in_the_middle_loses_and_doubles_nothing() {
 #[tokio::test]
 async fn a_server_that_freezes_holds_no_call_for_ever() {
     let server = postgres::Server::start().await;
-    let config = PgConfig {
-        max_connections: 2,
-        acquire_timeout: Duration::from_secs(1),
-        call_timeout: Duration::from_millis(1_500),
-        ..PgConfig::new(server.url().parse().unwrap())
-    };
+    let config = config(server.url().parse().unwrap(), |config| {
+        config.max_connections = 2;
+        config.acquire_timeout = Duration::from_secs(1);
+        config.call_timeout = Duration::from_millis(1_500);
+    });
     let database = Postgres::new(config);
     database.migrations().up().await.unwrap();
     let store = PgEventStore::new(database.clone());
@@ -173,7 +172,7 @@ async fn a_cancelled_call_leaves_nothing_half_done() {
 #[tokio::test(flavor = "multi_thread")]
 async fn more_calls_than_connections_take_turns() {
     let fresh = Fresh::migrated().await;
-    let config = PgConfig { max_connections: 2, ..PgConfig::new(fresh.database.url().parse().unwrap()) };
+    let config = config(fresh.database.url().parse().unwrap(), |config| config.max_connections = 2);
     let store = Arc::new(PgEventStore::new(Postgres::new(config)));
     let calls = (0..64_u128).map(|call| {
         let store = store.clone();
@@ -195,7 +194,10 @@ async fn refusing(acquire_timeout: Duration) -> Postgres {
     let port = listener.local_addr().unwrap().port();
     drop(listener);
     let address = PgAddress::new("127.0.0.1", port, "me", "s3cret", "events", SslMode::Disable);
-    Postgres::new(PgConfig { acquire_timeout, max_connections: 2, ..PgConfig::new(address) })
+    Postgres::new(config(address, |config| {
+        config.acquire_timeout = acquire_timeout;
+        config.max_connections = 2;
+    }))
 }
 
 #[tokio::test]
@@ -267,7 +269,7 @@ async fn without_the_schema_every_call_says_that_it_is_missing() {
         assert!(matches!(error, Error::NotSetUp { .. }), "{error:?}");
         let told = causes(&error);
         assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("the schema is missing") && told[0].contains("netagg migrate up"), "{told:?}");
+        assert!(told[0].contains("the schema is missing") && told[0].contains("apply the migrations"), "{told:?}");
         assert!(!told[0].contains("relation"), "{told:?}");
     }
 }

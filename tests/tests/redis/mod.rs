@@ -22,13 +22,17 @@ const TTL: Duration = Duration::from_secs(60);
 
 /// A cache whose calls may take as long as a busy machine needs, connected.
 async fn cache(url: &str) -> RedisCache {
-    let cache = RedisCache::new(RedisConfig { timeout: DEADLINE, ..at(url) }).unwrap();
+    let mut config = at(url);
+    config.timeout = DEADLINE;
+    let cache = RedisCache::new(config).unwrap();
     until_it_answers(&cache).await;
     cache
 }
 
 fn at(url: &str) -> RedisConfig {
-    RedisConfig { url: url.to_owned(), ..RedisConfig::default() }
+    let mut config = RedisConfig::default();
+    url.clone_into(&mut config.url);
+    config
 }
 
 async fn until_it_answers(cache: &RedisCache) {

@@ -170,7 +170,9 @@ async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys(
 #[tokio::test]
 async fn after_a_few_failures_nobody_waits_for_a_server_that_hangs() {
     let server = redis::Server::start().await;
-    let cache = RedisCache::new(RedisConfig { timeout: Duration::from_secs(1), ..at(&server.url()) }).unwrap();
+    let mut config = at(&server.url());
+    config.timeout = Duration::from_secs(1);
+    let cache = RedisCache::new(config).unwrap();
     works(&cache).await;
     server.pause().await;
     let key = key("totals", &["2025-10"]);
@@ -219,7 +221,9 @@ async fn the_servers_own_reason_is_told() {
     let port = server.port();
     let to = |login: &str, database: &str| {
         let url = format!("redis://{login}127.0.0.1:{port}/{database}");
-        RedisCache::new(RedisConfig { timeout: Duration::from_secs(5), ..at(&url) }).unwrap()
+        let mut config = at(&url);
+        config.timeout = Duration::from_secs(5);
+        RedisCache::new(config).unwrap()
     };
     tells(&to("", "99"), "ERR DB index is out of range").await;
     tells(&to("somebody:wrong@", "0"), "WRONGPASS").await;

@@ -64,8 +64,10 @@ async fn readers_that_meet_at_a_missing_version_agree() {
 #[tokio::test]
 async fn sizes_and_times_are_bounded() {
     let server = redis::Server::start().await;
-    let config =
-        RedisConfig { timeout: DEADLINE, max_ttl: Duration::from_secs(10), max_answer_bytes: 100, ..at(&server.url()) };
+    let mut config = at(&server.url());
+    config.timeout = DEADLINE;
+    config.max_ttl = Duration::from_secs(10);
+    config.max_answer_bytes = 100;
     let cache = RedisCache::new(config).unwrap();
     until_it_answers(&cache).await;
     let key = key("totals", &[]);

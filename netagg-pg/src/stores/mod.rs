@@ -9,6 +9,8 @@ pub(crate) mod dirty_days;
 mod event_store;
 pub(crate) mod progress;
 mod set_aside;
+#[cfg(feature = "load")]
+mod stored_copies;
 
 pub use self::aggregate_store::PgAggregateStore;
 #[cfg(feature = "api-keys")]

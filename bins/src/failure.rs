@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use netagg_core::Error;
+use netagg_core::load::LoadError;
 
 /// Exit code for wrong configuration or usage.
 pub(crate) const WRONG_USAGE: u8 = 2;
@@ -28,6 +29,12 @@ impl From<Error> for Failure {
             Error::Unsupported { .. } => Self::Usage(error.to_string()),
             error => Self::Failed(error.into()),
         }
+    }
+}
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self::Failed(error.into())
     }
 }
 

@@ -12,8 +12,9 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Kafka;
-use crate::lines::{self, Input, LeftOut};
+use crate::input::Input;
 use crate::output::{noteln, outln};
+use crate::rejected::RejectedLines;
 use crate::{Failure, Shutdown};
 
 /// How long what is on its way may take once the program is told to stop.
@@ -62,18 +63,18 @@ impl Import {
             return Err(Failure::Usage(format!("{name} with --strict: {reason}")));
         };
         let bar = progress_bar(Some(size), "checking");
-        let mut left_out = LeftOut::new(self.input.name());
-        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone(), PIPED);
+        let mut rejected = RejectedLines::new(self.input.name());
+        let mut lines = self.input.clone().read(limits, self.from_line, bar.clone(), PIPED);
         loop {
             let chunk = tokio::select! {
                 () = stop.cancelled() => return Err(Failure::Failed("interrupted; nothing is published".into())),
-                chunk = chunks.next() => chunk?,
+                chunk = lines.next() => chunk?,
             };
             let Some(chunk) = chunk else { break };
-            left_out.note(&chunk.invalid, &bar);
+            rejected.note(&chunk.rejected, &bar);
         }
         bar.finish_and_clear();
-        let is_valid = left_out.finish() == 0;
+        let is_valid = rejected.finish() == 0;
         if !is_valid {
             noteln!("{}: nothing is published", self.input.name());
         }
@@ -88,31 +89,31 @@ impl Import {
         stop: &CancellationToken,
     ) -> Result<(u64, u64), Failure> {
         let bar = progress_bar(self.input.size(), "0 events");
-        let mut left_out = LeftOut::new(self.input.name());
-        let mut chunks = lines::read(self.input.clone(), self.from_line, limits, bar.clone(), PIPED);
+        let mut rejected = RejectedLines::new(self.input.name());
+        let mut lines = self.input.clone().read(limits, self.from_line, bar.clone(), PIPED);
         let (mut published, mut next_line) = (0, self.from_line);
         let begun = Instant::now();
         loop {
             let chunk = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Err(interrupted(next_line)),
-                chunk = chunks.next() => chunk.map_err(|failure| unreadable(failure, next_line))?,
+                chunk = lines.next() => chunk.map_err(|failure| unreadable(failure, next_line))?,
             };
             let Some(chunk) = chunk else { break };
-            left_out.note(&chunk.invalid, &bar);
+            rejected.note(&chunk.rejected, &bar);
             let events = chunk.events.len() as u64;
             // One call at a time keeps the events of a user in order; it has thousands of them on their way.
-            let publishing = publisher.publish(chunk.events.into_iter().map(|given| given.into_record()).collect());
+            let publishing = publisher.publish(chunk.events.into_iter().map(|line| line.into_record()).collect());
             tokio::select! {
-                outcome = publishing => outcome.map_err(|error| not_taken(&error, next_line, chunk.end))?,
+                outcome = publishing => outcome.map_err(|error| not_taken(&error, next_line, chunk.next_line))?,
                 () = after(stop, GRACE) => return Err(interrupted(next_line)),
             }
             published += events;
-            next_line = chunk.end;
+            next_line = chunk.next_line;
             bar.set_message(format!("{published} events, {:.0}/s", per_second(published, begun.elapsed())));
         }
         bar.finish_and_clear();
-        Ok((published, left_out.finish()))
+        Ok((published, rejected.finish()))
     }
 }
 

@@ -20,9 +20,9 @@ mod failure;
 pub mod generator;
 #[cfg(feature = "services")]
 pub mod import;
+mod input;
 #[cfg(feature = "services")]
 pub mod keys;
-mod lines;
 mod logging;
 mod misspelled;
 #[cfg(feature = "services")]
@@ -33,13 +33,14 @@ mod program;
 pub mod protection;
 #[cfg(feature = "services")]
 pub mod rebuild;
+mod rejected;
 #[cfg(feature = "services")]
 pub mod service;
 mod shutdown;
 mod variables;
 
 pub use failure::Failure;
-pub use lines::Input;
+pub use input::Input;
 pub use logging::LogDefaults;
 pub use program::{Program, arguments, run_with};
 pub use shutdown::Shutdown;

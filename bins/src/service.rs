@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_api::Protection;
+use netagg_api::{OpsMetrics, Protection};
 use netagg_core::{
     CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, Readiness, StatsSnapshot,
     TrackedConsumer,
@@ -13,7 +13,7 @@ use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, Postgres}
 use netagg_redis::RedisCache;
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::{self, Metrics, OpsConfig};
+use crate::ops::{self, OpsConfig};
 use crate::{Failure, Shutdown};
 
 /// How long a service waits for Redis at its start; it goes on without it.
@@ -23,7 +23,7 @@ const FIRST_CONNECTION: Duration = Duration::from_millis(500);
 #[derive(Debug)]
 pub struct Service {
     readiness: Arc<Readiness>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<OpsMetrics>,
     shutdown: Shutdown,
 }
 
@@ -33,7 +33,7 @@ impl Service {
     /// # Errors
     /// When its address cannot be bound.
     pub async fn start(ops: OpsConfig, shutdown: Shutdown) -> Result<Self, Failure> {
-        let (readiness, metrics) = (Arc::new(readiness(&shutdown)), Arc::new(Metrics::install()?));
+        let (readiness, metrics) = (Arc::new(readiness(&shutdown)), Arc::new(ops::install_metrics()?));
         let sampled = readiness.clone();
         metrics.sample(move || sampled.record_metrics());
         // The port outlives the stop: a service that drains is alive.

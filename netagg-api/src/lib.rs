@@ -34,8 +34,12 @@ pub use axum;
 pub use tonic;
 
 pub use auth::Protection;
+#[cfg(feature = "prometheus")]
+pub use http::OpsMetrics;
 #[cfg(feature = "http")]
 pub use http::{ops_router, serve_router, serve_unready};
+#[cfg(feature = "profiles")]
+pub use http::{profiles_router, sample_heap};
 pub use limits::ApiLimits;
 pub use metrics::{REQUEST_SECONDS_BUCKETS, describe_metrics, register_metrics};
 pub use server::Server;

@@ -14,8 +14,12 @@ mod error;
 mod event;
 mod ingestor;
 mod json_decoder;
+#[cfg(feature = "load")]
+pub mod load;
 pub mod memory;
 mod metrics;
+#[cfg(feature = "ndjson")]
+pub mod ndjson;
 pub mod ports;
 mod readiness;
 mod record;

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use netagg::generator::{LoadConfig, LoadStats, Model, send};
+use netagg_core::load::{EventModel, LoadConfig, LoadStats, send};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
 use netagg_tests::programs::Process;
 use netagg_tests::{kafka, postgres, redis};
@@ -76,7 +76,7 @@ async fn main() {
 
 async fn publish(brokers: &str, topic: &str, events: u64, duplicate_rate: f64) -> u64 {
     let now = netagg_core::ports::Clock::now(&netagg_core::ports::SystemClock);
-    let model = Arc::new(Model::new(42, 10_000, now).expect("a model"));
+    let model = Arc::new(EventModel::new(42, 10_000, now).expect("a model"));
     let publisher = Arc::new(KafkaPublisher::new(&KafkaConfig::new(brokers), topic).expect("a publisher"));
     let load = LoadConfig {
         events_per_sec: None,

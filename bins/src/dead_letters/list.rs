@@ -5,8 +5,7 @@ use netagg_kafka::{KafkaLetterReader, LetterOrigin, LetterSummary};
 use terminal_size::terminal_size_of;
 
 use super::filter::FilterArguments;
-use super::json::{self, LetterJson};
-use super::text::{show_place, show_time};
+use super::text::{print_json, show_place, show_time};
 use crate::Failure;
 use crate::admin::table;
 use crate::output::outln;
@@ -27,8 +26,7 @@ pub(super) async fn list(
     let newest = reader.newest(&filter.filter()?, limit as usize).await?;
     if is_json {
         for letter in &newest {
-            let (origin, key) = (letter.origin.as_ref(), letter.key.as_deref());
-            json::print(&LetterJson::new(&letter.place, letter.time, origin, key))?;
+            print_json(letter)?;
         }
     } else if newest.is_empty() {
         outln!("no dead letters");

@@ -1,7 +1,6 @@
 //! The dead letters: listed, shown, counted, and sent again.
 
 mod filter;
-mod json;
 mod list;
 mod replay;
 mod show;

@@ -6,8 +6,7 @@ use std::str::FromStr;
 use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
 
-use super::json::{self, HeaderJson, LetterJson, ValueJson, WholeJson};
-use super::text::{show_place, show_time};
+use super::text::{print_json, show_place, show_time};
 use crate::printable::{is_visible, printable};
 use crate::{Failure, output};
 
@@ -49,20 +48,10 @@ pub(super) async fn show(
         return Err(Failure::Usage(reason));
     };
     if is_json {
-        return json::print(&whole(&letter));
+        return print_json(&letter);
     }
     output::print(as_text(&letter));
     Ok(())
-}
-
-fn whole(letter: &StoredLetter) -> WholeJson<'_> {
-    let StoredLetter { record, origin } = letter;
-    WholeJson {
-        letter: LetterJson::new(&letter.place(), record.instant(), origin.as_ref(), record.key.as_deref()),
-        truncated: origin.as_ref().and_then(|origin| origin.truncated),
-        headers: record.headers.iter().map(HeaderJson::from).collect(),
-        value: ValueJson::new(record.value.as_deref()),
-    }
 }
 
 fn as_text(letter: &StoredLetter) -> String {

@@ -1,6 +1,17 @@
-//! Positions and times as text.
+//! Letters, positions and times as text.
 
 use netagg_core::{Place, Timestamp};
+use serde::Serialize;
+
+use crate::Failure;
+use crate::output::outln;
+use crate::printable::json_line;
+
+pub(super) fn print_json(letter: &impl Serialize) -> Result<(), Failure> {
+    let line = json_line(letter).map_err(|error| Failure::Failed(error.into()))?;
+    outln!("{line}");
+    Ok(())
+}
 
 /// `partition:offset`.
 pub(super) fn show_place(place: &Place) -> String {

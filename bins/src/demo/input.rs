@@ -9,22 +9,23 @@ use netagg_core::ports::EventPublisher;
 
 use super::outcome::Published;
 use crate::Failure;
-use crate::lines::{self, Input, LeftOut};
+use crate::input::Input;
+use crate::rejected::RejectedLines;
 
 /// Publishes each valid line of `input` as it stands; names the others on stderr.
 pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<Published, Failure> {
     let bar = ProgressBar::hidden();
-    let mut left_out = LeftOut::new(input.name());
-    let mut chunks = lines::read(input.clone(), 1, EventLimits::default(), bar.clone(), "netagg demo --input -");
+    let mut rejected = RejectedLines::new(input.name());
+    let mut lines = input.clone().read(EventLimits::default(), 1, bar.clone(), "netagg demo --input -");
     let mut seen = HashSet::new();
     let mut records = 0;
-    while let Some(chunk) = chunks.next().await? {
-        left_out.note(&chunk.invalid, &bar);
+    while let Some(chunk) = lines.next().await? {
+        rejected.note(&chunk.rejected, &bar);
         records += chunk.events.len() as u64;
-        seen.extend(chunk.events.iter().map(|given| given.event.key()));
-        log.publish(chunk.events.into_iter().map(|given| given.into_record()).collect()).await?;
+        seen.extend(chunk.events.iter().map(|line| line.event.key()));
+        log.publish(chunk.events.into_iter().map(|line| line.into_record()).collect()).await?;
     }
     let events = seen.len() as u64;
-    let left_out = left_out.finish();
+    let left_out = rejected.finish();
     Ok(Published { records, events, duplicates: records - events, invalid: 0, left_out, model: None })
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
 use netagg_api::{ApiLimits, Server};
+use netagg_core::load::{EventModel, LoadConfig, LoadStats, StoredCopies, random_seed, send};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::usage::{UsageConfig, UsageService};
@@ -23,8 +24,7 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiAddresses;
-use crate::generator::{LoadConfig, LoadStats, Model, StoredCopies, random_seed, send};
-use crate::lines::Input;
+use crate::input::Input;
 use crate::{Failure, Shutdown, descriptors, output};
 use outcome::{Published, Verification};
 
@@ -148,7 +148,7 @@ impl Pipeline {
 
     /// Sends `count` generated events, with duplicates and invalid messages, as fast as they are taken.
     async fn generate(&self, count: u64, shutdown: &Shutdown) -> Result<Published, Failure> {
-        let model = Arc::new(Model::new(random_seed(), USERS, SystemClock.now())?);
+        let model = Arc::new(EventModel::new(random_seed(), USERS, SystemClock.now())?);
         let stats = Arc::new(LoadStats::default());
         let load = LoadConfig {
             events_per_sec: None,
@@ -175,7 +175,7 @@ impl Pipeline {
 
     async fn send(
         &self,
-        model: &Arc<Model>,
+        model: &Arc<EventModel>,
         load: LoadConfig,
         stats: &Arc<LoadStats>,
         shutdown: &Shutdown,
@@ -190,7 +190,8 @@ impl Pipeline {
             }
             Ok(())
         };
-        tokio::try_join!(sending, follow).map(|_| ())
+        tokio::try_join!(sending, follow)?;
+        Ok(())
     }
 
     /// Waits until both services are done with `records` records.
@@ -239,7 +240,7 @@ impl Pipeline {
     /// How many of the run's events are not stored exactly once, and the totals they should give.
     async fn compare_with(
         &self,
-        model: &Model,
+        model: &EventModel,
         events: u64,
     ) -> Result<(u64, BTreeMap<(Day, EventType), Totals>), BoxError> {
         let mut expected = BTreeMap::<_, Totals>::new();
@@ -292,7 +293,7 @@ impl Api {
             duplicate_rate: DUPLICATE_RATE,
             invalid_rate: INVALID_RATE,
         };
-        let model = Arc::new(Model::new(random_seed(), USERS, SystemClock.now())?);
+        let model = Arc::new(EventModel::new(random_seed(), USERS, SystemClock.now())?);
         let stats = Arc::new(LoadStats::default());
         let flow = async {
             pipeline.send(&model, load, &stats, shutdown, |_| {}).await?;

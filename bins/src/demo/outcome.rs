@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::generator::Model;
+use netagg_core::load::EventModel;
 
 /// The content of the log.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Published {
     /// Lines of a given file without a valid event. They are not published.
     pub(super) left_out: u64,
     /// The model of the events, if they are generated.
-    pub(super) model: Option<Arc<Model>>,
+    pub(super) model: Option<Arc<EventModel>>,
 }
 
 /// The result of the verification.

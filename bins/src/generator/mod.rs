@@ -1,30 +1,19 @@
-//! The load generator: sends realistic events and verifies that each is stored once.
+//! The load generator: its variables, its progress and its figures.
 
-mod load;
-mod model;
 mod report;
-mod verify;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use netagg_core::BoxError;
+use netagg_core::load::{EventModel, LoadConfig, LoadReport, LoadRun, StoredCopies, random_seed};
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, interval};
-
-pub use load::{LoadConfig, LoadStats, Sent, record, send};
-pub use model::{Model, random_seed};
-pub use report::Report;
-pub use verify::{StoredCopies, VerifyStats};
+use tokio::time::interval;
 
 use crate::{Shutdown, Variables, output};
-use verify::Verifier;
 
 /// How often the figures are printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
-/// Batches sent that the verifier has not noted yet.
-const SENT_CAPACITY: usize = 1_024;
 
 /// How a run is made.
 #[derive(Clone, Debug)]
@@ -82,65 +71,31 @@ pub async fn run(
     publisher: Arc<dyn EventPublisher>,
     store: Arc<dyn StoredCopies>,
     shutdown: &Shutdown,
-) -> Result<Report, BoxError> {
-    let model = Arc::new(Model::new(random_seed(), config.users, SystemClock.now())?);
+) -> Result<LoadReport, BoxError> {
+    let model = EventModel::new(random_seed(), config.users, SystemClock.now())?;
     tracing::info!(source_id = %model.source_id(), "sending");
-    let load_stats = Arc::new(LoadStats::default());
-    let verify_stats = Arc::new(VerifyStats::default());
-    let verifier = Verifier { model: model.clone(), store, stats: verify_stats.clone() };
-    let started = Instant::now();
-    let report = |elapsed: Duration| Report::new(&load_stats, &verify_stats, elapsed);
-
-    let (sent, received) = mpsc::channel::<Sent>(SENT_CAPACITY);
-    let (to_follow, follow) = mpsc::channel(SENT_CAPACITY);
-    let (to_measure, measure) = mpsc::channel(1);
-    let no_more = shutdown.token().child_token();
-    let sending = async {
-        let outcome = send(model, config.load.clone(), publisher, load_stats.clone(), sent, no_more.clone()).await;
-        outcome.map(|()| started.elapsed())
-    };
-    let work = async {
-        tokio::try_join!(
-            sending,
-            async { fan_out(received, to_follow, to_measure).await },
-            verifier.follow(follow, config.verify_interval, shutdown.token()),
-            verifier.measure(measure, shutdown.token()),
-        )
-    };
     let progress = report::progress_bar(&config.load);
+    let run = LoadRun::new(model, config.load, config.verify_interval);
+    let stop_sending = shutdown.token().child_token();
     let show = async {
         let mut tick = interval(REPORT_INTERVAL);
         tick.tick().await;
         loop {
             tick.tick().await;
-            progress.set_position(load_stats.events());
-            progress.suspend(|| report(started.elapsed()).print());
+            let figures = run.report();
+            progress.set_position(figures.events_sent);
+            progress.suspend(|| report::print(&figures));
             if !output::is_wanted() {
                 // The events that were sent are still verified, for the exit code.
-                no_more.cancel();
+                stop_sending.cancel();
             }
         }
     };
-    let (sent_for, ..) = tokio::select! {
-        outcome = work => outcome?,
+    let figures = tokio::select! {
+        outcome = run.run(publisher, store, stop_sending.clone(), shutdown.token()) => outcome?,
         () = show => return Err("the figures ended before the work".into()),
     };
     progress.finish_and_clear();
-    verifier.judge(load_stats.events()).await?;
-    let report = report(sent_for);
-    report.print();
-    Ok(report)
-}
-
-/// Tells the follower everything, and the one that measures whatever it has time for.
-async fn fan_out(
-    mut received: mpsc::Receiver<Sent>,
-    follow: mpsc::Sender<Sent>,
-    measure: mpsc::Sender<Sent>,
-) -> Result<(), BoxError> {
-    while let Some(sent) = received.recv().await {
-        let _ = measure.try_send(sent.clone());
-        follow.send(sent).await?;
-    }
-    Ok(())
+    report::print(&figures);
+    Ok(figures)
 }

@@ -10,9 +10,13 @@ mod host;
 mod layers;
 mod openapi;
 mod ops;
+#[cfg(feature = "prometheus")]
+mod ops_metrics;
 #[cfg(feature = "docs-page")]
 mod page;
 mod problem;
+#[cfg(feature = "profiles")]
+mod profiles;
 mod query;
 mod routes;
 mod serve;
@@ -20,4 +24,8 @@ mod state;
 mod usage;
 
 pub use ops::ops_router;
+#[cfg(feature = "prometheus")]
+pub use ops_metrics::OpsMetrics;
+#[cfg(feature = "profiles")]
+pub use profiles::{profiles_router, sample_heap};
 pub use serve::{serve_router, serve_unready};

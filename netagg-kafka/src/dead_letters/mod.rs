@@ -2,6 +2,7 @@
 
 mod counts;
 mod filter;
+mod json;
 mod letter;
 mod newest;
 mod plan;

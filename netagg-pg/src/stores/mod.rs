@@ -10,6 +10,8 @@ mod event_store;
 mod hook;
 pub(crate) mod progress;
 mod set_aside;
+#[cfg(feature = "load")]
+mod stored_copies;
 
 pub use self::aggregate_store::PgAggregateStore;
 #[cfg(feature = "api-keys")]

@@ -5,6 +5,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use netagg_core::{Day, Error, Month};
+use serde::Serialize;
 use sqlx::PgConnection;
 
 use super::dirty_days;
@@ -26,7 +27,7 @@ pub struct SetAside {
 }
 
 /// A month whose events wait for its partition.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct WaitingMonth {
     /// The month.
@@ -34,6 +35,7 @@ pub struct WaitingMonth {
     /// How many of its events wait.
     pub events: u64,
     /// Why its partition cannot be made; `None` if the call did not try it.
+    #[serde(skip)]
     pub reason: Option<String>,
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use netagg_core::ports::Cache;
-use netagg_redis::{RedisCache, RedisConfig};
+use netagg_redis::RedisCache;
 use netagg_tests::redis;
 
 use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};

@@ -2,13 +2,14 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use netagg_core::{ContentHash, Day, PartitionId, Place, Timestamp};
+use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use crate::client::PgError;
 
 /// The conflicting duplicates of some days.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConflictingDuplicates {
     /// How many there are; a content that came several times counts once.
     pub count: u64,

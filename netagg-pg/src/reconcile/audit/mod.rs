@@ -12,6 +12,7 @@ mod broker;
 mod catch_up;
 mod compare;
 mod conflicts;
+mod json;
 mod look;
 mod options;
 mod report;

@@ -1,6 +1,7 @@
 //! The findings of an audit.
 
 use netagg_core::{Day, EventType, Granularity, Month};
+use serde::{Serialize, Serializer};
 
 use super::conflicts::ConflictingDuplicates;
 use crate::reconcile::offsets::OffsetReport;
@@ -8,7 +9,7 @@ use crate::reconcile::sums::Column;
 use crate::stores::WaitingMonth;
 
 /// The findings of an audit.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuditReport {
     /// The newest dropped month. The audit leaves out this month and all months before it.
@@ -18,7 +19,10 @@ pub struct AuditReport {
     /// How many events these days have.
     pub events: u64,
     /// How many of these events the aggregator has not counted yet; no total contains them.
+    #[serde(rename = "uncounted_events")]
     pub uncounted: u64,
+    /// Accepted events that wait for a partition of their month. They are no differences by themselves.
+    pub set_aside: Vec<WaitingMonth>,
     /// Totals that are not the sums over the events, in order.
     pub totals: Vec<TotalsDifference>,
     /// Ledgers that disagree with the events or totals, in order.
@@ -28,21 +32,34 @@ pub struct AuditReport {
     /// Events that came again with other content. They are no differences: the totals follow the stored copy.
     pub conflicts: ConflictingDuplicates,
     /// The processed offsets of each service, and the outcomes of their records.
+    #[serde(rename = "partitions")]
     pub offsets: Vec<OffsetReport>,
     /// Why the processed offsets are not compared with the committed offsets of the consumer groups; `None` if they are.
+    #[serde(rename = "broker", serialize_with = "broker_comparison")]
     pub broker_problem: Option<String>,
-    /// Accepted events that wait for a partition of their month. They are no differences by themselves.
-    pub set_aside: Vec<WaitingMonth>,
+}
+
+#[derive(Serialize)]
+struct Broker<'a> {
+    compared: bool,
+    reason: Option<&'a str>,
+}
+
+/// Whether the processed offsets are compared with the broker, and `problem` if they are not.
+fn broker_comparison<S: Serializer>(problem: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
+    Broker { compared: problem.is_none(), reason: problem.as_deref() }.serialize(serializer)
 }
 
 /// Whether the totals are the sums over the events, and every record is accounted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum AuditVerdict {
     /// All totals are the sums, and no record is lost.
     Equal,
     /// A total or a ledger differs, or a record is lost or counted twice.
     Different,
     /// No difference was found, and some days could not be compared.
+    #[serde(rename = "could_not_tell")]
     Undecided,
 }
 
@@ -103,23 +120,26 @@ impl TotalsDifference {
 }
 
 /// A ledger that disagrees with the events or totals of a day.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LedgerDifference {
     /// The day.
     pub day: Day,
     /// The fault.
+    #[serde(flatten)]
     pub fault: LedgerFault,
 }
 
 /// A fault of a ledger.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "fault", rename_all = "snake_case")]
 pub enum LedgerFault {
     /// `event_identity` has another number of identities than `events_raw` has events.
+    #[serde(rename = "event_identity_differs")]
     CountMismatch {
-        /// How many identities.
-        identities: u64,
         /// How many events.
         events: u64,
+        /// How many identities.
+        identities: u64,
     },
     /// Events that the aggregator has passed and `agg_identity` does not have.
     NeverCounted {
@@ -134,10 +154,11 @@ pub enum LedgerFault {
 }
 
 /// A day that could not be compared, since its totals contain events that the ingestor has not stored yet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Undecided {
     /// The day.
     pub day: Day,
     /// How many events the ingestor has not stored yet.
+    #[serde(rename = "events_behind")]
     pub events: u64,
 }

@@ -1,31 +1,32 @@
-//! Recognises what is no file of one JSON object a line, by how it begins: that is told once, not for each line.
+//! Recognises inputs of other formats by their first bytes, so that the reader names the format instead of rejecting each line.
 
+use std::fmt;
 use std::io::{self, Read};
 
 use serde::de::IgnoredAny;
 use serde_json::{Deserializer, from_slice};
 
-use super::packed::Packing;
-use super::source::Source;
+use super::compression::Compression;
+use super::peek_reader::PeekReader;
 
 /// How much of the start is looked at.
 const START: usize = 4 << 10;
 
-/// A format that is not taken.
+/// A format that is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Foreign {
+pub struct ForeignFormat {
     /// What the input is, for a person.
     is: &'static str,
-    /// The command that turns it into what is taken: it reads stdin, unless it names FILE.
+    /// The command that converts it: it reads stdin, unless it names FILE.
     convert: Option<&'static str>,
 }
 
-const fn foreign(is: &'static str, convert: &'static str) -> Foreign {
-    Foreign { is, convert: Some(convert) }
+const fn foreign(is: &'static str, convert: &'static str) -> ForeignFormat {
+    ForeignFormat { is, convert: Some(convert) }
 }
 
 /// Formats by their first bytes, the longer ones first.
-const BY_START: &[(&[u8], Foreign)] = &[
+const BY_START: &[(&[u8], ForeignFormat)] = &[
     (b"\xfd7zXZ\0", foreign("packed with xz", "xz -dc")),
     (b"\x5d\0\0", foreign("packed with lzma", "xz -dc")),
     (b"BZh", foreign("packed with bzip2", "bzip2 -dc")),
@@ -58,52 +59,80 @@ const BY_START: &[(&[u8], Foreign)] = &[
 /// Where a tar archive has its mark.
 const TAR: (usize, &[u8]) = (257, b"ustar");
 
-const PACKED_AGAIN: [(Packing, Foreign); 2] = [
-    (Packing::Gzip, foreign("packed with gzip", "gzip -dc")),
-    (Packing::Zstd, foreign("packed with zstd", "zstd -dc")),
+const PACKED_AGAIN: [(Compression, ForeignFormat); 2] = [
+    (Compression::Gzip, foreign("packed with gzip", "gzip -dc")),
+    (Compression::Zstd, foreign("packed with zstd", "zstd -dc")),
 ];
 
-const ARRAY: Foreign = foreign("a JSON array", "jq -c '.[]'");
-const SEVERAL_LINES: Foreign = foreign("JSON with an object over several lines", "jq -c .");
-const SEVERAL_OBJECTS: Foreign = foreign("JSON with several objects on a line", "jq -c .");
-const COMMAS: Foreign = foreign("JSON with a comma after each line", "sed 's/,[[:space:]]*$//'");
-const SEQUENCE: Foreign = foreign("a JSON text sequence (RFC 7464)", "tr -d '\\036'");
-const CSV: Foreign = foreign("CSV", "mlr --icsv --ojsonl cat");
-const MARKUP: Foreign = Foreign { is: "HTML or XML, perhaps an error message saved as a file", convert: None };
-const UNKNOWN: Foreign = Foreign { is: "no text in UTF-8, and of no format that is known here", convert: None };
+const ARRAY: ForeignFormat = foreign("a JSON array", "jq -c '.[]'");
+const SEVERAL_LINES: ForeignFormat = foreign("JSON with an object over several lines", "jq -c .");
+const SEVERAL_OBJECTS: ForeignFormat = foreign("JSON with several objects on a line", "jq -c .");
+const COMMAS: ForeignFormat = foreign("JSON with a comma after each line", "sed 's/,[[:space:]]*$//'");
+const SEQUENCE: ForeignFormat = foreign("a JSON text sequence (RFC 7464)", "tr -d '\\036'");
+const CSV: ForeignFormat = foreign("CSV", "mlr --icsv --ojsonl cat");
+const MARKUP: ForeignFormat =
+    ForeignFormat { is: "HTML or XML, perhaps an error message saved as a file", convert: None };
+const UNKNOWN: ForeignFormat =
+    ForeignFormat { is: "no text in UTF-8, and of no format that is known here", convert: None };
 
-impl Foreign {
-    /// The format of `source`, unpacked from `packing`, if it is none that is taken. Waits for no more of the input than the
+impl ForeignFormat {
+    /// The format of `source`, unpacked from `compression`, if it is none that is taken. Waits for no more of the input than the
     /// first line with something on it, or two if the first one does not end its object.
-    pub(super) fn of<R: Read>(source: &mut Source<R>, packing: Option<Packing>) -> io::Result<Option<Self>> {
+    pub(super) fn of<R: Read>(input: &mut PeekReader<R>, compression: Option<Compression>) -> io::Result<Option<Self>> {
         let mut wanted = 1;
         loop {
-            let start = source.peek(wanted)?;
+            let start = input.peek(wanted)?;
             if start.len() < wanted || start.len() >= START || is_enough(start) {
-                return Ok(recognise(&start[..start.len().min(START)], packing));
+                return Ok(recognise(&start[..start.len().min(START)], compression));
             }
             wanted = start.len() + 1;
         }
     }
 
-    /// Tells a person; `file` is whether the input is one, and `piped` the command that takes the converted input.
-    pub(super) fn tell(self, packing: Option<Packing>, is_file: bool, piped: &str) -> String {
-        let Self { is, convert } = self;
-        let is = match packing {
-            Some(packing) => format!("the {} data hold something else: it is {is}", packing.as_str()),
-            None => format!("it is {is}"),
-        };
-        let accepted = "accepted: one JSON object a line, in UTF-8, plain or packed with gzip or zstd";
-        let Some(convert) = convert else { return format!("{is}; {accepted}") };
-        let command = match packing {
-            _ if convert.contains("FILE") => convert.to_owned(),
-            Some(packing) => format!("{} -dc FILE | {convert}", packing.as_str()),
-            None if is_file => format!("{convert} <FILE"),
-            None => format!("… | {convert}"),
-        };
-        format!("{is}; {accepted}. Convert it: {command} | {piped}")
+    /// What the input is, as a predicate: `packed with xz`, `a JSON array`.
+    pub fn name(self) -> &'static str {
+        self.is
     }
 }
+
+/// An input that is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ForeignInput {
+    /// Its format, after decompression.
+    pub format: ForeignFormat,
+    /// How it is compressed.
+    pub compression: Option<Compression>,
+}
+
+impl ForeignInput {
+    /// A shell command that reads the input and writes accepted lines, if the format has one. It reads the file `FILE`, or
+    /// standard input (`…` stands for the command before it) unless the input `is_file`.
+    pub fn conversion(&self, is_file: bool) -> Option<String> {
+        let convert = self.format.convert?;
+        Some(match self.compression {
+            _ if convert.contains("FILE") => convert.to_owned(),
+            Some(compression) => format!("{} -dc FILE | {convert}", compression.as_str()),
+            None if is_file => format!("{convert} <FILE"),
+            None => format!("… | {convert}"),
+        })
+    }
+}
+
+impl fmt::Display for ForeignInput {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(compression) = self.compression {
+            write!(f, "the {} data hold something else: ", compression.as_str())?;
+        }
+        write!(
+            f,
+            "it is {}; accepted: one JSON object a line, in UTF-8, plain or packed with gzip or zstd",
+            self.format.is
+        )
+    }
+}
+
+impl std::error::Error for ForeignInput {}
 
 /// The lines that are not blank; the last one may go on after `start`.
 fn lines(start: &[u8]) -> impl Iterator<Item = &[u8]> {
@@ -130,28 +159,28 @@ fn without_mark(start: &[u8]) -> &[u8] {
     start.strip_prefix("\u{feff}".as_bytes()).unwrap_or(start)
 }
 
-fn recognise(start: &[u8], packing: Option<Packing>) -> Option<Foreign> {
+fn recognise(start: &[u8], compression: Option<Compression>) -> Option<ForeignFormat> {
     let by_start = BY_START.iter().find(|(first, _)| start.starts_with(first)).map(|(_, foreign)| *foreign);
-    by_start.or_else(|| packed_again(start, packing)).or_else(|| tar(start)).or_else(|| wide(start)).or_else(|| {
+    by_start.or_else(|| packed_again(start, compression)).or_else(|| tar(start)).or_else(|| wide(start)).or_else(|| {
         let text = without_mark(start);
         let text = &text[text.iter().position(|byte| !byte.is_ascii_whitespace() && *byte != 0)?..];
         json(text).or_else(|| other_text(text))
     })
 }
 
-fn packed_again(start: &[u8], packing: Option<Packing>) -> Option<Foreign> {
-    packing?;
-    let inner = Packing::of(start)?;
-    PACKED_AGAIN.iter().find(|(packing, _)| *packing == inner).map(|(_, foreign)| *foreign)
+fn packed_again(start: &[u8], compression: Option<Compression>) -> Option<ForeignFormat> {
+    compression?;
+    let inner = Compression::of(start)?;
+    PACKED_AGAIN.iter().find(|(compression, _)| *compression == inner).map(|(_, foreign)| *foreign)
 }
 
-fn tar(start: &[u8]) -> Option<Foreign> {
+fn tar(start: &[u8]) -> Option<ForeignFormat> {
     let (at, mark) = TAR;
     start.get(at..)?.starts_with(mark).then_some(foreign("a tar archive", "tar -xOf -"))
 }
 
 /// Text of 2 or 4 bytes for each character, without a byte order mark: JSON begins with two characters of ASCII.
-fn wide(start: &[u8]) -> Option<Foreign> {
+fn wide(start: &[u8]) -> Option<ForeignFormat> {
     match *start {
         [1..=0x7f, 0, 0, 0, 1..=0x7f, 0, 0, 0, ..] => Some(foreign("text in UTF-32", "iconv -f UTF-32LE -t UTF-8")),
         [0, 0, 0, 1..=0x7f, 0, 0, 0, 1..=0x7f, ..] => Some(foreign("text in UTF-32", "iconv -f UTF-32BE -t UTF-8")),
@@ -161,7 +190,7 @@ fn wide(start: &[u8]) -> Option<Foreign> {
     }
 }
 
-fn json(text: &[u8]) -> Option<Foreign> {
+fn json(text: &[u8]) -> Option<ForeignFormat> {
     match text.first()? {
         b'[' => matches!(text[1..].trim_ascii_start().first(), None | Some(b'{' | b']')).then_some(ARRAY),
         0x1e => Some(SEQUENCE),
@@ -185,7 +214,7 @@ fn json(text: &[u8]) -> Option<Foreign> {
     }
 }
 
-fn other_text(text: &[u8]) -> Option<Foreign> {
+fn other_text(text: &[u8]) -> Option<ForeignFormat> {
     let line = text.split(|byte| *byte == b'\n').next()?;
     let has = |word: &[u8]| line.windows(word.len()).any(|part| part == word);
     match line.first()? {

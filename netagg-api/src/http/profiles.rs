@@ -6,11 +6,14 @@
 //! left to libc there, finding the function of an address, takes no lock with glibc 2.35 and newer.
 
 use std::io::Write;
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::Query;
+use axum::Router;
+use axum::extract::{Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use axum::routing::get;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use jemalloc_pprof::PROF_CTL;
@@ -29,15 +32,33 @@ const MAX_SECONDS: u64 = 60;
 /// The longest excerpt of a wrong query that is shown.
 const MAX_SHOWN: usize = 80;
 
+/// The routes `/debug/pprof/profile?seconds=N` and `/debug/pprof/heap`, which answer as `go tool pprof` reads it. They are for
+/// operators: merge them into [`ops_router`](super::ops_router), and never serve them to callers of the API.
+///
+/// A profile of time takes 1 to 60 seconds, by default 30. A heap profile needs an application whose global allocator is
+/// jemalloc with profiling, and [`sample_heap`] at its start. One profile is taken at a time.
+pub fn profiles_router() -> Router {
+    Router::new()
+        .route(
+            "/debug/pprof/profile",
+            get(async |State(profiler): State<Arc<Profiler>>, parameters: Query<_>| profiler.cpu(parameters).await),
+        )
+        .route(
+            "/debug/pprof/heap",
+            get(async |State(profiler): State<Arc<Profiler>>, parameters: Query<_>| profiler.heap(parameters).await),
+        )
+        .with_state(Arc::new(Profiler::default()))
+}
+
 /// Takes profiles, one at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Profiler {
+struct Profiler {
     turn: Mutex<()>,
 }
 
 impl Profiler {
     /// `/debug/pprof/profile?seconds=N`. A client that goes away ends its profile.
-    pub(crate) async fn cpu(&self, Query(parameters): Query<Parameters>) -> Result<Response, Refusal> {
+    async fn cpu(&self, Query(parameters): Query<Parameters>) -> Result<Response, Refusal> {
         let seconds = seconds(&parameters)?;
         let _turn = self.turn.try_lock().map_err(|_| Refusal::Busy)?;
         let begin = || ProfilerGuardBuilder::default().frequency(FREQUENCY).build();
@@ -47,7 +68,7 @@ impl Profiler {
     }
 
     /// `/debug/pprof/heap`: what is in use of that which was allocated since [`sample_heap`].
-    pub(crate) async fn heap(&self, Query(parameters): Query<Parameters>) -> Result<Response, Refusal> {
+    async fn heap(&self, Query(parameters): Query<Parameters>) -> Result<Response, Refusal> {
         if !parameters.is_empty() {
             return Err(Refusal::Parameters { found: query(&parameters), accepted: "no parameter".to_owned() });
         }
@@ -65,8 +86,9 @@ impl Profiler {
     }
 }
 
-/// Has the allocator sample what it gives, from here on: one allocation in each 512 KiB.
-pub(crate) async fn sample_heap() {
+/// Makes the allocator sample the allocations of this process from now on: one in 512 KiB. Does nothing but log if the allocator
+/// is not jemalloc, or has no profiling.
+pub async fn sample_heap() {
     let Some(control) = PROF_CTL.as_ref() else {
         tracing::debug!("the allocator was built without heap profiles");
         return;
@@ -78,7 +100,7 @@ pub(crate) async fn sample_heap() {
 
 /// Why there is no profile.
 #[derive(Debug)]
-pub(crate) enum Refusal {
+enum Refusal {
     Parameters { found: String, accepted: String },
     Busy,
     NoHeap,

@@ -1,10 +1,10 @@
-//! Tells a person which lines were left out.
+//! Tells a person which lines of an input were left out.
 
 use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
+use netagg_core::ndjson::RejectedLine;
 
-use super::chunk::InvalidLine;
 use crate::output::noteln;
 use crate::printable::printable;
 
@@ -13,25 +13,25 @@ const NAMED: u64 = 20;
 
 /// The lines of one input that hold no event.
 #[derive(Debug)]
-pub(crate) struct LeftOut {
+pub(crate) struct RejectedLines {
     name: String,
     count: u64,
     kinds: BTreeMap<&'static str, u64>,
 }
 
-impl LeftOut {
+impl RejectedLines {
     /// None yet, of the input called `name`.
     pub(crate) fn new(name: String) -> Self {
         Self { name, count: 0, kinds: BTreeMap::new() }
     }
 
     /// Notes `lines`, and names the first of them on stderr, above `bar`.
-    pub(crate) fn note(&mut self, lines: &[InvalidLine], bar: &ProgressBar) {
-        for InvalidLine { number, kind, reason } in lines {
+    pub(crate) fn note(&mut self, lines: &[RejectedLine], bar: &ProgressBar) {
+        for RejectedLine { number, reason, .. } in lines {
             self.count += 1;
-            *self.kinds.entry(kind).or_default() += 1;
+            *self.kinds.entry(reason.kind()).or_default() += 1;
             if self.count <= NAMED {
-                let reason = printable(reason.as_bytes());
+                let (kind, reason) = (reason.kind(), printable(reason.to_string().as_bytes()));
                 bar.suspend(|| noteln!("{}:{number}: left out: {kind}: {reason}", self.name));
             }
         }

@@ -4,12 +4,16 @@
 
 use std::time::Duration;
 
-use netagg_core::{Event, EventFields, EventType, Meta, SourceId, Timestamp, UserId};
 use rand::rngs::SmallRng;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_distr::weighted::WeightedIndex;
 use rand_distr::{Distribution, LogNormal, Zipf};
 use uuid::Uuid;
+
+use super::LoadError;
+use crate::error::BoxError;
+use crate::event::{Event, EventFields, EventType, Meta, SourceId, UserId};
+use crate::time::Timestamp;
 
 /// How many days before its start a run's events reach back.
 const DAYS: u64 = 45;
@@ -21,7 +25,7 @@ const CELLS: u32 = 4_000;
 
 /// The events of one run.
 #[derive(Clone, Debug)]
-pub struct Model {
+pub struct EventModel {
     seed: u64,
     source_id: SourceId,
     end: Timestamp,
@@ -33,12 +37,17 @@ pub struct Model {
     session_bytes: LogNormal<f64>,
 }
 
-impl Model {
-    /// The run `seed` of `users` users, whose events started up to `end`.
+impl EventModel {
+    /// The run `seed` of `users` users, whose events started in the 45 days up to `end`. The same arguments make the same
+    /// events; [`random_seed`] makes a run that has no event in common with another run.
     ///
     /// # Errors
-    /// When there are no users.
-    pub fn new(seed: u64, users: u64, end: Timestamp) -> Result<Self, netagg_core::BoxError> {
+    /// [`LoadError::Model`] if there are no users.
+    pub fn new(seed: u64, users: u64, end: Timestamp) -> Result<Self, LoadError> {
+        Self::try_new(seed, users, end).map_err(LoadError::Model)
+    }
+
+    fn try_new(seed: u64, users: u64, end: Timestamp) -> Result<Self, BoxError> {
         Ok(Self {
             seed,
             source_id: SourceId::new(format!("generator-{seed:016x}"))?,
@@ -54,16 +63,20 @@ impl Model {
         })
     }
 
-    /// The provider of all events of the run, unlike that of any other.
+    /// The provider of all events of the run. Each seed has another provider.
     pub fn source_id(&self) -> &SourceId {
         &self.source_id
     }
 
-    /// The event `number` of the run.
+    /// The event `number` of the run: always the same.
     ///
     /// # Errors
-    /// Never, unless the model itself is wrong.
-    pub fn event(&self, number: u64) -> Result<Event, netagg_core::BoxError> {
+    /// [`LoadError::Model`] if the model has made no valid event, which is a defect of the model.
+    pub fn event(&self, number: u64) -> Result<Event, LoadError> {
+        self.try_event(number).map_err(LoadError::Model)
+    }
+
+    fn try_event(&self, number: u64) -> Result<Event, BoxError> {
         let mut random = SmallRng::seed_from_u64(self.seed ^ number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let started_at = self.started_at(&mut random);
         let event_type = EventType::ALL[self.types.sample(&mut random)];
@@ -108,12 +121,12 @@ impl Model {
         if at > self.end { at.saturating_sub(Duration::from_secs(86_400)) } else { at }
     }
 
-    /// What no valid event looks like; a different defect for each number.
+    /// The value of a record that no service accepts; there are five defects, which take turns by `number`.
     ///
     /// # Errors
     /// As [`event`](Self::event).
-    pub fn invalid(&self, number: u64) -> Result<Vec<u8>, netagg_core::BoxError> {
-        let valid = String::from_utf8(self.event(number)?.encode())?;
+    pub fn invalid(&self, number: u64) -> Result<Vec<u8>, LoadError> {
+        let valid = String::from_utf8(self.event(number)?.encode()).map_err(|error| LoadError::Model(error.into()))?;
         Ok(match number % 5 {
             0 => valid.replacen(r#""type":""#, r#""type":"X_"#, 1).into_bytes(),
             1 => valid[..valid.len() / 2].to_owned().into_bytes(),
@@ -149,8 +162,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    fn model() -> Model {
-        Model::new(42, 1_000, "2025-10-20T12:00:00Z".parse().expect("a time")).expect("a model")
+    fn model() -> EventModel {
+        EventModel::new(42, 1_000, "2025-10-20T12:00:00Z".parse().expect("a time")).expect("a model")
     }
 
     #[test]
@@ -194,15 +207,15 @@ mod tests {
     fn invalid_messages_are_invalid() {
         for number in 0..50 {
             let message = model().invalid(number).expect("made");
-            let record = netagg_core::Record {
-                partition: netagg_core::PartitionId::new("events", 0),
+            let record = crate::Record {
+                partition: crate::PartitionId::new("events", 0),
                 offset: 0,
                 timestamp: Some(model().end.into()),
                 key: None,
                 value: Some(message.into()),
                 headers: Vec::new(),
             };
-            assert!(netagg_core::EventLimits::default().admit(&record).is_err(), "{number}");
+            assert!(crate::EventLimits::default().admit(&record).is_err(), "{number}");
         }
     }
 }

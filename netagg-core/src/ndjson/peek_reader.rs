@@ -6,14 +6,14 @@ use std::io::{self, BufRead, ErrorKind, Read};
 const BUFFER: usize = 256 << 10;
 
 /// A reader with a buffer whose next bytes can be looked at.
-pub(super) struct Source<R> {
+pub(super) struct PeekReader<R> {
     reader: R,
     buffer: Box<[u8]>,
     start: usize,
     end: usize,
 }
 
-impl<R> Source<R> {
+impl<R> PeekReader<R> {
     /// Reads from `reader`.
     pub(super) fn new(reader: R) -> Self {
         Self { reader, buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0 }
@@ -29,7 +29,7 @@ impl<R> Source<R> {
     }
 }
 
-impl<R: Read> Source<R> {
+impl<R: Read> PeekReader<R> {
     /// The next bytes: at least `len` of them, unless the input ends before. `len` is not more than the buffer's size.
     pub(super) fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
         while self.buffer().len() < len {
@@ -61,7 +61,7 @@ impl<R: Read> Source<R> {
     }
 }
 
-impl<R: Read> Read for Source<R> {
+impl<R: Read> Read for PeekReader<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let read = self.fill_buf()?.read(into)?;
         self.consume(read);
@@ -69,7 +69,7 @@ impl<R: Read> Read for Source<R> {
     }
 }
 
-impl<R: Read> BufRead for Source<R> {
+impl<R: Read> BufRead for PeekReader<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.peek(1)
     }

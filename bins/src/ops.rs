@@ -1,24 +1,17 @@
 //! The ops port of a service: is it alive, is it ready, what does it do, and where does its time go.
 
-mod metrics;
-mod profile;
-
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
-use axum::extract::{Query, State};
-use axum::routing::get;
-use netagg_api::{ApiLimits, ops_router, serve_router};
+use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use netagg_api::{ApiLimits, OpsMetrics, ops_router, profiles_router, sample_heap, serve_router};
 use netagg_core::Readiness;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-pub use metrics::Metrics;
-use profile::Profiler;
-
 use crate::descriptors::Need as Descriptors;
+use crate::logging::lost_lines;
 use crate::{Failure, Shutdown};
 
 /// Connections at a time.
@@ -47,24 +40,37 @@ pub struct OpsConfig {
     pub pprof: bool,
 }
 
-/// The routes of the ops port.
-fn router(readiness: Arc<Readiness>, metrics: Arc<Metrics>, pprof: bool) -> Router {
-    let router = ops_router(readiness, move || metrics.render());
-    if pprof { router.merge(profiles()) } else { router }
+/// The recorder of the process, with the metrics of the process itself.
+///
+/// # Errors
+/// When the process has a recorder already.
+pub(crate) fn install_metrics() -> Result<OpsMetrics, Failure> {
+    let metrics = OpsMetrics::install(describe).map_err(|error| Failure::Failed(error.into()))?;
+    let process = metrics_process::Collector::default();
+    metrics.sample(move || {
+        process.describe();
+        process.collect();
+    });
+    metrics.sample(|| counter!("netagg_log_lines_lost_total").absolute(lost_lines()));
+    metrics.sample(|| {
+        let labels = [("version", env!("CARGO_PKG_VERSION")), ("rust", env!("NETAGG_RUST"))];
+        gauge!("netagg_build_info", &labels).set(1.0);
+    });
+    Ok(metrics)
 }
 
-fn profiles() -> Router {
-    let profiler = Arc::new(Profiler::default());
-    Router::new()
-        .route(
-            "/debug/pprof/profile",
-            get(async |State(profiler): State<Arc<Profiler>>, parameters: Query<_>| profiler.cpu(parameters).await),
-        )
-        .route(
-            "/debug/pprof/heap",
-            get(async |State(profiler): State<Arc<Profiler>>, parameters: Query<_>| profiler.heap(parameters).await),
-        )
-        .with_state(profiler)
+/// The metrics of the libraries, then those of the programs.
+fn describe() {
+    netagg_core::describe_metrics();
+    netagg_kafka::describe_metrics();
+    netagg_pg::describe_metrics();
+    netagg_api::describe_metrics();
+    describe_counter!(
+        "netagg_log_lines_lost_total",
+        Unit::Count,
+        "Lines of the log that stderr did not take: it was full, closed, or not read for 100 ms."
+    );
+    describe_gauge!("netagg_build_info", Unit::Count, "Always 1; its labels say what this program was built from.");
 }
 
 /// Serves the ops port in the background, to the program's end.
@@ -74,20 +80,22 @@ fn profiles() -> Router {
 pub(crate) async fn serve(
     config: OpsConfig,
     readiness: Arc<Readiness>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<OpsMetrics>,
     shutdown: &Shutdown,
 ) -> Result<(), Failure> {
     let OpsConfig { address, pprof } = config;
+    let rendered = metrics.clone();
+    let mut router = ops_router(readiness, move || rendered.render());
     if pprof {
-        profile::sample_heap().await;
+        sample_heap().await;
+        router = router.merge(profiles_router());
     }
     let listener = TcpListener::bind(address)
         .await
         .map_err(|error| Failure::Failed(format!("the ops port {address} cannot be bound: {error}").into()))?;
     tracing::info!(%address, "ops port");
     let never = CancellationToken::new();
-    let router = router(readiness, metrics.clone(), pprof);
     shutdown.spawn("ops port", serve_router(listener, router, limits(), never.clone()));
-    shutdown.spawn("metrics", async move { metrics.keep_up(never).await });
+    shutdown.spawn("metrics", async move { metrics.upkeep_loop(&never).await });
     Ok(())
 }

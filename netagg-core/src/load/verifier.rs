@@ -1,23 +1,19 @@
 //! Checks that what was sent is stored, once.
 
 use std::collections::VecDeque;
-use std::fmt::Debug;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use async_trait::async_trait;
-use netagg_core::memory::MemoryEventStore;
-use netagg_core::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
-use netagg_core::{BoxError, Error, Event};
-#[cfg(feature = "services")]
-use netagg_pg::PgEventStore;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::load::Sent;
-use super::model::Model;
+use super::LoadError;
+use super::event_model::EventModel;
+use super::sender::Sent;
+use super::stored_copies::StoredCopies;
+use crate::event::Event;
 
 /// Events that are looked up at a time.
 const CHUNK: u64 = 5_000;
@@ -30,48 +26,9 @@ const LATENCY_POLL: Duration = Duration::from_millis(2);
 /// How often an event is picked to measure its latency.
 const LATENCY_EVERY: Duration = Duration::from_millis(100);
 
-/// Tells how often events are stored.
-#[async_trait]
-pub trait StoredCopies: Debug + Send + Sync {
-    /// For each of `events`, how many stored copies there are.
-    ///
-    /// # Errors
-    /// Retryable while the store cannot be asked.
-    async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error>;
-}
-
-#[cfg(feature = "services")]
-#[async_trait]
-impl StoredCopies for PgEventStore {
-    async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error> {
-        Self::count_copies(self, events).await
-    }
-}
-
-#[async_trait]
-impl StoredCopies for MemoryEventStore {
-    async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error> {
-        let mut counts = Vec::with_capacity(events.len());
-        for event in events {
-            let fields = event.fields();
-            let filter = TimelineFilter {
-                user_id: fields.user_id.clone(),
-                from: fields.started_at,
-                to: fields.started_at.saturating_add(Duration::from_micros(1)),
-                event_type: None,
-            };
-            let place = TimelinePosition::of(event);
-            let found =
-                self.timeline(&TimelineQuery { filter, after: None, limit: u32::MAX, max_bytes: u64::MAX }).await?;
-            counts.push(found.iter().filter(|found| TimelinePosition::of(found) == place).count() as u64);
-        }
-        Ok(counts)
-    }
-}
-
 /// What verification has found so far.
 #[derive(Debug, Default)]
-pub struct VerifyStats {
+pub(super) struct VerifyStats {
     verified: AtomicU64,
     failed: AtomicU64,
     latency_micros: AtomicU64,
@@ -80,17 +37,17 @@ pub struct VerifyStats {
 
 impl VerifyStats {
     /// Events found stored, once.
-    pub fn verified(&self) -> u64 {
+    pub(super) fn verified(&self) -> u64 {
         self.verified.load(Relaxed)
     }
 
     /// Events missing or stored more than once.
-    pub fn failed(&self) -> u64 {
+    pub(super) fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
     }
 
     /// The average time from sending to being visible, of the events it was measured for.
-    pub fn average_latency(&self) -> Option<Duration> {
+    pub(super) fn average_latency(&self) -> Option<Duration> {
         let samples = self.latency_samples.load(Relaxed);
         (samples > 0).then(|| Duration::from_micros(self.latency_micros.load(Relaxed) / samples))
     }
@@ -98,20 +55,20 @@ impl VerifyStats {
 
 /// Verifies the events of one run.
 #[derive(Clone, Debug)]
-pub(crate) struct Verifier {
-    pub(crate) model: Arc<Model>,
-    pub(crate) store: Arc<dyn StoredCopies>,
-    pub(crate) stats: Arc<VerifyStats>,
+pub(super) struct Verifier {
+    pub(super) model: Arc<EventModel>,
+    pub(super) store: Arc<dyn StoredCopies>,
+    pub(super) stats: Arc<VerifyStats>,
 }
 
 impl Verifier {
     /// Looks every `every` for what was sent, until all is sent and seen, or nothing more shows up.
-    pub(crate) async fn follow(
+    pub(super) async fn follow(
         &self,
         mut sent: mpsc::Receiver<Sent>,
         every: Duration,
         stop: CancellationToken,
-    ) -> Result<(), BoxError> {
+    ) -> Result<(), LoadError> {
         let mut waiting = VecDeque::new();
         let mut is_sending = true;
         let mut last_progress = Instant::now();
@@ -147,7 +104,7 @@ impl Verifier {
     }
 
     /// Looks once for everything in `waiting`, and leaves there what isn't stored yet.
-    async fn look(&self, waiting: &mut VecDeque<std::ops::Range<u64>>) -> Result<(), BoxError> {
+    async fn look(&self, waiting: &mut VecDeque<std::ops::Range<u64>>) -> Result<(), LoadError> {
         let mut absent = VecDeque::new();
         while !waiting.is_empty() {
             let mut numbers = Vec::new();
@@ -170,7 +127,7 @@ impl Verifier {
     }
 
     /// Judges every one of the first `events` events of the run: stored once, or failed.
-    pub(crate) async fn judge(&self, events: u64) -> Result<(), BoxError> {
+    pub(super) async fn judge(&self, events: u64) -> Result<(), LoadError> {
         let (mut verified, mut failed) = (0, 0);
         let mut first = 0;
         while first < events {
@@ -195,11 +152,11 @@ impl Verifier {
     }
 
     /// Measures how long events take to become visible, for one after the other, until `sent` ends.
-    pub(crate) async fn measure(
+    pub(super) async fn measure(
         &self,
         mut sent: mpsc::Receiver<Sent>,
         stop: CancellationToken,
-    ) -> Result<(), BoxError> {
+    ) -> Result<(), LoadError> {
         let mut last = None::<Instant>;
         while let Some(Sent { numbers, at }) = sent.recv().await {
             if last.is_some_and(|last| last.elapsed() < LATENCY_EVERY) {
@@ -219,13 +176,13 @@ impl Verifier {
         Ok(())
     }
 
-    async fn count(&self, numbers: &[u64]) -> Result<Vec<u64>, BoxError> {
+    async fn count(&self, numbers: &[u64]) -> Result<Vec<u64>, LoadError> {
         let events = numbers.iter().map(|number| self.model.event(*number)).collect::<Result<Vec<_>, _>>()?;
         self.counts(&events).await
     }
 
     /// Asks until the store answers.
-    async fn counts(&self, events: &[Event]) -> Result<Vec<u64>, BoxError> {
+    async fn counts(&self, events: &[Event]) -> Result<Vec<u64>, LoadError> {
         loop {
             match self.store.count_copies(events).await {
                 Err(error) if error.is_retryable() => {

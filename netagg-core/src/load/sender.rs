@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
-use netagg_core::ports::EventPublisher;
-use netagg_core::{BoxError, Error, Event, OutgoingRecord};
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
@@ -15,13 +13,17 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::model::Model;
+use super::LoadError;
+use super::event_model::EventModel;
+use crate::event::Event;
+use crate::ports::EventPublisher;
+use crate::record::OutgoingRecord;
 
-/// How fast, how long and with what mixed in events are sent.
+/// How fast and how long events are sent, and how many duplicates and invalid records with them.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct LoadConfig {
-    /// Valid, distinct events per second, of all workers together; `None` for as many as go.
+    /// Valid, distinct events per second, of all workers together; `None` for as many as the publisher takes.
     pub events_per_sec: Option<u64>,
     /// How many events to send; `None` until the duration is over.
     pub events: Option<u64>,
@@ -35,6 +37,21 @@ pub struct LoadConfig {
     pub duplicate_rate: f64,
     /// Invalid messages for each valid event.
     pub invalid_rate: f64,
+}
+
+impl Default for LoadConfig {
+    /// 1,000 events per second for a minute, in four batches of 100 at a time; 1 % of the events twice.
+    fn default() -> Self {
+        Self {
+            events_per_sec: Some(1_000),
+            events: None,
+            duration: Some(Duration::from_secs(60)),
+            batch_size: 100,
+            workers: 4,
+            duplicate_rate: 0.01,
+            invalid_rate: 0.0,
+        }
+    }
 }
 
 impl LoadConfig {
@@ -82,19 +99,19 @@ impl LoadStats {
     }
 }
 
-/// Sends until the configuration says so or `stop`, and tells `sent` what the broker has taken. The numbers told are
-/// exactly those below the count of events.
+/// Sends until the events or the time of `config` are over, or until `stop`, and reports to `sent` which events the broker
+/// has. Once all is sent, these are exactly the numbers below [`LoadStats::events`].
 ///
 /// # Errors
-/// What no repetition can help. A broker that is away is waited for.
+/// An error of the publisher that no repetition can help; retryable errors are repeated. A defect of the model.
 pub async fn send(
-    model: Arc<Model>,
+    model: Arc<EventModel>,
     config: LoadConfig,
     publisher: Arc<dyn EventPublisher>,
     stats: Arc<LoadStats>,
     sent: mpsc::Sender<Sent>,
     stop: CancellationToken,
-) -> Result<(), BoxError> {
+) -> Result<(), LoadError> {
     let deadline = config.duration.map(|duration| Instant::now() + duration);
     let next = Arc::new(AtomicU64::new(0));
     let mut workers = JoinSet::new();
@@ -121,7 +138,7 @@ pub async fn send(
 
 struct Worker {
     number: u64,
-    model: Arc<Model>,
+    model: Arc<EventModel>,
     config: LoadConfig,
     publisher: Arc<dyn EventPublisher>,
     stats: Arc<LoadStats>,
@@ -134,7 +151,7 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self) -> Result<(), BoxError> {
+    async fn run(mut self) -> Result<(), LoadError> {
         let batch_size = self.config.batch_size();
         let mut pace = self.config.events_per_sec.map(|rate| {
             let period = Duration::from_secs_f64((batch_size * self.config.workers) as f64 / rate as f64);
@@ -175,12 +192,12 @@ impl Worker {
             self.stats.events.fetch_add(end - first, Relaxed);
             self.stats.duplicates.fetch_add(duplicates, Relaxed);
             self.stats.invalid.fetch_add(invalid, Relaxed);
-            // A verifier that has gone needs to know nothing.
+            // The receiver may have gone.
             let _ = self.sent.send(Sent { numbers: first..end, at }).await;
         }
     }
 
-    fn batch(&mut self, numbers: std::ops::Range<u64>) -> Result<(Vec<OutgoingRecord>, u64, u64), BoxError> {
+    fn batch(&mut self, numbers: std::ops::Range<u64>) -> Result<(Vec<OutgoingRecord>, u64, u64), LoadError> {
         let mut records = Vec::with_capacity(numbers.end.saturating_sub(numbers.start) as usize);
         let (mut duplicates, mut invalid) = (0, 0);
         for number in numbers {
@@ -201,7 +218,7 @@ impl Worker {
     }
 
     /// Publishes, however often it takes: what was taken before is a duplicate then, which changes no total.
-    async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), BoxError> {
+    async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), LoadError> {
         let mut delays = ExponentialBuilder::default().with_jitter().without_max_times().build();
         loop {
             match self.publisher.publish(records.clone()).await {
@@ -209,14 +226,14 @@ impl Worker {
                     tracing::warn!(%error, "sending again");
                     sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
                 }
-                outcome => return outcome.map_err(|error: Error| error.into()),
+                outcome => return Ok(outcome?),
             }
         }
     }
 }
 
-/// The event as a message keyed by its user.
-pub fn record(event: &Event) -> OutgoingRecord {
+/// The event as a record keyed by its user.
+pub(super) fn record(event: &Event) -> OutgoingRecord {
     OutgoingRecord {
         key: Some(Bytes::copy_from_slice(event.fields().user_id.as_str().as_bytes())),
         value: Some(event.encode().into()),
@@ -227,8 +244,8 @@ pub fn record(event: &Event) -> OutgoingRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use netagg_core::memory::MemoryLog;
-    use netagg_core::ports::{Clock, SystemClock};
+    use crate::memory::MemoryLog;
+    use crate::ports::{Clock, SystemClock};
 
     async fn sent(rate: u64, seconds: u64, workers: u64) -> u64 {
         let config = LoadConfig {
@@ -240,7 +257,7 @@ mod tests {
             duplicate_rate: 0.0,
             invalid_rate: 0.0,
         };
-        let model = Arc::new(Model::new(1, 10, SystemClock.now()).expect("a model"));
+        let model = Arc::new(EventModel::new(1, 10, SystemClock.now()).expect("a model"));
         let stats = Arc::new(LoadStats::default());
         let (sent, mut received) = mpsc::channel(1);
         tokio::spawn(async move { while received.recv().await.is_some() {} });

@@ -1,0 +1,102 @@
+//! The file or stream that a command reads events from.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use indicatif::ProgressBar;
+use netagg_core::EventLimits;
+use netagg_core::ndjson::{Chunk, Chunks, NdjsonError, NdjsonReader, ReadError};
+
+use crate::Failure;
+
+/// A file, or stdin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::exhaustive_enums)]
+pub enum Input {
+    /// The file at this path.
+    File(PathBuf),
+    /// What is piped in.
+    Stdin,
+}
+
+impl From<OsString> for Input {
+    /// A path; `-` is stdin.
+    fn from(path: OsString) -> Self {
+        if path == "-" { Self::Stdin } else { Self::File(path.into()) }
+    }
+}
+
+impl Input {
+    /// How a person knows it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::Stdin => "stdin".to_owned(),
+        }
+    }
+
+    /// Its size, if it is a file that can be read more than once.
+    pub(crate) fn size(&self) -> Option<u64> {
+        let Self::File(path) = self else { return None };
+        path.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
+    }
+
+    /// Reads it from the line `first_line` on. `bar` follows the bytes read, and `piped` is the command that reads stdin, for
+    /// advice.
+    pub(crate) fn read(self, limits: EventLimits, first_line: u64, bar: ProgressBar, piped: &'static str) -> Events {
+        let input = self.clone();
+        let chunks = NdjsonReader::new(limits).with_first_line(first_line).read(move || input.open(&bar));
+        Events { chunks, input: self, piped }
+    }
+
+    fn open(&self, bar: &ProgressBar) -> io::Result<Box<dyn Read + Send>> {
+        let Self::File(path) = self else { return Ok(Box::new(bar.wrap_read(io::stdin()))) };
+        let file = File::open(path)?;
+        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+            return Err(io::Error::other("it is a directory; accepted: a file, or - for stdin"));
+        }
+        Ok(Box::new(bar.wrap_read(file)))
+    }
+}
+
+/// The events of an input, as they are read.
+#[derive(Debug)]
+pub(crate) struct Events {
+    chunks: Chunks,
+    input: Input,
+    piped: &'static str,
+}
+
+impl Events {
+    /// The next lines; `None` after the last one.
+    ///
+    /// # Errors
+    /// When the input cannot be read: [`Failure::Usage`] if nothing of it was.
+    pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
+        self.chunks.next().await.map_err(|error| self.explain(error))
+    }
+
+    fn explain(&self, error: NdjsonError) -> Failure {
+        let name = self.input.name();
+        match error {
+            NdjsonError::ForeignFormat(foreign) => {
+                let command = foreign.conversion(matches!(self.input, Input::File(_)));
+                let advice = command.map(|command| format!(". Convert it: {command} | {}", self.piped));
+                Failure::Usage(format!("{name}: {foreign}{}", advice.unwrap_or_default()))
+            }
+            NdjsonError::TooFewLines { lines, first_line } => Failure::Usage(format!(
+                "--from-line {first_line}: {name} has {lines} lines; accepted: 1 to {}",
+                lines + 1
+            )),
+            NdjsonError::Unreadable { line, error: ReadError::Unsupported(_) } => {
+                let advice = "unpack it on the way: zstd -dc FILE | … --input -";
+                Failure::Failed(format!("{name}:{line}: the demonstration alone reads no zstd; {advice}").into())
+            }
+            NdjsonError::Unreadable { line, error } => Failure::Failed(format!("{name}:{line}: {error}").into()),
+            NdjsonError::Panicked(error) => Failure::Failed(error.into()),
+            error => Failure::Usage(format!("{name}: {error}")),
+        }
+    }
+}

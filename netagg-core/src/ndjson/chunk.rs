@@ -1,0 +1,104 @@
+//! Validated lines on their way from the reader to its caller.
+
+use std::fmt;
+
+use bytes::Bytes;
+
+use super::lines::MAX_LINE;
+use crate::event::{Event, InvalidEvent};
+use crate::record::OutgoingRecord;
+
+/// Most lines of one chunk, as the reader hands it over.
+const LINES: usize = 1_000;
+/// Bytes of one chunk, as the reader hands it over; its last line may exceed them.
+const BYTES: usize = 1 << 20;
+
+/// Lines that are handed over together.
+#[derive(Debug, Default)]
+#[non_exhaustive]
+pub struct Chunk {
+    /// The number of the line after the last line of the chunk.
+    pub next_line: u64,
+    /// The lines with an event, in order.
+    pub events: Vec<LineEvent>,
+    /// The lines without an event, except blank lines, in order.
+    pub rejected: Vec<RejectedLine>,
+    /// The size of the lines in bytes.
+    pub(super) bytes: usize,
+}
+
+impl Chunk {
+    pub(super) fn is_full(&self) -> bool {
+        self.events.len() + self.rejected.len() >= LINES || self.bytes >= BYTES
+    }
+
+    pub(super) fn append(&mut self, mut later: Self) {
+        self.next_line = later.next_line;
+        self.events.append(&mut later.events);
+        self.rejected.append(&mut later.rejected);
+        self.bytes += later.bytes;
+    }
+}
+
+/// A line with an event.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct LineEvent {
+    /// The event.
+    pub event: Event,
+    /// The line as it stands.
+    pub line: Bytes,
+}
+
+impl LineEvent {
+    /// The line as it stands, keyed by the event's user.
+    pub fn into_record(self) -> OutgoingRecord {
+        let key = Some(Bytes::copy_from_slice(self.event.fields().user_id.as_str().as_bytes()));
+        OutgoingRecord { key, value: Some(self.line), headers: Vec::new() }
+    }
+}
+
+/// A line without an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RejectedLine {
+    /// Its number, from 1.
+    pub number: u64,
+    /// Why it has no event.
+    pub reason: Rejection,
+}
+
+/// Why a line has no event. Shown as a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rejection {
+    /// It is no event within the limits.
+    Invalid(InvalidEvent),
+    /// It has more than [`MAX_LINE`] bytes.
+    TooLong,
+    /// After the end of compressed data there are this many bytes that are not compressed.
+    TrailingBytes(u64),
+}
+
+impl Rejection {
+    /// A short name: an [`InvalidKind`](crate::InvalidKind), `too_long` or `trailing_bytes`.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Invalid(reason) => reason.kind().as_str(),
+            Self::TooLong => "too_long",
+            Self::TrailingBytes(_) => "trailing_bytes",
+        }
+    }
+}
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Invalid(reason) => reason.fmt(f),
+            Self::TooLong => write!(f, "a line of more than {MAX_LINE} bytes"),
+            Self::TrailingBytes(bytes) => {
+                write!(f, "{bytes} bytes after the end of the packed data are neither gzip nor zstd")
+            }
+        }
+    }
+}

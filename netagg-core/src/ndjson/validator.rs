@@ -1,0 +1,48 @@
+//! Tells lines with an event from other lines, as the services do.
+
+use bytes::Bytes;
+
+use super::chunk::{Chunk, LineEvent, RejectedLine, Rejection};
+use super::lines::Line;
+use crate::event::EventLimits;
+use crate::ports::{Clock, SystemClock};
+use crate::record::{PartitionId, Record};
+
+/// Validates lines as if they were records received now.
+#[derive(Debug)]
+pub(super) struct LineValidator {
+    limits: EventLimits,
+    partition: PartitionId,
+}
+
+impl LineValidator {
+    pub(super) fn new(limits: EventLimits) -> Self {
+        Self { limits, partition: PartitionId::new("input", 0) }
+    }
+
+    /// Adds the line `number` to `chunk`, unless it is blank.
+    pub(super) fn validate(&self, number: u64, line: Line, chunk: &mut Chunk) {
+        chunk.next_line = number + 1;
+        let line = match line {
+            Line::TooLong => {
+                chunk.rejected.push(RejectedLine { number, reason: Rejection::TooLong });
+                return;
+            }
+            Line::Text(line) if line.trim_ascii().is_empty() => return,
+            Line::Text(line) => Bytes::from(line),
+        };
+        chunk.bytes += line.len();
+        let record = Record {
+            partition: self.partition.clone(),
+            offset: number as i64,
+            timestamp: Some(SystemClock.now().into()),
+            key: None,
+            value: Some(line.clone()),
+            headers: Vec::new(),
+        };
+        match self.limits.admit(&record) {
+            Ok(event) => chunk.events.push(LineEvent { event, line }),
+            Err(reason) => chunk.rejected.push(RejectedLine { number, reason: Rejection::Invalid(reason) }),
+        }
+    }
+}

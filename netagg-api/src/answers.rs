@@ -13,9 +13,9 @@ use netagg_core::usage::{
 use netagg_core::{Error, Event, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::kept::Kept;
 use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
+use crate::response_cache::ResponseCache;
 use crate::turns::Turns;
 
 /// What a stream has in memory: a chunk that is being taken, and the next one.
@@ -134,12 +134,11 @@ impl Answers {
         Ok(request)
     }
 
-    /// Everybody's totals as `write` gives them, with their size in bytes, unless they are in `kept` already, by
-    /// `question`.
+    /// Everybody's totals in the form that `write` gives them, with their size in bytes. `cache` has them by `question`.
     pub(crate) async fn aggregates<K, V, E>(
         &self,
         who: &Principal,
-        kept: &Kept<K, V>,
+        cache: &ResponseCache<K, V>,
         question: K,
         parameters: impl FnOnce() -> Parameters,
         write: impl FnOnce(AggregatesAnswer) -> Result<(V, usize), E>,
@@ -155,7 +154,7 @@ impl Answers {
             let request = parameters().into_aggregates(&self.service).map_err(Failure::Invalid)?;
             write(self.in_turn(self.service.totals(request)).await?)
         };
-        kept.get(question, ask).await
+        cache.get(question, ask).await
     }
 
     /// A question is answered soon or not at all.

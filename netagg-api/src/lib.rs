@@ -12,12 +12,12 @@ mod grpc;
 mod health;
 #[cfg(feature = "http")]
 mod http;
-mod kept;
 mod limits;
 mod metrics;
 mod parameters;
 #[cfg(feature = "grpc")]
 pub mod proto;
+mod response_cache;
 mod room;
 mod server;
 #[cfg(feature = "testkit")]

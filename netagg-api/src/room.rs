@@ -78,7 +78,7 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Placed<B> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
         let keep = |data| match &self.place {
             // A server drops a body before it has sent the last of its bytes.
-            Some(place) => Bytes::from_owner(Kept { data, _place: place.clone() }),
+            Some(place) => Bytes::from_owner(ResponseCache { data, _place: place.clone() }),
             None => data,
         };
         Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(keep))))
@@ -93,12 +93,12 @@ impl<B: HttpBody<Data = Bytes> + Unpin> HttpBody for Placed<B> {
     }
 }
 
-struct Kept {
+struct ResponseCache {
     data: Bytes,
     _place: Place,
 }
 
-impl AsRef<[u8]> for Kept {
+impl AsRef<[u8]> for ResponseCache {
     fn as_ref(&self) -> &[u8] {
         &self.data
     }

@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod bounded_reader;
 mod config;
 mod dead_letters;
 mod error;
@@ -12,7 +13,6 @@ mod producer;
 mod publisher;
 mod record;
 mod runner;
-mod snapshot;
 mod source;
 mod topics;
 

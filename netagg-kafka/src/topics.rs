@@ -15,9 +15,9 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
 
+use crate::bounded_reader::BoundedReader;
 use crate::error::{self, KAFKA};
 use crate::metadata::{ELECTION_PAUSE, PartitionDescription, REQUEST, committed, partitions};
-use crate::snapshot::Snapshot;
 use crate::{ConfigError, KafkaConfig, log};
 
 /// The largest value of an event.
@@ -252,11 +252,11 @@ impl KafkaTopics {
         if starts.is_empty() {
             return Ok(());
         }
-        let Some(mut snapshot) = Snapshot::take(&self.config, topic).await? else { return Ok(()) };
+        let Some(mut reader) = BoundedReader::open(&self.config, topic).await? else { return Ok(()) };
         let reading = tokio::task::spawn_blocking(move || {
             let mut holding = BTreeSet::new();
-            snapshot.start_from(&starts);
-            snapshot.read(|record| {
+            reader.start_from(&starts);
+            reader.read(|record| {
                 holding.insert(record.partition.number);
                 false
             })?;

@@ -25,11 +25,11 @@ use crate::auth::Principal;
 use crate::answers::{Answers, Failure, STREAM_BYTES, overloaded};
 use crate::auth::Refusal;
 use crate::client::Client;
-use crate::kept::Kept;
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse, GetUserDetailRequest,
     GetUserDetailResponse, StreamUserDetailResponse,
 };
+use crate::response_cache::ResponseCache;
 
 use generated::usage_service_server::UsageService;
 use written::Written;
@@ -39,7 +39,7 @@ use written::Written;
 struct Usage {
     answers: Answers,
     /// What everybody asks for alike.
-    totals: Kept<GetGlobalAggRequest, Written>,
+    totals: ResponseCache<GetGlobalAggRequest, Written>,
 }
 
 #[tonic::async_trait]

@@ -29,7 +29,7 @@ use crate::auth::{GuardLayer, Protection, Refusal};
 use crate::client::{Client, Transport};
 use crate::connections::{Connection, Connections};
 use crate::health;
-use crate::kept::Kept;
+use crate::response_cache::ResponseCache;
 use crate::room::in_place;
 use crate::server::Server;
 
@@ -75,7 +75,7 @@ impl Server {
     + Sync
     + 'static {
         let answers = Answers::new(self.service.clone(), &self.limits);
-        let usage = accepting!(UsageServiceServer::new(Usage { answers, totals: Kept::new() }), self.limits);
+        let usage = accepting!(UsageServiceServer::new(Usage { answers, totals: ResponseCache::new() }), self.limits);
         let guarded = GuardLayer::new(self.protection.clone(), refuse).named_layer(usage);
         MapResponseLayer::new(blamed_on_the_client).named_layer(guarded)
     }

@@ -18,7 +18,7 @@ use super::state::Api;
 use super::{browsers, host, openapi, usage};
 use crate::answers::Answers;
 use crate::auth::{GuardLayer, Refusal};
-use crate::kept::Kept;
+use crate::response_cache::ResponseCache;
 use crate::server::Server;
 
 /// Smaller answers are not worth compressing: they fit into one packet anyway.
@@ -69,7 +69,7 @@ impl Server {
             .layer(from_fn(cache_headers))
             .layer(MapResponseLayer::new(browsers::contained))
             .layer(from_fn(record_metrics))
-            .with_state(Api { answers: Answers::new(service.clone(), limits), totals: Kept::new() });
+            .with_state(Api { answers: Answers::new(service.clone(), limits), totals: ResponseCache::new() });
         let router = match protection.is_encrypted() {
             true => router.layer(MapResponseLayer::new(browsers::encrypted)),
             false => router,

@@ -4,16 +4,16 @@ use axum::extract::FromRef;
 
 use super::conditional::Json;
 use crate::answers::Answers;
-use crate::kept::Kept;
+use crate::response_cache::ResponseCache;
 
 /// Everybody's totals, by the query as it was written.
-pub(super) type KeptTotals = Kept<Box<str>, Json>;
+pub(super) type TotalsCache = ResponseCache<Box<str>, Json>;
 
 /// The state that handlers share.
 #[derive(Clone)]
 pub(super) struct Api {
     pub(super) answers: Answers,
-    pub(super) totals: KeptTotals,
+    pub(super) totals: TotalsCache,
 }
 
 impl FromRef<Api> for Answers {
@@ -22,7 +22,7 @@ impl FromRef<Api> for Answers {
     }
 }
 
-impl FromRef<Api> for KeptTotals {
+impl FromRef<Api> for TotalsCache {
     fn from_ref(api: &Api) -> Self {
         api.totals.clone()
     }

@@ -13,7 +13,7 @@ use super::body::{AggregatesBody, DetailBody, UserAggregatesBody};
 use super::conditional::Json;
 use super::openapi::{DetailParameters, TotalsParameters, UserParameter};
 use super::problem::Problem;
-use super::state::KeptTotals;
+use super::state::TotalsCache;
 use super::{export, query};
 use crate::answers::{Answers, Failure};
 use crate::parameters::Parameters;
@@ -73,7 +73,7 @@ pub(super) async fn detail(
 )]
 pub(super) async fn aggregates(
     State(answers): State<Answers>,
-    State(kept): State<KeptTotals>,
+    State(cache): State<TotalsCache>,
     Extension(who): Extension<Arc<Principal>>,
     uri: Uri,
     headers: HeaderMap,
@@ -90,7 +90,7 @@ pub(super) async fn aggregates(
         Ok::<_, Failure>((answer, bytes))
     };
     let question = uri.query().unwrap_or_default().into();
-    Ok(answers.aggregates(&who, &kept, question, parameters, write).await?.respond(&headers))
+    Ok(answers.aggregates(&who, &cache, question, parameters, write).await?.respond(&headers))
 }
 
 /// One user's totals by type, by day or by month.

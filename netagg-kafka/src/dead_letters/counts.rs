@@ -7,7 +7,7 @@ use netagg_core::{Error, Timestamp};
 use super::filter::LetterFilter;
 use super::letter::{LetterKind, StoredLetter};
 use super::reader::KafkaLetterReader;
-use super::replayed::Replayed;
+use super::replay_markers::Replayed;
 
 /// The letters of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

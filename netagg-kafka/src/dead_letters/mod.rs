@@ -8,7 +8,7 @@ mod newest;
 mod plan;
 mod reader;
 mod replay;
-mod replayed;
+mod replay_markers;
 mod writer;
 
 pub use counts::LetterCount;
@@ -18,5 +18,5 @@ pub use newest::LetterSummary;
 pub use plan::{ReplayCount, ReplayError, ReplayPlan, ReplayReport};
 pub use reader::{KafkaLetterReader, Letters};
 pub use replay::KafkaReplay;
-pub use replayed::{Replayed, topic as replay_markers_topic};
+pub use replay_markers::{Replayed, topic as replay_markers_topic};
 pub use writer::KafkaDeadLetters;

@@ -9,7 +9,7 @@ use super::filter::LetterFilter;
 use super::letter::{LetterKind, Replayable, Unreplayable};
 use super::reader::KafkaLetterReader;
 use super::replay::KafkaReplay;
-use super::replayed::Replayed;
+use super::replay_markers::Replayed;
 use crate::{ConfigError, KafkaConfig};
 
 /// The most letters of one transaction. A short transaction delays no other reader of the topic for long.

@@ -6,8 +6,8 @@ use tokio::task::JoinHandle;
 
 use super::letter::StoredLetter;
 use crate::KafkaConfig;
+use crate::bounded_reader::BoundedReader;
 use crate::error::{self, KAFKA};
-use crate::snapshot::Snapshot;
 
 /// Letters that wait for their reader; each may have the size of the largest message.
 const READ_AHEAD: usize = 8;
@@ -31,13 +31,13 @@ impl KafkaLetterReader {
     /// # Errors
     /// While the topic is not there or the broker is away.
     pub async fn read(&self, since: Option<Timestamp>) -> Result<Letters, Error> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let (sender, letters) = mpsc::channel(READ_AHEAD);
         let reading = tokio::task::spawn_blocking(move || {
             if let Some(since) = since {
-                snapshot.start_at(since)?;
+                reader.start_at(since)?;
             }
-            snapshot.read(|record| {
+            reader.read(|record| {
                 let is_before = since.is_some_and(|since| record.instant().is_none_or(|at| at < since));
                 is_before || sender.blocking_send(StoredLetter::new(record)).is_ok()
             })
@@ -50,11 +50,11 @@ impl KafkaLetterReader {
     /// # Errors
     /// While the topic is not there or the broker is away.
     pub async fn get(&self, partition: i32, offset: i64) -> Result<Option<StoredLetter>, Error> {
-        let mut snapshot = self.snapshot().await?;
+        let mut reader = self.reader().await?;
         let reading = tokio::task::spawn_blocking(move || {
             let mut found = None;
-            snapshot.narrow(partition, offset..offset.saturating_add(1));
-            snapshot.read(|record| {
+            reader.narrow(partition, offset..offset.saturating_add(1));
+            reader.read(|record| {
                 found = Some(StoredLetter::new(record));
                 false
             })?;
@@ -71,9 +71,9 @@ impl KafkaLetterReader {
         &self.topic
     }
 
-    async fn snapshot(&self) -> Result<Snapshot, Error> {
-        let snapshot = Snapshot::take(&self.config, &self.topic).await?;
-        snapshot.ok_or_else(|| Error::NotSetUp {
+    async fn reader(&self) -> Result<BoundedReader, Error> {
+        let reader = BoundedReader::open(&self.config, &self.topic).await?;
+        reader.ok_or_else(|| Error::NotSetUp {
             dependency: KAFKA,
             reason: error::missing_topic(self.config.brokers(), &self.topic),
             source: None,

@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
 use super::letter::Replayable;
-use super::replayed::{self, Replayed};
+use super::replay_markers::{self, Replayed};
 use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaTopics, TopicSpec, log, producer};
 

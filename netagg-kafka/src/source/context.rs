@@ -12,7 +12,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::statistics::{Partition, Statistics};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::outbox::Delivery;
+use super::chunker::Delivery;
 use super::positions::Positions;
 use crate::{KafkaHealth, log};
 

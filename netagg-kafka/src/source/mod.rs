@@ -1,8 +1,8 @@
 //! Reads events, as a member of a group.
 
 mod backlog;
+mod chunker;
 mod context;
-mod outbox;
 mod poller;
 mod positions;
 mod stall;
@@ -22,8 +22,8 @@ use netagg_core::{Error, PartitionId, Position};
 use tokio::sync::{mpsc, oneshot};
 
 pub(crate) use self::backlog::Backlog;
+use self::chunker::Delivery;
 use self::context::Context;
-use self::outbox::Delivery;
 use self::poller::Poller;
 use self::positions::Positions;
 use self::subscription::Subscription;

@@ -15,8 +15,8 @@ use rdkafka::{Offset, TopicPartitionList};
 use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::sync::oneshot;
 
+use super::chunker::{Chunker, Delivery};
 use super::context::{Context, commit, list};
-use super::outbox::{Delivery, Outbox};
 use super::stall::StallDetector;
 use super::subscription::Subscription;
 use super::tails::{Tails, Vacant};
@@ -48,7 +48,7 @@ pub(super) struct Poller {
     subscription: Arc<Subscription>,
     consumer: BaseConsumer<Context>,
     closing: Arc<AtomicBool>,
-    outbox: Outbox,
+    chunker: Chunker,
     tails: Tails,
     stall: StallDetector,
     /// Whether the consumer took the place of one that stood still and has not received anything yet.
@@ -77,7 +77,7 @@ impl Poller {
             subscription,
             consumer,
             closing,
-            outbox: Outbox::default(),
+            chunker: Chunker::default(),
             is_recovering: false,
             paused: false,
             waiting_since: None,
@@ -134,14 +134,14 @@ impl Poller {
 
     /// Hands over what is ready; false if the reader has to take something first.
     fn deliver(&mut self) -> bool {
-        while let Some(delivery) = self.outbox.pop() {
+        while let Some(delivery) = self.chunker.pop() {
             if let Delivery::Records(records) = &delivery {
                 self.consumer.context().health.read(records);
             }
             match self.deliveries.try_send(delivery) {
                 Ok(()) => {}
                 Err(TrySendError::Full(delivery)) => {
-                    self.outbox.put_back(delivery);
+                    self.chunker.put_back(delivery);
                     return false;
                 }
                 Err(TrySendError::Closed(_)) => return true,
@@ -152,7 +152,7 @@ impl Poller {
 
     /// Takes one message or event in; false if there will never be another.
     fn poll(&mut self) -> bool {
-        let wait = if self.paused || !self.outbox.is_empty() { Duration::ZERO } else { POLL };
+        let wait = if self.paused || !self.chunker.is_empty() { Duration::ZERO } else { POLL };
         match self.consumer.poll(wait) {
             Some(Ok(message)) => {
                 let record = copy(&self.consumer, &message);
@@ -161,7 +161,7 @@ impl Poller {
                 }
                 self.tails.read(record.partition.number, record.offset);
                 self.stall.has_received();
-                self.outbox.record(record);
+                self.chunker.record(record);
                 self.has_recovered();
             }
             Some(Err(KafkaError::PartitionEOF(partition))) => {
@@ -170,7 +170,7 @@ impl Poller {
             }
             Some(Err(error)) => return self.take_error(error),
             None => {
-                self.outbox.close_chunk();
+                self.chunker.close_chunk();
                 self.take_changes();
                 self.take_statistics();
             }
@@ -189,7 +189,7 @@ impl Poller {
                 // A group that begins with the topic begins with the first offset that is there.
                 let from = if from > 0 { from } else { low.min(*offset) };
                 if from < *offset {
-                    self.outbox.event(Delivery::Vacant(vec![vacant(partition.clone(), from..*offset)]));
+                    self.chunker.event(Delivery::Vacant(vec![vacant(partition.clone(), from..*offset)]));
                 }
             }
             Err(error) => tracing::debug!(%error, %partition, from, offset, "offsets without a record are not noted"),
@@ -213,7 +213,7 @@ impl Poller {
         });
         let vacant: Vec<_> = vacant.collect();
         if !vacant.is_empty() {
-            self.outbox.event(Delivery::Vacant(vacant));
+            self.chunker.event(Delivery::Vacant(vacant));
         }
         let membership = context.membership();
         if membership.has_nothing_to_read {
@@ -263,7 +263,7 @@ impl Poller {
                 Delivery::Revoked(partitions) => self.tails.revoke(partitions),
                 _ => {}
             }
-            self.outbox.event(change);
+            self.chunker.event(change);
         }
     }
 
@@ -275,7 +275,7 @@ impl Poller {
             (KafkaError::MessageConsumptionFatal(_), _) => {
                 tracing::error!(%error, brokers, topic, "kafka consumer cannot go on");
                 context.health.end(format!("the consumer cannot go on: {error} (brokers {brokers})"));
-                self.outbox.event(Delivery::Failed(Error::internal(KAFKA, error)));
+                self.chunker.event(Delivery::Failed(Error::internal(KAFKA, error)));
                 return false;
             }
             (_, Some(code)) if error::is_missing_topic(code) => {

@@ -25,13 +25,13 @@ pub(super) enum Delivery {
 
 /// Deliveries in order, the records of the last one still being gathered.
 #[derive(Debug, Default)]
-pub(super) struct Outbox {
+pub(super) struct Chunker {
     ready: VecDeque<Delivery>,
     chunk: Vec<Record>,
     bytes: usize,
 }
 
-impl Outbox {
+impl Chunker {
     /// Adds a record.
     pub(super) fn record(&mut self, record: Record) {
         self.bytes += record.size();
@@ -104,7 +104,7 @@ mod tests {
     }
 
     /// Deliveries as text: `+` assigned, `-` revoked, else the records.
-    fn drain(outbox: &mut Outbox) -> Vec<String> {
+    fn drain(chunker: &mut Chunker) -> Vec<String> {
         let text = |delivery| match delivery {
             Delivery::Assigned { partitions, .. } => format!("+{}", partitions.len()),
             Delivery::Revoked(partitions) => format!("-{}", partitions.len()),
@@ -118,36 +118,36 @@ mod tests {
                 places.join(" ")
             }
         };
-        std::iter::from_fn(|| outbox.pop()).map(text).collect()
+        std::iter::from_fn(|| chunker.pop()).map(text).collect()
     }
 
     #[test]
     fn chunks_are_bounded_by_count_and_bytes() {
-        let mut outbox = Outbox::default();
+        let mut chunker = Chunker::default();
         for offset in 0..501 {
-            outbox.record(record(0, offset, 10));
+            chunker.record(record(0, offset, 10));
         }
-        assert!(matches!(outbox.pop(), Some(Delivery::Records(records)) if records.len() == CHUNK_RECORDS));
-        assert!(outbox.pop().is_none() && !outbox.is_empty());
-        outbox.record(record(0, 501, CHUNK_BYTES));
-        assert_eq!(drain(&mut outbox), ["0@500 0@501"]);
-        assert!(outbox.is_empty());
+        assert!(matches!(chunker.pop(), Some(Delivery::Records(records)) if records.len() == CHUNK_RECORDS));
+        assert!(chunker.pop().is_none() && !chunker.is_empty());
+        chunker.record(record(0, 501, CHUNK_BYTES));
+        assert_eq!(drain(&mut chunker), ["0@500 0@501"]);
+        assert!(chunker.is_empty());
     }
 
     #[test]
     fn events_keep_their_place_among_records() {
-        let mut outbox = Outbox::default();
+        let mut chunker = Chunker::default();
         let partitions = || vec![PartitionId::new("topic", 1)];
-        outbox.record(record(0, 5, 1));
-        outbox.event(Delivery::Assigned { epoch: 1, partitions: partitions() });
-        outbox.record(record(1, 7, 1));
-        outbox.record(record(0, 6, 1));
-        outbox.event(Delivery::Vacant([0, 1].map(|partition| vacant(partition, 8, 9)).to_vec()));
-        outbox.event(Delivery::Vacant(vec![vacant(1, 9, 11)]));
-        outbox.record(record(1, 8, 1));
-        outbox.event(Delivery::Revoked(partitions()));
-        outbox.record(record(0, 7, 1));
-        outbox.close_chunk();
-        assert_eq!(drain(&mut outbox), ["0@5", "+1", "0@6", "8..9", "-1", "0@7"]);
+        chunker.record(record(0, 5, 1));
+        chunker.event(Delivery::Assigned { epoch: 1, partitions: partitions() });
+        chunker.record(record(1, 7, 1));
+        chunker.record(record(0, 6, 1));
+        chunker.event(Delivery::Vacant([0, 1].map(|partition| vacant(partition, 8, 9)).to_vec()));
+        chunker.event(Delivery::Vacant(vec![vacant(1, 9, 11)]));
+        chunker.record(record(1, 8, 1));
+        chunker.event(Delivery::Revoked(partitions()));
+        chunker.record(record(0, 7, 1));
+        chunker.close_chunk();
+        assert_eq!(drain(&mut chunker), ["0@5", "+1", "0@6", "8..9", "-1", "0@7"]);
     }
 }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use netagg_core::{Error, PartitionId, Place, Record};
 
 use crate::KafkaConfig;
+use crate::bounded_reader::BoundedReader;
 use crate::error::KAFKA;
-use crate::snapshot::Snapshot;
 
 /// The source places of the dead letters that have been sent again.
 ///
@@ -27,10 +27,10 @@ impl Replayed {
     /// # Errors
     /// While the broker is away.
     pub async fn read(config: &KafkaConfig, dlq_topic: &str) -> Result<Self, Error> {
-        let Some(snapshot) = Snapshot::take(config, &topic(dlq_topic)).await? else { return Ok(Self::new()) };
+        let Some(reader) = BoundedReader::open(config, &topic(dlq_topic)).await? else { return Ok(Self::new()) };
         let reading = tokio::task::spawn_blocking(move || {
             let mut replayed = Self::new();
-            snapshot.read(|marker| {
+            reader.read(|marker| {
                 replayed.apply(&marker);
                 true
             })?;

@@ -1,4 +1,4 @@
-//! What a topic holds at one moment, read once.
+//! Reads a topic once, up to the offsets it has at the start.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,11 +23,11 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long a broker may say nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The offsets that a topic has when the snapshot is taken, to be read by a consumer without a group. Memory is bounded
+/// The offsets that a topic has when the reader is opened, to be read by a consumer without a group. Memory is bounded
 /// by what librdkafka fetches ahead.
 ///
 /// Records of transactions that are open or were aborted are not among what is read.
-pub(crate) struct Snapshot {
+pub(crate) struct BoundedReader {
     consumer: BaseConsumer<Context>,
     brokers: Arc<str>,
     topic: Arc<str>,
@@ -35,24 +35,24 @@ pub(crate) struct Snapshot {
     spans: BTreeMap<i32, Range<i64>>,
 }
 
-impl Snapshot {
+impl BoundedReader {
     /// Of all that `topic` has now; `None` if it is not there.
-    pub(crate) async fn take(config: &KafkaConfig, topic: &str) -> Result<Option<Self>, Error> {
+    pub(crate) async fn open(config: &KafkaConfig, topic: &str) -> Result<Option<Self>, Error> {
         let consumer: BaseConsumer<Context> = config
             .reader()
             .create_with_context(Context)
             .map_err(|error| Error::internal(KAFKA, ConfigError::from(error)))?;
         let (brokers, topic): (Arc<str>, Arc<str>) = (config.brokers().into(), topic.into());
-        let take = move || {
+        let open = move || {
             let partitions = metadata::partitions(consumer.client(), &topic);
             let partitions = partitions.map_err(|error| error::of(error, &brokers, &topic))?;
             let Some(partitions) = partitions else { return Ok(None) };
             let spans = partitions.into_iter().map(|partition| (partition.number, partition.low..partition.high));
-            let mut snapshot = Self { spans: spans.collect(), consumer, brokers, topic };
-            snapshot.forget_empty();
-            Ok(Some(snapshot))
+            let mut reader = Self { spans: spans.collect(), consumer, brokers, topic };
+            reader.forget_empty();
+            Ok(Some(reader))
         };
-        tokio::task::spawn_blocking(take).await.map_err(|error| Error::internal(KAFKA, error))?
+        tokio::task::spawn_blocking(open).await.map_err(|error| Error::internal(KAFKA, error))?
     }
 
     /// Leaves out what comes before the first record whose timestamp is not before `since`, in each partition.
@@ -156,9 +156,9 @@ impl Snapshot {
     }
 }
 
-impl fmt::Debug for Snapshot {
+impl fmt::Debug for BoundedReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("topic", &self.topic).field("spans", &self.spans).finish_non_exhaustive()
+        f.debug_struct("BoundedReader").field("topic", &self.topic).field("spans", &self.spans).finish_non_exhaustive()
     }
 }
 

@@ -20,11 +20,7 @@ pub async fn event_publisher(publisher: &dyn EventPublisher, received: impl Asyn
         record(Some(b""), Some(b""), Vec::new()),
         record(Some(b"\0\xff"), Some(b"\xff\0"), vec![Header::new("same", "one"), null, Header::new("empty", "")]),
     ];
-    let numbered = (0..500).map(|number: u32| OutgoingRecord {
-        key: Some(Bytes::from_static(b"user")),
-        value: Some(number.to_string().into()),
-        headers: Vec::new(),
-    });
+    let numbered = (0..500).map(|number: u32| OutgoingRecord::new(number.to_string()).with_key("user"));
     let second: Vec<_> = numbered.collect();
     publisher.publish(first.clone()).await.expect("published");
     publisher.publish(Vec::new()).await.expect("nothing to publish");

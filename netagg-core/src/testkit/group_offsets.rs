@@ -19,8 +19,7 @@ pub async fn group_offsets(
 ) {
     assert_eq!(offsets.lag(group, "no such topic").await.expect("an answer"), None, "a topic that is missing");
     expect(offsets, group, topic, PartitionLag { number: 0, committed: None, high: 0, lag: 0 }).await;
-    let records = (0..10)
-        .map(|number: u32| OutgoingRecord { value: Some(number.to_string().into()), ..OutgoingRecord::default() });
+    let records = (0..10).map(|number: u32| OutgoingRecord::new(number.to_string()));
     publisher.publish(records.collect()).await.expect("published");
     expect(offsets, group, topic, PartitionLag { number: 0, committed: None, high: 10, lag: 10 }).await;
 

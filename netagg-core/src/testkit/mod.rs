@@ -14,6 +14,7 @@
 
 mod aggregate_store;
 mod cache;
+mod check;
 mod completeness_store;
 mod dead_letters;
 mod event_publisher;
@@ -21,6 +22,7 @@ mod event_source;
 mod event_store;
 mod events;
 mod group_offsets;
+mod plain_source;
 mod reopened;
 mod totals_repair;
 
@@ -33,5 +35,6 @@ pub use event_source::event_source;
 pub use event_store::event_store;
 pub use events::{EventTemplate, event};
 pub use group_offsets::group_offsets;
+pub use plain_source::plain_source;
 pub use reopened::{aggregate_store_reopened, event_store_reopened};
 pub use totals_repair::{RepairedStores, totals_repair};

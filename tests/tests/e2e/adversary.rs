@@ -148,5 +148,5 @@ impl Adversary {
 }
 
 fn outgoing(key: Bytes, value: String) -> OutgoingRecord {
-    OutgoingRecord { key: Some(key), value: Some(value.into()), headers: Vec::new() }
+    OutgoingRecord::new(value).with_key(key)
 }

@@ -133,7 +133,7 @@ fn message(id: u128, bytes_up: u64) -> OutgoingRecord {
     let started_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let started_at = started_at[..11].to_owned() + "00:00:00Z";
     let event = event(EventTemplate { id, user: &user, started_at: &started_at, bytes_up, ..EventTemplate::default() });
-    OutgoingRecord { key: Some(user.into()), value: Some(event.encode().into()), headers: Vec::new() }
+    OutgoingRecord::new(event.encode()).with_key(user)
 }
 
 fn no_event(value: Option<&'static str>) -> OutgoingRecord {

@@ -11,7 +11,7 @@ use super::installation::{Installation, PATIENCE};
 fn message(id: u128, started_at: &str) -> OutgoingRecord {
     let user = format!("user-{}", id % 20);
     let event = event(EventTemplate { id, user: &user, started_at, ..EventTemplate::default() });
-    OutgoingRecord { key: Some(user.into()), value: Some(event.encode().into()), headers: Vec::new() }
+    OutgoingRecord::new(event.encode()).with_key(user)
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -66,6 +66,5 @@ async fn the_offsets_of_groups_conform() {
 }
 
 fn outgoing(records: Vec<Record>) -> Vec<OutgoingRecord> {
-    let outgoing = |Record { key, value, headers, .. }| OutgoingRecord { key, value, headers };
-    records.into_iter().map(outgoing).collect()
+    records.into_iter().map(OutgoingRecord::from).collect()
 }

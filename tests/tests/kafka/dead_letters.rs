@@ -10,14 +10,10 @@ use super::publisher::noise;
 use super::{config, create, read};
 
 fn letter(offset: i64, key: usize, value: usize) -> DeadLetter {
-    let record = Record {
-        partition: PartitionId::new("events", 0),
-        offset,
-        timestamp: Some(RecordTimestamp::from_millis(1)),
-        key: Some(noise(key).into()),
-        value: Some(noise(value).into()),
-        headers: vec![Header::new("own", "header")],
-    };
+    let record = Record::new(PartitionId::new("events", 0), offset, noise(value))
+        .with_timestamp(RecordTimestamp::from_millis(1))
+        .with_key(noise(key))
+        .with_headers(vec![Header::new("own", "header")]);
     let reason = EventLimits::default().admit(&record).unwrap_err();
     DeadLetter { record, reason }
 }

@@ -44,7 +44,7 @@ async fn create(config: &KafkaConfig, spec: TopicSpec) {
 fn record(number: usize, bytes: usize) -> OutgoingRecord {
     let mut value = number.to_string().into_bytes();
     value.resize(bytes.max(value.len()), b' ');
-    OutgoingRecord { key: Some(format!("user {number}").into()), value: Some(value.into()), headers: Vec::new() }
+    OutgoingRecord::new(value).with_key(format!("user {number}"))
 }
 
 fn number(record: &Record) -> usize {

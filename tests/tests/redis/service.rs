@@ -38,14 +38,8 @@ impl Stage {
     fn publish(&mut self) {
         self.published += 1;
         let event = event(EventTemplate { id: self.published.into(), ..EventTemplate::default() });
-        self.log.append(Record {
-            partition: PartitionId::new("events", 0),
-            offset: 0,
-            timestamp: Some(event.fields().started_at.into()),
-            key: None,
-            value: Some(event.encode().into()),
-            headers: Vec::new(),
-        });
+        let record = Record::new(PartitionId::new("events", 0), 0, event.encode());
+        self.log.append(record.with_timestamp(event.fields().started_at));
     }
 
     async fn events(&self) -> u64 {

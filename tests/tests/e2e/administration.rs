@@ -5,7 +5,7 @@ use netagg_core::OutgoingRecord;
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_kafka::{KafkaPublisher, TopicSpec};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Ended, Installation, PATIENCE};
 

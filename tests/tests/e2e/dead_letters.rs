@@ -7,11 +7,11 @@ use netagg_core::ports::{DeadLetters, EventPublisher};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{DeadLetter, EventLimits, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
 use netagg_kafka::{KafkaDeadLetters, KafkaPublisher};
-use netagg_tests::eventually;
-use netagg_tests::programs::Process;
+use netagg_testkit::eventually;
 use serde_json::Value;
 
 use super::installation::{Ended, Installation, PATIENCE};
+use crate::support::programs::Process;
 
 /// Many transactions of a replay.
 const LETTERS: i64 = 20_000;

@@ -10,11 +10,11 @@ use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{InvalidKind, OutgoingRecord, Timestamp};
 use netagg_kafka::{KafkaPublisher, KafkaTopics};
-use netagg_tests::eventually;
-use netagg_tests::kafka::Transactions;
+use netagg_testkit::eventually;
 use pprof::protos::{Message, Profile};
 
 use super::installation::{Installation, PATIENCE};
+use crate::support::kafka::Transactions;
 
 /// A scrape, read strictly: each family once, with HELP and TYPE before its samples, each series once.
 #[derive(Debug, Default)]

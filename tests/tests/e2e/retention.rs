@@ -5,7 +5,7 @@ use netagg_core::ports::EventPublisher;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Event, OutgoingRecord};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE};
 

@@ -4,7 +4,7 @@ use netagg_core::OutgoingRecord;
 use netagg_core::ports::EventPublisher;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_kafka::KafkaPublisher;
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE};
 

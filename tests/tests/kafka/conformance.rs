@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netagg_core::ports::{EventPublisher, EventSource};
 use netagg_core::{OutgoingRecord, Record, testkit};
 use netagg_kafka::{KafkaDeadLetters, KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
-use netagg_tests::unique;
+use netagg_testkit::unique;
 
 use super::{config, create, read, topic};
 

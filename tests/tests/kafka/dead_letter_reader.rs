@@ -7,10 +7,10 @@ use netagg_core::{
     DeadLetter, Error, EventLimits, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp, Timestamp,
 };
 use netagg_kafka::{KafkaConfig, KafkaDeadLetters, KafkaLetterReader, KafkaPublisher, StoredLetter, TopicSpec};
-use netagg_tests::kafka::Transactions;
-use netagg_tests::unique;
+use netagg_testkit::unique;
 
 use super::{config, create, record};
+use crate::support::kafka::Transactions;
 
 #[tokio::test]
 async fn every_message_is_read_once_and_those_of_a_partition_in_order() {

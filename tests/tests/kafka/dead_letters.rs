@@ -4,7 +4,7 @@ use bytes::Bytes;
 use netagg_core::ports::DeadLetters;
 use netagg_core::{DeadLetter, EventLimits, Header, PartitionId, Record, RecordTimestamp};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, TopicSpec};
-use netagg_tests::unique;
+use netagg_testkit::unique;
 
 use super::publisher::noise;
 use super::{config, create, read};

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use netagg_core::ports::{EventSource, SourceEvent};
 use netagg_core::{Error, OutgoingRecord, PartitionId, Position, Record, Span};
 use netagg_kafka::{Creation, KafkaConfig, KafkaSource, KafkaTopics, TopicSpec};
-use netagg_tests::{kafka, unique};
+use netagg_testkit::{kafka, unique};
 
 /// How long anything may take that depends on brokers and rebalances.
 const DEADLINE: Duration = Duration::from_secs(180);

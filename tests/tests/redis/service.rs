@@ -8,11 +8,11 @@ use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{AggregatesRequest, UsageConfig, UsageService};
 use netagg_core::{Aggregator, Granularity, PartitionId, Record, Zone};
 use netagg_redis::RedisCache;
-use netagg_tests::proxy::Proxy;
-use netagg_tests::{eventually, redis};
+use netagg_testkit::{eventually, redis};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, at, until_it_answers};
+use crate::support::proxy::Proxy;
 
 /// An aggregator and a service, each with a cache of its own in the same Redis.
 struct Stage {

@@ -113,9 +113,9 @@ run-generator: ## Send load and verify it in the database (GENERATOR_* sets how 
 
 ##### Develop
 
-# One build serves programs, examples and tests, as the tests start the programs and an example. Tests wait more than they work, so two of them share
-# a processor. Services that the tests need are found as
-# tests/src/lib.rs tells; only when neither addresses nor Docker can give them are they installed.
+# One build serves programs, examples and tests, as the tests start programs and examples. Tests wait more than they work, so
+# two of them share a processor. tests/README.md tells how tests find their services; these are installed only where neither
+# addresses nor Docker give them.
 test: ## Run every test, installing what it needs if this is Debian and you are root
 	@if [ -n "$${NETAGG_TEST_POSTGRES_URL-}" ] && [ -n "$${NETAGG_TEST_REDIS_URL-}" ] && \
 		[ -n "$${NETAGG_TEST_KAFKA_BROKERS-}" ]; then echo "services: from the environment"; \
@@ -125,10 +125,6 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 	cargo build --locked --workspace --all-features --bins --tests --examples
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} \
 		cargo test --locked --workspace --all-features
-	for example in embed_in_memory custom_aggregate_store decode_csv; do \
-		cargo run --locked --quiet -p netagg-examples --example $$example; \
-	done
-	cargo run --locked --quiet -p netagg-examples --example custom_source </dev/null
 
 test-coverage: ## Run every test and report line coverage (needs install-tools)
 	source <(cargo llvm-cov show-env --sh); \
@@ -141,7 +137,7 @@ test-coverage: ## Run every test and report line coverage (needs install-tools)
 soak: ## Kill 1,000 services at random and check that nothing is lost or doubled (KILLS and SEED change it)
 	cargo build --locked --workspace --all-features --bins --tests
 	NETAGG_KILLS=$${KILLS:-1000} NETAGG_KILLS_SEED=$${SEED:-$$(date +%s)} \
-		cargo test --locked --workspace --all-features -p netagg-tests --test main -- --nocapture random_kills
+		cargo test --locked --workspace --all-features -p netagg-testkit --test main -- --nocapture random_kills
 
 # The versions of dependencies are those of the workspace.
 fuzz: ## Fuzz the event decoder and the cursor, FUZZ_SECONDS (600) each (needs nightly Rust and cargo-fuzz)

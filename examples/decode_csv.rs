@@ -57,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
         format!("550e8400-e29b-41d4-a716-446655440001,491701234567,{now},60"), // sent twice
         format!("550e8400-e29b-41d4-a716-446655440003,491701234567,{now},ten"),
     ] {
-        log.publish(vec![OutgoingRecord { value: Some(line.into()), ..OutgoingRecord::default() }]).await?;
+        log.publish(vec![OutgoingRecord::new(line)]).await?;
     }
     log.close();
 

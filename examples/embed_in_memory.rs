@@ -84,11 +84,11 @@ async fn publish(log: &MemoryLog) -> Result<(), Box<dyn Error>> {
             "type":"{event_type}","started_at":"{started_at}","duration_sec":{},"bytes_up":{bytes}}}"#,
             id % 300
         );
-        let record = OutgoingRecord { key: Some(user.into()), value: Some(json.into()), headers: Vec::new() };
+        let record = OutgoingRecord::new(json).with_key(user);
         records.extend(std::iter::repeat_n(record, if id % 10 == 0 { 2 } else { 1 }));
     }
     for broken in [r#"{"event_id":"42"}"#, "not JSON"] {
-        records.push(OutgoingRecord { value: Some(broken.into()), ..OutgoingRecord::default() });
+        records.push(OutgoingRecord::new(broken));
     }
     Ok(log.publish(records).await?)
 }

@@ -66,13 +66,9 @@ fn ingest(criterion: &mut Criterion) {
     let records: Vec<Record> = events(COUNT)
         .iter()
         .zip(0..)
-        .map(|(event, number)| Record {
-            partition: PartitionId::new("events", number % PARTITIONS as i32),
-            offset: 0,
-            timestamp: Some(event.fields().started_at.into()),
-            key: None,
-            value: Some(event.encode().into()),
-            headers: Vec::new(),
+        .map(|(event, number)| {
+            let partition = PartitionId::new("events", number % PARTITIONS as i32);
+            Record::new(partition, 0, event.encode()).with_timestamp(event.fields().started_at)
         })
         .collect();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");

@@ -277,14 +277,7 @@ mod tests {
     #[test]
     fn the_parts_of_a_span_join() {
         let partition = PartitionId::new("events", 0);
-        let record = |offset| Record {
-            partition: partition.clone(),
-            offset,
-            timestamp: None,
-            key: None,
-            value: None,
-            headers: Vec::new(),
-        };
+        let record = |offset| Record::new(partition.clone(), offset, "");
         let span = Span { partition: partition.clone(), from: 3, to: 10, records: 3, last_timestamp: None };
         let records = [record(4), record(5), record(9)];
         let (alone, vacant) = each_alone(&records, std::slice::from_ref(&span));

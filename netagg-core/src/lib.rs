@@ -23,6 +23,7 @@ pub mod ndjson;
 pub mod ports;
 mod readiness;
 mod record;
+mod stream_source;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
@@ -53,5 +54,6 @@ pub use json_decoder::JsonDecoder;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
+pub use stream_source::StreamSource;
 pub use time::{Day, Month, ParseTimeError, Timestamp};
 pub use zone::{UnknownZone, Zone};

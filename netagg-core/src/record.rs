@@ -110,6 +110,40 @@ pub struct Record {
 }
 
 impl Record {
+    /// A record with `value`, without timestamp, key and headers.
+    ///
+    /// ```
+    /// use netagg_core::{PartitionId, Record, RecordTimestamp};
+    ///
+    /// let timestamp = RecordTimestamp::from_millis(1_761_000_000_000);
+    /// let record = Record::new(PartitionId::new("events", 0), 5, "{}").with_timestamp(timestamp).with_key("user-1");
+    /// assert_eq!(record.size(), 8);
+    /// // A tombstone:
+    /// let record = Record { value: None, ..record };
+    /// # assert_eq!(record.size(), 6);
+    /// ```
+    pub fn new(partition: PartitionId, offset: i64, value: impl Into<Bytes>) -> Self {
+        Self { partition, offset, timestamp: None, key: None, value: Some(value.into()), headers: Vec::new() }
+    }
+
+    /// Sets the timestamp, by which the age of the record's event is judged. A record without a timestamp holds no valid event.
+    #[must_use]
+    pub fn with_timestamp(self, timestamp: impl Into<RecordTimestamp>) -> Self {
+        Self { timestamp: Some(timestamp.into()), ..self }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn with_key(self, key: impl Into<Bytes>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+
+    /// Sets the headers.
+    #[must_use]
+    pub fn with_headers(self, headers: Vec<Header>) -> Self {
+        Self { headers, ..self }
+    }
+
     /// The instant of its timestamp, if it has one that is in range.
     pub fn instant(&self) -> Option<Timestamp> {
         self.timestamp.and_then(RecordTimestamp::instant)
@@ -133,6 +167,25 @@ pub struct OutgoingRecord {
     pub value: Option<Bytes>,
     /// Its headers.
     pub headers: Vec<Header>,
+}
+
+impl OutgoingRecord {
+    /// A record with `value`, without key and headers.
+    pub fn new(value: impl Into<Bytes>) -> Self {
+        Self { value: Some(value.into()), ..Self::default() }
+    }
+
+    /// Sets the key.
+    #[must_use]
+    pub fn with_key(self, key: impl Into<Bytes>) -> Self {
+        Self { key: Some(key.into()), ..self }
+    }
+}
+
+impl From<Record> for OutgoingRecord {
+    fn from(record: Record) -> Self {
+        Self { key: record.key, value: record.value, headers: record.headers }
+    }
 }
 
 /// A named value beside a record's own.

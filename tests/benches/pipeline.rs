@@ -1,6 +1,6 @@
 //! How fast the built services work off a backlog, broker, PostgreSQL (fsync on) and services on one machine, and how
 //! much memory they take. `docs/performance.md` has the figures; run it with
-//! `cargo build --release -p netagg && cargo bench -p netagg-tests --bench pipeline`.
+//! `cargo build --release -p netagg && cargo bench -p netagg-testkit --bench pipeline`.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -9,16 +9,21 @@
     reason = "a benchmark: its output is its purpose"
 )]
 
+#[allow(dead_code, reason = "a benchmark needs a part")]
+#[path = "../tests/support/programs.rs"]
+mod programs;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use netagg_core::load::{EventModel, LoadConfig, LoadStats, send};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
-use netagg_tests::programs::Process;
-use netagg_tests::{kafka, postgres, redis};
+use netagg_testkit::{kafka, postgres, redis};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
+
+use crate::programs::Process;
 
 /// How many events, unless NETAGG_BENCH_EVENTS says otherwise.
 const EVENTS: u64 = 300_000;

@@ -19,7 +19,7 @@ pub(crate) async fn answers() -> bool {
 }
 
 /// Starts the container `name` with its port `inside` published as `outside`, which stays the same when it is stopped
-/// and started again. Removing it is left to its keeper.
+/// and started again. Removing it is left to its supervisor.
 pub(crate) async fn run(
     request: ContainerRequest<GenericImage>,
     name: &str,
@@ -31,7 +31,7 @@ pub(crate) async fn run(
         .with_mapped_port(outside, ContainerPort::Tcp(inside))
         .with_startup_timeout(START);
     let container = request.start().await.map_err(|error| error.to_string())?;
-    // its drop would remove the container; it belongs to the keeper, who outlives this process
+    // its drop would remove the container; it belongs to the supervisor, which outlives this process
     std::mem::forget(container);
     Ok(())
 }

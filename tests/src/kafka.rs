@@ -1,36 +1,100 @@
 //! A broker that speaks Kafka's protocol: Redpanda in a container, Apache Kafka natively.
 
-use std::fmt;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaResult;
-use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
-use rdkafka::{Offset, TopicPartitionList};
+use rdkafka::producer::{BaseProducer, Producer};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
-use crate::keeper::Signals;
 use crate::port::Port;
-use crate::proxy::Proxy;
 use crate::server::{self, Recipe};
 use crate::shared::{self, Shared};
+use crate::supervisor::Signals;
 
 const VARIABLE: &str = "NETAGG_TEST_KAFKA_BROKERS";
 
-/// The address of the shared broker, as `bootstrap.servers` takes it. Topics do not create themselves.
+/// How long a broker may take to create or delete a topic.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The address of the shared broker, as `bootstrap.servers` takes it. Topics do not create themselves: [`topic`].
 ///
 /// # Panics
-/// When none can be had.
+/// When no broker can be found or started.
 pub async fn brokers() -> String {
+    shared().await.0
+}
+
+/// The address of the shared broker, and whether it outlives this process.
+async fn shared() -> (String, bool) {
     static BROKER: Shared<SharedBroker> = Shared::new();
     match shared::get(&BROKER, SharedBroker::find).await {
-        SharedBroker::Given(brokers) => brokers.clone(),
-        SharedBroker::Started(server) => address(server.port()),
+        SharedBroker::Given(brokers) => (brokers.clone(), true),
+        SharedBroker::Started(server) => (address(server.port()), false),
     }
+}
+
+/// A topic of the test's own on the shared broker.
+#[derive(Debug)]
+pub struct Topic {
+    name: String,
+    brokers: String,
+    /// Whether the broker outlives this process: then the topic is deleted with this value.
+    outlives_us: bool,
+}
+
+impl Topic {
+    /// Its name, which no other topic has.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address of its broker, as `bootstrap.servers` takes it.
+    #[must_use]
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+}
+
+/// A fresh, empty topic with a unique name and so many partitions. It is deleted with the value, or with its broker.
+///
+/// # Panics
+/// When no broker can be found or started, or the broker does not create the topic.
+pub async fn topic(partitions: i32) -> Topic {
+    let (brokers, outlives_us) = shared().await;
+    let topic = Topic { name: crate::unique("topic"), brokers, outlives_us };
+    let admin = admin(&topic.brokers).unwrap_or_else(|error| panic!("{error}"));
+    let new = NewTopic::new(&topic.name, partitions, TopicReplication::Fixed(1));
+    let created = admin.create_topics([&new], &AdminOptions::new().operation_timeout(Some(DEADLINE))).await;
+    match created.as_deref() {
+        Ok([Ok(_)]) => topic,
+        other => panic!("the topic {} is not created: {other:?}", topic.name),
+    }
+}
+
+impl Drop for Topic {
+    fn drop(&mut self) {
+        if !self.outlives_us {
+            return;
+        }
+        let (brokers, name) = (self.brokers.clone(), self.name.clone());
+        // a runtime of its own: the test's may be the one that drops this value
+        let deleting = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
+            let admin = admin(&brokers).ok()?;
+            runtime.block_on(admin.delete_topics(&[&name], &AdminOptions::new())).ok()
+        });
+        // best effort: the broker is somebody else's
+        let _ = deleting.join();
+    }
+}
+
+fn admin(brokers: &str) -> KafkaResult<AdminClient<DefaultClientContext>> {
+    ClientConfig::new().set("bootstrap.servers", brokers).create()
 }
 
 enum SharedBroker {
@@ -57,22 +121,26 @@ impl Broker {
     /// Starts one.
     ///
     /// # Panics
-    /// When none can be had.
+    /// When no server can be found or started.
     pub async fn start() -> Self {
         // After a crash the broker may come back only when its former session has timed out (9 s by default).
         let properties = &["broker.session.timeout.ms=4000", "broker.heartbeat.interval.ms=500"];
         Self(server::Server::start(|| Kafka::new(properties, None)).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// Starts one that clients reach through a proxy on this machine.
+    /// Starts one that sends its clients to another port of this machine, where a proxy leads to [`Self::port`].
     ///
     /// # Panics
-    /// When none can be had.
-    pub async fn start_behind(proxy: &Proxy) -> Self {
-        let recipe = || Kafka::new(&[], Some(proxy.port()));
-        let broker = Self(server::Server::start(recipe).await.unwrap_or_else(|error| panic!("{error}")));
-        proxy.lead_to(broker.0.port());
-        broker
+    /// When no broker can be started.
+    pub async fn start_advertising(port: u16) -> Self {
+        let recipe = || Kafka::new(&[], Some(port));
+        Self(server::Server::start(recipe).await.unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    /// Its own TCP port on this machine.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.0.port()
     }
 
     /// Its address, as `bootstrap.servers` takes it; the same after a restart.
@@ -178,108 +246,5 @@ async fn list_metadata(brokers: String) -> Result<(), String> {
         Ok(0) => Err("no broker has registered".to_owned()),
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Has a topic take any timestamp: brokers refuse those far from now unless told otherwise.
-///
-/// # Panics
-/// When the broker does not take the setting.
-pub async fn take_any_timestamp(brokers: &str, topic: &str) {
-    let any = i64::MAX.to_string();
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an administrator");
-    let config = AlterConfig::new(ResourceSpecifier::Topic(topic))
-        .set("message.timestamp.after.max.ms", &any)
-        .set("message.timestamp.before.max.ms", &any);
-    let altered = admin.alter_configs([&config], &AdminOptions::new()).await.expect("an answer");
-    altered.into_iter().for_each(|altered| drop(altered.expect("taken")));
-}
-
-/// Deletes the records of a partition below `offset`, as retention does.
-///
-/// # Panics
-/// When the broker does not.
-pub async fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
-    let admin: AdminClient<DefaultClientContext> =
-        ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an administrator");
-    let mut list = TopicPartitionList::new();
-    list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
-    let deleted = admin.delete_records(&list, &AdminOptions::new()).await.expect("an answer");
-    deleted.elements().iter().for_each(|element| element.error().expect("deleted"));
-}
-
-/// Sends a message with a timestamp of the caller's, which the topic has to take: [`take_any_timestamp`].
-///
-/// # Panics
-/// When the broker does not take it.
-pub async fn send_at(brokers: &str, topic: &str, value: &[u8], timestamp: i64) {
-    let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a producer");
-    // The setting takes a moment to reach the broker's log.
-    crate::eventually(STEP, "the message is taken", async || {
-        let record = FutureRecord::<[u8], [u8]>::to(topic).payload(value).timestamp(timestamp);
-        producer.send(record, STEP).await.map(drop).map_err(|(error, _)| error.to_string())
-    })
-    .await;
-}
-
-/// Sends in transactions, as other producers of the same topic may.
-pub struct Transactions(Arc<BaseProducer>);
-
-/// How long a step of a transaction may take.
-const STEP: Duration = Duration::from_secs(30);
-
-impl Transactions {
-    /// Of a producer of its own.
-    ///
-    /// # Panics
-    /// When the broker does not take it.
-    pub async fn new(brokers: &str) -> Self {
-        let mut config = ClientConfig::new();
-        config.set("bootstrap.servers", brokers).set("transactional.id", crate::unique("id"));
-        let transactions = Self(Arc::new(config.create().expect("a producer")));
-        transactions.step(|producer| producer.init_transactions(STEP)).await;
-        transactions
-    }
-
-    /// Begins a transaction and sends `values` to a partition.
-    ///
-    /// # Panics
-    /// When the broker does not take them.
-    pub async fn send(&self, topic: &str, partition: i32, values: &[&str]) {
-        self.0.begin_transaction().expect("begun");
-        for value in values {
-            let record = BaseRecord::<str, str>::to(topic).partition(partition).payload(*value);
-            self.0.send(record).map_err(|(error, _)| error).expect("queued");
-        }
-        self.step(|producer| producer.flush(STEP)).await;
-    }
-
-    /// Commits the transaction: its marker takes one offset of each partition.
-    ///
-    /// # Panics
-    /// When the broker does not.
-    pub async fn commit(&self) {
-        self.step(|producer| producer.commit_transaction(STEP)).await;
-    }
-
-    /// Aborts the transaction: no reader of committed records sees its records.
-    ///
-    /// # Panics
-    /// When the broker does not.
-    pub async fn abort(&self) {
-        self.step(|producer| producer.abort_transaction(STEP)).await;
-    }
-
-    async fn step(&self, step: impl FnOnce(&BaseProducer) -> KafkaResult<()> + Send + 'static) {
-        let producer = Arc::clone(&self.0);
-        let stepped = tokio::task::spawn_blocking(move || step(&producer)).await;
-        stepped.expect("no panic").expect("a transaction goes on");
-    }
-}
-
-impl fmt::Debug for Transactions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Transactions")
     }
 }

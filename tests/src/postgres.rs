@@ -6,9 +6,9 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection};
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
-use crate::keeper::Signals;
 use crate::server::{self, Recipe};
 use crate::shared::{self, Shared};
+use crate::supervisor::Signals;
 
 const VARIABLE: &str = "NETAGG_TEST_POSTGRES_URL";
 
@@ -31,7 +31,7 @@ impl Database {
 /// A fresh, empty database with a unique name. It is dropped with the value, or with its server.
 ///
 /// # Panics
-/// When no server can be had.
+/// When no server can be found or started.
 pub async fn database() -> Database {
     database_from("template1").await
 }
@@ -39,7 +39,7 @@ pub async fn database() -> Database {
 /// A copy of a database on the shared server that nobody is connected to, to be had as a fresh one is.
 ///
 /// # Panics
-/// When none can be had.
+/// When no server can be found or started.
 pub async fn copy_of(url: &str) -> Database {
     database_from(name_in(url)).await
 }
@@ -100,7 +100,7 @@ impl Server {
     /// Starts one, with the role `app_user` and the empty database `network_events`.
     ///
     /// # Panics
-    /// When none can be had.
+    /// When no server can be found or started.
     pub async fn start() -> Self {
         Self(server::Server::start(|| Postgres { durable: true }).await.unwrap_or_else(|error| panic!("{error}")))
     }

@@ -1,29 +1,29 @@
 //! Redis: one server, a cluster, or a pair that sentinels watch.
 
 mod cluster;
+mod commands;
 mod member;
 mod sentinel;
 
 use std::process::Command;
-use std::time::Duration;
 
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 pub use cluster::Cluster;
+use commands::answers;
+pub use commands::ask;
 pub use sentinel::Sentinel;
 
-use crate::keeper::Signals;
 use crate::server::{self, Recipe};
 use crate::shared::{self, Shared};
+use crate::supervisor::Signals;
 
 const VARIABLE: &str = "NETAGG_TEST_REDIS_URL";
 
 /// The address of the shared Redis. Tests share its keys too: make them unique, and flush nothing.
 ///
 /// # Panics
-/// When none can be had.
+/// When no server can be found or started.
 pub async fn url() -> String {
     static SERVER: Shared<SharedServer> = Shared::new();
     match shared::get(&SERVER, SharedServer::find).await {
@@ -55,7 +55,7 @@ impl Server {
     /// Starts one.
     ///
     /// # Panics
-    /// When none can be had.
+    /// When no server can be found or started.
     pub async fn start() -> Self {
         Self(server::Server::start(|| Redis).await.unwrap_or_else(|error| panic!("{error}")))
     }
@@ -115,53 +115,6 @@ impl Recipe for Redis {
     async fn answers(&self, port: u16) -> Result<(), String> {
         answers(port).await
     }
-}
-
-/// What the server at `port` of this machine answers to `commands`, one a line.
-///
-/// # Errors
-/// When it does not answer within seconds.
-pub async fn ask(port: u16, commands: &str) -> Result<String, String> {
-    const END: &str = "+PONG\r\n";
-    let asking = async {
-        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        stream.write_all(format!("{commands}\r\nPING\r\n").as_bytes()).await?;
-        let (mut answer, mut buffer) = (String::new(), [0; 4096]);
-        loop {
-            match stream.read(&mut buffer).await? {
-                0 => return Err(std::io::ErrorKind::UnexpectedEof.into()),
-                read => answer.push_str(&String::from_utf8_lossy(&buffer[..read])),
-            }
-            if answer.starts_with(NO_PASSWORD) {
-                return Ok(answer);
-            }
-            if let Some(answer) = answer.strip_suffix(END) {
-                return Ok::<_, std::io::Error>(answer.to_owned());
-            }
-        }
-    };
-    match tokio::time::timeout(Duration::from_secs(5), asking).await {
-        Ok(answer) => answer.map_err(|error| error.to_string()),
-        Err(elapsed) => Err(elapsed.to_string()),
-    }
-}
-
-/// How a server begins its answer to who has not said its password.
-const NO_PASSWORD: &str = "-NOAUTH";
-
-/// Whether one is ready at `port`, be it for those who know its password.
-async fn answers(port: u16) -> Result<(), String> {
-    let answer = ask(port, "").await?;
-    if answer.is_empty() || answer.starts_with(NO_PASSWORD) { Ok(()) } else { Err(answer) }
-}
-
-/// Waits until what the server at `port` answers to `commands` has all of `texts` in it.
-async fn until(port: u16, commands: &str, texts: &[&str]) {
-    crate::eventually(Duration::from_secs(60), commands, async || {
-        let answer = ask(port, commands).await?;
-        if texts.iter().all(|text| answer.contains(text)) { Ok(()) } else { Err(answer) }
-    })
-    .await;
 }
 
 fn address(port: u16) -> String {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use testcontainers::{ContainerRequest, GenericImage};
 
 use crate::docker;
-use crate::keeper::{Keeper, Order, Signals};
 use crate::port::Port;
+use crate::supervisor::{Order, Signals, Supervisor};
 
 /// How long a server may take until it answers.
 const READY: Duration = Duration::from_secs(120);
@@ -18,7 +18,7 @@ const LOST_PORT: Duration = Duration::from_secs(20);
 
 /// What is particular to a kind of server.
 pub(crate) trait Recipe {
-    /// As `deploy/native/serve` calls it.
+    /// As `native/serve` calls it.
     const NAME: &'static str;
 
     /// The port that it listens on inside of its container.
@@ -30,7 +30,7 @@ pub(crate) trait Recipe {
     /// The image and what to run in it; clients come to `port` of this machine.
     fn container(&self, port: u16) -> ContainerRequest<GenericImage>;
 
-    /// Adds options and environment to the call of `deploy/native/serve`.
+    /// Adds options and environment to the call of `native/serve`.
     fn native(&self, command: &mut Command);
 
     /// Connects and exchanges something.
@@ -41,12 +41,12 @@ pub(crate) trait Recipe {
 pub(crate) struct Server<R> {
     recipe: R,
     port: Port,
-    keeper: Keeper,
-    place: Place,
+    supervisor: Supervisor,
+    location: Location,
 }
 
 #[derive(Debug)]
-enum Place {
+enum Location {
     Container(String),
     Folder(PathBuf),
 }
@@ -64,9 +64,10 @@ impl<R: Recipe> Server<R> {
         };
         if let Err(missing) = installed(R::NAME) {
             return Err(format!(
-                "{} cannot be had: {docker}; native: {missing}. \
-                 Run deploy/native/install, or start a Docker engine, or set the service's NETAGG_TEST_ variable.",
-                R::NAME
+                "{} cannot be started: {docker}; native: {missing}. \
+                 Run {}, or start a Docker engine, or set the service's NETAGG_TEST_ variable.",
+                R::NAME,
+                script("install").display()
             ));
         }
         Self::start_retrying(&recipe, Way::Native).await.map_err(|error| format!("{docker}; native: {error}"))
@@ -87,24 +88,24 @@ impl<R: Recipe> Server<R> {
     async fn start_once(recipe: R, way: Way) -> Result<Self, String> {
         let port = Port::reserve();
         let name = crate::unique(&format!("netagg-test-{}", R::NAME));
-        let (keeper, place) = match way {
-            Way::Docker => (Keeper::docker(&name), Place::Container(name)),
+        let (supervisor, location) = match way {
+            Way::Docker => (Supervisor::docker(&name), Location::Container(name)),
             Way::Native => {
                 let folder = std::env::temp_dir().join(name);
-                let mut command = Command::new(deploy("serve"));
+                let mut command = Command::new(script("serve"));
                 command.arg(R::NAME).arg(folder.join("data")).arg(port.number.to_string());
                 recipe.native(&mut command);
-                (Keeper::native(&folder, R::SIGNALS, &command), Place::Folder(folder))
+                (Supervisor::native(&folder, R::SIGNALS, &command), Location::Folder(folder))
             }
         };
-        let keeper = keeper.map_err(|error| format!("cannot run sh: {error}"))?;
-        let server = Self { recipe, port, keeper, place };
-        match &server.place {
-            Place::Container(name) => {
+        let supervisor = supervisor.map_err(|error| format!("cannot run sh: {error}"))?;
+        let server = Self { recipe, port, supervisor, location };
+        match &server.location {
+            Location::Container(name) => {
                 docker::run(server.recipe.container(server.port()), name, R::PORT, server.port()).await?;
                 announce(R::NAME, &format!("Docker container {name}, port {}", server.port()));
             }
-            Place::Folder(_) => {
+            Location::Folder(_) => {
                 server.order(Order::Start).await?;
                 announce(R::NAME, &format!("native server, port {}", server.port()));
             }
@@ -124,13 +125,13 @@ impl<R: Recipe> Server<R> {
 
     /// Carries out `order`; after [`Order::Start`] call [`Self::until_it_answers`].
     async fn order(&self, order: Order) -> Result<(), String> {
-        if self.keeper.order(order).await { Ok(()) } else { Err(format!("{} does not {order:?}", R::NAME)) }
+        if self.supervisor.order(order).await { Ok(()) } else { Err(format!("{} does not {order:?}", R::NAME)) }
     }
 
     async fn until_it_answers(&self) -> Result<(), String> {
         let begun = Instant::now();
         loop {
-            if !self.keeper.order(Order::Alive).await {
+            if !self.supervisor.order(Order::Alive).await {
                 return Err(format!("{} ended:\n{}", R::NAME, self.log().await));
             }
             let Err(error) = self.recipe.answers(self.port()).await else { return Ok(()) };
@@ -143,9 +144,9 @@ impl<R: Recipe> Server<R> {
 
     /// The last lines that the server wrote.
     async fn log(&self) -> String {
-        match &self.place {
-            Place::Container(name) => docker::log(name).await,
-            Place::Folder(folder) => {
+        match &self.location {
+            Location::Container(name) => docker::log(name).await,
+            Location::Folder(folder) => {
                 let text = std::fs::read_to_string(folder.join("log")).unwrap_or_default();
                 let lines: Vec<&str> = text.lines().collect();
                 lines[lines.len().saturating_sub(20)..].join("\n")
@@ -185,13 +186,13 @@ enum Way {
     Native,
 }
 
-/// A script of `deploy/native`.
-fn deploy(script: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/native").join(script)
+/// A script that the crate brings: those of `deploy/native` in the repository.
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("native").join(name)
 }
 
 fn installed(service: &str) -> Result<(), String> {
-    match Command::new(deploy("install")).args(["--check", service]).output() {
+    match Command::new(script("install")).args(["--check", service]).output() {
         Ok(output) if output.status.success() => Ok(()),
         Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
         Err(error) => Err(error.to_string()),
@@ -202,5 +203,5 @@ fn installed(service: &str) -> Result<(), String> {
 pub(crate) fn announce(service: &str, what: &str) {
     use std::io::Write;
     // nobody reads stderr then
-    let _ = writeln!(std::io::stderr(), "netagg-tests: {service}: {what}");
+    let _ = writeln!(std::io::stderr(), "netagg-testkit: {service}: {what}");
 }

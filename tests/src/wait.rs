@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// Calls `check` until it succeeds and returns what it returned.
 ///
 /// # Panics
-/// When `deadline` has passed: with `what` was waited for and the last error.
+/// When `deadline` has passed. The message has `what`, the condition that was waited for, and the last error.
 pub async fn eventually<T>(deadline: Duration, what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let begun = Instant::now();
     loop {

@@ -1,14 +1,21 @@
 //! The harness itself: the services are there, apart from each other, and come back with their data.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_tests::{eventually, kafka, postgres, redis, unique};
+use netagg_core::memory::MemoryDeadLetters;
+use netagg_core::ports::EventPublisher;
+use netagg_core::{Ingestor, OutgoingRecord};
+use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource};
+use netagg_pg::{PgConfig, PgEventStore, Postgres};
+use netagg_testkit::{eventually, kafka, postgres, redis, unique};
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use sqlx::{Connection, PgConnection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
 async fn a_database_is_fresh_and_answers() {
@@ -30,6 +37,33 @@ async fn databases_are_apart() {
     sqlx::query("CREATE TABLE mine ()").execute(&mut connection).await.unwrap();
     let mut connection = PgConnection::connect(other.url()).await.unwrap();
     assert!(sqlx::query("SELECT FROM mine").execute(&mut connection).await.is_err());
+}
+
+/// A test as an application has it: the example in the README of `netagg-testkit`.
+#[tokio::test]
+async fn a_service_runs_on_a_fresh_database_and_a_fresh_topic() {
+    let (database, topic) = (postgres::database().await, kafka::topic(4).await);
+    assert_eq!(partitions(&admin(topic.brokers()), topic.name()).await, Ok(4));
+    let postgres = Postgres::new(PgConfig::new(database.url().parse().unwrap()));
+    postgres.migrations().up().await.unwrap();
+    let config = KafkaConfig::new(topic.brokers());
+    let mut source = KafkaSource::new(&config, &unique("group"), topic.name()).unwrap();
+    let letters = Arc::new(MemoryDeadLetters::new());
+    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), letters.clone());
+    let (stats, stop) = (ingestor.stats(), CancellationToken::new());
+    let service = tokio::spawn({
+        let stop = stop.clone();
+        async move { ingestor.run(&mut source, stop).await }
+    });
+    let publisher = KafkaPublisher::new(&config, topic.name()).unwrap();
+    publisher.publish(vec![OutgoingRecord::new("not an event"), OutgoingRecord::new("{}")]).await.unwrap();
+    let mut now = stats.snapshot();
+    while now.new + now.invalid < 2 {
+        now = stats.changed(&now).await;
+    }
+    assert_eq!(letters.letters().len(), 2);
+    stop.cancel();
+    service.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -143,5 +177,5 @@ async fn an_owned_broker_stops_crashes_and_keeps_its_topics() {
 #[test]
 #[should_panic(expected = "run `cargo build -p netagg`")]
 fn a_program_that_was_not_built_is_named() {
-    let _ = netagg_tests::programs::path("no-such-program");
+    let _ = crate::support::programs::path("no-such-program");
 }

@@ -14,3 +14,4 @@ mod kafka;
 mod postgres;
 mod publishing;
 mod redis;
+mod support;

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use netagg_tests::registry::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
+
+use crate::support::registry::Registry;
 
 /// How long a command may take, also on a slow machine that is busy with other work.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -37,7 +38,10 @@ async fn crates_are_published_to_a_registry_and_a_new_project_takes_them_from_th
     let names: Vec<_> = entries.iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["netagg", "netagg-api", "netagg-core", "netagg-kafka", "netagg-pg", "netagg-redis"]);
+    assert_eq!(
+        sorted,
+        ["netagg", "netagg-api", "netagg-core", "netagg-kafka", "netagg-pg", "netagg-redis", "netagg-testkit"]
+    );
     desk.succeeds(&["--upload", "corp"], "all crates are in the registry").await;
     assert_eq!(registry.entries().len(), names.len(), "after a run with nothing to do");
 

@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use metrics::{Counter, Label, counter, histogram};
+use tokio::sync::Notify;
 
 use crate::Error;
 use crate::batch::BatchOutcome;
@@ -20,6 +21,8 @@ pub struct ConsumerStats {
     invalid: AtomicU64,
     batches: AtomicU64,
     waiting: Mutex<BTreeMap<&'static str, String>>,
+    /// Told after each change of a counter.
+    change: Notify,
     /// The labels of the metrics that ingestors and aggregators share.
     labels: Vec<Label>,
 }
@@ -75,6 +78,53 @@ impl ConsumerStats {
         }
     }
 
+    /// Waits until a counter differs from `seen`, and returns the counters then. A loop over it waits for any state, without
+    /// polling.
+    ///
+    /// Cancel safe: nothing is lost when the future is dropped before it is done.
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use netagg_core::memory::{MemoryAggregateStore, MemoryLog};
+    /// # use netagg_core::ports::EventPublisher;
+    /// # use netagg_core::{Aggregator, OutgoingRecord};
+    /// # use tokio_util::sync::CancellationToken;
+    /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+    /// let log = MemoryLog::new("events", 1);
+    /// let aggregator = Aggregator::new(Arc::new(MemoryAggregateStore::new()));
+    /// let (stats, stop) = (aggregator.stats(), CancellationToken::new());
+    /// let mut source = log.source("aggregator-group");
+    /// let service = tokio::spawn({
+    ///     let stop = stop.clone();
+    ///     async move { aggregator.run(&mut source, stop).await }
+    /// });
+    /// log.publish(vec![OutgoingRecord::new("not an event"), OutgoingRecord::new("{}")]).await?;
+    ///
+    /// // All done: each of the two records is counted, or is no valid event.
+    /// let mut now = stats.snapshot();
+    /// while now.new + now.duplicates + now.conflicts + now.invalid < 2 {
+    ///     now = stats.changed(&now).await;
+    /// }
+    /// assert_eq!(now.invalid, 2);
+    /// stop.cancel();
+    /// service.await??;
+    /// # Ok::<_, Box<dyn std::error::Error>>(())
+    /// # }).unwrap();
+    /// ```
+    pub async fn changed(&self, seen: &StatsSnapshot) -> StatsSnapshot {
+        loop {
+            let change = self.change.notified();
+            tokio::pin!(change);
+            // From here on no change is missed.
+            change.as_mut().enable();
+            let now = self.snapshot();
+            if now != *seen {
+                return now;
+            }
+            change.await;
+        }
+    }
+
     /// Why work cannot go on, if it waits for a dependency, such as `postgres`, that has failed several times in a row.
     pub fn waiting_for(&self, dependency: &str) -> Option<String> {
         self.waiting().get(dependency).cloned()
@@ -105,6 +155,7 @@ impl ConsumerStats {
 
     pub(crate) fn consumed(&self, records: usize) {
         self.consumed.fetch_add(records as u64, Relaxed);
+        self.change.notify_waiters();
         counter!("netagg_events_consumed_total", self.labels.clone()).increment(records as u64);
     }
 
@@ -114,6 +165,7 @@ impl ConsumerStats {
         self.conflicts.fetch_add(outcome.conflicts.len() as u64, Relaxed);
         self.invalid.fetch_add(invalid as u64, Relaxed);
         self.batches.fetch_add(1, Relaxed);
+        self.change.notify_waiters();
         counter!("netagg_duplicates_total", self.labels.clone()).increment(outcome.duplicates);
         let conflicts = outcome.conflicts.len() as u64;
         counter!("netagg_conflicting_duplicates_total", self.labels.clone()).increment(conflicts);

@@ -114,14 +114,7 @@ fn away() -> Error {
 }
 
 fn record(offset: i64) -> Record {
-    Record {
-        partition: PartitionId::new("events", 0),
-        offset,
-        timestamp: None,
-        key: None,
-        value: Some(vec![b'x'; 100].into()),
-        headers: Vec::new(),
-    }
+    Record::new(PartitionId::new("events", 0), offset, vec![b'x'; 100])
 }
 
 fn records(offsets: std::ops::Range<i64>) -> Result<SourceEvent, Error> {
@@ -178,6 +171,15 @@ async fn a_batch_closes_by_count() {
         assert_eq!((&batch.offsets, batch.at), (&expected, start));
         batch.done();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_need_no_assignment_before_them_and_an_empty_list_changes_nothing() {
+    let mut stage = Stage::new(config());
+    stage.give(Ok(SourceEvent::Records(Vec::new())));
+    stage.no_batch().await;
+    stage.give(records(0..3));
+    assert_eq!(stage.batch().await.offsets, [0, 1, 2]);
 }
 
 #[tokio::test(start_paused = true)]

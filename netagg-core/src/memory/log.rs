@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::Error;
-use crate::ports::{Clock, EventPublisher, EventSource, SourceEvent, SystemClock};
+use crate::ports::{Clock, EventPublisher, EventSource, GroupOffsets, PartitionLag, SourceEvent, SystemClock};
 use crate::record::{OutgoingRecord, PartitionId, Position, Record};
 
 /// The most records a source hands over at a time.
@@ -193,6 +193,36 @@ impl EventPublisher for MemoryLog {
             }
         }
         Ok(())
+    }
+}
+
+#[async_trait]
+impl GroupOffsets for MemoryLog {
+    async fn lag(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+        self.lag_in_offsets(group, topic).await
+    }
+
+    async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+        if *self.0.topic != *topic {
+            return Ok(None);
+        }
+        let state = self.0.lock();
+        let group = state.groups.get(group);
+        let lag = state.partitions.iter().enumerate().map(|(number, partition)| {
+            let committed = group.and_then(|group| group.committed.get(&number).copied());
+            let high = partition.first_offset + partition.records.len() as i64;
+            PartitionLag {
+                number: number as i32,
+                committed,
+                high,
+                lag: high - committed.unwrap_or(partition.first_offset),
+            }
+        });
+        Ok(Some(lag.collect()))
+    }
+
+    async fn members(&self, group: &str) -> Result<usize, Error> {
+        Ok(self.0.lock().groups.get(group).map_or(0, |group| group.members.len()))
     }
 }
 

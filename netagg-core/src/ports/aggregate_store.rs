@@ -19,6 +19,9 @@ pub trait AggregateStore: Debug + Send + Sync {
     /// All of it is durable when it returns. Identity decides what is new, in a ledger of this store's own; a repeated
     /// call adds nothing and reports duplicates. Concurrent calls end as if one had come after the other.
     ///
+    /// The same transaction also keeps the offsets of [`Batch::spans`] and the days of both copies of each
+    /// [conflict](crate::Conflict), as [`EventStore::store`](super::EventStore::store) does.
+    ///
     /// Not to be cancelled: the caller lets the future finish.
     ///
     /// # Errors

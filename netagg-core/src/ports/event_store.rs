@@ -20,6 +20,11 @@ pub trait EventStore: Debug + Send + Sync {
     /// in whatever month it lies; a repeated call stores nothing and reports duplicates. Concurrent calls, of other
     /// processes too, end as if one had come after the other.
     ///
+    /// Besides the events, the same transaction keeps:
+    ///
+    /// - the offsets of [`Batch::spans`], which join with those noted before: audits and completeness need them;
+    /// - for each [conflict](crate::Conflict), the days of both copies, which [`TotalsRepair`](super::TotalsRepair) recomputes.
+    ///
     /// Not to be cancelled: the caller lets the future finish.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EventTemplate, event};
+use super::{EventTemplate, check, event};
 use crate::aggregate::{AggregateRow, Contribution, Granularity, Totals};
 use crate::batch::{Batch, Tally};
 use crate::event::{Event, EventType};
@@ -67,22 +67,24 @@ async fn totals_are_sums_by_day_month_and_type<S: AggregateStore + ?Sized>(store
     assert_eq!(outcome.days, [day("2025-10-31"), day("2025-11-01")]);
     // Another batch adds to the same rows.
     store.add(&batch([data(5, "2025-11-30T12:00:00Z", 1_000)])).await.expect("added");
-    assert_eq!(
-        totals(store, everything(Granularity::Day)).await,
-        [
+    check::same_items(
+        "totals by day",
+        &totals(store, everything(Granularity::Day)).await,
+        &[
             row("2025-10-31", EventType::CallOut, 1, 60, 0, 0),
             row("2025-10-31", EventType::Data, 2, 0, 101, 202),
             row("2025-11-01", EventType::Data, 1, 0, 10, 20),
             row("2025-11-30", EventType::Data, 1, 0, 1_000, 2_000),
-        ]
+        ],
     );
-    assert_eq!(
-        totals(store, everything(Granularity::Month)).await,
-        [
+    check::same_items(
+        "totals by month",
+        &totals(store, everything(Granularity::Month)).await,
+        &[
             row("2025-10-01", EventType::CallOut, 1, 60, 0, 0),
             row("2025-10-01", EventType::Data, 2, 0, 101, 202),
             row("2025-11-01", EventType::Data, 2, 0, 1_010, 2_020),
-        ]
+        ],
     );
 }
 
@@ -95,7 +97,7 @@ async fn each_identity_counts_once<S: AggregateStore + ?Sized>(store: &S) {
     assert_eq!(outcome.new, 1);
     assert_eq!(outcome.duplicates + outcome.conflicts.len() as u64, 2);
     let rows = totals(store, everything(Granularity::Day)).await;
-    assert_eq!(rows, [row("2025-10-20", EventType::CallOut, 2, 120, 0, 0)]);
+    check::same_items("each identity once", &rows, &[row("2025-10-20", EventType::CallOut, 2, 120, 0, 0)]);
 }
 
 async fn a_repeated_batch_adds_nothing<S: AggregateStore + ?Sized>(store: &S) {
@@ -112,7 +114,7 @@ async fn a_repeated_batch_adds_nothing<S: AggregateStore + ?Sized>(store: &S) {
     assert_eq!((again.new, again.duplicates, again.days), (0, 100, Vec::new()));
     assert_eq!(again.tallies, [Tally { duplicates: 100, ..Tally::default() }]);
     let rows = totals(store, everything(Granularity::Month)).await;
-    assert_eq!(rows, [row("2025-10-01", EventType::CallOut, 100, 6_000, 0, 0)]);
+    check::same_items("a repeated batch", &rows, &[row("2025-10-01", EventType::CallOut, 100, 6_000, 0, 0)]);
 }
 
 async fn sums_beyond_64_bits_are_exact<S: AggregateStore + ?Sized>(store: &S) {
@@ -195,5 +197,5 @@ async fn concurrent_batches_count_each_event_once<S: AggregateStore + ?Sized + '
         writer.await.expect("joined");
     }
     let rows = totals(&*store, everything(Granularity::Day)).await;
-    assert_eq!(rows, [row("2025-10-20", EventType::CallOut, 1_000, 60_000, 0, 0)]);
+    check::same_items("concurrent batches", &rows, &[row("2025-10-20", EventType::CallOut, 1_000, 60_000, 0, 0)]);
 }

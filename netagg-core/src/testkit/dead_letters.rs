@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::check;
 use crate::dead_letter::DeadLetter;
 use crate::event::EventLimits;
 use crate::ports::DeadLetters;
@@ -37,9 +38,9 @@ pub async fn dead_letters(letters: &dyn DeadLetters, received: impl AsyncFn(usiz
     let received = received(sent.len()).await;
     assert_eq!(received.len(), sent.len());
     for (sent, received) in sent.iter().zip(&received) {
-        assert_eq!(received.key, sent.record.key, "byte for byte, null stays null");
-        assert_eq!(received.value, sent.record.value, "byte for byte, null stays null");
-        assert_eq!(received.headers, sent.headers());
+        check::same("key, byte for byte, null stays null", &received.key, &sent.record.key);
+        check::same("value, byte for byte, null stays null", &received.value, &sent.record.value);
+        check::same_items("headers", &received.headers, &sent.headers());
     }
     let headers = &received[0].headers;
     let value = |name: &str| {

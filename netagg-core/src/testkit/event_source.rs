@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::check;
 use crate::ports::{EventPublisher, EventSource, SourceEvent};
 use crate::record::{Header, OutgoingRecord, PartitionId, Position, Record};
 
@@ -26,11 +27,7 @@ pub async fn event_source<J: Fn() -> Box<dyn EventSource>>(open: impl AsyncFn(us
 }
 
 fn numbered(range: std::ops::Range<usize>) -> Vec<OutgoingRecord> {
-    let record = |number: usize| OutgoingRecord {
-        key: Some(Bytes::from(format!("key-{}", number % 10))),
-        value: Some(Bytes::from(number.to_string())),
-        headers: Vec::new(),
-    };
+    let record = |number: usize| OutgoingRecord::new(number.to_string()).with_key(format!("key-{}", number % 10));
     range.map(record).collect()
 }
 
@@ -70,7 +67,7 @@ async fn records_arrive_as_they_were_published(
 ) {
     let published = vec![
         OutgoingRecord::default(),
-        OutgoingRecord { key: Some(Bytes::new()), value: Some(Bytes::new()), headers: Vec::new() },
+        OutgoingRecord::new("").with_key(""),
         OutgoingRecord {
             key: Some(Bytes::from_static(b"\0\xff")),
             value: Some(Bytes::from(vec![b'x'; 1 << 20])),
@@ -88,8 +85,9 @@ async fn records_arrive_as_they_were_published(
     for (at, (record, published)) in records.iter().zip(&published).enumerate() {
         assert_eq!(record.offset, at as i64);
         assert!(record.timestamp.is_some());
-        assert_eq!((&record.key, &record.value), (&published.key, &published.value));
-        assert_eq!(record.headers, published.headers);
+        check::same("key", &record.key, &published.key);
+        check::same("value", &record.value, &published.value);
+        check::same_items("headers", &record.headers, &published.headers);
     }
     source.close().await.expect("closed");
 }
@@ -128,7 +126,9 @@ async fn a_later_reader_starts_at_the_committed_position(
     let mut second = join();
     let again = read_until(&mut *second, |records| records.len() >= rest.len()).await;
     let numbers = |records: &[Record]| records.iter().map(number).collect::<BTreeSet<_>>();
-    assert_eq!(numbers(&again), numbers(rest), "what wasn't committed comes again, nothing else");
+    let (again, rest) = (numbers(&again), numbers(rest));
+    let differ: Vec<_> = again.symmetric_difference(&rest).collect();
+    check::same_items("the records that were not committed come again, and no others; differences", &differ, &[]);
     second.close().await.expect("closed");
 }
 

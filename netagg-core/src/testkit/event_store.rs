@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{EventTemplate, event};
+use super::{EventTemplate, check, event};
 use crate::aggregate::Totals;
 use crate::batch::{Batch, Tally};
 use crate::event::{Event, EventFields, EventType, IdentifiedEvent, Identity, UserId};
@@ -60,7 +60,7 @@ async fn an_event_comes_back_as_it_was_stored<S: EventStore + ?Sized>(store: &S)
     for stored in [rich, plain] {
         let user = stored.fields().user_id.as_str().to_owned();
         let found = timeline(store, filter(&user)).await;
-        assert_eq!(found, std::slice::from_ref(&stored));
+        check::same_items("the stored event", &found, std::slice::from_ref(&stored));
         assert_eq!(found[0].content_hash(), stored.content_hash(), "nothing of the content may change");
     }
 }
@@ -80,18 +80,13 @@ async fn the_first_copy_of_an_identity_stays<S: EventStore + ?Sized>(store: &S) 
     let outcome = store.store(&again).await.expect("stored");
     assert_eq!(outcome.new, 1, "only the other source's event is new");
     assert_eq!(outcome.duplicates, 2);
-    assert_eq!(
-        outcome.conflicts,
-        [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), place: None }]
-    );
+    let conflict = Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), place: None };
+    check::same_items("conflicts within a batch", &outcome.conflicts, std::slice::from_ref(&conflict));
     let outcome = store.store(&batch([elsewhere.clone()])).await.expect("stored");
     assert_eq!((outcome.new, outcome.duplicates), (0, 0));
-    assert_eq!(
-        outcome.conflicts,
-        [Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), place: None }]
-    );
-    assert_eq!(timeline(store, filter("user-1")).await, [first, other_source]);
-    assert_eq!(timeline(store, filter("user-2")).await, []);
+    check::same_items("conflicts with a stored event", &outcome.conflicts, &[conflict]);
+    check::same_items("first copies", &timeline(store, filter("user-1")).await, &[first, other_source]);
+    check::same_items("events of the second copy's user", &timeline(store, filter("user-2")).await, &[]);
 }
 
 async fn a_repeated_batch_stores_nothing<S: EventStore + ?Sized>(store: &S) {
@@ -152,7 +147,7 @@ async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Si
             after = Some(TimelinePosition::of(last));
             found.extend(page);
         }
-        assert_eq!(found, expected, "pages of {limit}");
+        check::same_items(&format!("pages of {limit} events"), &found, &expected);
     }
 }
 
@@ -196,7 +191,7 @@ async fn a_timeline_is_filtered_by_user_range_and_type<S: EventStore + ?Sized>(s
         (filter("nobody"), vec![]),
     ] {
         assert_eq!(store.count(&filter).await.expect("a count"), expected.len() as u64, "{filter:?}");
-        assert_eq!(timeline(store, filter).await, expected);
+        check::same_items("a filtered timeline", &timeline(store, filter).await, &expected);
     }
 }
 
@@ -264,9 +259,9 @@ async fn sums_are_by_period_and_type<S: EventStore + ?Sized>(store: &S) {
     };
     let (calls, data, texts) =
         (sum(0, EventType::CallOut, 1), sum(0, EventType::Data, 2), sum(2, EventType::SmsSent, 1));
-    assert_eq!(sums(Some("user-1"), None).await, [calls, data, texts]);
-    assert_eq!(sums(Some("user-1"), Some(EventType::Data)).await, [data]);
-    assert_eq!(sums(Some("user-2"), None).await, [calls]);
-    assert_eq!(sums(Some("nobody"), None).await, []);
-    assert_eq!(sums(None, None).await, [sum(0, EventType::CallOut, 2), data, texts]);
+    check::same_items("sums of a user", &sums(Some("user-1"), None).await, &[calls, data, texts]);
+    check::same_items("sums of a type", &sums(Some("user-1"), Some(EventType::Data)).await, &[data]);
+    check::same_items("sums of another user", &sums(Some("user-2"), None).await, &[calls]);
+    check::same_items("sums without events", &sums(Some("nobody"), None).await, &[]);
+    check::same_items("sums of all users", &sums(None, None).await, &[sum(0, EventType::CallOut, 2), data, texts]);
 }

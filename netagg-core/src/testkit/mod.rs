@@ -14,14 +14,27 @@
 
 mod aggregate_store;
 mod cache;
+mod check;
+mod completeness_store;
 mod dead_letters;
+mod event_publisher;
 mod event_source;
 mod event_store;
 mod events;
+mod group_offsets;
+mod plain_source;
+mod reopened;
+mod totals_repair;
 
 pub use aggregate_store::aggregate_store;
 pub use cache::cache;
+pub use completeness_store::completeness_store;
 pub use dead_letters::dead_letters;
+pub use event_publisher::event_publisher;
 pub use event_source::event_source;
 pub use event_store::event_store;
 pub use events::{EventTemplate, event};
+pub use group_offsets::group_offsets;
+pub use plain_source::plain_source;
+pub use reopened::{aggregate_store_reopened, event_store_reopened};
+pub use totals_repair::{RepairedStores, totals_repair};

@@ -27,12 +27,6 @@ pub(crate) fn log_of(values: impl IntoIterator<Item = String>) -> MemoryLog {
 
 /// Appends a record of 2025-10-20.
 pub(crate) fn append(log: &MemoryLog, value: String) {
-    log.append(Record {
-        partition: PartitionId::new("events", 0),
-        offset: 0,
-        timestamp: "2025-10-20T12:00:00Z".parse::<Timestamp>().ok().map(Into::into),
-        key: None,
-        value: Some(value.into()),
-        headers: Vec::new(),
-    });
+    let timestamp: Timestamp = "2025-10-20T12:00:00Z".parse().expect("a time");
+    log.append(Record::new(PartitionId::new("events", 0), 0, value).with_timestamp(timestamp));
 }

@@ -1,6 +1,6 @@
 //! How fast the built API answers, PostgreSQL, Redis, API and client on one machine, beside a bare axum handler that gives
 //! the same bytes. `docs/performance.md` has the figures; run it with
-//! `cargo build --release -p netagg && cargo bench -p netagg-tests --bench api`.
+//! `cargo build --release -p netagg && cargo bench -p netagg-testkit --bench api`.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -9,7 +9,13 @@
     reason = "a benchmark: its output is its purpose"
 )]
 
+#[allow(dead_code, reason = "a benchmark needs a part")]
+#[path = "../../tests/support/grpc.rs"]
+mod grpc;
 mod load;
+#[allow(dead_code, reason = "a benchmark needs a part")]
+#[path = "../../tests/support/programs.rs"]
+mod programs;
 
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -21,10 +27,11 @@ use axum::routing::get;
 use chrono::{NaiveDate, TimeDelta, Utc};
 use load::{Connection, Outcome, Pace, Paths, always, calls, load};
 use netagg_api::proto::GetGlobalAggRequest;
-use netagg_tests::programs::Process;
-use netagg_tests::{eventually, grpc, postgres, redis};
+use netagg_testkit::{eventually, postgres, redis};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::net::TcpListener;
+
+use crate::programs::Process;
 
 /// How many events are stored, unless NETAGG_BENCH_EVENTS says otherwise.
 const EVENTS: u64 = 10_000_000;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::commands::{ask, until};
 use super::member::{self, Member};
-use super::{ask, until};
 
 const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
@@ -18,7 +18,7 @@ impl Cluster {
     /// Starts one and waits until all of it is well.
     ///
     /// # Panics
-    /// When none can be had.
+    /// When no server can be found or started.
     pub async fn start() -> Self {
         let options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
         let mut nodes = Vec::new();

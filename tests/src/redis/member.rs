@@ -4,9 +4,9 @@ use std::process::Command;
 
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
-use crate::keeper::Signals;
 use crate::port::Port;
 use crate::server::{self, Recipe};
+use crate::supervisor::Signals;
 
 /// A server of a group.
 pub(super) type Member = server::Server<Redis>;
@@ -59,7 +59,7 @@ impl Recipe for Redis {
     }
 
     async fn answers(&self, port: u16) -> Result<(), String> {
-        super::answers(port).await
+        super::commands::answers(port).await
     }
 }
 

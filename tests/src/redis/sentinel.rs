@@ -5,10 +5,10 @@ use std::process::Command;
 
 use testcontainers::{ContainerRequest, GenericImage, ImageExt};
 
+use super::commands::{answers, ask, until};
 use super::member::{self, Member, in_network_of_host};
-use super::{answers, ask, until};
-use crate::keeper::Signals;
 use crate::server::{self, Recipe};
+use crate::supervisor::Signals;
 
 /// What the sentinels call the pair.
 const NAME: &str = "main";
@@ -28,7 +28,7 @@ impl Sentinel {
     /// Starts one and waits until all of it is well.
     ///
     /// # Panics
-    /// When none can be had.
+    /// When no server can be found or started.
     pub async fn start() -> Self {
         let options = ["--requirepass", PASSWORD, "--masterauth", PASSWORD];
         let pair = [member::start(&options, false).await, member::start(&options, false).await];

@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use netagg_api::ApiLimits;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_api::proto::{GetUserAggRequest, GetUserDetailRequest};
-use netagg_tests::{eventually, unique};
+use netagg_testkit::{eventually, unique};
 use sqlx::{PgPool, Postgres, Transaction};
 use tonic::transport::Channel;
 use tonic::{Code, Status};

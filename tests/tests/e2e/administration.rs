@@ -5,7 +5,7 @@ use netagg_core::OutgoingRecord;
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_kafka::{KafkaPublisher, TopicSpec};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Ended, Installation, PATIENCE};
 
@@ -50,10 +50,9 @@ async fn a_topic_is_described_with_what_each_group_has_before_it() {
     let installation = Installation::new().await;
     let topic = installation.variable("KAFKA_TOPIC");
     let now = SystemClock.now().to_string();
-    let message = |id: u128| OutgoingRecord {
-        key: Some(format!("user-{id}").into()),
-        value: Some(event(EventTemplate { id, started_at: &now, ..EventTemplate::default() }).encode().into()),
-        headers: Vec::new(),
+    let message = |id: u128| {
+        let event = event(EventTemplate { id, started_at: &now, ..EventTemplate::default() });
+        OutgoingRecord::new(event.encode()).with_key(format!("user-{id}"))
     };
     let publisher = KafkaPublisher::new(&installation.kafka(), topic).expect("a publisher");
     publisher.publish((0..50).map(message).collect()).await.expect("published");

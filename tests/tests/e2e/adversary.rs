@@ -11,8 +11,6 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
-use super::installation::Installation;
-
 /// Publishes valid events of many days and months, copies of them near and far, on the same and on other partitions,
 /// copies with other content, in other months, and what is no event at all.
 pub(super) struct Adversary {
@@ -35,11 +33,10 @@ struct Sent {
 }
 
 impl Adversary {
-    pub(super) fn new(installation: &Installation, seed: u64) -> Self {
-        let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
+    pub(super) fn new(config: &KafkaConfig, topic: &str, seed: u64) -> Self {
         Self {
             rng: StdRng::seed_from_u64(seed),
-            publisher: KafkaPublisher::new(&config, installation.variable("KAFKA_TOPIC")).expect("a publisher"),
+            publisher: KafkaPublisher::new(config, topic).expect("a publisher"),
             now: Utc::now(),
             sent: Vec::new(),
             identities: HashSet::new(),
@@ -148,5 +145,5 @@ impl Adversary {
 }
 
 fn outgoing(key: Bytes, value: String) -> OutgoingRecord {
-    OutgoingRecord { key: Some(key), value: Some(value.into()), headers: Vec::new() }
+    OutgoingRecord::new(value).with_key(key)
 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use netagg_tests::{eventually, unique};
+use netagg_testkit::{eventually, unique};
 use serde_json::Value;
 
 use super::installation::{Ended, Installation, PATIENCE, figure};

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use netagg_tests::postgres;
-use netagg_tests::programs::Process;
+use netagg_testkit::postgres;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::installation::Installation;
+use crate::support::programs::Process;
 
 fn start(installation: &Installation) -> [Process; 2] {
     ["ingestor", "aggregator"].map(|service| installation.start(service))

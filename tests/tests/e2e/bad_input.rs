@@ -8,9 +8,10 @@ use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{OutgoingRecord, Record};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource};
-use netagg_tests::{kafka, unique};
+use netagg_testkit::unique;
 
 use super::installation::{Installation, PATIENCE};
+use crate::support::kafka;
 
 fn with_meta(id: u128, meta: &str) -> Vec<u8> {
     let now = chrono::Utc::now().format("%Y-%m-%dT%H:%M:%SZ");

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netagg_core::Timestamp;
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE};
 

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use netagg_tests::eventually;
-use netagg_tests::programs::Process;
+use netagg_testkit::eventually;
 
 use super::installation::{Ended, Installation, PATIENCE};
+use crate::support::programs::Process;
 
 const PROGRAMS: [&str; 5] = ["ingestor", "aggregator", "api", "generator", "netagg"];
 

@@ -7,7 +7,7 @@ use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Event, EventType, Identity, OutgoingRecord, Position, Record};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 use serde_json::Value;
 
 use super::installation::{Installation, PATIENCE};

@@ -2,10 +2,9 @@
 
 use futures::{StreamExt as _, stream};
 use netagg_core::crash::CrashPoint;
-use netagg_tests::programs::Process;
 
-use super::adversary::Adversary;
 use super::installation::{Installation, PATIENCE};
+use crate::support::programs::Process;
 
 /// Records published before, and after, the death of a service.
 const RECORDS: usize = 400;
@@ -86,7 +85,7 @@ async fn dies_and_comes_back(Case { service, point, provocation }: Case) {
         installation.set(variable, "40");
     }
     let other = if service == "ingestor" { "aggregator" } else { "ingestor" };
-    let mut adversary = Adversary::new(&installation, 1_000 + point as u64);
+    let mut adversary = installation.adversary(1_000 + point as u64);
     adversary.publish(RECORDS).await;
     let _other = installation.start(other);
 

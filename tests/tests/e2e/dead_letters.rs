@@ -7,11 +7,11 @@ use netagg_core::ports::{DeadLetters, EventPublisher};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{DeadLetter, EventLimits, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
 use netagg_kafka::{KafkaDeadLetters, KafkaPublisher};
-use netagg_tests::eventually;
-use netagg_tests::programs::Process;
+use netagg_testkit::eventually;
 use serde_json::Value;
 
 use super::installation::{Ended, Installation, PATIENCE};
+use crate::support::programs::Process;
 
 /// Many transactions of a replay.
 const LETTERS: i64 = 20_000;
@@ -207,22 +207,16 @@ async fn wrong_arguments_are_named() {
 
 /// The letter of a record that is no JSON.
 fn letter(topic: &str, offset: i64) -> DeadLetter {
-    let record = Record {
-        partition: PartitionId::new(topic, 3),
-        offset,
-        timestamp: Some(RecordTimestamp::from_millis(offset)),
-        key: Some(format!("user {}", offset % 100).into()),
-        value: Some(format!("no JSON {offset}").into()),
-        headers: Vec::new(),
-    };
+    let record = Record::new(PartitionId::new(topic, 3), offset, format!("no JSON {offset}"))
+        .with_timestamp(RecordTimestamp::from_millis(offset))
+        .with_key(format!("user {}", offset % 100));
     let reason = EventLimits::default().admit(&record).unwrap_err();
     DeadLetter { record, reason }
 }
 
 async fn publish<const N: usize>(installation: &Installation, topic: &str, values: [&String; N]) {
     let publisher = KafkaPublisher::new(&installation.kafka(), installation.variable(topic)).expect("a publisher");
-    let record = |value: &String| OutgoingRecord { value: Some(value.clone().into()), ..OutgoingRecord::default() };
-    publisher.publish(values.map(record).into()).await.expect("published");
+    publisher.publish(values.map(|value| OutgoingRecord::new(value.clone())).into()).await.expect("published");
 }
 
 async fn each_arrived(installation: &Installation, times: i64) {

@@ -3,10 +3,10 @@
 use std::io::Write;
 
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_tests::eventually;
-use netagg_tests::programs::Process;
+use netagg_testkit::eventually;
 
 use super::installation::{PATIENCE, free_ports};
+use crate::support::programs::Process;
 
 fn demo(arguments: &[&str]) -> Process {
     Process::start("netagg", [&["demo"], arguments].concat(), [("", ""); 0])

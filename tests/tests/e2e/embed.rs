@@ -6,7 +6,7 @@ use netagg_api::proto::GetGlobalAggRequest;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_core::Timestamp;
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_tests::{eventually, kafka, postgres, redis};
+use netagg_testkit::{eventually, kafka, postgres, redis};
 
 use super::installation::{Installation, PATIENCE};
 

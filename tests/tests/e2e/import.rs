@@ -10,10 +10,11 @@ use bytes::Bytes;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Record, Timestamp};
-use netagg_tests::{eventually, programs};
+use netagg_testkit::eventually;
 use tempfile::TempDir;
 
 use super::installation::{Ended, Installation, PATIENCE, figure};
+use crate::support::programs;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plain_and_packed_files_are_stored_and_counted_once_however_often_they_come() {

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use netagg_core::Record;
 use netagg_kafka::{KafkaConfig, KafkaLetterReader, KafkaTopics};
-use netagg_tests::programs::Process;
-use netagg_tests::{eventually, kafka, postgres, redis, unique};
+use netagg_testkit::{eventually, kafka, postgres, redis, unique};
 use sqlx::PgPool;
 
 use super::adversary::Adversary;
+use crate::support::programs::Process;
 
 /// How long anything here may take; nothing comes near it, also on a slow machine that is busy with other work.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
@@ -233,6 +233,11 @@ impl Installation {
         let letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;
         assert_eq!(letters.code, 0, "{}", letters.stderr);
         letters.stdout.lines().map(source_of_letter).collect()
+    }
+
+    /// A stream of events on the topic, made to break exactness.
+    pub(super) fn adversary(&self, seed: u64) -> Adversary {
+        Adversary::new(&self.kafka(), self.variable("KAFKA_TOPIC"), seed)
     }
 
     /// Waits until both services have done everything the adversary has sent, and checks that nothing of it is lost or

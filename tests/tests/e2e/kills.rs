@@ -4,14 +4,13 @@
 
 use std::time::Instant;
 
-use netagg_tests::eventually;
-use netagg_tests::programs::Process;
+use netagg_testkit::eventually;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use sqlx::PgPool;
 
-use super::adversary::Adversary;
 use super::installation::{Installation, PATIENCE};
+use crate::support::programs::Process;
 
 const KILLS: u64 = 24;
 const SEED: u64 = 20_261_123;
@@ -35,7 +34,7 @@ async fn random_kills_lose_and_double_nothing() {
     for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
         installation.set(variable, "50");
     }
-    let mut adversary = Adversary::new(&installation, seed);
+    let mut adversary = installation.adversary(seed);
     adversary.publish(BACKLOG as usize).await;
     let pool = installation.pool().await;
     let mut members: Vec<Option<Process>> = (0..MEMBERS.len()).map(|_| None).collect();

@@ -7,10 +7,10 @@ use netagg_core::OutgoingRecord;
 use netagg_core::ports::EventPublisher;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
-use netagg_tests::grpc::{self, Channel};
-use netagg_tests::programs::Process;
 
 use super::installation::Installation;
+use crate::support::grpc::{self, Channel};
+use crate::support::programs::Process;
 
 const MESSAGES: u128 = 250;
 /// The contract's bound for each service.

@@ -15,6 +15,7 @@ mod demo;
 mod description;
 mod embed;
 mod encryption;
+mod examples;
 mod import;
 mod installation;
 mod kills;

@@ -10,11 +10,11 @@ use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{InvalidKind, OutgoingRecord, Timestamp};
 use netagg_kafka::{KafkaPublisher, KafkaTopics};
-use netagg_tests::eventually;
-use netagg_tests::kafka::Transactions;
+use netagg_testkit::eventually;
 use pprof::protos::{Message, Profile};
 
 use super::installation::{Installation, PATIENCE};
+use crate::support::kafka::Transactions;
 
 /// A scrape, read strictly: each family once, with HELP and TYPE before its samples, each series once.
 #[derive(Debug, Default)]
@@ -133,7 +133,7 @@ fn message(id: u128, bytes_up: u64) -> OutgoingRecord {
     let started_at = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let started_at = started_at[..11].to_owned() + "00:00:00Z";
     let event = event(EventTemplate { id, user: &user, started_at: &started_at, bytes_up, ..EventTemplate::default() });
-    OutgoingRecord { key: Some(user.into()), value: Some(event.encode().into()), headers: Vec::new() }
+    OutgoingRecord::new(event.encode()).with_key(user)
 }
 
 fn no_event(value: Option<&'static str>) -> OutgoingRecord {

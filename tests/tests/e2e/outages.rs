@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use netagg_core::EventLimits;
-use netagg_tests::programs::Process;
-use netagg_tests::{eventually, kafka, postgres, redis};
+use netagg_testkit::{eventually, kafka, postgres, redis};
 
 use super::installation::{Installation, PATIENCE, figure};
+use crate::support::programs::Process;
 
 /// It goes on until the test ends it: how long an outage lasts depends on the machine.
 const LOAD: [(&str, &str); 5] = [

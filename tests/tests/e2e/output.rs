@@ -3,10 +3,10 @@
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::process::Stdio;
 
-use netagg_tests::programs::Process;
-use netagg_tests::{eventually, kafka, postgres, redis};
+use netagg_testkit::{eventually, kafka, postgres, redis};
 
 use super::installation::{Installation, PATIENCE, ended};
+use crate::support::programs::Process;
 
 const SERVICES: [&str; 3] = ["ingestor", "aggregator", "api"];
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_api::proto::{GetGlobalAggRequest, GetUserDetailRequest};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE, figure};
 

@@ -1,11 +1,10 @@
 //! A database that answers and refuses, sessions that are cut, and a network that stalls: waited out, told, and exact.
 
-use netagg_tests::proxy::Proxy;
-use netagg_tests::{eventually, kafka, postgres, redis};
+use netagg_testkit::{eventually, kafka, postgres, redis};
 use sqlx::{AssertSqlSafe, PgPool};
 
-use super::adversary::Adversary;
 use super::installation::{Installation, PATIENCE};
+use crate::support::proxy::Proxy;
 
 /// Makes every write to a ledger fail with the SQLSTATE in the table `refusal`, as often as it says.
 const REFUSAL: &str = "
@@ -57,7 +56,7 @@ async fn whatever_the_database_refuses_for_a_while_is_waited_out() {
     let pool = installation.pool().await;
     execute(&pool, REFUSAL).await;
     let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
-    let mut adversary = Adversary::new(&installation, 7);
+    let mut adversary = installation.adversary(7);
 
     // A full disk, too many connections, no memory, an I/O error, a privilege that is missing: told until it is over.
     for (code, told) in [
@@ -134,7 +133,7 @@ async fn a_network_that_stalls_or_breaks_is_waited_out() {
     let mut installation = Installation::on(&database, "", &cache);
     installation.share(&direct);
     let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
-    let mut adversary = Adversary::new(&direct, 9);
+    let mut adversary = direct.adversary(9);
     adversary.publish(500).await;
     for name in ["ingestor", "aggregator"] {
         installation.readiness(name, 200).await;
@@ -192,7 +191,7 @@ async fn a_wrong_password_and_a_missing_privilege_are_told_and_waited_out() {
     for name in SERVICES {
         installation.readiness(name, 200).await;
     }
-    let mut adversary = Adversary::new(&installation, 11);
+    let mut adversary = installation.adversary(11);
     adversary.publish(200).await;
 
     execute(&pool, "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM netagg").await;

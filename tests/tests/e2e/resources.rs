@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpStream;
 

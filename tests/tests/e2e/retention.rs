@@ -5,7 +5,7 @@ use netagg_core::ports::EventPublisher;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Event, OutgoingRecord};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE};
 
@@ -22,11 +22,8 @@ const KEEP_A_YEAR: &str = "365d";
 async fn publish(installation: &Installation, events: impl IntoIterator<Item = Event>) {
     let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
     let publisher = KafkaPublisher::new(&config, installation.variable("KAFKA_TOPIC")).expect("a publisher");
-    let record = |event: Event| OutgoingRecord {
-        key: Some(event.fields().user_id.as_str().to_owned().into()),
-        value: Some(event.encode().into()),
-        headers: Vec::new(),
-    };
+    let record =
+        |event: Event| OutgoingRecord::new(event.encode()).with_key(event.fields().user_id.as_str().to_owned());
     publisher.publish(events.into_iter().map(record).collect()).await.expect("published");
 }
 

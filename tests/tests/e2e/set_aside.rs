@@ -4,14 +4,14 @@ use netagg_core::OutgoingRecord;
 use netagg_core::ports::EventPublisher;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_kafka::KafkaPublisher;
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE};
 
 fn message(id: u128, started_at: &str) -> OutgoingRecord {
     let user = format!("user-{}", id % 20);
     let event = event(EventTemplate { id, user: &user, started_at, ..EventTemplate::default() });
-    OutgoingRecord { key: Some(user.into()), value: Some(event.encode().into()), headers: Vec::new() }
+    OutgoingRecord::new(event.encode()).with_key(user)
 }
 
 #[tokio::test(flavor = "multi_thread")]

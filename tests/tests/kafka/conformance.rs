@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use netagg_core::ports::{EventPublisher, EventSource};
-use netagg_core::{OutgoingRecord, testkit};
-use netagg_kafka::{KafkaDeadLetters, KafkaPublisher, KafkaSource, TopicSpec};
-use netagg_tests::unique;
+use netagg_core::{OutgoingRecord, Record, testkit};
+use netagg_kafka::{KafkaDeadLetters, KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
+use netagg_testkit::unique;
 
 use super::{config, create, read, topic};
 
@@ -39,13 +39,32 @@ async fn dead_letters_conform() {
     let letters = KafkaDeadLetters::new(&config, &topic).unwrap();
     testkit::dead_letters(&letters, async |count| {
         let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
-        let records = read(&mut source, count).await;
-        let outgoing = |record: netagg_core::Record| OutgoingRecord {
-            key: record.key,
-            value: record.value,
-            headers: record.headers,
-        };
-        records.into_iter().map(outgoing).collect()
+        outgoing(read(&mut source, count).await)
     })
     .await;
+}
+
+#[tokio::test]
+async fn the_publisher_conforms() {
+    let config = config().await;
+    let topic = topic(&config, 1).await;
+    let publisher = KafkaPublisher::new(&config, &topic).unwrap();
+    testkit::event_publisher(&publisher, async |count| {
+        let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
+        outgoing(read(&mut source, count).await)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_offsets_of_groups_conform() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 1).await, unique("group"));
+    let publisher = Arc::new(KafkaPublisher::new(&config, &topic).unwrap());
+    let source = Box::new(KafkaSource::new(&config, &group, &topic).unwrap());
+    testkit::group_offsets(&KafkaTopics::new(&config).unwrap(), (&group, &topic), publisher, source).await;
+}
+
+fn outgoing(records: Vec<Record>) -> Vec<OutgoingRecord> {
+    records.into_iter().map(OutgoingRecord::from).collect()
 }

@@ -7,10 +7,10 @@ use netagg_core::{
     DeadLetter, Error, EventLimits, Header, OutgoingRecord, PartitionId, Record, RecordTimestamp, Timestamp,
 };
 use netagg_kafka::{KafkaConfig, KafkaDeadLetters, KafkaLetterReader, KafkaPublisher, StoredLetter, TopicSpec};
-use netagg_tests::kafka::Transactions;
-use netagg_tests::unique;
+use netagg_testkit::unique;
 
-use super::{bytes, config, create, record};
+use super::{config, create, record};
+use crate::support::kafka::Transactions;
 
 #[tokio::test]
 async fn every_message_is_read_once_and_those_of_a_partition_in_order() {
@@ -80,14 +80,10 @@ pub(super) async fn dlq(partitions: i32) -> (KafkaConfig, String) {
 
 /// The letter of an invalid record at `offset` of partition 3 of `topic`.
 pub(super) fn letter(topic: &str, offset: i64) -> DeadLetter {
-    let record = Record {
-        partition: PartitionId::new(topic, 3),
-        offset,
-        timestamp: Some(RecordTimestamp::from_millis(1_000 + offset)),
-        key: Some(bytes(&format!("user {}", offset % 17))),
-        value: Some(bytes(&format!("no JSON {offset}"))),
-        headers: vec![Header::new("own", "kept"), Header { name: "null".to_owned(), value: None }],
-    };
+    let record = Record::new(PartitionId::new(topic, 3), offset, format!("no JSON {offset}"))
+        .with_timestamp(RecordTimestamp::from_millis(1_000 + offset))
+        .with_key(format!("user {}", offset % 17))
+        .with_headers(vec![Header::new("own", "kept"), Header { name: "null".to_owned(), value: None }]);
     let reason = EventLimits::default().admit(&record).unwrap_err();
     DeadLetter { record, reason }
 }

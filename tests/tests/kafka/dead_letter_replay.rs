@@ -6,7 +6,7 @@ use netagg_kafka::{
     KafkaConfig, KafkaDeadLetters, KafkaPublisher, KafkaReplay, KafkaSource, KafkaTopics, Replayable, Replayed,
     TopicSpec,
 };
-use netagg_tests::{eventually, unique};
+use netagg_testkit::{eventually, unique};
 
 use super::dead_letter_reader::{dlq, letter, read as read_all, value};
 use super::publisher::noise;

@@ -4,20 +4,16 @@ use bytes::Bytes;
 use netagg_core::ports::DeadLetters;
 use netagg_core::{DeadLetter, EventLimits, Header, PartitionId, Record, RecordTimestamp};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, TopicSpec};
-use netagg_tests::unique;
+use netagg_testkit::unique;
 
 use super::publisher::noise;
 use super::{config, create, read};
 
 fn letter(offset: i64, key: usize, value: usize) -> DeadLetter {
-    let record = Record {
-        partition: PartitionId::new("events", 0),
-        offset,
-        timestamp: Some(RecordTimestamp::from_millis(1)),
-        key: Some(noise(key).into()),
-        value: Some(noise(value).into()),
-        headers: vec![Header::new("own", "header")],
-    };
+    let record = Record::new(PartitionId::new("events", 0), offset, noise(value))
+        .with_timestamp(RecordTimestamp::from_millis(1))
+        .with_key(noise(key))
+        .with_headers(vec![Header::new("own", "header")]);
     let reason = EventLimits::default().admit(&record).unwrap_err();
     DeadLetter { record, reason }
 }

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use netagg_core::ports::{EventSource, SourceEvent};
 use netagg_core::{Error, OutgoingRecord, PartitionId, Position, Record, Span};
 use netagg_kafka::{Creation, KafkaConfig, KafkaSource, KafkaTopics, TopicSpec};
-use netagg_tests::{kafka, unique};
+use netagg_testkit::{kafka, unique};
 
 /// How long anything may take that depends on brokers and rebalances.
 const DEADLINE: Duration = Duration::from_secs(180);
@@ -44,7 +44,7 @@ async fn create(config: &KafkaConfig, spec: TopicSpec) {
 fn record(number: usize, bytes: usize) -> OutgoingRecord {
     let mut value = number.to_string().into_bytes();
     value.resize(bytes.max(value.len()), b' ');
-    OutgoingRecord { key: Some(format!("user {number}").into()), value: Some(value.into()), headers: Vec::new() }
+    OutgoingRecord::new(value).with_key(format!("user {number}"))
 }
 
 fn number(record: &Record) -> usize {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use netagg_core::ports::{EventPublisher, EventSource};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource};
-use netagg_tests::{eventually, kafka, unique};
+use netagg_testkit::{eventually, kafka, unique};
 
 use super::{DEADLINE, is_unavailable, numbers, positions, read, record, topic, with};
 

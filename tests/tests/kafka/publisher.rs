@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use netagg_core::ports::EventPublisher;
 use netagg_core::{Error, OutgoingRecord};
 use netagg_kafka::{KafkaPublisher, KafkaSource};
-use netagg_tests::unique;
+use netagg_testkit::unique;
 
 use super::{bytes, config, numbers, read, record, topic, with};
 

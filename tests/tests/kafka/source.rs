@@ -5,11 +5,12 @@ use std::time::Duration;
 use netagg_core::Position;
 use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
-use netagg_tests::kafka::{self, Transactions};
-use netagg_tests::proxy::Proxy;
-use netagg_tests::{eventually, unique};
+use netagg_testkit::kafka;
+use netagg_testkit::{eventually, unique};
 
 use super::{DEADLINE, Told, config, create, numbers, positions, read, record, topic, with};
+use crate::support::kafka::{Transactions, delete_before};
+use crate::support::proxy::Proxy;
 
 #[tokio::test]
 async fn a_reader_that_stands_still_keeps_its_partitions_and_misses_nothing() {
@@ -252,7 +253,8 @@ async fn offsets_without_a_record_at_the_end_are_told_and_can_be_committed() {
 #[tokio::test]
 async fn a_consumer_that_stands_still_is_replaced() {
     let proxy = Proxy::start(1).await;
-    let broker = kafka::Broker::start_behind(&proxy).await;
+    let broker = kafka::Broker::start_advertising(proxy.port()).await;
+    proxy.lead_to(broker.port());
     let config = KafkaConfig::new(format!("127.0.0.1:{}", proxy.port()));
     // Left alone, it would wait for its answers for as long.
     let patient = with(config.clone(), &[("socket.timeout.ms", "300000"), ("session.timeout.ms", "6000")]);
@@ -296,7 +298,7 @@ async fn offsets_that_were_deleted_before_they_were_read_leave_no_lag() {
     source.commit(&positions(&records)).await.unwrap();
     source.close().await.unwrap();
     publisher.publish((10..15).map(|number| record(number, 0)).collect()).await.unwrap();
-    kafka::delete_before(config.brokers(), &topic, 0, 15).await;
+    delete_before(config.brokers(), &topic, 0, 15).await;
 
     let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
     let mut told = Told::default();

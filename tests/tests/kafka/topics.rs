@@ -3,7 +3,7 @@
 use netagg_core::causes;
 use netagg_core::ports::EventPublisher;
 use netagg_kafka::{Creation, KafkaConfig, KafkaPublisher, KafkaTopics, TopicListing, TopicSpec};
-use netagg_tests::{eventually, kafka, unique};
+use netagg_testkit::{eventually, kafka, unique};
 
 use super::{DEADLINE, config, record};
 

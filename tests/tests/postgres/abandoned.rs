@@ -5,7 +5,7 @@ use std::time::Duration;
 use netagg_core::ports::{EventStore, TimelineFilter};
 use netagg_core::{Timestamp, UserId};
 use netagg_pg::{PgEventStore, Postgres};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 use sqlx::Connection;
 
 use super::{Fresh, config};

@@ -9,7 +9,7 @@ use netagg_pg::{
     AuditOptions, AuditReport, AuditVerdict, Column, LedgerDifference, LedgerFault, PgTotalsRepair, RebuildOptions,
     TotalsDifference, Undecided,
 };
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;

@@ -2,10 +2,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use netagg_core::PartitionId;
 use netagg_core::testkit;
-use netagg_pg::{PgAggregateStore, PgApiKeys, PgEventStore};
+use netagg_pg::{PgAggregateStore, PgApiKeys, PgEventStore, PgTotalsRepair};
 
-use super::Fresh;
+use super::{Fresh, connect};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_event_store_conforms() {
@@ -29,6 +30,64 @@ async fn the_aggregate_store_conforms() {
         store
     })
     .await;
+}
+
+/// The offsets that `service` has noted as done.
+async fn done(fresh: &Fresh, service: &str, partition: &PartitionId) -> Vec<std::ops::Range<i64>> {
+    let ranges: Vec<(i64, i64)> = sqlx::query_as(
+        "SELECT lower(range), upper(range) FROM consumer_progress, unnest(done) AS range
+         WHERE service = $1 AND topic = $2 AND partition = $3 ORDER BY 1",
+    )
+    .bind(service)
+    .bind(&*partition.topic)
+    .bind(partition.number)
+    .fetch_all(&mut fresh.connection().await)
+    .await
+    .unwrap();
+    ranges.into_iter().map(|(from, to)| from..to).collect()
+}
+
+#[tokio::test]
+async fn events_and_progress_are_there_when_the_store_is_opened_again() {
+    let fresh = Fresh::migrated().await;
+    testkit::event_store_reopened(
+        async || Arc::new(PgEventStore::new(connect(fresh.database.url()))),
+        async |partition| done(&fresh, PgEventStore::SERVICE, partition).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn totals_and_progress_are_there_when_the_store_is_opened_again() {
+    let fresh = Fresh::migrated().await;
+    testkit::aggregate_store_reopened(
+        async || Arc::new(PgAggregateStore::new(connect(fresh.database.url()))),
+        async |partition| done(&fresh, PgAggregateStore::SERVICE, partition).await,
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn the_repair_of_totals_conforms() {
+    let databases = Mutex::new(Vec::new());
+    testkit::totals_repair(async || {
+        let fresh = Fresh::migrated().await;
+        let postgres = fresh.postgres.clone();
+        databases.lock().unwrap().push(fresh);
+        testkit::RepairedStores {
+            events: Arc::new(PgEventStore::new(postgres.clone())),
+            totals: Arc::new(PgAggregateStore::new(postgres.clone())),
+            repair: Arc::new(PgTotalsRepair::new(postgres)),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_completeness_store_conforms() {
+    let fresh = Fresh::migrated().await;
+    let totals = PgAggregateStore::new(fresh.postgres.clone());
+    testkit::completeness_store(&fresh.postgres, &totals, PgAggregateStore::SERVICE).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -26,7 +26,7 @@ use std::time::Duration;
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{Batch, Contribution, Event, Identified, IdentifiedEvent, Span};
 use netagg_pg::{PgAddress, PgConfig, Postgres};
-use netagg_tests::postgres::{Database, database};
+use netagg_testkit::postgres::{Database, database};
 use sqlx::{Connection, PgConnection};
 
 /// A database of the test's own, with the schema unless said otherwise.

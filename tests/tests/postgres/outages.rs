@@ -10,7 +10,7 @@ use netagg_api::auth::ApiKeys;
 use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::{Error, EventLimits, Timestamp, causes};
 use netagg_pg::{AuditOptions, PgAddress, PgAggregateStore, PgApiKeys, PgEventStore, Postgres, SslMode};
-use netagg_tests::{eventually, postgres};
+use netagg_testkit::{eventually, postgres};
 use sqlx::{Connection, PgConnection};
 use tokio::net::TcpListener;
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres, sqlx};
-use netagg_tests::postgres::database;
+use netagg_testkit::postgres::database;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use netagg_core::ports::TotalsRepair;
 use netagg_core::{Day, Error, Event};
 use netagg_pg::{Column, PgTotalsRepair, RebuildOptions, RebuildReport, Skipped};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom;
 use rand::{RngExt, SeedableRng};

@@ -8,7 +8,7 @@ use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::usage::{DetailRequest, UsageConfig, UsageService};
 use netagg_core::{Error, EventLimits, Month, Timestamp};
 use netagg_pg::{DropError, PgAggregateStore, PgEventStore};
-use netagg_tests::eventually;
+use netagg_testkit::eventually;
 
 use super::{Fresh, at, connect, contributions, events};
 

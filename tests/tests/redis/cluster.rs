@@ -6,10 +6,9 @@ use std::sync::Arc;
 use netagg_core::ports::{Cache, Lookup};
 use netagg_core::testkit;
 use netagg_redis::RedisCache;
-use netagg_tests::{eventually, redis};
+use netagg_testkit::{eventually, redis};
 
-use super::outages::{fails, works};
-use super::{DEADLINE, TTL, at, cache, key, miss, until_it_answers};
+use super::{DEADLINE, TTL, at, cache, fails, key, miss, until_it_answers, works};
 
 /// Where the versions are.
 const VERSIONS: &str = "netagg:1:{version}:all";

@@ -5,50 +5,10 @@ use std::time::Duration;
 use netagg_core::Error;
 use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
 use netagg_redis::{RedisCache, RedisConfig};
-use netagg_tests::proxy::Proxy;
-use netagg_tests::{eventually, redis};
+use netagg_testkit::{eventually, redis};
 
-use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};
-
-/// Every call ends, and says that Redis is unavailable.
-pub(super) async fn fails(cache: &RedisCache) {
-    let key = key("totals", &["2025-10"]);
-    let calls = async {
-        // more than it takes until Redis is left alone
-        for _ in 0..20 {
-            let ticket = CacheTicket::new("netagg:1:answer:none");
-            let errors = [
-                cache.lookup(&key).await.map(drop).unwrap_err(),
-                cache.fill(ticket, "answer".into(), TTL).await.unwrap_err(),
-                cache.invalidate(&key.months).await.unwrap_err(),
-                cache.invalidate_all().await.unwrap_err(),
-                cache.ping().await.unwrap_err(),
-            ];
-            for error in errors {
-                assert!(matches!(error, Error::Unavailable { dependency: "redis", .. }), "{error:?}");
-            }
-        }
-    };
-    tokio::time::timeout(DEADLINE, calls).await.expect("every call ends");
-}
-
-/// By and by everything works again.
-pub(super) async fn works(cache: &RedisCache) {
-    let key = key("totals", &["2025-10"]);
-    eventually(DEADLINE, "a fill and a hit", async || {
-        let text = |error: Error| error.to_string();
-        cache.invalidate(&key.months).await.map_err(text)?;
-        let Lookup::Miss(ticket) = cache.lookup(&key).await.map_err(text)? else {
-            return Err("a hit after an invalidation".to_owned());
-        };
-        cache.fill(ticket, "answer".into(), TTL).await.map_err(text)?;
-        match cache.lookup(&key).await.map_err(text)? {
-            Lookup::Hit(answer) if answer == "answer" => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-    .await;
-}
+use super::{DEADLINE, TTL, at, cache, command, fails, hit, key, miss, until_it_answers, works};
+use crate::support::proxy::Proxy;
 
 #[tokio::test]
 async fn a_crash_costs_answers_only() {

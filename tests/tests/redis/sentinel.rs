@@ -5,10 +5,9 @@ use std::sync::Arc;
 use netagg_core::ports::{Cache, Lookup};
 use netagg_core::testkit;
 use netagg_redis::RedisCache;
-use netagg_tests::{eventually, redis};
+use netagg_testkit::{eventually, redis};
 
-use super::outages::{fails, works};
-use super::{DEADLINE, TTL, at, cache, hit, key, miss};
+use super::{DEADLINE, TTL, at, cache, fails, hit, key, miss, works};
 
 #[tokio::test]
 async fn it_conforms_behind_sentinel() {

@@ -8,11 +8,11 @@ use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{AggregatesRequest, UsageConfig, UsageService};
 use netagg_core::{Aggregator, Granularity, PartitionId, Record, Zone};
 use netagg_redis::RedisCache;
-use netagg_tests::proxy::Proxy;
-use netagg_tests::{eventually, redis};
+use netagg_testkit::{eventually, redis};
 use tokio_util::sync::CancellationToken;
 
 use super::{DEADLINE, at, until_it_answers};
+use crate::support::proxy::Proxy;
 
 /// An aggregator and a service, each with a cache of its own in the same Redis.
 struct Stage {
@@ -38,14 +38,8 @@ impl Stage {
     fn publish(&mut self) {
         self.published += 1;
         let event = event(EventTemplate { id: self.published.into(), ..EventTemplate::default() });
-        self.log.append(Record {
-            partition: PartitionId::new("events", 0),
-            offset: 0,
-            timestamp: Some(event.fields().started_at.into()),
-            key: None,
-            value: Some(event.encode().into()),
-            headers: Vec::new(),
-        });
+        let record = Record::new(PartitionId::new("events", 0), 0, event.encode());
+        self.log.append(record.with_timestamp(event.fields().started_at));
     }
 
     async fn events(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use netagg_core::ports::Cache;
 use netagg_redis::RedisCache;
-use netagg_tests::redis;
+use netagg_testkit::redis;
 
 use super::{DEADLINE, TTL, at, cache, command, hit, key, miss, until_it_answers};
 

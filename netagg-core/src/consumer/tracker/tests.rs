@@ -10,7 +10,7 @@ fn partition(number: i32) -> PartitionId {
 }
 
 fn record(number: i32, offset: i64) -> Record {
-    Record { partition: partition(number), offset, timestamp: None, key: None, value: None, headers: Vec::new() }
+    Record::new(partition(number), offset, "")
 }
 
 fn position(number: i32, next_offset: i64) -> Position {

@@ -488,12 +488,9 @@ fn a_megabyte_of_anything_ends_in_a_short_reason() {
 
 fn record(value: Option<&str>, timestamp: Option<&str>) -> Record {
     Record {
-        partition: PartitionId::new("events", 0),
-        offset: 0,
         timestamp: timestamp.map(|at| at.parse::<Timestamp>().expect("a time").into()),
-        key: None,
         value: value.map(|text| text.to_owned().into()),
-        headers: Vec::new(),
+        ..Record::new(PartitionId::new("events", 0), 0, "")
     }
 }
 

@@ -21,8 +21,7 @@ const ANSWER: Duration = Duration::from_secs(5);
 ///
 /// # Panics
 /// When it was not built.
-#[must_use]
-pub fn path(name: &str) -> PathBuf {
+pub(crate) fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the running test has a path");
     // target/debug/deps/main-0123 -> target/debug/name
     test.ancestors()
@@ -35,7 +34,7 @@ pub fn path(name: &str) -> PathBuf {
 
 /// A running program of ours. It is killed when the value is dropped, or the test process ends in any way.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     folder: TempDir,
@@ -50,7 +49,7 @@ impl Process {
     ///
     /// # Panics
     /// When it was not built or cannot be started.
-    pub fn start<A, K, V>(
+    pub(crate) fn start<A, K, V>(
         name: &str,
         arguments: impl IntoIterator<Item = A>,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -68,7 +67,7 @@ impl Process {
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    pub fn start_in_shell<A, K, V>(
+    pub(crate) fn start_in_shell<A, K, V>(
         name: &str,
         first: &str,
         redirections: &str,
@@ -89,7 +88,7 @@ impl Process {
     ///
     /// # Panics
     /// As [`start`](Self::start).
-    pub fn start_with<A, K, V>(
+    pub(crate) fn start_with<A, K, V>(
         name: &str,
         arguments: impl IntoIterator<Item = A>,
         variables: impl IntoIterator<Item = (K, V)>,
@@ -140,29 +139,18 @@ impl Process {
     }
 
     /// Its process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
+    pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Asks it to stop (SIGTERM).
-    pub fn terminate(&self) {
+    pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
     /// Kills it (SIGKILL).
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
-    }
-
-    /// Freezes it (SIGSTOP).
-    pub fn pause(&self) {
-        self.signal(Signal::STOP);
-    }
-
-    /// Ends [`Self::pause`] (SIGCONT).
-    pub fn resume(&self) {
-        self.signal(Signal::CONT);
     }
 
     fn signal(&self, signal: Signal) {
@@ -171,7 +159,7 @@ impl Process {
     }
 
     /// Whether it still runs.
-    pub fn is_running(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
@@ -179,7 +167,7 @@ impl Process {
     ///
     /// # Panics
     /// When it has not ended within `timeout`.
-    pub async fn wait(&mut self, timeout: Duration) -> ExitStatus {
+    pub(crate) async fn wait(&mut self, timeout: Duration) -> ExitStatus {
         let begun = Instant::now();
         loop {
             match self.child.try_wait() {
@@ -194,20 +182,18 @@ impl Process {
     ///
     /// # Panics
     /// When it has not ended within `timeout`.
-    pub async fn code(&mut self, timeout: Duration) -> i32 {
+    pub(crate) async fn code(&mut self, timeout: Duration) -> i32 {
         let status = self.wait(timeout).await;
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
 
     /// What it wrote to stdout so far.
-    #[must_use]
-    pub fn stdout(&self) -> String {
+    pub(crate) fn stdout(&self) -> String {
         self.read("stdout")
     }
 
     /// What it wrote to stderr so far.
-    #[must_use]
-    pub fn stderr(&self) -> String {
+    pub(crate) fn stderr(&self) -> String {
         self.read("stderr")
     }
 

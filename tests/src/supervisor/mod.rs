@@ -1,8 +1,8 @@
 //! The shell process behind every server that a test starts: it carries out orders and cleans up.
 //!
 //! Statics are never dropped and a killed process runs nothing, so cleaning up cannot be left to the test process.
-//! A keeper reads its orders from a pipe that only the test process holds; the end of that pipe is the end of the
-//! test process, and the keeper then ends the server. It has a process group of its own, so Ctrl-C does not reach it.
+//! A supervisor reads its orders from a pipe that only the test process holds; the end of that pipe is the end of the
+//! test process, and the supervisor then ends the server. It has a process group of its own, so Ctrl-C does not reach it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-/// An order to a keeper.
+/// An order to a supervisor.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Order {
     Start,
@@ -34,9 +34,9 @@ impl Order {
     }
 }
 
-/// The handle of a keeper; its drop ends the server and waits until nothing is left of it.
+/// The handle of a supervisor; its drop ends the server and waits until nothing is left of it.
 #[derive(Clone, Debug)]
-pub(crate) struct Keeper(Arc<Mutex<Shell>>);
+pub(crate) struct Supervisor(Arc<Mutex<Shell>>);
 
 #[derive(Debug)]
 struct Shell {
@@ -45,11 +45,11 @@ struct Shell {
     answers: BufReader<ChildStdout>,
 }
 
-impl Keeper {
-    /// A keeper for a native server: `command` in a throwaway `folder`.
+impl Supervisor {
+    /// A supervisor for a native server: `command` in a throwaway `folder`.
     pub(crate) fn native(folder: &Path, signals: Signals, command: &Command) -> std::io::Result<Self> {
         let mut shell = Command::new("sh");
-        shell.args(["-c", include_str!("native.sh"), "keeper"]).arg(folder).args([signals.stop, signals.crash]);
+        shell.args(["-c", include_str!("native.sh"), "supervisor"]).arg(folder).args([signals.stop, signals.crash]);
         shell.arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             shell.env(name, value.unwrap_or_default());
@@ -57,10 +57,10 @@ impl Keeper {
         Self::spawn(shell)
     }
 
-    /// A keeper for the container `name`, which need not exist yet.
+    /// A supervisor for the container `name`, which need not exist yet.
     pub(crate) fn docker(name: &str) -> std::io::Result<Self> {
         let mut shell = Command::new("sh");
-        shell.args(["-c", include_str!("docker.sh"), "keeper", name]);
+        shell.args(["-c", include_str!("docker.sh"), "supervisor", name]);
         Self::spawn(shell)
     }
 

@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 /// A running registry; dropping it stops it.
 #[derive(Debug)]
-pub struct Registry {
+pub(crate) struct Registry {
     address: SocketAddr,
     shelf: Arc<Mutex<Shelf>>,
     server: JoinHandle<()>,
@@ -39,10 +39,10 @@ type Shared = State<Arc<Mutex<Shelf>>>;
 
 impl Registry {
     /// The token that publishing needs.
-    pub const TOKEN: &str = "token-of-the-test";
+    pub(crate) const TOKEN: &str = "token-of-the-test";
 
     /// Starts an empty registry on a free port.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let shelf = Shelf { address, entries: Vec::new(), files: BTreeMap::new(), until_refusal: None };
@@ -58,19 +58,17 @@ impl Registry {
     }
 
     /// The address of the index, as `index` in cargo's configuration takes it.
-    #[must_use]
-    pub fn index(&self) -> String {
+    pub(crate) fn index(&self) -> String {
         format!("sparse+http://{}/index/", self.address)
     }
 
     /// Takes this many more crates, refuses the next one, and takes all others.
-    pub fn refuse_after(&self, crates: usize) {
+    pub(crate) fn refuse_after(&self, crates: usize) {
         lock(&self.shelf).until_refusal = Some(crates);
     }
 
     /// The index entries of everything published, oldest first.
-    #[must_use]
-    pub fn entries(&self) -> Vec<Value> {
+    pub(crate) fn entries(&self) -> Vec<Value> {
         lock(&self.shelf).entries.clone()
     }
 }

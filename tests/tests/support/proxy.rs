@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 /// Forwards connections to another address, until it is dropped.
 #[derive(Debug)]
-pub struct Proxy {
+pub(crate) struct Proxy {
     port: u16,
     state: watch::Sender<State>,
     /// How many connections there were.
@@ -38,7 +38,7 @@ impl Proxy {
     ///
     /// # Panics
     /// When no port is free.
-    pub async fn start(target: u16) -> Self {
+    pub(crate) async fn start(target: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let (state, states) =
@@ -59,39 +59,38 @@ impl Proxy {
     }
 
     /// Where clients connect.
-    #[must_use]
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
     /// Holds everything up: connections stay open, and nothing passes.
-    pub fn stall(&self) {
+    pub(crate) fn stall(&self) {
         self.state.send_modify(|state| state.stalls = true);
     }
 
     /// Holds up the connections that are open, for ever; new ones pass.
-    pub fn stall_open(&self) {
+    pub(crate) fn stall_open(&self) {
         let accepted = self.accepted.load(Relaxed);
         self.state.send_modify(|state| state.stalled_below = accepted);
     }
 
     /// Has everything take this much longer, each way.
-    pub fn slow(&self, delay: Duration) {
+    pub(crate) fn slow(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
     /// Ends [`Self::stall`] and [`Self::slow`]; what was held up passes.
-    pub fn pass(&self) {
+    pub(crate) fn pass(&self) {
         self.state.send_modify(|state| (state.stalls, state.delay) = (false, Duration::ZERO));
     }
 
     /// Closes every connection; new ones pass.
-    pub fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }
 
     /// Closes every connection; new ones lead to `target`.
-    pub fn lead_to(&self, target: u16) {
+    pub(crate) fn lead_to(&self, target: u16) {
         self.state.send_modify(|state| state.target = target);
         self.cut();
     }

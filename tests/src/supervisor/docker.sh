@@ -1,4 +1,4 @@
-# Keeps one container for a test process. Run as: sh -c THIS keeper NAME
+# Supervises one container for a test process. Run as: sh -c THIS supervisor NAME
 #
 # Standard input is a pipe that the test process alone holds. Each line is an order, answered by one line. When the
 # pipe closes, the test process has ended, whatever way: the container and its volumes are removed.

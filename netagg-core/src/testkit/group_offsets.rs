@@ -1,0 +1,60 @@
+//! The behaviours of the offsets of a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::ports::{EventPublisher, EventSource, GroupOffsets, PartitionLag, SourceEvent};
+use crate::record::{OutgoingRecord, PartitionId, Position};
+
+/// How long a broker may take to show a commit.
+const DEADLINE: Duration = Duration::from_secs(180);
+
+/// Every behaviour that [`GroupOffsets`] promises of a log whose offsets all hold records. `publisher` and `source` are those
+/// of the empty topic `topic` with one partition, the source as the first member of the group `group`.
+pub async fn group_offsets(
+    offsets: &dyn GroupOffsets,
+    (group, topic): (&str, &str),
+    publisher: Arc<dyn EventPublisher>,
+    mut source: Box<dyn EventSource>,
+) {
+    assert_eq!(offsets.lag(group, "no such topic").await.expect("an answer"), None, "a topic that is missing");
+    expect(offsets, group, topic, PartitionLag { number: 0, committed: None, high: 0, lag: 0 }).await;
+    let records = (0..10).map(|number: u32| OutgoingRecord::new(number.to_string()));
+    publisher.publish(records.collect()).await.expect("published");
+    expect(offsets, group, topic, PartitionLag { number: 0, committed: None, high: 10, lag: 10 }).await;
+
+    let mut read = 0;
+    let reading = async {
+        while read < 10 {
+            if let SourceEvent::Records(records) = source.next().await.expect("a source that goes on") {
+                read += records.len();
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, reading).await.expect("the records arrive");
+    for (next_offset, lag) in [(7, 3), (10, 0)] {
+        let position = Position { partition: PartitionId::new(topic, 0), next_offset };
+        source.commit(&[position]).await.expect("committed");
+        expect(offsets, group, topic, PartitionLag { number: 0, committed: Some(next_offset), high: 10, lag }).await;
+    }
+    source.close().await.expect("closed");
+    expect(offsets, group, topic, PartitionLag { number: 0, committed: Some(10), high: 10, lag: 0 }).await;
+}
+
+/// Waits until both methods answer `expected`. A commit may show late.
+async fn expect(offsets: &dyn GroupOffsets, group: &str, topic: &str, expected: PartitionLag) {
+    let expected = Some(vec![expected]);
+    let mut found = (None, None);
+    let asking = async {
+        loop {
+            let lag = offsets.lag(group, topic).await.expect("an answer");
+            found = (lag, offsets.lag_in_offsets(group, topic).await.expect("an answer"));
+            if found.0 == expected && found.1 == expected {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, asking).await.is_ok();
+    assert!(in_time, "expected {expected:?}, found {found:?}");
+}

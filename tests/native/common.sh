@@ -1,0 +1,1 @@
+../../deploy/native/common.sh

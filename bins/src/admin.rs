@@ -14,13 +14,14 @@ use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
 use crate::Failure;
 use crate::config::{self, Groups, Kafka};
-use crate::output::outln;
-use crate::variables::{parse_duration, show_duration};
+use netagg_program::outln;
+use netagg_program::{Variables, parse_duration, show_duration};
+
+use crate::program::run_command;
 
 /// What to do with the schema.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::exhaustive_enums)]
-pub enum MigrateCommand {
+pub(crate) enum MigrateCommand {
     /// Apply what is missing; several at once are safe
     Up,
     /// List the versions, applied or not; exit code 1 if one is missing
@@ -36,11 +37,18 @@ pub enum MigrateCommand {
     },
 }
 
+impl MigrateCommand {
+    pub(crate) fn run(self) -> ExitCode {
+        let configure = |variables: &mut Variables| config::postgres(variables, 2, "netagg-migrate");
+        run_command(configure, async |postgres, _| migrate(self, postgres).await)
+    }
+}
+
 /// Changes the schema, or tells its versions.
 ///
 /// # Errors
 /// When the database cannot be reached or refuses.
-pub async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCode, Failure> {
+async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCode, Failure> {
     let migrations = Postgres::new(config).migrations();
     match command {
         MigrateCommand::Up => migrations.up().await?,
@@ -70,8 +78,7 @@ pub async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCo
 
 /// What to do with topics.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::exhaustive_enums)]
-pub enum TopicCommand {
+pub(crate) enum TopicCommand {
     /// Make KAFKA_TOPIC and KAFKA_DLQ_TOPIC, unless they are there
     Create {
         /// How many partitions each gets
@@ -91,6 +98,13 @@ pub enum TopicCommand {
     },
 }
 
+impl TopicCommand {
+    pub(crate) fn run(self) -> ExitCode {
+        let configure = |variables: &mut Variables| (Kafka::read(variables), Groups::read(variables));
+        run_command(configure, async |(kafka, groups), _| topic(self, kafka, groups).await)
+    }
+}
+
 fn topic_name(text: &str) -> Result<String, String> {
     config::topic_name(text).ok_or_else(|| format!("{} are accepted", config::TOPIC_NAME))
 }
@@ -99,7 +113,7 @@ fn topic_name(text: &str) -> Result<String, String> {
 ///
 /// # Errors
 /// When the broker cannot be reached or refuses.
-pub async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
+async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
     let topics = KafkaTopics::new(&kafka.client)?;
     match command {
         TopicCommand::Create { partitions, replication } => {
@@ -168,8 +182,7 @@ async fn describe_topic(topics: &KafkaTopics, name: String, groups: &Groups) -> 
 
 /// What to do with the partitions of `events_raw`.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::exhaustive_enums)]
-pub enum PartitionsCommand {
+pub(crate) enum PartitionsCommand {
     /// Make those of this month and of PARTITIONS_AHEAD months after it
     Ensure,
     /// List them with their sizes
@@ -182,11 +195,22 @@ pub enum PartitionsCommand {
     },
 }
 
+impl PartitionsCommand {
+    pub(crate) fn run(self) -> ExitCode {
+        let makes_none = !matches!(self, Self::Ensure);
+        let configure = |variables: &mut Variables| {
+            let postgres = config::postgres(variables, 2, "netagg-partitions");
+            (postgres, variables.unless(makes_none, config::partitions_ahead))
+        };
+        run_command(configure, async |(postgres, ahead), _| partitions(self, postgres, ahead).await)
+    }
+}
+
 /// Makes partitions, lists them, or drops the old ones.
 ///
 /// # Errors
 /// When the database cannot be reached or refuses, or when events of the months to drop are still taken.
-pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32) -> Result<ExitCode, Failure> {
+async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32) -> Result<ExitCode, Failure> {
     let postgres = Postgres::new(config);
     let partitions = postgres.partitions();
     match command {
@@ -239,8 +263,7 @@ pub async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32
 
 /// What to do with the limits of events' ages.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::exhaustive_enums)]
-pub enum LimitsCommand {
+pub(crate) enum LimitsCommand {
     /// Show the limits that the database has, which all services must be configured with
     Show,
     /// Record other limits, once both services have drained the topic and stopped
@@ -259,6 +282,15 @@ pub enum LimitsCommand {
 }
 
 impl LimitsCommand {
+    pub(crate) fn run(self) -> ExitCode {
+        let asks_no_broker = matches!(self, Self::Show);
+        let configure = |variables: &mut Variables| {
+            let postgres = config::postgres(variables, 2, "netagg-limits");
+            (postgres, variables.unless(asks_no_broker, Kafka::read), Groups::read(variables))
+        };
+        run_command(configure, async |(postgres, kafka, groups), _| limits(self, postgres, kafka, groups).await)
+    }
+
     /// Refuses to set nothing.
     fn check(&self) -> Result<(), Failure> {
         match self {
@@ -278,12 +310,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, &'static str> {
 ///
 /// # Errors
 /// When the topic isn't drained, or the database or the broker cannot be reached.
-pub async fn limits(
-    command: LimitsCommand,
-    postgres: PgConfig,
-    kafka: Kafka,
-    groups: Groups,
-) -> Result<ExitCode, Failure> {
+async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
     command.check()?;
     let settings = Postgres::new(postgres).settings();
     let recorded = settings.recorded_event_limits().await?;

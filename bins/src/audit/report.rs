@@ -10,8 +10,8 @@ use netagg_pg::{
 };
 
 use crate::admin::table;
-use crate::output::outln;
-use crate::printable::printable;
+use netagg_program::outln;
+use netagg_program::terminal_escape::printable;
 
 pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
     outln!("{} events on {} days compared{}.", report.events, report.days, range(options.from, options.to));

@@ -14,14 +14,12 @@ use super::addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_address}
 use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
 use crate::protection::ProtectionConfig;
-use crate::variables::parse_duration;
-use crate::{Problem, Variables};
+use netagg_program::{EnvError, LogDefaults, Variables, parse_duration};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The brokers and what is on them.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct Kafka {
     /// How to reach them.
     pub client: KafkaConfig,
@@ -50,7 +48,7 @@ impl Kafka {
             match client.clone().with_option(&property, &value) {
                 Ok(with_option) => client = with_option,
                 // The error says what is wrong without the value of a secret.
-                Err(error) => variables.problem(Problem::secret(&name, format!("a librdkafka property; {error}"))),
+                Err(error) => variables.problem(EnvError::secret(&name, format!("a librdkafka property; {error}"))),
             }
         }
         Self { client, topic, dlq_topic }
@@ -94,13 +92,26 @@ fn topics(variables: &mut Variables) -> (String, String) {
     }
     if events == netagg_kafka::replay_markers_topic(&dead_letters) {
         let accepted = "another topic than KAFKA_DLQ_TOPIC.replayed, which holds the markers of replays";
-        variables.problem(Problem::new(EVENTS, &events, accepted));
+        variables.problem(EnvError::new(EVENTS, &events, accepted));
     }
     (events, dead_letters)
 }
 
-/// Declares the variables of all programs, logs aside.
-pub(crate) fn describe_all(variables: &mut Variables) {
+/// Declares the variables of all commands, for the help.
+pub(crate) fn declare_all_of_commands(variables: &mut Variables) {
+    let addresses = ApiAddresses::read(variables);
+    ProtectionConfig::read(variables, &addresses);
+    postgres(variables, 2, "netagg");
+    redis(variables);
+    Kafka::read(variables);
+    Groups::read(variables);
+    event_limits(variables);
+    partitions_ahead(variables);
+}
+
+/// Declares the variables of all programs.
+pub(super) fn declare_all(variables: &mut Variables) {
+    LogDefaults::SERVICE.describe(variables);
     Kafka::read(variables);
     Groups::read(variables);
     let writing = postgres(variables, 1, "");
@@ -121,7 +132,6 @@ pub(crate) fn describe_all(variables: &mut Variables) {
 
 /// The consumer groups of the services.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct Groups {
     /// The ingestors'.
     pub ingestor: String,
@@ -177,7 +187,7 @@ fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<
     match url.parse() {
         Ok(address) => Some(address),
         Err(_) => {
-            variables.problem(Problem::secret(name, "postgres://user:password@host:port/database?sslmode=…"));
+            variables.problem(EnvError::secret(name, "postgres://user:password@host:port/database?sslmode=…"));
             None
         }
     }
@@ -213,7 +223,7 @@ pub fn redis(variables: &mut Variables) -> RedisConfig {
         None => RedisConfig::at(&host, port),
         Some(Ok(config)) => config,
         Some(Err(_)) => {
-            variables.problem(Problem::secret(
+            variables.problem(EnvError::secret(
                 "REDIS_URL",
                 "redis://user:password@host:port/database, redis-cluster://…, \
                  redis-sentinel://…?sentinelServiceName=…, or the same with rediss for TLS",
@@ -298,7 +308,6 @@ fn overlap(one: IpAddr, other: IpAddr) -> bool {
 
 /// How long answers are kept, and the cursor secret if it is configured.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct Answers {
     /// The secret of `API_CURSOR_SECRET`; without it, the database's.
     pub cursor_secret: Option<CursorSecret>,
@@ -317,7 +326,7 @@ impl Answers {
             "authenticates cursors, 16 characters or more; default: made once, kept in the database",
         );
         if secret.as_ref().is_some_and(|secret| secret.chars().count() < 16) {
-            variables.problem(Problem::secret("API_CURSOR_SECRET", "16 characters or more"));
+            variables.problem(EnvError::secret("API_CURSOR_SECRET", "16 characters or more"));
         }
         Self {
             cursor_secret: secret.map(CursorSecret::new),
@@ -347,7 +356,7 @@ mod tests {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut variables = Variables::from_values(values);
         read(&mut variables);
-        variables.check().err().unwrap_or_default().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        variables.check().err().unwrap_or_default().iter().map(EnvError::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

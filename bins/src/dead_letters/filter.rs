@@ -7,11 +7,11 @@ use netagg_core::{Day, Timestamp};
 use netagg_kafka::{LetterFilter, LetterKind};
 
 use crate::Failure;
-use crate::variables::parse_duration;
+use netagg_program::parse_duration;
 
 /// Which letters; all of these together.
 #[derive(Clone, Debug, Default, Args)]
-pub struct FilterArguments {
+pub(crate) struct FilterArguments {
     /// Only those of this kind; foreign: what netagg did not write
     #[arg(long, value_name = "KIND", value_parser = kind())]
     kind: Option<LetterKind>,

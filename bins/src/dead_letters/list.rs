@@ -8,8 +8,8 @@ use super::filter::FilterArguments;
 use super::text::{print_json, show_place, show_time};
 use crate::Failure;
 use crate::admin::table;
-use crate::output::outln;
-use crate::printable::printable;
+use netagg_program::outln;
+use netagg_program::terminal_escape::printable;
 
 /// How wide columns are on a terminal, however wide or narrow it is.
 const WIDEST_KEY: Width = Width::Fixed(24);

@@ -7,7 +7,7 @@ use super::filter::FilterArguments;
 use super::text::show_time;
 use crate::Failure;
 use crate::admin::table;
-use crate::output::outln;
+use netagg_program::outln;
 
 pub(super) async fn stats(reader: &KafkaLetterReader, filter: FilterArguments) -> Result<(), Failure> {
     let counts = reader.count(&filter.filter()?).await?;

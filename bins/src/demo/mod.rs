@@ -6,10 +6,11 @@ mod outcome;
 mod report;
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use clap::Args;
 use netagg_api::{ApiLimits, Server};
 use netagg_core::load::{EventModel, LoadConfig, LoadStats, StoredCopies, random_seed, send};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
@@ -18,6 +19,8 @@ use netagg_core::usage::{UsageConfig, UsageService};
 use netagg_core::{
     Aggregator, BoxError, ConsumerConfig, ConsumerStats, Contribution, Day, EventType, Ingestor, StatsSnapshot, Totals,
 };
+use netagg_program::descriptors::OWN;
+use netagg_program::{Shutdown, Variables, output};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
@@ -25,7 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiAddresses;
 use crate::input::Input;
-use crate::{Failure, Shutdown, descriptors, output};
+use crate::program::run_command;
+use crate::progress::progress_bar;
+use crate::{Failure, descriptors, protection};
 use outcome::{Published, Verification};
 
 /// Records the log holds before publishers wait.
@@ -40,45 +45,60 @@ const SERVE_RATE: u64 = 100;
 const SERVE_EVENTS: u64 = 5_000_000;
 
 /// What to run.
-#[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
-pub struct DemoConfig {
-    /// Where events come from.
-    pub events: DemoEvents,
-    /// Where to keep the API up afterwards, with events flowing.
-    pub serve: Option<ApiAddresses>,
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Demo {
+    /// Keep the API up on API_HTTP_PORT and API_GRPC_PORT afterwards, with events flowing
+    #[arg(long)]
+    serve: bool,
+    /// How many events to generate
+    #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
+    events: u64,
+    /// Take events from a file of one JSON object a line instead, or from stdin (-)
+    #[arg(long, value_name = "FILE", conflicts_with = "events")]
+    input: Option<Input>,
 }
 
-/// Where a demonstration's events come from.
-#[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_enums)]
-pub enum DemoEvents {
-    /// This many generated ones.
-    Generated(u64),
-    /// The lines of this input.
-    Given(Input),
+impl Demo {
+    pub(crate) fn run(self) -> ExitCode {
+        let configure = |variables: &mut Variables| {
+            // Without --serve nothing listens.
+            let addresses = variables.unless(!self.serve, |variables| {
+                let addresses = ApiAddresses::read(variables);
+                protection::open_only(variables, &addresses);
+                addresses
+            });
+            self.serve.then_some(addresses)
+        };
+        run_command(configure, async |addresses, shutdown| {
+            let passed = demonstrate(self.events, self.input.as_ref(), addresses, shutdown).await?;
+            Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        })
+    }
 }
 
-/// Runs the demonstration; whether its verification passed.
-///
-/// # Errors
-/// When the input cannot be read or a port cannot be bound.
-pub async fn run(config: DemoConfig, shutdown: Shutdown) -> Result<bool, Failure> {
-    let is_generated = matches!(config.events, DemoEvents::Generated(_));
+/// Runs the demonstration with the events of `input`, or with `count` generated events. Keeps the API up at `addresses`
+/// afterwards. Whether its verification passed.
+async fn demonstrate(
+    count: u64,
+    input: Option<&Input>,
+    addresses: Option<ApiAddresses>,
+    shutdown: Shutdown,
+) -> Result<bool, Failure> {
+    let is_generated = input.is_none();
     let pipeline = Pipeline::start(is_generated, &shutdown);
     let usage = Arc::new(
         UsageService::new(pipeline.events.clone(), pipeline.totals.clone(), UsageConfig::default())
             .with_cache(pipeline.cache.clone()),
     );
-    let api = match config.serve {
-        Some(addresses) => Some(Api::bind(addresses, descriptors::api_limits(&[descriptors::OWN])?).await?),
+    let api = match addresses {
+        Some(addresses) => Some(Api::bind(addresses, descriptors::api_limits(&[OWN])?).await?),
         None => None,
     };
 
     let started = Instant::now();
-    let published = match &config.events {
-        DemoEvents::Generated(count) => pipeline.generate(*count, &shutdown).await?,
-        DemoEvents::Given(input) => input::publish(input, &pipeline.log).await?,
+    let published = match input {
+        None => pipeline.generate(count, &shutdown).await?,
+        Some(input) => input::publish(input, &pipeline.log).await?,
     };
     if shutdown.token().is_cancelled() {
         return Ok(true);
@@ -161,7 +181,7 @@ impl Pipeline {
             duplicate_rate: DUPLICATE_RATE,
             invalid_rate: INVALID_RATE,
         };
-        let bar = progress_bar(count);
+        let bar = progress_bar(Some(count), "{bar:40} {human_pos}/{human_len} events, {per_sec}");
         self.send(&model, load, &stats, shutdown, |sent| bar.set_position(sent)).await?;
         bar.finish_and_clear();
         let (events, duplicates, invalid) = (stats.events(), stats.duplicates(), stats.invalid());
@@ -254,14 +274,6 @@ impl Pipeline {
             wrong += self.events.count_copies(&event).await?.into_iter().filter(|count| *count != 1).count() as u64;
         }
         Ok((wrong, expected))
-    }
-}
-
-fn progress_bar(events: u64) -> ProgressBar {
-    let bar = ProgressBar::new(events);
-    match ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events, {per_sec}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }
 

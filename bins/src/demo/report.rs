@@ -11,7 +11,7 @@ use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, StatsSnap
 use super::outcome::{Published, Verification};
 use crate::Failure;
 use crate::config::ApiAddresses;
-use crate::output::outln;
+use netagg_program::outln;
 
 /// Days shown of those there are.
 const DAYS_SHOWN: usize = 10;

@@ -10,14 +10,13 @@ use netagg_core::load::{EventModel, LoadConfig, LoadReport, LoadRun, StoredCopie
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use tokio::time::interval;
 
-use crate::{Shutdown, Variables, output};
+use netagg_program::{Shutdown, Variables, output};
 
 /// How often the figures are printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a run is made.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct GeneratorConfig {
     /// How many users the events are of.
     pub users: u64,

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A stop that takes longer than this is cut short; what was in flight is delivered again at the next start.
 const DEADLINE: Duration = Duration::from_secs(28);
@@ -75,8 +75,11 @@ impl Shutdown {
         self.0.stop.cancel();
     }
 
-    /// Fails if a task has panicked.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    /// Checks that no task has panicked.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] with the name of the first task that has.
+    pub fn check(&self) -> Result<(), Failure> {
         match self.0.panicked.get() {
             None => Ok(()),
             Some(Panicked { task }) => Err(Failure::Failed(format!("the task {task} has panicked").into())),

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{CellAlignment, Table};
+use netagg_core::load::{MemoryPipeline, Mismatch, Published};
 use netagg_core::usage::{AggregatesRequest, UsageService};
-use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, StatsSnapshot, Totals, Zone};
+use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
 
-use super::outcome::{Published, Verification};
 use crate::Failure;
 use crate::config::ApiAddresses;
 use netagg_program::outln;
@@ -17,13 +17,14 @@ use netagg_program::outln;
 const DAYS_SHOWN: usize = 10;
 
 pub(super) async fn print(
-    days: &BTreeMap<(Day, EventType), Totals>,
-    ingested: StatsSnapshot,
+    pipeline: &MemoryPipeline,
     usage: &UsageService,
     published: &Published,
-    verification: &Verification,
+    left_out: u64,
+    mismatches: &[Mismatch],
     elapsed: Duration,
 ) -> Result<(), Failure> {
+    let (days, ingested) = (pipeline.events.sum_by_day(), pipeline.ingested());
     if let (Some((first, _)), Some((last, _))) = (days.keys().next(), days.keys().next_back()) {
         for granularity in [Granularity::Day, Granularity::Month] {
             // A span longer than the API answers at once is asked for from its end.
@@ -47,15 +48,15 @@ pub(super) async fn print(
         },
         ingested.invalid,
     );
-    if published.left_out > 0 {
-        outln!("{} lines are no valid events and were left out, as told above.", published.left_out);
+    if left_out > 0 {
+        outln!("{} lines are no valid events and were left out, as told above.", left_out);
     }
-    if verification.problems.is_empty() {
+    if mismatches.is_empty() {
         outln!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
     } else {
         outln!("VERIFICATION FAILED:");
-        for problem in &verification.problems {
-            outln!("  - {problem}");
+        for mismatch in mismatches {
+            outln!("  - {mismatch}");
         }
     }
     Ok(())

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use netagg_core::ports::{Clock, PartitionLag, SystemClock};
 use netagg_core::{ConsumerGroups, EventLimits, Month, NotDrained};
 use netagg_kafka::{ConfigError, Creation, KafkaTopics, TopicSpec};
@@ -227,9 +227,7 @@ async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32) ->
         }
         PartitionsCommand::List => {
             let mut table = table(["partition", "month", "events (estimated)", "bytes"]);
-            for column in table.column_iter_mut().skip(2) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
+            right_align(&mut table, 2..);
             for partition in partitions.list().await? {
                 let rows = partition.estimated_rows.map_or("-".to_owned(), |rows| rows.to_string());
                 table.add_row([partition.name, partition.month.to_string(), rows, partition.bytes.to_string()]);

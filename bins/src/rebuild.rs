@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::CellAlignment;
 use indicatif::ProgressBar;
 use netagg_core::{Day, Error, Month};
 use netagg_pg::{PgConfig, Postgres, RebuildOptions, RebuildProgress, RebuildReport, Skipped};
@@ -124,9 +123,7 @@ impl Rebuild {
                     number(change.after),
                 ]);
             }
-            for column in table.column_iter_mut().skip(3) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
+            right_align(&mut table, 3..);
             outln!("{table}");
         }
         let changed: BTreeSet<Day> = report.changes.iter().map(|change| change.day).collect();

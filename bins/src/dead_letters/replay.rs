@@ -1,6 +1,5 @@
 //! Dead letters, sent again.
 
-use comfy_table::CellAlignment;
 use netagg_kafka::{ReplayCount, ReplayError, ReplayPlan, ReplayReport, Unreplayable};
 use tokio_util::sync::CancellationToken;
 
@@ -35,9 +34,7 @@ impl From<ReplayError> for Failure {
 
 fn show(report: &ReplayReport, topic: &str, is_dry_run: bool) -> String {
     let mut table = table(["kind", if is_dry_run { "would be sent" } else { "sent" }, "sent before"]);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right_align(&mut table, 1..);
     let kinds =
         report.kinds.iter().map(|(kind, ReplayCount { sent, sent_before, .. })| (kind.as_str(), *sent, *sent_before));
     for (kind, sent, sent_before) in kinds.chain([("all", report.sent(), report.sent_before())]) {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::Table;
 use netagg_core::load::{MemoryPipeline, Mismatch, Published};
 use netagg_core::usage::{AggregatesRequest, UsageService};
 use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
@@ -90,9 +90,7 @@ fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
         ];
         table.add_row([label(date)].into_iter().chain(counts).chain(sums));
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right_align(&mut table, 1..);
     outln!("{table}");
     if hidden > 0 {
         outln!("  (and {hidden} earlier {title}s)");

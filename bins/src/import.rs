@@ -8,18 +8,17 @@ use indicatif::ProgressBar;
 use netagg_core::ports::EventPublisher;
 use netagg_core::{Error, EventLimits};
 use netagg_kafka::KafkaPublisher;
+use netagg_program::{Shutdown, Variables};
+use netagg_program::{noteln, outln};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::Failure;
 use crate::config::{self, Kafka};
 use crate::input::Input;
 use crate::program::run_command;
 use crate::progress;
 use crate::rejected::RejectedLines;
-use netagg_program::{Shutdown, Variables};
-use netagg_program::{noteln, outln};
-
-use crate::Failure;
 
 /// How long what is on its way may take once the program is told to stop.
 const GRACE: Duration = Duration::from_secs(5);

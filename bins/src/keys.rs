@@ -10,17 +10,17 @@ use netagg_api::auth::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Timestamp, UserId};
 use netagg_pg::PgConfig;
-use serde::Serialize;
-
-use crate::admin::{duration, table};
-use crate::config;
-use crate::program::run_command;
-use crate::protection::{api_keys, keys_file};
 use netagg_program::terminal_escape::{json_line, printable};
 use netagg_program::{Variables, output};
 use netagg_program::{noteln, outln};
+use serde::Serialize;
 
 use crate::Failure;
+use crate::arguments::duration;
+use crate::config;
+use crate::program::run_command;
+use crate::protection::{api_keys, keys_file};
+use crate::tables::table;
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,8 @@
 #[cfg(feature = "services")]
 mod admin;
 #[cfg(feature = "services")]
+mod arguments;
+#[cfg(feature = "services")]
 mod audit;
 pub mod cli;
 pub mod config;
@@ -35,6 +37,7 @@ mod rebuild;
 mod rejected;
 #[cfg(feature = "services")]
 pub mod runtime;
+mod tables;
 
 pub use failure::Failure;
 pub use program::program;

@@ -7,12 +7,11 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use netagg_api::{ApiLimits, OpsMetrics, ops_router, profiles_router, sample_heap, serve_router};
 use netagg_core::Readiness;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-
 use netagg_program::Shutdown;
 use netagg_program::descriptors::Need;
 use netagg_program::lost_lines;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 

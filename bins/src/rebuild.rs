@@ -9,17 +9,17 @@ use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::{Day, Error, Month};
 use netagg_pg::{PgConfig, Postgres, RebuildOptions, RebuildProgress, RebuildReport, Skipped};
-use netagg_redis::{RedisCache, RedisConfig};
-
-use crate::admin::{consumer_groups, duration, table};
-use crate::audit::check_range;
-use crate::config::{self, Groups, Kafka};
-use crate::program::run_command;
-use crate::progress::progress_bar;
 use netagg_program::outln;
 use netagg_program::{Shutdown, Variables};
+use netagg_redis::{RedisCache, RedisConfig};
 
 use crate::Failure;
+use crate::arguments::duration;
+use crate::audit::check_range;
+use crate::config::{self, Groups, Kafka, consumer_groups};
+use crate::program::run_command;
+use crate::progress::progress_bar;
+use crate::tables::{right_align, table};
 
 /// What to rebuild.
 #[derive(Clone, Debug, Args)]

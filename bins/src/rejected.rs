@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 use netagg_core::ndjson::RejectedLine;
-
 use netagg_program::noteln;
 use netagg_program::terminal_escape::printable;
 

@@ -13,15 +13,14 @@ use netagg_core::{
 };
 use netagg_kafka::{KafkaHealth, KafkaMetrics, KafkaTopics};
 use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, PgConfig, Postgres};
+use netagg_program::Shutdown;
+use netagg_program::show_duration;
 use netagg_redis::RedisCache;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::ops::{self, OpsConfig};
-use netagg_program::Shutdown;
-use netagg_program::show_duration;
-
 use crate::Failure;
+use crate::ops::{self, OpsConfig};
 
 /// How long a service waits for Redis at its start; it goes on without it.
 const FIRST_CONNECTION: Duration = Duration::from_millis(500);

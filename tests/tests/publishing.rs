@@ -37,7 +37,10 @@ async fn crates_are_published_to_a_registry_and_a_new_project_takes_them_from_th
     let names: Vec<_> = entries.iter().map(|entry| entry["name"].as_str().unwrap()).collect();
     let mut sorted = names.clone();
     sorted.sort_unstable();
-    assert_eq!(sorted, ["netagg", "netagg-api", "netagg-core", "netagg-kafka", "netagg-pg", "netagg-program", "netagg-redis"]);
+    assert_eq!(
+        sorted,
+        ["netagg", "netagg-api", "netagg-core", "netagg-kafka", "netagg-pg", "netagg-program", "netagg-redis"]
+    );
     desk.succeeds(&["--upload", "corp"], "all crates are in the registry").await;
     assert_eq!(registry.entries().len(), names.len(), "after a run with nothing to do");
 

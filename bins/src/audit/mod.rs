@@ -9,16 +9,15 @@ use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::Day;
 use netagg_pg::{AuditOptions, AuditReport, AuditVerdict, PgConfig, Postgres, ReadProgress};
-use serde::Serialize;
-
-use crate::admin::{consumer_groups, duration};
-use crate::config::{self, Groups, Kafka};
-use crate::program::run_command;
-use crate::progress::progress_bar;
 use netagg_program::outln;
 use netagg_program::{Shutdown, Variables};
+use serde::Serialize;
 
 use crate::Failure;
+use crate::arguments::duration;
+use crate::config::{self, Groups, Kafka, consumer_groups};
+use crate::program::run_command;
+use crate::progress::progress_bar;
 
 /// What to audit.
 #[derive(Clone, Debug, Args)]

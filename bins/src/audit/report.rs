@@ -7,10 +7,10 @@ use netagg_pg::{
     AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, LedgerFault, OffsetReport, TotalsDifference,
     WaitingMonth,
 };
-
-use crate::admin::table;
 use netagg_program::outln;
 use netagg_program::terminal_escape::printable;
+
+use crate::tables::{right_align, table};
 
 pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
     outln!("{} events on {} days compared{}.", report.events, report.days, range(options.from, options.to));

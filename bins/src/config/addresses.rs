@@ -2,9 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use tokio::net::TcpListener;
-
 use netagg_program::Variables;
+use tokio::net::TcpListener;
 
 use crate::Failure;
 

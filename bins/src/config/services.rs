@@ -1,20 +1,21 @@
 //! The variables of the services and commands, as CONFIGURATION in README lists them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use netagg_api::ApiLimits;
 use netagg_core::usage::{CursorSecret, UsageConfig};
-use netagg_core::{ConsumerConfig, EventLimits};
-use netagg_kafka::KafkaConfig;
+use netagg_core::{ConsumerConfig, ConsumerGroups, EventLimits};
+use netagg_kafka::{ConfigError, KafkaConfig, KafkaTopics};
 use netagg_pg::{PartitionPlan, PgAddress, PgConfig, SslMode};
+use netagg_program::{EnvError, LogDefaults, Variables, parse_duration};
 use netagg_redis::RedisConfig;
 
 use super::addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_address};
 use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
 use crate::protection::ProtectionConfig;
-use netagg_program::{EnvError, LogDefaults, Variables, parse_duration};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -152,6 +153,16 @@ impl Groups {
         }
         Self { ingestor, aggregator }
     }
+}
+
+/// The groups of both services that read the topic of events of `kafka`.
+///
+/// # Errors
+/// If no client can be made of the configuration.
+pub(crate) fn consumer_groups(kafka: &Kafka, groups: Groups) -> Result<ConsumerGroups, ConfigError> {
+    let offsets = Arc::new(KafkaTopics::new(&kafka.client)?);
+    let Groups { ingestor, aggregator } = groups;
+    Ok(ConsumerGroups { offsets, topic: kafka.topic.clone(), ingestor, aggregator })
 }
 
 /// The database that events and totals are kept in.

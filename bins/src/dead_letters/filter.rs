@@ -5,9 +5,9 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Day, Timestamp};
 use netagg_kafka::{LetterFilter, LetterKind};
+use netagg_program::parse_duration;
 
 use crate::Failure;
-use netagg_program::parse_duration;
 
 /// Which letters; all of these together.
 #[derive(Clone, Debug, Default, Args)]

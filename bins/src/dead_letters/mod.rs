@@ -11,14 +11,12 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use netagg_kafka::{KafkaLetterReader, ReplayPlan};
+use netagg_program::Shutdown;
 use tokio_util::sync::CancellationToken;
 
+use crate::Failure;
 use crate::config::Kafka;
 use crate::program::run_command;
-use netagg_program::Shutdown;
-
-use crate::Failure;
-
 use filter::FilterArguments;
 use show::LetterPlace;
 

@@ -1,14 +1,13 @@
 //! Dead letters, sent again.
 
 use netagg_kafka::{ReplayCount, ReplayError, ReplayPlan, ReplayReport, Unreplayable};
+use netagg_program::output;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::table;
+use crate::Failure;
 use crate::config::Kafka;
 use crate::progress::progress_bar;
-use netagg_program::output;
-
-use crate::Failure;
+use crate::tables::{right_align, table};
 
 /// Carries out `plan` and prints the report.
 pub(super) async fn replay(plan: ReplayPlan, kafka: &Kafka, stop: &CancellationToken) -> Result<(), Failure> {

@@ -5,11 +5,10 @@ use std::str::FromStr;
 
 use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
-
-use super::text::{print_json, show_place, show_time};
 use netagg_program::output;
 use netagg_program::terminal_escape::{is_visible, printable};
 
+use super::text::{print_json, show_place, show_time};
 use crate::Failure;
 
 /// Where a letter lies in the topic of dead letters.

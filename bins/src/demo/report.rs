@@ -3,15 +3,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::Table;
 use netagg_core::load::{MemoryPipeline, Mismatch, Published};
 use netagg_core::usage::{AggregatesRequest, UsageService};
 use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
+use netagg_program::outln;
 
 use crate::Failure;
 use crate::config::ApiAddresses;
-use netagg_program::outln;
+use crate::tables::{right_align, table};
 
 /// Days shown of those there are.
 const DAYS_SHOWN: usize = 10;
@@ -69,15 +68,12 @@ fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
         types.insert(row.event_type, row.totals.count_events);
         *sum += row.totals;
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY);
     let (title, label): (_, fn(Day) -> String) = match granularity {
         Granularity::Day => ("day", |day| day.to_string()),
         Granularity::Month => ("month", |day| day.month().to_string()),
     };
     let types = EventType::ALL.iter().map(|event_type| event_type.as_str());
-    let header = [title].into_iter().chain(types).chain(["events", "hours", "GB up", "GB down"]);
-    table.set_header(header);
+    let mut table = table([title].into_iter().chain(types).chain(["events", "hours", "GB up", "GB down"]));
     let hidden = by_date.len().saturating_sub(DAYS_SHOWN);
     for (date, (types, sum)) in by_date.into_iter().skip(hidden) {
         let counts = EventType::ALL.iter().map(|event_type| types.get(event_type).copied().unwrap_or(0).to_string());

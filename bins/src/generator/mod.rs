@@ -8,9 +8,8 @@ use std::time::Duration;
 use netagg_core::BoxError;
 use netagg_core::load::{EventModel, LoadConfig, LoadReport, LoadRun, StoredCopies, random_seed};
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
-use tokio::time::interval;
-
 use netagg_program::{Shutdown, Variables, output};
+use tokio::time::interval;
 
 /// How often the figures are printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);

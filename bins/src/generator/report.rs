@@ -2,7 +2,6 @@
 
 use indicatif::ProgressBar;
 use netagg_core::load::{LoadConfig, LoadReport};
-
 use netagg_program::outln;
 
 use crate::progress;

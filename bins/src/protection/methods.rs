@@ -1,7 +1,8 @@
 //! The methods of authentication that `API_AUTH` names.
 
-use crate::config::ApiAddresses;
 use netagg_program::{EnvError, Variables};
+
+use crate::config::ApiAddresses;
 
 /// How callers prove who they are, as `API_AUTH` lists it.
 const METHODS: [Methods; 4] = [

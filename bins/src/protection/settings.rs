@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use netagg_api::auth::{ApiKeyFile, ApiKeys, InvalidRateLimit, KeySet, KeySetFile, KeySetUrl, RateLimit, TokenIssuer};
 use netagg_api::{Protection, Tls, TlsError, TlsFiles};
 use netagg_pg::{PgApiKeys, PgConfig, Postgres};
+use netagg_program::{EnvError, Variables};
 
 use super::methods::{Methods, methods};
 use crate::config::ApiAddresses;
-use netagg_program::{EnvError, Variables};
 
 /// Who may ask, and how it is found out.
 #[derive(Debug)]

@@ -1,87 +1,28 @@
-//! File descriptors: raised to as many as the system allows, and shared out before anything is opened.
+//! File descriptors, shared out before anything is opened.
 
 use netagg_api::ApiLimits;
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use netagg_program::descriptors::{Need, set_aside};
 
 use crate::Failure;
 
-/// For the standard streams, the log, the runtime, listeners, files and name look-ups of one program.
-pub const OWN: Need = Need { of: "the program itself", descriptors: 64 };
 /// For the clients of Kafka, which keep a connection and a pipe for each broker that they need.
 pub const KAFKA: Need = Need { of: "Kafka", descriptors: 128 };
 
-/// Descriptors that a part of a program may need at once.
-#[derive(Clone, Copy, Debug)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Need {
-    /// The part.
-    pub of: &'static str,
-    /// How many.
-    pub descriptors: usize,
+/// For this many connections to PostgreSQL.
+pub fn postgres(connections: u32) -> Need {
+    Need { of: "PostgreSQL", descriptors: connections as usize }
 }
 
-impl Need {
-    /// For this many connections to PostgreSQL.
-    pub fn postgres(connections: u32) -> Self {
-        Self { of: "PostgreSQL", descriptors: connections as usize }
-    }
-
-    /// For a cache with this many connections to each node; a cluster has several.
-    pub fn redis(connections: usize) -> Self {
-        const NODES: usize = 8;
-        Self { of: "Redis", descriptors: NODES * connections }
-    }
-}
-
-/// Raises the soft limit to the hard one.
-///
-/// # Errors
-/// [`Failure::Usage`] if a program cannot even begin.
-pub(crate) fn raise() -> Result<(), Failure> {
-    /// Where there is no hard limit, the system still refuses a soft one beyond its own.
-    const UNLIMITED: u64 = 10_240;
-    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
-    let wanted = maximum.unwrap_or(UNLIMITED).max(current.unwrap_or(UNLIMITED));
-    // If the system refuses, the present limit may still be enough.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
-    left_of(limit(), &[OWN], 0).map(drop)
-}
-
-/// Sets aside the descriptors that a program needs, and returns how many are left for clients. Logged once.
-///
-/// # Errors
-/// [`Failure::Usage`] if fewer than `clients` would be left.
-pub fn set_aside(needs: &[Need], clients: usize) -> Result<usize, Failure> {
-    let limit = limit();
-    let left = left_of(limit, needs, clients)?;
-    tracing::info!(limit, set_aside = limit - left, left, "file descriptors");
-    Ok(left)
-}
-
-fn limit() -> usize {
-    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
-}
-
-fn left_of(limit: usize, needs: &[Need], clients: usize) -> Result<usize, Failure> {
-    let needed: usize = needs.iter().map(|need| need.descriptors).sum();
-    if limit >= needed + clients {
-        return Ok(limit - needed);
-    }
-    let mut parts: Vec<_> = needs.iter().map(|need| format!("{} for {}", need.descriptors, need.of)).collect();
-    if clients > 0 {
-        parts.push(format!("{clients} for clients"));
-    }
-    Err(Failure::Usage(format!(
-        "the limit of open files is {limit} (`ulimit -Hn`, LimitNOFILE=); accepted: {} or more: {}",
-        needed + clients,
-        parts.join(", ")
-    )))
+/// For a cache with this many connections to each node; a cluster has several.
+pub fn redis(connections: usize) -> Need {
+    const NODES: usize = 8;
+    Need { of: "Redis", descriptors: NODES * connections }
 }
 
 /// Limits of an API with as many connections as there are descriptors for: half for each of its two ports.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the ports would be of no use.
+/// [`Failure::Program`] if the ports would be of no use.
 pub fn api_limits(needs: &[Need]) -> Result<ApiLimits, Failure> {
     /// The fewest connections that a port is of use with.
     const FEWEST: usize = 16;
@@ -89,21 +30,4 @@ pub fn api_limits(needs: &[Need]) -> Result<ApiLimits, Failure> {
     let mut limits = ApiLimits::default();
     limits.max_connections = limits.max_connections.min((left - ApiLimits::HEALTH_CONNECTIONS) / 2);
     Ok(limits)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn too_few_are_a_wrong_configuration_that_names_the_parts() {
-        let needs = [OWN, Need::postgres(18)];
-        assert_eq!(left_of(114, &needs, 32).ok(), Some(32));
-        let error = left_of(113, &needs, 32).expect_err("one is missing").to_string();
-        assert!(
-            error.contains("is 113 ")
-                && error.ends_with("114 or more: 64 for the program itself, 18 for PostgreSQL, 32 for clients"),
-            "{error}"
-        );
-    }
 }

@@ -4,18 +4,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use netagg_core::ports::EventPublisher;
 use netagg_core::{Error, EventLimits};
 use netagg_kafka::KafkaPublisher;
+use netagg_program::{Shutdown, Variables};
+use netagg_program::{noteln, outln};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::config::Kafka;
+use crate::Failure;
+use crate::config::{self, Kafka};
 use crate::input::Input;
-use crate::output::{noteln, outln};
+use crate::program::run_command;
+use crate::progress;
 use crate::rejected::RejectedLines;
-use crate::{Failure, Shutdown};
 
 /// How long what is on its way may take once the program is told to stop.
 const GRACE: Duration = Duration::from_secs(5);
@@ -25,8 +28,7 @@ const PIPED: &str = "netagg import -";
 
 /// What to import.
 #[derive(Clone, Debug, Args)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Import {
+pub(crate) struct Import {
     /// One JSON object a line, plain or packed with gzip or zstd; - is stdin
     #[arg(value_name = "FILE")]
     input: Input,
@@ -39,11 +41,16 @@ pub struct Import {
 }
 
 impl Import {
+    pub(crate) fn run(self) -> ExitCode {
+        let configure = |variables: &mut Variables| (Kafka::read(variables), config::event_limits(variables));
+        run_command(configure, async |(kafka, limits), shutdown| self.import(kafka, limits, shutdown).await)
+    }
+
     /// Publishes each valid line as it stands, and reports how many; exit code 1 if a line is invalid.
     ///
     /// # Errors
     /// When the input cannot be read or the broker does not take the events; the error tells where to go on.
-    pub async fn run(self, kafka: Kafka, limits: EventLimits, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    async fn import(&self, kafka: Kafka, limits: EventLimits, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         let stop = shutdown.token();
         if self.strict && !self.is_valid(limits, &stop).await? {
             return Ok(ExitCode::FAILURE);
@@ -161,15 +168,10 @@ fn print_report(published: u64, left_out: u64, elapsed: Duration) {
     outln!("events_per_sec: {:.1}", per_second(published, elapsed));
 }
 
-/// A bar on the terminal; nothing where stderr isn't one.
 fn progress_bar(size: Option<u64>, message: &'static str) -> ProgressBar {
-    let (bar, template) = match size {
-        Some(size) => (ProgressBar::new(size), "{bar:40} {bytes}/{total_bytes}, {msg}, {eta} left"),
-        None => (ProgressBar::no_length(), "{spinner} {bytes}, {msg}"),
+    let template = match size {
+        Some(_) => "{bar:40} {bytes}/{total_bytes}, {msg}, {eta} left",
+        None => "{spinner} {bytes}, {msg}",
     };
-    let bar = bar.with_message(message);
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    progress::progress_bar(size, template).with_message(message)
 }

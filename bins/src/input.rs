@@ -13,8 +13,7 @@ use crate::Failure;
 
 /// A file, or stdin.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_enums)]
-pub enum Input {
+pub(crate) enum Input {
     /// The file at this path.
     File(PathBuf),
     /// What is piped in.

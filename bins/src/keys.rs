@@ -10,18 +10,21 @@ use netagg_api::auth::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Timestamp, UserId};
 use netagg_pg::PgConfig;
+use netagg_program::terminal_escape::{json_line, printable};
+use netagg_program::{Variables, output};
+use netagg_program::{noteln, outln};
 use serde::Serialize;
 
-use crate::admin::{duration, table};
-use crate::output::{noteln, outln};
-use crate::printable::{json_line, printable};
-use crate::protection::api_keys;
-use crate::{Failure, output};
+use crate::Failure;
+use crate::arguments::duration;
+use crate::config;
+use crate::program::run_command;
+use crate::protection::{api_keys, keys_file};
+use crate::tables::table;
 
 /// What to do with API keys.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::exhaustive_enums)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     /// Make a key and print it, this once
     Create {
         /// What people call its holder
@@ -63,17 +66,22 @@ pub enum KeysCommand {
 }
 
 impl KeysCommand {
-    /// Whether it names the file of the keys, so that `API_KEYS_FILE` and the database have no effect.
-    pub fn has_file(&self) -> bool {
-        let (Self::Create { file, .. } | Self::List { file, .. } | Self::Revoke { file, .. }) = self;
-        file.is_some()
+    pub(crate) fn run(self) -> ExitCode {
+        let (Self::Create { file, .. } | Self::List { file, .. } | Self::Revoke { file, .. }) = &self;
+        let has_file = file.is_some();
+        let configure = |variables: &mut Variables| {
+            let file = keys_file(variables);
+            let is_file = has_file || file.is_some();
+            (variables.unless(is_file, |variables| config::postgres(variables, 2, "netagg-keys")), file)
+        };
+        run_command(configure, async |(postgres, file), _| self.execute(postgres, file).await)
     }
 
     /// Does it.
     ///
     /// # Errors
     /// When the keys cannot be read or written.
-    pub async fn run(self, postgres: PgConfig, default_file: Option<PathBuf>) -> Result<ExitCode, Failure> {
+    async fn execute(self, postgres: PgConfig, default_file: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let now = SystemClock.now();
         let kept = |file: Option<PathBuf>| api_keys(file.or(default_file), postgres);
         match self {

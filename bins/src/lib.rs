@@ -1,47 +1,43 @@
-//! What netagg's programs share: configuration, logs, signals, the ops port, the generator and the demonstration.
+//! The programs of netagg: their settings, their wiring, and what they print.
 //!
 //! The programs are the product here; this library exists so that they stay thin, and its interface follows them. To
-//! embed netagg in a service of your own, use `netagg-core` and the adapter crates.
+//! embed netagg in a service of your own, use `netagg-core` and the adapter crates, and `netagg-program` for what a program
+//! needs around its job.
 
 // The demonstration uses a part of everything.
 #![cfg_attr(not(feature = "services"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "services")]
-pub mod admin;
+mod admin;
 #[cfg(feature = "services")]
-pub mod audit;
+mod arguments;
+#[cfg(feature = "services")]
+mod audit;
+pub mod cli;
 pub mod config;
 #[cfg(feature = "services")]
-pub mod dead_letters;
-pub mod demo;
+mod dead_letters;
+mod demo;
 pub mod descriptors;
-mod env_file;
 mod failure;
+#[cfg(feature = "services")]
 pub mod generator;
 #[cfg(feature = "services")]
-pub mod import;
+mod import;
 mod input;
 #[cfg(feature = "services")]
-pub mod keys;
-mod logging;
-mod misspelled;
+mod keys;
 #[cfg(feature = "services")]
 pub mod ops;
-mod output;
-mod printable;
 mod program;
+mod progress;
 pub mod protection;
 #[cfg(feature = "services")]
-pub mod rebuild;
+mod rebuild;
 mod rejected;
 #[cfg(feature = "services")]
-pub mod service;
-mod shutdown;
-mod variables;
+pub mod runtime;
+mod tables;
 
 pub use failure::Failure;
-pub use input::Input;
-pub use logging::LogDefaults;
-pub use program::{Program, arguments, run_with};
-pub use shutdown::Shutdown;
-pub use variables::{Problem, Variables};
+pub use program::program;

@@ -7,18 +7,19 @@ use std::time::Duration;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use netagg_api::{ApiLimits, OpsMetrics, ops_router, profiles_router, sample_heap, serve_router};
 use netagg_core::Readiness;
+use netagg_program::Shutdown;
+use netagg_program::descriptors::Need;
+use netagg_program::lost_lines;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::descriptors::Need as Descriptors;
-use crate::logging::lost_lines;
-use crate::{Failure, Shutdown};
+use crate::Failure;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 32;
 
 /// The descriptors of the ops port, which answers however many clients the service has.
-pub const DESCRIPTORS: Descriptors = Descriptors { of: "the ops port", descriptors: MAX_CONNECTIONS };
+pub const DESCRIPTORS: Need = Need { of: "the ops port", descriptors: MAX_CONNECTIONS };
 
 /// A few scrapers and a person; whoever sends no request makes room for others.
 fn limits() -> ApiLimits {
@@ -32,7 +33,6 @@ fn limits() -> ApiLimits {
 
 /// How the ops port of a service is configured.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct OpsConfig {
     /// Where it listens.
     pub address: SocketAddr,

@@ -1,134 +1,26 @@
-//! What every program does around its job: arguments, configuration, logs, the runtime and the exit code.
+//! How the programs are run: all know the same variables.
 
-use std::io::{ErrorKind, Write};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::FromArgMatches;
+use netagg_program::{LogDefaults, Program, Shutdown, Variables, run_with};
 
-#[cfg(feature = "services")]
-use crate::config;
-use crate::failure::{Failure, WRONG_USAGE};
-use crate::logging::{LogConfig, LogDefaults};
-use crate::{Shutdown, Variables, descriptors, output};
+use crate::Failure;
+use crate::config::NAMES;
 
-/// A program without arguments of its own, configured by its variables alone.
-#[derive(Debug)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Program<C> {
-    /// Its name on the command line.
-    pub name: &'static str,
-    /// What it does, in a line.
-    pub about: &'static str,
-    /// Reads its variables.
-    pub configure: fn(&mut Variables) -> C,
-    /// What it logs by default.
-    pub log: LogDefaults,
-}
-
-impl<C> Program<C> {
-    /// Reads the arguments and the configuration, and runs `job`.
-    pub fn run<F: Future<Output = Result<ExitCode, Failure>>>(self, job: impl FnOnce(C, Shutdown) -> F) -> ExitCode {
-        let mut described = Variables::default();
-        (self.configure)(&mut described);
-        self.log.describe(&mut described);
-        let command = clap::Command::new(self.name)
-            .about(self.about)
-            .version(env!("CARGO_PKG_VERSION"))
-            .after_help(described.help());
-        match arguments::<()>(command) {
-            Ok(_) => run_with(self.configure, self.log, job),
-            Err(code) => code,
-        }
-    }
-}
-
-/// Reads the arguments. Help, the version, or the reason why they cannot be used are printed.
-///
-/// # Errors
-/// The exit code, if there is nothing more to do.
-pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCode> {
-    // The variables stand in columns, which wrapping would break.
-    let matches = command.term_width(0).try_get_matches();
-    matches.and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| {
-        let printed = error.print().and_then(|()| std::io::stdout().flush());
-        match printed {
-            _ if error.use_stderr() => ExitCode::from(WRONG_USAGE),
-            // A reader that has seen enough, such as `head`.
-            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-                complain(&Failure::Failed(format!("stdout cannot be written: {error}").into()));
-                ExitCode::FAILURE
-            }
-            _ => ExitCode::SUCCESS,
-        }
-    })
-}
-
-/// Reads the configuration, starts logs and runtime, runs `job`, and tells what went wrong.
-pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
+/// Runs a command for people: it reads its variables with `configure`, and does `job`.
+pub(crate) fn run_command<C, F: Future<Output = Result<ExitCode, Failure>>>(
     configure: impl FnOnce(&mut Variables) -> C,
-    log: LogDefaults,
     job: impl FnOnce(C, Shutdown) -> F,
 ) -> ExitCode {
-    output::report_panics();
-    let outcome = try_run(configure, log, job);
-    let written = output::finish();
-    match outcome.and_then(|code| written.map(|()| code)) {
-        Ok(code) => code,
-        Err(failure) => {
-            complain(&failure);
-            failure.exit_code()
-        }
-    }
+    run_with(configure, LogDefaults::COMMAND, NAMES, job)
 }
 
-fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
-    configure: impl FnOnce(&mut Variables) -> C,
+/// The program `name` without arguments, which does what `about` says and reads its variables with `configure`.
+pub fn program<C>(
+    name: &'static str,
+    about: &'static str,
     log: LogDefaults,
-    job: impl FnOnce(C, Shutdown) -> F,
-) -> Result<ExitCode, Failure> {
-    let mut variables = Variables::from_environment().map_err(Failure::Usage)?;
-    let config = configure(&mut variables);
-    let log = LogConfig::read(&mut variables, log);
-    variables
-        .check()
-        .map_err(|problems| Failure::Usage(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    log.start();
-    #[cfg(feature = "crash-points")]
-    netagg_core::crash::set_up();
-    descriptors::raise()?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let run = async {
-        let shutdown = Shutdown::on_signals()?;
-        #[cfg(feature = "services")]
-        variables.warn(&known_variables());
-        let code = job(config, shutdown.clone()).await?;
-        shutdown.check()?;
-        Ok(code)
-    };
-    // The panic itself has been written to stderr by then.
-    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)))
-        .unwrap_or_else(|_| Err(Failure::Failed("the program has panicked".into())));
-    // A blocking read of a terminal or a broken connection must not keep the process.
-    runtime.shutdown_background();
-    outcome
-}
-
-/// The names of the variables of all programs.
-#[cfg(feature = "services")]
-fn known_variables() -> Vec<String> {
-    let mut variables = Variables::default();
-    config::describe_all(&mut variables);
-    LogDefaults::SERVICE.describe(&mut variables);
-    variables.names()
-}
-
-/// Tells a person at a terminal, whatever the log level.
-fn complain(failure: &Failure) {
-    let mut text = String::new();
-    for (at, cause) in netagg_core::causes(failure).iter().enumerate() {
-        text += &format!("{}: {cause}\n", if at == 0 { "error" } else { "  because" });
-    }
-    // Without a reader the exit code has to do.
-    let _ = output::write_line(text.as_bytes());
+    configure: fn(&mut Variables) -> C,
+) -> Program<C> {
+    Program { name, about, configure, log, names: NAMES, version: env!("CARGO_PKG_VERSION") }
 }

@@ -6,22 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use comfy_table::CellAlignment;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use netagg_core::{Day, Error, Month};
 use netagg_pg::{PgConfig, Postgres, RebuildOptions, RebuildProgress, RebuildReport, Skipped};
+use netagg_program::outln;
+use netagg_program::{Shutdown, Variables};
 use netagg_redis::{RedisCache, RedisConfig};
 
-use crate::admin::{consumer_groups, duration, table};
+use crate::Failure;
+use crate::arguments::duration;
 use crate::audit::check_range;
-use crate::config::{Groups, Kafka};
-use crate::output::outln;
-use crate::{Failure, Shutdown};
+use crate::config::{self, Groups, Kafka, consumer_groups};
+use crate::program::run_command;
+use crate::progress::progress_bar;
+use crate::tables::{right_align, table};
 
 /// What to rebuild.
 #[derive(Clone, Debug, Args)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Rebuild {
+pub(crate) struct Rebuild {
     /// The first day, such as 2025-10-01
     #[arg(long, value_name = "DAY")]
     from: Day,
@@ -38,29 +40,34 @@ pub struct Rebuild {
 
 /// Where everything is.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Places {
+pub(crate) struct Places {
     /// Events and totals.
-    pub postgres: PgConfig,
+    pub(crate) postgres: PgConfig,
     /// The cache, which is told what changes.
-    pub redis: RedisConfig,
+    pub(crate) redis: RedisConfig,
     /// The broker, which knows whether the ingestor has read everything.
-    pub kafka: Kafka,
+    pub(crate) kafka: Kafka,
     /// The services' groups.
-    pub groups: Groups,
+    pub(crate) groups: Groups,
 }
 
 impl Rebuild {
-    /// Whether it changes nothing, so that no cache is told.
-    pub fn is_dry_run(&self) -> bool {
-        self.dry_run
+    pub(crate) fn run(self) -> ExitCode {
+        let configure = |variables: &mut Variables| Places {
+            // Two transactions at a time.
+            postgres: config::postgres(variables, 3, "netagg-rebuild"),
+            redis: variables.unless(self.dry_run, config::redis),
+            kafka: Kafka::read(variables),
+            groups: Groups::read(variables),
+        };
+        run_command(configure, async |places, shutdown| self.rebuild(places, shutdown).await)
     }
 
     /// Recomputes the days and prints what changed; exit code 1 if a day had to be left as it is.
     ///
     /// # Errors
     /// When the range is of dropped months, or the database cannot be reached.
-    pub async fn run(self, places: Places, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    async fn rebuild(&self, places: Places, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         check_range(Some(self.from), Some(self.to))?;
         let postgres = Postgres::new(places.postgres);
         postgres.check_schema().await?;
@@ -72,7 +79,7 @@ impl Rebuild {
         if let Ok(groups) = consumer_groups(&places.kafka, places.groups) {
             rebuild = rebuild.with_consumer_groups(groups);
         }
-        let bar = progress_bar();
+        let bar = progress_bar(None, "{bar:30} {pos}/{len} days {msg} {elapsed}");
         let report = rebuild.run(&self.options(), &|progress| show(&bar, progress), &shutdown.token()).await;
         bar.finish_and_clear();
         let report = report.map_err(|error| self.explain(error))?;
@@ -116,9 +123,7 @@ impl Rebuild {
                     number(change.after),
                 ]);
             }
-            for column in table.column_iter_mut().skip(3) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
+            right_align(&mut table, 3..);
             outln!("{table}");
         }
         let changed: BTreeSet<Day> = report.changes.iter().map(|change| change.day).collect();
@@ -147,14 +152,6 @@ impl Rebuild {
                  CACHE_AGG_MONTH_TTL allow."
             );
         }
-    }
-}
-
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    match ProgressStyle::with_template("{bar:30} {pos}/{len} days {msg} {elapsed}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }
 

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use indicatif::ProgressBar;
 use netagg_core::ndjson::RejectedLine;
-
-use crate::output::noteln;
-use crate::printable::printable;
+use netagg_program::noteln;
+use netagg_program::terminal_escape::printable;
 
 /// Lines that are named; of more, there is a count by kind in the end.
 const NAMED: u64 = 20;

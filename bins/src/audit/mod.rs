@@ -6,20 +6,22 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use netagg_core::Day;
 use netagg_pg::{AuditOptions, AuditReport, AuditVerdict, PgConfig, Postgres, ReadProgress};
+use netagg_program::outln;
+use netagg_program::{Shutdown, Variables};
 use serde::Serialize;
 
-use crate::admin::{consumer_groups, duration};
-use crate::config::{Groups, Kafka};
-use crate::output::outln;
-use crate::{Failure, Shutdown};
+use crate::Failure;
+use crate::arguments::duration;
+use crate::config::{self, Groups, Kafka, consumer_groups};
+use crate::program::run_command;
+use crate::progress::progress_bar;
 
 /// What to audit.
 #[derive(Clone, Debug, Args)]
-#[allow(clippy::exhaustive_structs)]
-pub struct Audit {
+pub(crate) struct Audit {
     /// The first day, such as 2025-10-01; the first one there is without it
     #[arg(long, value_name = "DAY")]
     from: Option<Day>,
@@ -35,11 +37,21 @@ pub struct Audit {
 }
 
 impl Audit {
+    pub(crate) fn run(self) -> ExitCode {
+        let configure = |variables: &mut Variables| {
+            let postgres = config::postgres(variables, 2, "netagg-audit");
+            (postgres, Kafka::read(variables), Groups::read(variables))
+        };
+        run_command(configure, async |(postgres, kafka, groups), shutdown| {
+            self.audit(postgres, kafka, groups, shutdown).await
+        })
+    }
+
     /// Compares and reports; exit code 0 if all is equal, 1 if something differs, 2 if that could not be told.
     ///
     /// # Errors
     /// [`Failure::Usage`], so that the exit code is 2, also when the database cannot be read.
-    pub async fn run(
+    async fn audit(
         self,
         postgres: PgConfig,
         kafka: Kafka,
@@ -49,7 +61,7 @@ impl Audit {
         check_range(self.from, self.to)?;
         let options = AuditOptions { from: self.from, to: self.to, patience: self.wait, ..AuditOptions::default() };
         let report = tokio::select! {
-            report = audit(Postgres::new(postgres), &options, &kafka, groups) => report,
+            report = find(Postgres::new(postgres), &options, &kafka, groups) => report,
             () = shutdown.token().cancelled_owned() => return Err(could_not_tell("interrupted")),
         };
         let report = report.map_err(could_not_tell)?;
@@ -83,14 +95,14 @@ fn print_json(options: &AuditOptions, report: &AuditReport) -> Result<(), Failur
     Ok(())
 }
 
-async fn audit(
+async fn find(
     postgres: Postgres,
     options: &AuditOptions,
     kafka: &Kafka,
     groups: Groups,
 ) -> Result<AuditReport, netagg_core::Error> {
     postgres.check_schema().await?;
-    let bar = progress_bar();
+    let bar = progress_bar(None, "{bar:30} {percent}% {bytes}/{total_bytes} {msg}");
     let on_progress = |progress: ReadProgress| show(&bar, progress);
     let report = match consumer_groups(kafka, groups) {
         Ok(groups) => postgres.audit().with_consumer_groups(groups).run(options, &on_progress).await,
@@ -116,14 +128,6 @@ pub(crate) fn check_range(from: Option<Day>, to: Option<Day>) -> Result<(), Fail
 
 fn could_not_tell(reason: impl std::fmt::Display) -> Failure {
     Failure::Usage(format!("could not tell: {reason}"))
-}
-
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    match ProgressStyle::with_template("{bar:30} {percent}% {bytes}/{total_bytes} {msg}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 fn show(bar: &ProgressBar, progress: ReadProgress) {

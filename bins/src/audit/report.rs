@@ -2,16 +2,15 @@
 
 use std::ops::Range;
 
-use comfy_table::CellAlignment;
 use netagg_core::{Day, Granularity};
 use netagg_pg::{
     AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, LedgerFault, OffsetReport, TotalsDifference,
     WaitingMonth,
 };
+use netagg_program::outln;
+use netagg_program::terminal_escape::printable;
 
-use crate::admin::table;
-use crate::output::outln;
-use crate::printable::printable;
+use crate::tables::{right_align, table};
 
 pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
     outln!("{} events on {} days compared{}.", report.events, report.days, range(options.from, options.to));
@@ -105,9 +104,7 @@ fn print_totals(differences: &[TotalsDifference]) {
             if difference.awaits_repair { "awaits its repair" } else { "" }.to_owned(),
         ]);
     }
-    for column in table.column_iter_mut().skip(4).take(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right_align(&mut table, 4..6);
     outln!("{table}");
 }
 
@@ -206,9 +203,7 @@ fn print_partitions(reports: &[OffsetReport]) {
             number(group.map(|group| group.lag)),
         ]);
     }
-    for column in table.column_iter_mut().skip(2) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right_align(&mut table, 2..);
     outln!("{table}");
 }
 

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
-use netagg::descriptors::{self, Need};
+use netagg::descriptors;
 use netagg::ops::{self, OpsConfig};
-use netagg::service::{self, Service};
-use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
+use netagg::runtime::{self, Runtime};
+use netagg::{Failure, program};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits, TrackedConsumer};
 use netagg_kafka::{KafkaSource, KafkaTopics};
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
+use netagg_program::descriptors::{OWN, set_aside};
+use netagg_program::{LogDefaults, Shutdown, Variables};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 
@@ -46,13 +48,13 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let postgres = Need::postgres(config.postgres.max_connections);
-    let redis = Need::redis(config.redis.connections);
-    descriptors::set_aside(&[descriptors::OWN, ops::DESCRIPTORS, postgres, redis, descriptors::KAFKA], 0)?;
+    let postgres = descriptors::postgres(config.postgres.max_connections);
+    let redis = descriptors::redis(config.redis.connections);
+    set_aside(&[OWN, ops::DESCRIPTORS, postgres, redis, descriptors::KAFKA], 0)?;
     // A wrong configuration is found here, before anything is waited for.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
-    let service = Service::start(config.ops, shutdown).await?;
+    let runtime = Runtime::start(config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
     let cache = Arc::new(RedisCache::new(config.redis)?);
     let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
@@ -61,30 +63,25 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
         .with_config(config.consumer);
     aggregator.register_metrics();
     let stats = aggregator.stats();
-    service.watch_postgres(&postgres, Some(stats.clone()));
-    service.watch_redis(&cache).await;
-    let Some(limits) = postgres.agree_on_limits(config.limits, &service.stop_token()).await? else {
+    runtime.watch_postgres(&postgres, Some(stats.clone()));
+    runtime.watch_redis(&cache).await;
+    let Some(limits) = postgres.agree_on_limits(config.limits, &runtime.stop_token()).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
-    service.watch_kafka(source.health(), stats.clone());
+    runtime.watch_kafka(source.health(), stats.clone());
     let consumer = TrackedConsumer {
         service: PgAggregateStore::SERVICE.to_owned(),
         group: config.group,
         topic: config.kafka.topic,
     };
-    service.track_completeness(&postgres, topics, consumer);
-    aggregator.with_limits(limits).run(&mut source, service.stop_token()).await?;
-    service::log_stopped(&stats);
+    runtime.track_completeness(&postgres, topics, consumer);
+    aggregator.with_limits(limits).run(&mut source, runtime.stop_token()).await?;
+    runtime::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
-    Program {
-        name: "aggregator",
-        about: "Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.",
-        configure,
-        log: LogDefaults::SERVICE,
-    }
-    .run(aggregate)
+    const ABOUT: &str = "Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.";
+    program("aggregator", ABOUT, LogDefaults::SERVICE, configure).run(aggregate)
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
 use netagg::generator::{self, GeneratorConfig};
-use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
+use netagg::{Failure, program};
 use netagg_kafka::KafkaPublisher;
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
+use netagg_program::{LogDefaults, Shutdown, Variables};
 
 struct Config {
     generator: GeneratorConfig,
@@ -31,12 +32,7 @@ async fn generate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failur
 }
 
 fn main() -> ExitCode {
-    Program {
-        name: "generator",
-        about: "Sends realistic events to the topic and verifies that each is stored in PostgreSQL once. \
-                Prints its figures every 5 s and at the end; exits 1 if an event is missing or stored twice.",
-        configure,
-        log: LogDefaults::COMMAND,
-    }
-    .run(generate)
+    const ABOUT: &str = "Sends realistic events to the topic and verifies that each is stored in PostgreSQL once. \
+                Prints its figures every 5 s and at the end; exits 1 if an event is missing or stored twice.";
+    program("generator", ABOUT, LogDefaults::COMMAND, configure).run(generate)
 }

@@ -4,13 +4,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
-use netagg::descriptors::{self, Need};
+use netagg::descriptors;
 use netagg::ops::{self, OpsConfig};
-use netagg::service::{self, Service};
-use netagg::{Failure, LogDefaults, Program, Shutdown, Variables};
+use netagg::runtime::{self, Runtime};
+use netagg::{Failure, program};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
 use netagg_pg::{PartitionPlan, PgConfig, PgEventStore, Postgres};
+use netagg_program::descriptors::{OWN, set_aside};
+use netagg_program::{LogDefaults, Shutdown, Variables};
 use tikv_jemallocator::Jemalloc;
 
 /// Takes heap profiles.
@@ -46,39 +48,35 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let connections = Need::postgres(config.postgres.max_connections);
-    descriptors::set_aside(&[descriptors::OWN, ops::DESCRIPTORS, connections, descriptors::KAFKA], 0)?;
+    let connections = descriptors::postgres(config.postgres.max_connections);
+    set_aside(&[OWN, ops::DESCRIPTORS, connections, descriptors::KAFKA], 0)?;
     // A wrong configuration is found here, before anything is waited for.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
-    let service = Service::start(config.ops, shutdown).await?;
+    let runtime = Runtime::start(config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
     let dead_letters = KafkaDeadLetters::new(&config.kafka.client, &config.kafka.dlq_topic)?;
     let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres.clone())), Arc::new(dead_letters))
         .with_config(config.consumer);
     ingestor.register_metrics();
     let stats = ingestor.stats();
-    service.watch_postgres(&postgres, Some(stats.clone()));
-    let Some(limits) = postgres.agree_on_limits(config.limits, &service.stop_token()).await? else {
+    runtime.watch_postgres(&postgres, Some(stats.clone()));
+    let Some(limits) = postgres.agree_on_limits(config.limits, &runtime.stop_token()).await? else {
         return Ok(ExitCode::SUCCESS);
     };
-    service.keep_partitions(&postgres, config.partitions, limits);
+    runtime.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
-    service.watch_kafka(source.health(), stats.clone());
+    runtime.watch_kafka(source.health(), stats.clone());
     let consumer =
         TrackedConsumer { service: PgEventStore::SERVICE.to_owned(), group: config.group, topic: config.kafka.topic };
-    service.track_completeness(&postgres, topics, consumer);
-    ingestor.with_limits(limits).run(&mut source, service.stop_token()).await?;
-    service::log_stopped(&stats);
+    runtime.track_completeness(&postgres, topics, consumer);
+    ingestor.with_limits(limits).run(&mut source, runtime.stop_token()).await?;
+    runtime::log_stopped(&stats);
     Ok(ExitCode::SUCCESS)
 }
 
 fn main() -> ExitCode {
-    Program {
-        name: "ingestor",
-        about: "Stores the events of the topic in PostgreSQL, each once; what is no event goes to the dead-letter topic.",
-        configure,
-        log: LogDefaults::SERVICE,
-    }
-    .run(ingest)
+    const ABOUT: &str =
+        "Stores the events of the topic in PostgreSQL, each once; what is no event goes to the dead-letter topic.";
+    program("ingestor", ABOUT, LogDefaults::SERVICE, configure).run(ingest)
 }

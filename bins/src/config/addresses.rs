@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use netagg_program::Variables;
 use tokio::net::TcpListener;
 
-use crate::{Failure, Variables};
+use crate::Failure;
 
 pub(super) const API_HTTP_PORT: &str = "API_HTTP_PORT";
 pub(super) const API_GRPC_PORT: &str = "API_GRPC_PORT";
@@ -19,7 +20,6 @@ pub(super) fn bind_address(variables: &mut Variables, name: &str, meaning: &str)
 
 /// Where the API listens.
 #[derive(Clone, Copy, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct ApiAddresses {
     /// gRPC.
     pub grpc: SocketAddr,

@@ -1,26 +1,26 @@
 //! The variables of the services and commands, as CONFIGURATION in README lists them.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use netagg_api::ApiLimits;
 use netagg_core::usage::{CursorSecret, UsageConfig};
-use netagg_core::{ConsumerConfig, EventLimits, HumanDuration};
-use netagg_kafka::KafkaConfig;
+use netagg_core::{ConsumerConfig, ConsumerGroups, EventLimits, HumanDuration};
+use netagg_kafka::{ConfigError, KafkaConfig, KafkaTopics};
 use netagg_pg::{PartitionPlan, PgAddress, PgConfig, SslMode};
+use netagg_program::{EnvError, LogDefaults, Variables};
 use netagg_redis::RedisConfig;
 
 use super::addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_address};
 use crate::generator::GeneratorConfig;
 use crate::ops::OpsConfig;
 use crate::protection::ProtectionConfig;
-use crate::{Problem, Variables};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// The brokers and what is on them.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct Kafka {
     /// How to reach them.
     pub client: KafkaConfig,
@@ -49,7 +49,7 @@ impl Kafka {
             match client.clone().with_option(&property, &value) {
                 Ok(with_option) => client = with_option,
                 // The error says what is wrong without the value of a secret.
-                Err(error) => variables.problem(Problem::secret(&name, format!("a librdkafka property; {error}"))),
+                Err(error) => variables.problem(EnvError::secret(&name, format!("a librdkafka property; {error}"))),
             }
         }
         Self { client, topic, dlq_topic }
@@ -93,13 +93,26 @@ fn topics(variables: &mut Variables) -> (String, String) {
     }
     if events == netagg_kafka::replay_markers_topic(&dead_letters) {
         let accepted = "another topic than KAFKA_DLQ_TOPIC.replayed, which holds the markers of replays";
-        variables.problem(Problem::new(EVENTS, &events, accepted));
+        variables.problem(EnvError::new(EVENTS, &events, accepted));
     }
     (events, dead_letters)
 }
 
-/// Declares the variables of all programs, logs aside.
-pub(crate) fn describe_all(variables: &mut Variables) {
+/// Declares the variables of all commands, for the help.
+pub(crate) fn declare_all_of_commands(variables: &mut Variables) {
+    let addresses = ApiAddresses::read(variables);
+    ProtectionConfig::read(variables, &addresses);
+    postgres(variables, 2, "netagg");
+    redis(variables);
+    Kafka::read(variables);
+    Groups::read(variables);
+    event_limits(variables);
+    partitions_ahead(variables);
+}
+
+/// Declares the variables of all programs.
+pub(super) fn declare_all(variables: &mut Variables) {
+    LogDefaults::SERVICE.describe(variables);
     Kafka::read(variables);
     Groups::read(variables);
     let writing = postgres(variables, 1, "");
@@ -120,7 +133,6 @@ pub(crate) fn describe_all(variables: &mut Variables) {
 
 /// The consumer groups of the services.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct Groups {
     /// The ingestors'.
     pub ingestor: String,
@@ -141,6 +153,16 @@ impl Groups {
         }
         Self { ingestor, aggregator }
     }
+}
+
+/// The groups of both services that read the topic of events of `kafka`.
+///
+/// # Errors
+/// If no client can be made of the configuration.
+pub(crate) fn consumer_groups(kafka: &Kafka, groups: Groups) -> Result<ConsumerGroups, ConfigError> {
+    let offsets = Arc::new(KafkaTopics::new(&kafka.client)?);
+    let Groups { ingestor, aggregator } = groups;
+    Ok(ConsumerGroups { offsets, topic: kafka.topic.clone(), ingestor, aggregator })
 }
 
 /// The database that events and totals are kept in.
@@ -179,7 +201,7 @@ fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<
     match url.parse() {
         Ok(address) => Some(address),
         Err(_) => {
-            variables.problem(Problem::secret(name, "postgres://user:password@host:port/database?sslmode=…"));
+            variables.problem(EnvError::secret(name, "postgres://user:password@host:port/database?sslmode=…"));
             None
         }
     }
@@ -214,7 +236,7 @@ pub fn redis(variables: &mut Variables) -> RedisConfig {
         None => RedisConfig::at(&host, port),
         Some(Ok(config)) => config,
         Some(Err(_)) => {
-            variables.problem(Problem::secret(
+            variables.problem(EnvError::secret(
                 "REDIS_URL",
                 "redis://user:password@host:port/database, redis-cluster://…, \
                  redis-sentinel://…?sentinelServiceName=…, or the same with rediss for TLS",
@@ -318,7 +340,6 @@ fn overlap(one: IpAddr, other: IpAddr) -> bool {
 
 /// How long answers are kept, and the cursor secret if it is configured.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct Answers {
     /// The secret of `API_CURSOR_SECRET`; without it, the database's.
     pub cursor_secret: Option<CursorSecret>,
@@ -338,7 +359,7 @@ impl Answers {
             "authenticates cursors, 16 characters or more; default: made once, kept in the database",
         );
         if secret.as_ref().is_some_and(|secret| secret.chars().count() < 16) {
-            variables.problem(Problem::secret("API_CURSOR_SECRET", "16 characters or more"));
+            variables.problem(EnvError::secret("API_CURSOR_SECRET", "16 characters or more"));
         }
         Self {
             cursor_secret: secret.map(CursorSecret::new),
@@ -381,7 +402,7 @@ mod tests {
         let values = values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut variables = Variables::from_values(values);
         read(&mut variables);
-        variables.check().err().unwrap_or_default().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        variables.check().err().unwrap_or_default().iter().map(EnvError::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

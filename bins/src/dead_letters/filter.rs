@@ -10,7 +10,7 @@ use crate::Failure;
 
 /// Which letters; all of these together.
 #[derive(Clone, Debug, Default, Args)]
-pub struct FilterArguments {
+pub(crate) struct FilterArguments {
     /// Only those of this kind; foreign: what netagg did not write
     #[arg(long, value_name = "KIND", value_parser = kind())]
     kind: Option<LetterKind>,

@@ -2,14 +2,14 @@
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use netagg_kafka::{KafkaLetterReader, LetterOrigin, LetterSummary};
+use netagg_program::outln;
+use netagg_program::terminal_escape::printable;
 use terminal_size::terminal_size_of;
 
 use super::filter::FilterArguments;
 use super::text::{print_json, show_place, show_time};
 use crate::Failure;
-use crate::admin::table;
-use crate::output::outln;
-use crate::printable::printable;
+use crate::tables::table;
 
 /// How wide columns are on a terminal, however wide or narrow it is.
 const WIDEST_KEY: Width = Width::Fixed(24);

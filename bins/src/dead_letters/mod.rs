@@ -11,18 +11,18 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 use netagg_kafka::{KafkaLetterReader, ReplayPlan};
+use netagg_program::Shutdown;
 use tokio_util::sync::CancellationToken;
 
+use crate::Failure;
 use crate::config::Kafka;
-use crate::{Failure, Shutdown};
-
-pub use filter::FilterArguments;
-pub use show::LetterPlace;
+use crate::program::run_command;
+use filter::FilterArguments;
+use show::LetterPlace;
 
 /// What to do with dead letters.
 #[derive(Debug, Subcommand)]
-#[allow(clippy::exhaustive_enums)]
-pub enum DlqCommand {
+pub(crate) enum DlqCommand {
     /// List the newest
     List {
         /// Which ones
@@ -73,11 +73,15 @@ pub enum DlqCommand {
 }
 
 impl DlqCommand {
+    pub(crate) fn run(self) -> ExitCode {
+        run_command(Kafka::read, async |kafka, shutdown| self.execute(kafka, shutdown).await)
+    }
+
     /// Does it.
     ///
     /// # Errors
     /// When the broker is away, the topic is not there, or the arguments contradict each other.
-    pub async fn run(self, kafka: Kafka, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    async fn execute(self, kafka: Kafka, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         let reader = KafkaLetterReader::new(&kafka.client, &kafka.dlq_topic);
         let stop = shutdown.token();
         match self {

@@ -1,17 +1,17 @@
 //! Dead letters, sent again.
 
-use comfy_table::CellAlignment;
-use indicatif::{ProgressBar, ProgressStyle};
 use netagg_kafka::{ReplayCount, ReplayError, ReplayPlan, ReplayReport, Unreplayable};
+use netagg_program::output;
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::table;
+use crate::Failure;
 use crate::config::Kafka;
-use crate::{Failure, output};
+use crate::progress::progress_bar;
+use crate::tables::{right_align, table};
 
 /// Carries out `plan` and prints the report.
 pub(super) async fn replay(plan: ReplayPlan, kafka: &Kafka, stop: &CancellationToken) -> Result<(), Failure> {
-    let bar = progress_bar();
+    let bar = progress_bar(None, "{spinner} {human_pos} dead letters read, {per_sec}");
     let report = plan.run(&kafka.client, &kafka.topic, &kafka.dlq_topic, stop, || bar.inc(1)).await?;
     bar.finish_and_clear();
     output::print(show(&report, &kafka.topic, plan.is_dry_run));
@@ -33,9 +33,7 @@ impl From<ReplayError> for Failure {
 
 fn show(report: &ReplayReport, topic: &str, is_dry_run: bool) -> String {
     let mut table = table(["kind", if is_dry_run { "would be sent" } else { "sent" }, "sent before"]);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right_align(&mut table, 1..);
     let kinds =
         report.kinds.iter().map(|(kind, ReplayCount { sent, sent_before, .. })| (kind.as_str(), *sent, *sent_before));
     for (kind, sent, sent_before) in kinds.chain([("all", report.sent(), report.sent_before())]) {
@@ -51,13 +49,4 @@ fn show(report: &ReplayReport, topic: &str, is_dry_run: bool) -> String {
         shown.push_str(&format!("left out: {count} {reason}\n"));
     }
     shown
-}
-
-/// A counter on the terminal; nothing where stderr isn't one.
-fn progress_bar() -> ProgressBar {
-    let bar = ProgressBar::no_length();
-    match ProgressStyle::with_template("{spinner} {human_pos} dead letters read, {per_sec}") {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

@@ -5,19 +5,19 @@ use std::str::FromStr;
 
 use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
+use netagg_program::output;
+use netagg_program::terminal_escape::{is_visible, printable};
 
 use super::text::{print_json, show_place, show_time};
-use crate::printable::{is_visible, printable};
-use crate::{Failure, output};
+use crate::Failure;
 
 /// Where a letter lies in the topic of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct LetterPlace {
+pub(crate) struct LetterPlace {
     /// Its partition.
-    pub partition: i32,
+    pub(crate) partition: i32,
     /// Its offset there.
-    pub offset: i64,
+    pub(crate) offset: i64,
 }
 
 impl FromStr for LetterPlace {

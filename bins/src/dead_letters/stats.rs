@@ -1,23 +1,19 @@
 //! How many dead letters there are of each kind.
 
-use comfy_table::CellAlignment;
 use netagg_kafka::{KafkaLetterReader, LetterCount, LetterKind};
+use netagg_program::outln;
 
 use super::filter::FilterArguments;
 use super::text::show_time;
 use crate::Failure;
-use crate::admin::table;
-use crate::output::outln;
+use crate::tables::{right_align, table};
 
 pub(super) async fn stats(reader: &KafkaLetterReader, filter: FilterArguments) -> Result<(), Failure> {
     let counts = reader.count(&filter.filter()?).await?;
     let all = counts.values().fold(LetterCount::default(), |all, count| all.plus(*count));
     let mut table = table(["kind", "letters", "first", "last", "sent again"]);
-    for index in [1, 4] {
-        if let Some(column) = table.column_mut(index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
+    right_align(&mut table, 1..2);
+    right_align(&mut table, 4..);
     let in_order = LetterKind::all().filter_map(|kind| Some((kind.as_str(), *counts.get(&kind)?)));
     for (kind, count) in in_order.chain([("all", all)]) {
         table.add_row([

@@ -1,11 +1,11 @@
 //! Letters, positions and times as text.
 
 use netagg_core::{Place, Timestamp};
+use netagg_program::outln;
+use netagg_program::terminal_escape::json_line;
 use serde::Serialize;
 
 use crate::Failure;
-use crate::output::outln;
-use crate::printable::json_line;
 
 pub(super) fn print_json(letter: &impl Serialize) -> Result<(), Failure> {
     let line = json_line(letter).map_err(|error| Failure::Failed(error.into()))?;

@@ -4,16 +4,16 @@ use std::collections::HashSet;
 
 use indicatif::ProgressBar;
 use netagg_core::EventLimits;
+use netagg_core::load::Published;
 use netagg_core::memory::MemoryLog;
 use netagg_core::ports::EventPublisher;
 
-use super::outcome::Published;
 use crate::Failure;
 use crate::input::Input;
 use crate::rejected::RejectedLines;
 
-/// Publishes each valid line of `input` as it stands; names the others on stderr.
-pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<Published, Failure> {
+/// Publishes each valid line of `input` as it stands; names the others on stderr, and counts them.
+pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<(Published, u64), Failure> {
     let bar = ProgressBar::hidden();
     let mut rejected = RejectedLines::new(input.name());
     let mut lines = input.clone().read(EventLimits::default(), 1, bar.clone(), "netagg demo --input -");
@@ -26,6 +26,6 @@ pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<Published,
         log.publish(chunk.events.into_iter().map(|line| line.into_record()).collect()).await?;
     }
     let events = seen.len() as u64;
-    let left_out = rejected.finish();
-    Ok(Published { records, events, duplicates: records - events, invalid: 0, left_out, model: None })
+    let published = Published { records, events, duplicates: records - events, invalid: 0, model: None };
+    Ok((published, rejected.finish()))
 }

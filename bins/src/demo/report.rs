@@ -3,27 +3,27 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::presets::UTF8_BORDERS_ONLY;
-use comfy_table::{CellAlignment, Table};
+use netagg_core::load::{MemoryPipeline, Mismatch, Published};
 use netagg_core::usage::{AggregatesRequest, UsageService};
-use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, StatsSnapshot, Totals, Zone};
+use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
+use netagg_program::outln;
 
-use super::outcome::{Published, Verification};
 use crate::Failure;
 use crate::config::ApiAddresses;
-use crate::output::outln;
+use crate::tables::{right_align, table};
 
 /// Days shown of those there are.
 const DAYS_SHOWN: usize = 10;
 
 pub(super) async fn print(
-    days: &BTreeMap<(Day, EventType), Totals>,
-    ingested: StatsSnapshot,
+    pipeline: &MemoryPipeline,
     usage: &UsageService,
     published: &Published,
-    verification: &Verification,
+    left_out: u64,
+    mismatches: &[Mismatch],
     elapsed: Duration,
 ) -> Result<(), Failure> {
+    let (days, ingested) = (pipeline.events.sum_by_day(), pipeline.ingested());
     if let (Some((first, _)), Some((last, _))) = (days.keys().next(), days.keys().next_back()) {
         for granularity in [Granularity::Day, Granularity::Month] {
             // A span longer than the API answers at once is asked for from its end.
@@ -47,15 +47,15 @@ pub(super) async fn print(
         },
         ingested.invalid,
     );
-    if published.left_out > 0 {
-        outln!("{} lines are no valid events and were left out, as told above.", published.left_out);
+    if left_out > 0 {
+        outln!("{} lines are no valid events and were left out, as told above.", left_out);
     }
-    if verification.problems.is_empty() {
+    if mismatches.is_empty() {
         outln!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
     } else {
         outln!("VERIFICATION FAILED:");
-        for problem in &verification.problems {
-            outln!("  - {problem}");
+        for mismatch in mismatches {
+            outln!("  - {mismatch}");
         }
     }
     Ok(())
@@ -68,15 +68,12 @@ fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
         types.insert(row.event_type, row.totals.count_events);
         *sum += row.totals;
     }
-    let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY);
     let (title, label): (_, fn(Day) -> String) = match granularity {
         Granularity::Day => ("day", |day| day.to_string()),
         Granularity::Month => ("month", |day| day.month().to_string()),
     };
     let types = EventType::ALL.iter().map(|event_type| event_type.as_str());
-    let header = [title].into_iter().chain(types).chain(["events", "hours", "GB up", "GB down"]);
-    table.set_header(header);
+    let mut table = table([title].into_iter().chain(types).chain(["events", "hours", "GB up", "GB down"]));
     let hidden = by_date.len().saturating_sub(DAYS_SHOWN);
     for (date, (types, sum)) in by_date.into_iter().skip(hidden) {
         let counts = EventType::ALL.iter().map(|event_type| types.get(event_type).copied().unwrap_or(0).to_string());
@@ -89,9 +86,7 @@ fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
         ];
         table.add_row([label(date)].into_iter().chain(counts).chain(sums));
     }
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
+    right_align(&mut table, 1..);
     outln!("{table}");
     if hidden > 0 {
         outln!("  (and {hidden} earlier {title}s)");

@@ -8,16 +8,14 @@ use std::time::Duration;
 use netagg_core::BoxError;
 use netagg_core::load::{EventModel, LoadConfig, LoadReport, LoadRun, StoredCopies, random_seed};
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
+use netagg_program::{Shutdown, Variables, output};
 use tokio::time::interval;
-
-use crate::{Shutdown, Variables, output};
 
 /// How often the figures are printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How a run is made.
 #[derive(Clone, Debug)]
-#[allow(clippy::exhaustive_structs)]
 pub struct GeneratorConfig {
     /// How many users the events are of.
     pub users: u64,

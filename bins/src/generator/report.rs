@@ -1,9 +1,10 @@
 //! The generator's six figures, and its progress.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use netagg_core::load::{LoadConfig, LoadReport};
+use netagg_program::outln;
 
-use crate::output::outln;
+use crate::progress;
 
 /// Prints one figure a line to stdout.
 pub(super) fn print(report: &LoadReport) {
@@ -23,16 +24,14 @@ pub(super) fn print(report: &LoadReport) {
     outln!();
 }
 
-/// A bar on the terminal; nothing where stderr isn't one.
+/// The progress of the sending.
 pub(super) fn progress_bar(load: &LoadConfig) -> ProgressBar {
     let by_duration =
         load.duration.zip(load.events_per_sec).map(|(duration, rate)| (duration.as_secs_f64() * rate as f64) as u64);
-    let (bar, template) = match load.events.or(by_duration) {
-        Some(events) => (ProgressBar::new(events), "{bar:40} {human_pos}/{human_len} events, {per_sec}, {eta} left"),
-        None => (ProgressBar::no_length(), "{spinner} {human_pos} events, {per_sec}"),
+    let events = load.events.or(by_duration);
+    let template = match events {
+        Some(_) => "{bar:40} {human_pos}/{human_len} events, {per_sec}, {eta} left",
+        None => "{spinner} {human_pos} events, {per_sec}",
     };
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    progress::progress_bar(events, template)
 }

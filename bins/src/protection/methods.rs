@@ -1,7 +1,8 @@
 //! The methods of authentication that `API_AUTH` names.
 
+use netagg_program::{EnvError, Variables};
+
 use crate::config::ApiAddresses;
-use crate::{Problem, Variables};
 
 /// How callers prove who they are, as `API_AUTH` lists it.
 const METHODS: [Methods; 4] = [
@@ -25,7 +26,7 @@ pub(super) struct Methods {
 pub fn open_only(variables: &mut Variables, addresses: &ApiAddresses) {
     let methods = methods(variables, addresses);
     if methods.keys || methods.tokens {
-        variables.problem(Problem::new("API_AUTH", methods.name, "none: the demonstration knows nobody"));
+        variables.problem(EnvError::new("API_AUTH", methods.name, "none: the demonstration knows nobody"));
     }
 }
 
@@ -37,7 +38,7 @@ pub(super) fn methods(variables: &mut Variables, addresses: &ApiAddresses) -> Me
     let methods = variables.parse("API_AUTH", "", &meaning, ACCEPTED, parse);
     if methods.is_none() && is_open {
         let accepted = format!("{ACCEPTED}, said so while API_BIND={} is not a loopback address", addresses.http.ip());
-        variables.problem(Problem::new("API_AUTH", "", accepted));
+        variables.problem(EnvError::new("API_AUTH", "", accepted));
     }
     methods.unwrap_or(METHODS[0])
 }

@@ -9,10 +9,10 @@ use ipnet::IpNet;
 use netagg_api::auth::{ApiKeyFile, ApiKeys, InvalidRateLimit, KeySet, KeySetFile, KeySetUrl, RateLimit, TokenIssuer};
 use netagg_api::{Protection, Tls, TlsError, TlsFiles};
 use netagg_pg::{PgApiKeys, PgConfig, Postgres};
+use netagg_program::{EnvError, Variables};
 
 use super::methods::{Methods, methods};
 use crate::config::ApiAddresses;
-use crate::{Problem, Variables};
 
 /// Who may ask, and how it is found out.
 #[derive(Debug)]
@@ -121,7 +121,7 @@ fn issuer(variables: &mut Variables, methods: Methods) -> Option<TokenIssuer> {
     let mut text = |name, meaning| {
         let text = variables.optional_text(name, "", meaning);
         if methods.tokens && text.is_none() {
-            variables.problem(Problem::new(name, "", format!("{meaning}; API_AUTH={} needs it", methods.name)));
+            variables.problem(EnvError::new(name, "", format!("{meaning}; API_AUTH={} needs it", methods.name)));
         }
         text
     };
@@ -131,7 +131,7 @@ fn issuer(variables: &mut Variables, methods: Methods) -> Option<TokenIssuer> {
     let (true, Some(keys)) = (methods.tokens, keys) else { return None };
     let keys: Arc<dyn KeySet> = if keys.contains("://") {
         let url = KeySetUrl::new(&keys);
-        Arc::new(url.map_err(|error| variables.problem(Problem::new(KEYS, &keys, error.to_string()))).ok()?)
+        Arc::new(url.map_err(|error| variables.problem(EnvError::new(KEYS, &keys, error.to_string()))).ok()?)
     } else {
         Arc::new(KeySetFile::new(keys))
     };
@@ -155,7 +155,7 @@ fn tls(variables: &mut Variables) -> Option<Tls> {
             for (name, file) in [(CERTIFICATES, certificates), (KEY, key)] {
                 if file.is_none() {
                     let accepted = format!("a file in PEM, as {CERTIFICATES} and {KEY} go together");
-                    variables.problem(Problem::new(name, "", accepted));
+                    variables.problem(EnvError::new(name, "", accepted));
                 }
             }
             return None;
@@ -169,7 +169,7 @@ fn tls(variables: &mut Variables) -> Option<Tls> {
                 TlsError::Key { path, .. } => (KEY, path),
                 TlsError::ClientAuthorities { path, .. } => (CLIENT_AUTHORITIES, path),
             };
-            variables.problem(Problem::new(name, &path.to_string_lossy(), format!("a file in PEM, but {error}")));
+            variables.problem(EnvError::new(name, &path.to_string_lossy(), format!("a file in PEM, but {error}")));
             None
         }
     }
@@ -184,7 +184,7 @@ mod tests {
         let mut variables = Variables::from_values(values);
         let addresses = ApiAddresses::read(&mut variables);
         ProtectionConfig::read(&mut variables, &addresses);
-        variables.check().err().unwrap_or_default().iter().map(Problem::to_string).collect::<Vec<_>>().join("\n")
+        variables.check().err().unwrap_or_default().iter().map(EnvError::to_string).collect::<Vec<_>>().join("\n")
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`EventModel`] makes each event from the run and its number alone: no part of the check has to remember events, so a run may
 //! have any length. [`LoadRun`] sends the events, with duplicates and invalid records among them, looks for them in the store
 //! while it sends, and in the end judges each of them. [`send`] sends without a check.
+//! [`MemoryPipeline`] is both services in memory, with a check of the stored events and the totals.
 //!
 //! ```
 //! use std::sync::Arc;
@@ -37,6 +38,7 @@
 //! ```
 
 mod event_model;
+mod memory_pipeline;
 mod report;
 mod run;
 mod sender;
@@ -48,6 +50,7 @@ use tokio::task::JoinError;
 use crate::error::{BoxError, Error};
 
 pub use event_model::{EventModel, random_seed};
+pub use memory_pipeline::{MemoryPipeline, Mismatch, Published};
 pub use report::LoadReport;
 pub use run::LoadRun;
 pub use sender::{LoadConfig, LoadStats, Sent, send};

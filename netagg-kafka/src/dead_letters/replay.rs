@@ -47,7 +47,7 @@ impl KafkaReplay {
             producer,
             brokers: config.brokers().to_owned(),
             topic: topic.to_owned(),
-            markers: replayed::topic(dlq_topic),
+            markers: replay_markers::topic(dlq_topic),
         };
         Ok(Self {
             session: Arc::new(session),

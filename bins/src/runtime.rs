@@ -1,33 +1,41 @@
-//! What the services do at their start and beside their job.
+//! The work of the services at their start and beside their job.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use netagg_api::{OpsMetrics, Protection};
+use netagg_api::{ApiLimits, OpsMetrics, Protection, serve_unready};
+use netagg_core::usage::CursorSecret;
 use netagg_core::{
-    CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, Readiness, StatsSnapshot,
+    CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, Readiness, RetryPolicy, StatsSnapshot,
     TrackedConsumer,
 };
 use netagg_kafka::{KafkaHealth, KafkaMetrics, KafkaTopics};
-use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, Postgres};
+use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, PgConfig, Postgres};
+use netagg_program::Shutdown;
 use netagg_redis::RedisCache;
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::Failure;
 use crate::ops::{self, OpsConfig};
-use crate::{Failure, Shutdown};
 
 /// How long a service waits for Redis at its start; it goes on without it.
 const FIRST_CONNECTION: Duration = Duration::from_millis(500);
 
+/// How long a start takes when everything is there: callers of this time wait for their answer.
+const USUAL_START: Duration = Duration::from_secs(1);
+
 /// A service between its start and its stop.
 #[derive(Debug)]
-pub struct Service {
+pub struct Runtime {
     readiness: Arc<Readiness>,
     metrics: Arc<OpsMetrics>,
     shutdown: Shutdown,
 }
 
-impl Service {
+impl Runtime {
     /// Opens the ops port.
     ///
     /// # Errors
@@ -88,6 +96,33 @@ impl Service {
         self.shutdown.spawn("redis", watch);
     }
 
+    /// The secret of cursors: `configured`, else that of the database, once it can be reached. Meanwhile the port of `http`
+    /// answers that the API is alive and not ready: a load balancer is not to take it for dead. `None` if the program stops.
+    ///
+    /// # Errors
+    /// When the database refuses, or the port cannot be shared.
+    pub async fn cursor_secret(
+        &self,
+        configured: Option<CursorSecret>,
+        postgres: PgConfig,
+        http: &TcpListener,
+        protection: &Protection,
+    ) -> Result<Option<CursorSecret>, Failure> {
+        if configured.is_some() {
+            return Ok(configured);
+        }
+        let settings = Postgres::new(postgres).settings();
+        let waiting = self.stop_token().child_token();
+        let secret = async {
+            let secret = RetryPolicy::default().retry(&waiting, async || settings.cursor_secret().await).await;
+            waiting.cancel();
+            secret
+        };
+        let (secret, unready) = tokio::join!(secret, answer_unready(http, protection, &waiting));
+        unready?;
+        Ok(secret?)
+    }
+
     /// Keeps the partitions of `events_raw` as `plan` says, in the background. Readiness names the months without a
     /// partition; other months are not affected.
     pub fn keep_partitions(&self, postgres: &Postgres, plan: PartitionPlan, limits: EventLimits) {
@@ -100,6 +135,18 @@ impl Service {
         let tracker = CompletenessTracker::new(Arc::new(topics), Arc::new(postgres.clone()), consumer);
         self.shutdown.spawn("completeness", tracker.run(self.shutdown.token()));
     }
+}
+
+/// Answers on the port of `http` until `waiting` ends, if that takes longer than a usual start.
+async fn answer_unready(http: &TcpListener, protection: &Protection, waiting: &CancellationToken) -> io::Result<()> {
+    if waiting.run_until_cancelled(tokio::time::sleep(USUAL_START)).await.is_none() {
+        return Ok(());
+    }
+    // The same socket: no connection is refused when the API takes over.
+    let socket = http.as_fd().try_clone_to_owned()?;
+    let listener = TcpListener::from_std(socket.into())?;
+    serve_unready(listener, protection.clone(), ApiLimits::default(), waiting.clone()).await;
+    Ok(())
 }
 
 /// The readiness of a service that stops with `shutdown`, and its reason if a task has panicked.

@@ -7,13 +7,14 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
-use crate::{Variables, output};
+use crate::env::Variables;
+use crate::output;
 
 /// Lines that were lost: from the start on, so before there are metrics.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
-/// How many lines of the log could not be written.
-pub(crate) fn lost_lines() -> u64 {
+/// How many lines of the log could not be written since the start of the process.
+pub fn lost_lines() -> u64 {
     LOST.load(Relaxed)
 }
 

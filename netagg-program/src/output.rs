@@ -27,6 +27,7 @@ static STDOUT: Mutex<Stdout> = Mutex::new(Stdout { buffer: Vec::new(), failure: 
 static STDERR: Mutex<Stderr> = Mutex::new(Stderr { is_torn: false, is_stuck: false });
 
 /// Adds a line to the command's answer, as `println!` does. A failed write is reported by [`finish`].
+#[macro_export]
 macro_rules! outln {
     () => { $crate::output::print(format_args!("\n")) };
     ($($argument:tt)*) => {{
@@ -36,13 +37,12 @@ macro_rules! outln {
 }
 
 /// Writes a line to stderr, as `eprintln!` does. It is lost if stderr cannot be written.
+#[macro_export]
 macro_rules! noteln {
     ($($argument:tt)*) => {
         $crate::output::note(format_args!($($argument)*))
     };
 }
-
-pub(crate) use {noteln, outln};
 
 struct Stdout {
     buffer: Vec<u8>,
@@ -60,7 +60,7 @@ impl Stdout {
 }
 
 /// Adds text to the command's answer.
-pub(crate) fn print(text: impl fmt::Display) {
+pub fn print(text: impl fmt::Display) {
     let mut stdout = lock(&STDOUT);
     if stdout.failure.is_none() {
         // writing to a vector cannot fail
@@ -75,7 +75,7 @@ pub(crate) fn print(text: impl fmt::Display) {
 ///
 /// # Errors
 /// When stdout cannot be written, also because its reader is gone.
-pub(crate) fn flush() -> io::Result<()> {
+pub fn flush() -> io::Result<()> {
     let mut stdout = lock(&STDOUT);
     stdout.write_out();
     // An `io::Error` cannot be cloned, and the failure stays.
@@ -83,14 +83,14 @@ pub(crate) fn flush() -> io::Result<()> {
 }
 
 /// Whether stdout keeps nothing: it is the null device, which also takes the place of a stdout that is closed.
-pub(crate) fn is_discarded() -> bool {
+pub fn is_discarded() -> bool {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(|stdout| stdout.metadata());
     let null = std::fs::metadata("/dev/null");
     matches!((stdout, null), (Ok(stdout), Ok(null)) if stdout.rdev() != 0 && stdout.rdev() == null.rdev())
 }
 
 /// Whether the answer so far could be written. A command that goes on for long stops when it could not.
-pub(crate) fn is_wanted() -> bool {
+pub fn is_wanted() -> bool {
     flush().is_ok()
 }
 
@@ -128,7 +128,7 @@ impl Stderr {
 }
 
 /// Writes a line to stderr for a person. Unlike a line of the log it waits for a slow reader, such as a pager.
-pub(crate) fn note(line: fmt::Arguments<'_>) {
+pub fn note(line: fmt::Arguments<'_>) {
     let line = format!("{line}\n");
     let _stderr = lock(&STDERR);
     let _ = write_all(io::stderr().as_fd(), line.as_bytes(), None);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use serde::Serialize;
 
 /// `bytes` as text. What is no UTF-8, or would act on a terminal instead of being seen, is escaped.
-pub(crate) fn printable(bytes: &[u8]) -> String {
+pub fn printable(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -20,7 +20,10 @@ pub(crate) fn printable(bytes: &[u8]) -> String {
 }
 
 /// `value` as JSON on one line, with escapes where [`printable`] has them.
-pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
+///
+/// # Errors
+/// If `value` is not JSON, such as a map whose keys are no strings.
+pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let json = serde_json::to_string(value)?;
     let mut shown = String::with_capacity(json.len());
     for c in json.chars() {
@@ -37,7 +40,7 @@ pub(crate) fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
 }
 
 /// Whether `c` is neither a control character nor one that reorders or hides the text around it.
-pub(crate) fn is_visible(c: char) -> bool {
+pub fn is_visible(c: char) -> bool {
     !c.is_control()
         && !matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -1,15 +1,7 @@
 use super::*;
 
-fn known() -> Vec<String> {
-    let mut variables = crate::Variables::default();
-    crate::config::describe_all(&mut variables);
-    crate::LogDefaults::SERVICE.describe(&mut variables);
-    variables.names()
-}
-
 #[test]
 fn the_nearest_name_is_suggested() {
-    let known = known();
     for (written, expected) in [
         ("INGESTOR_BATCHSIZE", "INGESTOR_BATCH_SIZE"),
         ("INGESTOR_WORKERS", "INGESTOR_WORKER_COUNT"),
@@ -34,16 +26,15 @@ fn the_nearest_name_is_suggested() {
         ("API_RATELIMIT", "API_RATE_LIMIT"),
         ("LOG_LEVLE", "LOG_LEVEL"),
     ] {
-        assert_eq!(meant(written, "x", &known), Some(expected), "{written}");
+        assert_eq!(NAMES.suggestion(written, "x").as_deref(), Some(expected), "{written}");
     }
     for (synonym, name) in SYNONYMS {
-        assert_eq!(meant(synonym, "x", &known), Some(name), "{synonym}");
+        assert_eq!(NAMES.suggestion(synonym, "x").as_deref(), Some(name), "{synonym}");
     }
 }
 
 #[test]
 fn variables_of_others_are_left_alone() {
-    let known = known();
     for (name, value) in [
         ("INGESTOR_BATCH_SIZE", "1"),
         ("LOG_FORMAT", "json"),
@@ -99,6 +90,6 @@ fn variables_of_others_are_left_alone() {
         ("RUST_BACKTRACE", "1"),
         ("FAILPOINTS", "x"),
     ] {
-        assert_eq!(meant(name, value, &known), None, "{name}");
+        assert_eq!(NAMES.suggestion(name, value), None, "{name}");
     }
 }

@@ -20,10 +20,6 @@ const ENV_FILE: &str = ".env";
 /// Its largest size.
 const MAX_ENV_FILE: u64 = 1 << 20;
 
-/// Variables that another one overrides: their prefix, and the other one.
-const OVERRIDES: [(&str, &str); 3] =
-    [("POSTGRES_", "DATABASE_URL"), ("REDIS_", "REDIS_URL"), ("KAFKA_", "KAFKA_BROKERS")];
-
 /// Longest value that is printed whole.
 const MAX_SHOWN: usize = 80;
 
@@ -34,11 +30,51 @@ pub struct Variables {
     /// Where variables are set whose values are not in UTF-8.
     unreadable: BTreeMap<String, String>,
     declared: Vec<Declared>,
-    problems: Vec<Problem>,
+    problems: Vec<EnvError>,
     /// Lines of the file that are no assignment: their numbers and first words.
     left_out: Vec<(usize, String)>,
     /// Whether the variables being read have no effect.
     is_ignoring: bool,
+    names: VariableNames,
+}
+
+/// What is known of the variables of all programs that share an environment, for advice about a variable that a program does
+/// not know or cannot use.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct VariableNames {
+    /// Declares the variables of all programs, by reading them.
+    pub declare_all: fn(&mut Variables),
+    /// Prefixes that no program of others uses.
+    pub own_prefixes: &'static [&'static str],
+    /// Names that other programs use, and the name here.
+    pub synonyms: &'static [(&'static str, &'static str)],
+    /// Prefixes of variables that another variable overrides, and the other variable.
+    pub overrides: &'static [(&'static str, &'static str)],
+}
+
+impl Default for VariableNames {
+    /// No names.
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
+impl VariableNames {
+    /// No names: no advice.
+    pub const NONE: Self = Self { declare_all: |_| {}, own_prefixes: &[], synonyms: &[], overrides: &[] };
+
+    /// The variable that an operator means who sets `name` to `value`; `None` if `name` is known, or belongs to another program.
+    pub fn suggestion(&self, name: &str, value: &str) -> Option<String> {
+        meant(name, value, &self.all(), self).map(str::to_owned)
+    }
+
+    /// The names of all variables; the name of a group ends with `*`.
+    pub(crate) fn all(&self) -> Vec<String> {
+        let mut variables = Variables::default();
+        (self.declare_all)(&mut variables);
+        variables.declared.into_iter().map(|declared| declared.name).collect()
+    }
 }
 
 #[derive(Debug)]
@@ -50,14 +86,14 @@ struct Declared {
 
 /// A variable that cannot be used: its name, its value and what is accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
+pub struct EnvError {
     name: String,
     /// `None` for a secret.
     value: Option<String>,
     accepted: String,
 }
 
-impl Problem {
+impl EnvError {
     /// The variable `name` with the value `value`, which isn't accepted.
     pub fn new(name: &str, value: &str, accepted: impl Into<String>) -> Self {
         let mut shown: String = value.chars().take(MAX_SHOWN).collect();
@@ -73,7 +109,7 @@ impl Problem {
     }
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for EnvError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.value {
             Some(value) => write!(f, "{}={value:?}", self.name)?,
@@ -84,11 +120,11 @@ impl fmt::Display for Problem {
 }
 
 impl Variables {
-    /// The variables of the environment, and below them those of the file `.env` in the working directory. Empty ones
-    /// count as unset.
+    /// The variables of the environment, and below them the variables of the file `.env` in the working directory. An empty
+    /// variable counts as unset. The crate's documentation has the rules of the file.
     ///
     /// # Errors
-    /// When there is a `.env` that cannot be read.
+    /// If there is a `.env` that cannot be read: the reason.
     pub fn from_environment() -> Result<Self, String> {
         let file = read_env_file().map_err(|reason| format!("{ENV_FILE}: {reason}"))?;
         let mut values = BTreeMap::from_iter(file.values);
@@ -117,16 +153,21 @@ impl Variables {
         Self { values, ..Self::default() }
     }
 
+    /// Uses `names` for its advice.
+    pub fn with_names(self, names: VariableNames) -> Self {
+        Self { names, ..self }
+    }
+
     /// What is wrong with the variables read so far.
     ///
     /// # Errors
     /// Every problem.
-    pub fn check(&mut self) -> Result<(), Vec<Problem>> {
+    pub fn check(&mut self) -> Result<(), Vec<EnvError>> {
         if self.problems.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.problems)) }
     }
 
     /// Notes a problem that isn't of one value alone.
-    pub fn problem(&mut self, problem: Problem) {
+    pub fn problem(&mut self, problem: EnvError) {
         if !self.is_ignoring {
             self.problems.push(problem);
         }
@@ -134,10 +175,10 @@ impl Variables {
 
     /// Notes that the variables `names` have one `value`, although each needs a `thing` of its own. The first one that is
     /// set is to be changed.
-    pub(crate) fn same(&mut self, names: [&str; 2], value: &str, thing: &str) {
+    pub fn same(&mut self, names: [&str; 2], value: &str, thing: &str) {
         let [first, second] = names;
         let (name, other) = if self.has(first) || !self.has(second) { (first, second) } else { (second, first) };
-        self.problem(Problem::new(name, value, format!("another {thing} than {other}")));
+        self.problem(EnvError::new(name, value, format!("another {thing} than {other}")));
     }
 
     /// Reads variables that have no effect if `is_overridden`: then they count as unset, and no value is a problem.
@@ -149,16 +190,12 @@ impl Variables {
         read
     }
 
-    /// The names declared so far; that of a group ends with `*`.
-    pub(crate) fn names(&self) -> Vec<String> {
-        self.declared.iter().map(|declared| declared.name.clone()).collect()
-    }
-
-    /// Warns of variables that look like one of `known` and are not, and of lines of the file that set one of them in a
-    /// form that is not understood.
-    pub(crate) fn warn(&self, known: &[String]) {
+    /// Logs a warning for each variable that looks like a known one and is not, and for each line of the file that sets a known
+    /// variable in a form that is not understood.
+    pub(crate) fn warn(&self) {
+        let known = self.names.all();
         for (name, value) in &self.values {
-            if let Some(meant) = meant(name, value, known) {
+            if let Some(meant) = meant(name, value, &known, &self.names) {
                 tracing::warn!(variable = name, "unknown variable, without effect; do you mean {meant}?");
             }
         }
@@ -175,7 +212,7 @@ impl Variables {
     /// The default would be a surprise.
     fn refuse_unreadable(&mut self, name: &str) {
         if let Some(place) = self.unreadable.get(name) {
-            self.problem(Problem::secret(name, format!("text in UTF-8, which {place} has not")));
+            self.problem(EnvError::secret(name, format!("text in UTF-8, which {place} has not")));
         }
     }
 
@@ -217,7 +254,9 @@ impl Variables {
         if let Some(value) = self.value(name) {
             match parse(value) {
                 Some(parsed) => return Some(parsed),
-                None => self.problems.push(Problem::new(name, value, explain(name, value, accepted))),
+                None => {
+                    self.problems.push(EnvError::new(name, value, explain(name, value, accepted, self.names.overrides)))
+                }
             }
         }
         parse(default)
@@ -310,11 +349,11 @@ fn read_env_file() -> Result<EnvFile, String> {
 }
 
 /// The accepted values, and the origin of a value that Kubernetes has set.
-fn explain(name: &str, value: &str, accepted: &str) -> String {
+fn explain(name: &str, value: &str, accepted: &str, overrides: &[(&str, &str)]) -> String {
     if !is_link(value) {
         return accepted.to_owned();
     }
-    let other = OVERRIDES.iter().find(|(prefix, other)| name.starts_with(prefix) && name != *other);
+    let other = overrides.iter().find(|(prefix, other)| name.starts_with(prefix) && name != *other);
     let other = other.map_or(String::new(), |(_, other)| format!(", or set {other}, which overrides {name}"));
     format!(
         "{accepted}. This value looks like a service link of Kubernetes: set `enableServiceLinks: false` in the pod's \
@@ -342,7 +381,7 @@ mod tests {
             "a wait",
         );
         assert_eq!(variables.text("EMPTY", "default", "empty is unset"), "default");
-        let problems: Vec<_> = variables.check().unwrap_err().iter().map(Problem::to_string).collect();
+        let problems: Vec<_> = variables.check().unwrap_err().iter().map(EnvError::to_string).collect();
         assert_eq!(
             problems,
             [
@@ -366,11 +405,13 @@ mod tests {
 
     #[test]
     fn a_service_link_is_called_one_with_the_remedy() {
+        let names = VariableNames { overrides: &[("POSTGRES_", "DATABASE_URL")], ..VariableNames::default() };
         let mut variables =
-            variables(&[("POSTGRES_PORT", "tcp://10.43.0.7:5432"), ("API_HTTP_PORT", "tcp://[fd::1]:80")]);
+            variables(&[("POSTGRES_PORT", "tcp://10.43.0.7:5432"), ("API_HTTP_PORT", "tcp://[fd::1]:80")])
+                .with_names(names);
         variables.port("POSTGRES_PORT", 5432, "");
         variables.port("API_HTTP_PORT", 8000, "");
-        let problems: Vec<_> = variables.check().unwrap_err().iter().map(Problem::to_string).collect();
+        let problems: Vec<_> = variables.check().unwrap_err().iter().map(EnvError::to_string).collect();
         assert!(problems.iter().all(|problem| problem.contains("enableServiceLinks: false")), "{problems:?}");
         assert!(problems[0].contains("set DATABASE_URL") && !problems[1].contains("or set"), "{problems:?}");
     }

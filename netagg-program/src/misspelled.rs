@@ -2,64 +2,24 @@
 
 use strsim::damerau_levenshtein;
 
-/// Prefixes that no other program has a use for.
-const OURS: [&str; 3] = ["INGESTOR_", "AGGREGATOR_", "GENERATOR_"];
+use crate::env::VariableNames;
 
 /// Letters of a name for each one that may be wrong.
 const LETTERS_PER_MISTAKE: usize = 8;
 
-/// Names that other programs use for a setting of ours, and our name for it. Each differs too much from ours to be found by
-/// its letters.
-const SYNONYMS: [(&str, &str); 34] = [
-    ("API_ADDR", "API_BIND"),
-    ("API_ADDRESS", "API_BIND"),
-    ("API_PORT", "API_HTTP_PORT"),
-    ("BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
-    ("DATABASE_DSN", "DATABASE_URL"),
-    ("DB_DSN", "DATABASE_URL"),
-    ("DB_URI", "DATABASE_URL"),
-    ("DB_URL", "DATABASE_URL"),
-    ("GENERATOR_EPS", "GENERATOR_EVENTS_PER_SEC"),
-    ("GENERATOR_RATE", "GENERATOR_EVENTS_PER_SEC"),
-    ("GENERATOR_USERS", "GENERATOR_USER_COUNT"),
-    ("GRPC_PORT", "API_GRPC_PORT"),
-    ("HTTP_PORT", "API_HTTP_PORT"),
-    ("KAFKA_ADDRESS", "KAFKA_BROKERS"),
-    ("KAFKA_BOOTSTRAP", "KAFKA_BROKERS"),
-    ("KAFKA_BOOTSTRAP_SERVER", "KAFKA_BROKERS"),
-    ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
-    ("KAFKA_HOSTS", "KAFKA_BROKERS"),
-    ("KAFKA_SERVERS", "KAFKA_BROKERS"),
-    ("KAFKA_URL", "KAFKA_BROKERS"),
-    ("PG_URL", "DATABASE_URL"),
-    ("POSTGRES_DATABASE", "POSTGRES_DB"),
-    ("POSTGRES_DBNAME", "POSTGRES_DB"),
-    ("POSTGRES_DSN", "DATABASE_URL"),
-    ("POSTGRES_PASS", "POSTGRES_PASSWORD"),
-    ("POSTGRES_PWD", "POSTGRES_PASSWORD"),
-    ("POSTGRES_URI", "DATABASE_URL"),
-    ("POSTGRES_URL", "DATABASE_URL"),
-    ("POSTGRES_USERNAME", "POSTGRES_USER"),
-    ("PPROF_PORT", "PPROF_PORT_API"),
-    ("READ_DATABASE_URL", "DATABASE_READ_URL"),
-    ("REDIS_ADDR", "REDIS_URL"),
-    ("REDIS_DATABASE", "REDIS_URL"),
-    ("REDIS_DB", "REDIS_URL"),
-];
-
 /// The name of `known` that is nearest to `name`; `None` if `name` is known itself, or belongs to another program.
-pub(crate) fn meant<'a>(name: &str, value: &str, known: &'a [String]) -> Option<&'a str> {
+pub(crate) fn meant<'a>(name: &str, value: &str, known: &'a [String], names: &VariableNames) -> Option<&'a str> {
     if known.iter().any(|known| known == name) || is_service_link(name, value) {
         return None;
     }
     let written = normal(name);
-    if let Some((_, ours)) = SYNONYMS.iter().find(|(synonym, _)| normal(synonym) == written) {
+    if let Some((_, ours)) = names.synonyms.iter().find(|(synonym, _)| normal(synonym) == written) {
         return known.iter().map(String::as_str).find(|known| known == ours);
     }
     let distance = |known: &String| damerau_levenshtein(&written, &normal(known));
     let nearest = known.iter().filter(|known| !known.ends_with('*')).min_by_key(|known| distance(known))?;
     let is_near = distance(nearest) <= (name.len() / LETTERS_PER_MISTAKE).max(1);
-    let is_ours = OURS.iter().any(|prefix| name.to_uppercase().starts_with(prefix));
+    let is_ours = names.own_prefixes.iter().any(|prefix| name.to_uppercase().starts_with(prefix));
     (is_near || is_ours).then_some(nearest)
 }
 
@@ -84,6 +44,3 @@ pub(crate) fn is_link(value: &str) -> bool {
     let address = ["tcp://", "udp://", "sctp://"].iter().find_map(|scheme| value.strip_prefix(scheme));
     address.and_then(|address| address.rsplit_once(':')).is_some_and(|(_, port)| port.parse::<u16>().is_ok())
 }
-
-#[cfg(test)]
-mod tests;

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::Failure;
+use crate::failure::Failure;
 
 /// A stop that takes longer than this is cut short; the records in flight are delivered again at the next start. It is
 /// shorter than the 30 s that Kubernetes grants by default, and longer than the parts of a stop together.
@@ -76,8 +76,11 @@ impl Shutdown {
         self.0.stop.cancel();
     }
 
-    /// Fails if a task has panicked.
-    pub(crate) fn check(&self) -> Result<(), Failure> {
+    /// Checks that no task has panicked.
+    ///
+    /// # Errors
+    /// [`Failure::Failed`] with the name of the first task that has.
+    pub fn check(&self) -> Result<(), Failure> {
         match self.0.panicked.get() {
             None => Ok(()),
             Some(Panicked { task }) => Err(Failure::Failed(format!("the task {task} has panicked").into())),

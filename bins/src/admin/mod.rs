@@ -1,0 +1,11 @@
+//! The administration of a real installation: schema, topics, partitions, limits.
+
+mod limits;
+mod migrate;
+mod partitions;
+mod topic;
+
+pub(crate) use limits::LimitsCommand;
+pub(crate) use migrate::MigrateCommand;
+pub(crate) use partitions::PartitionsCommand;
+pub(crate) use topic::TopicCommand;

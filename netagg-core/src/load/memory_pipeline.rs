@@ -1,0 +1,256 @@
+//! Both services on the adapters in memory, and the check that they are exact.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use super::LoadError;
+use super::event_model::EventModel;
+use super::sender::{LoadConfig, LoadStats, send};
+use super::stored_copies::StoredCopies;
+use crate::aggregate::{Contribution, Totals};
+use crate::aggregator::Aggregator;
+use crate::consumer::{ConsumerConfig, StatsSnapshot};
+use crate::error::Error;
+use crate::event::EventType;
+use crate::ingestor::Ingestor;
+use crate::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
+use crate::time::Day;
+
+/// Records that the log holds before publishers wait.
+const LOG_CAPACITY: usize = 100_000;
+/// How often the progress of both services is read.
+const POLL: Duration = Duration::from_millis(5);
+
+/// An ingestor and an aggregator that read one log, all in memory: for tests and demonstrations of the whole pipeline.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use netagg_core::ConsumerConfig;
+/// use netagg_core::load::{EventModel, LoadConfig, MemoryPipeline, random_seed};
+/// use netagg_core::ports::{Clock, SystemClock};
+/// use tokio_util::sync::CancellationToken;
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let (pipeline, stop) = (MemoryPipeline::new(8, ConsumerConfig::default()), CancellationToken::new());
+/// let model = Arc::new(EventModel::new(random_seed(), 100, SystemClock.now())?);
+/// let load = LoadConfig { events_per_sec: None, events: Some(1_000), invalid_rate: 0.01, ..LoadConfig::default() };
+/// let check = async {
+///     let published = pipeline.send(&model, load, &stop, |_| {}).await?;
+///     pipeline.processed(published.records).await;
+///     stop.cancel();
+///     pipeline.verify(&published).await
+/// };
+/// let (ran, mismatches) = tokio::join!(pipeline.run(stop.clone()), check);
+/// ran?;
+/// assert_eq!(mismatches?, []);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct MemoryPipeline {
+    /// The log that both services read.
+    pub log: MemoryLog,
+    /// The events of the ingestor.
+    pub events: Arc<MemoryEventStore>,
+    /// The totals of the aggregator.
+    pub totals: Arc<MemoryAggregateStore>,
+    /// The dead letters of the ingestor.
+    pub dead_letters: Arc<MemoryDeadLetters>,
+    /// The cache that the aggregator invalidates.
+    pub cache: Arc<MemoryCache>,
+    ingestor: Ingestor,
+    aggregator: Aggregator,
+}
+
+impl MemoryPipeline {
+    /// An empty pipeline with a log of this many partitions. Both services consume as `config` says.
+    ///
+    /// Records that repeat an event with other content are in conflict, and the services may keep different copies. With one
+    /// partition and one batch in flight, both keep the first copy.
+    pub fn new(partitions: usize, config: ConsumerConfig) -> Self {
+        let log = MemoryLog::with_capacity("events.telecom", partitions, LOG_CAPACITY);
+        let events = Arc::new(MemoryEventStore::new());
+        let totals = Arc::new(MemoryAggregateStore::new());
+        let dead_letters = Arc::new(MemoryDeadLetters::new());
+        let cache = Arc::new(MemoryCache::default());
+        let ingestor = Ingestor::new(events.clone(), dead_letters.clone()).with_config(config.clone());
+        let aggregator = Aggregator::new(totals.clone()).with_cache(cache.clone()).with_config(config);
+        Self { log, events, totals, dead_letters, cache, ingestor, aggregator }
+    }
+
+    /// Runs both services until `stop`, or until the log is closed and read to its end.
+    ///
+    /// # Errors
+    /// As [`Ingestor::run`] and [`Aggregator::run`].
+    pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
+        let (mut to_store, mut to_count) = (self.log.source("ingestor-group"), self.log.source("aggregator-group"));
+        let ingestor = self.ingestor.run(&mut to_store, stop.clone());
+        tokio::try_join!(ingestor, self.aggregator.run(&mut to_count, stop))?;
+        Ok(())
+    }
+
+    /// The outcomes of the records that the ingestor has processed.
+    pub fn ingested(&self) -> StatsSnapshot {
+        self.ingestor.stats().snapshot()
+    }
+
+    /// Waits until both services have processed `records` records, which never happens unless they [`run`](Self::run).
+    pub async fn processed(&self, records: u64) {
+        let done = |stats: StatsSnapshot| stats.new + stats.duplicates + stats.conflicts + stats.invalid;
+        while done(self.ingested()) < records || done(self.aggregator.stats().snapshot()) < records {
+            sleep(POLL).await;
+        }
+    }
+
+    /// Sends the events of `model` as [`send`] does. Calls `on_progress` with the number of events sent so far.
+    ///
+    /// # Errors
+    /// A defect of the model.
+    pub async fn send(
+        &self,
+        model: &Arc<EventModel>,
+        config: LoadConfig,
+        stop: &CancellationToken,
+        on_progress: impl Fn(u64),
+    ) -> Result<Published, LoadError> {
+        let stats = Arc::new(LoadStats::default());
+        let (sent, mut received) = mpsc::channel(16);
+        let sending = send(model.clone(), config, Arc::new(self.log.clone()), stats.clone(), sent, stop.clone());
+        let follow = async {
+            while received.recv().await.is_some() {
+                on_progress(stats.events());
+            }
+            Ok(())
+        };
+        tokio::try_join!(sending, follow)?;
+        let (events, duplicates, invalid) = (stats.events(), stats.duplicates(), stats.invalid());
+        let records = events + duplicates + invalid;
+        Ok(Published { records, events, duplicates, invalid, model: Some(model.clone()) })
+    }
+
+    /// Compares the stored events, the totals and the dead letters with `published`, once all of it is
+    /// [processed](Self::processed).
+    ///
+    /// # Errors
+    /// A defect of the model.
+    pub async fn verify(&self, published: &Published) -> Result<Vec<Mismatch>, LoadError> {
+        let mut mismatches = Vec::new();
+        let (stored, ingested) = (self.events.len() as u64, self.ingested());
+        if stored != published.events {
+            mismatches.push(Mismatch::Events { sent: published.events, stored });
+        }
+        let found = ingested.duplicates + ingested.conflicts;
+        if found != published.duplicates {
+            mismatches.push(Mismatch::Duplicates { sent: published.duplicates, found });
+        }
+        let dead_letters = self.dead_letters.letters().len() as u64;
+        if dead_letters != published.invalid {
+            mismatches.push(Mismatch::Invalid { sent: published.invalid, dead_letters });
+        }
+        let sums = self.events.sum_by_day();
+        if sums != self.totals.days() {
+            mismatches.push(Mismatch::TotalsOfStored);
+        }
+        if let Some(model) = &published.model {
+            let (wrong, expected) = self.compare_with(model, published.events).await?;
+            if wrong > 0 {
+                mismatches.push(Mismatch::Copies { events: wrong });
+            }
+            if expected != sums {
+                mismatches.push(Mismatch::TotalsOfSent);
+            }
+        }
+        Ok(mismatches)
+    }
+
+    /// How many of the first `events` events of `model` are not stored exactly once, and the totals they should give.
+    async fn compare_with(
+        &self,
+        model: &EventModel,
+        events: u64,
+    ) -> Result<(u64, BTreeMap<(Day, EventType), Totals>), LoadError> {
+        let mut expected = BTreeMap::<_, Totals>::new();
+        let mut wrong = 0;
+        for number in 0..events {
+            let event = [model.event(number)?];
+            let contribution = Contribution::of(&event[0]);
+            *expected.entry((contribution.identity.day, contribution.event_type)).or_default() += &contribution;
+            wrong += self.events.count_copies(&event).await?.into_iter().filter(|count| *count != 1).count() as u64;
+        }
+        Ok((wrong, expected))
+    }
+}
+
+/// The content of a log.
+#[derive(Clone, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Published {
+    /// All records.
+    pub records: u64,
+    /// Distinct events.
+    pub events: u64,
+    /// Valid records that repeat an event.
+    pub duplicates: u64,
+    /// Records without a valid event.
+    pub invalid: u64,
+    /// The model of the events, if a model has made them.
+    pub model: Option<Arc<EventModel>>,
+}
+
+/// A difference between the published records and the outcome of the services. Shown as a sentence for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mismatch {
+    /// Another number of events is stored than was sent.
+    Events {
+        /// How many distinct events were sent.
+        sent: u64,
+        /// How many are stored.
+        stored: u64,
+    },
+    /// The ingestor has found another number of duplicates than were sent.
+    Duplicates {
+        /// How many were sent.
+        sent: u64,
+        /// How many the ingestor has found.
+        found: u64,
+    },
+    /// There is another number of dead letters than of invalid records.
+    Invalid {
+        /// How many invalid records were sent.
+        sent: u64,
+        /// How many dead letters there are.
+        dead_letters: u64,
+    },
+    /// The totals are not the sums over the stored events.
+    TotalsOfStored,
+    /// Events are not stored exactly once.
+    Copies {
+        /// How many.
+        events: u64,
+    },
+    /// The totals are not the sums over the events sent.
+    TotalsOfSent,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Events { sent, stored } => write!(f, "{sent} events were sent and {stored} are stored"),
+            Self::Duplicates { sent, found } => write!(f, "{sent} duplicates were sent and {found} found"),
+            Self::Invalid { sent, .. } => write!(f, "{sent} messages were invalid, not as many are dead letters"),
+            Self::TotalsOfStored => f.write_str("the totals are not the sums over the stored events"),
+            Self::Copies { events } => write!(f, "{events} events are not stored exactly once"),
+            Self::TotalsOfSent => f.write_str("the totals are not the sums over the events sent"),
+        }
+    }
+}

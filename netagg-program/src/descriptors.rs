@@ -1,0 +1,80 @@
+//! File descriptors: raised to as many as the system allows, and shared out before anything is opened.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use crate::failure::Failure;
+
+/// For the standard streams, the log, the runtime, listeners, files and name look-ups of one program.
+pub const OWN: Need = Need { of: "the program itself", descriptors: 64 };
+
+/// Descriptors that a part of a program may need at once.
+#[derive(Clone, Copy, Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Need {
+    /// The part.
+    pub of: &'static str,
+    /// How many.
+    pub descriptors: usize,
+}
+
+/// Raises the soft limit to the hard one.
+///
+/// # Errors
+/// [`Failure::Usage`] if a program cannot even begin.
+pub(crate) fn raise() -> Result<(), Failure> {
+    /// Where there is no hard limit, the system still refuses a soft one beyond its own.
+    const UNLIMITED: u64 = 10_240;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    let wanted = maximum.unwrap_or(UNLIMITED).max(current.unwrap_or(UNLIMITED));
+    // If the system refuses, the present limit may still be enough.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
+    left_of(limit(), &[OWN], 0).map(drop)
+}
+
+/// Sets aside the descriptors that a program needs, and returns how many are left for clients. Logged once.
+///
+/// # Errors
+/// [`Failure::Usage`] if fewer than `clients` would be left.
+pub fn set_aside(needs: &[Need], clients: usize) -> Result<usize, Failure> {
+    let limit = limit();
+    let left = left_of(limit, needs, clients)?;
+    tracing::info!(limit, set_aside = limit - left, left, "file descriptors");
+    Ok(left)
+}
+
+fn limit() -> usize {
+    getrlimit(Resource::Nofile).current.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
+}
+
+fn left_of(limit: usize, needs: &[Need], clients: usize) -> Result<usize, Failure> {
+    let needed: usize = needs.iter().map(|need| need.descriptors).sum();
+    if limit >= needed + clients {
+        return Ok(limit - needed);
+    }
+    let mut parts: Vec<_> = needs.iter().map(|need| format!("{} for {}", need.descriptors, need.of)).collect();
+    if clients > 0 {
+        parts.push(format!("{clients} for clients"));
+    }
+    Err(Failure::Usage(format!(
+        "the limit of open files is {limit} (`ulimit -Hn`, LimitNOFILE=); accepted: {} or more: {}",
+        needed + clients,
+        parts.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_few_are_a_wrong_configuration_that_names_the_parts() {
+        let needs = [OWN, Need { of: "PostgreSQL", descriptors: 18 }];
+        assert_eq!(left_of(114, &needs, 32).ok(), Some(32));
+        let error = left_of(113, &needs, 32).expect_err("one is missing").to_string();
+        assert!(
+            error.contains("is 113 ")
+                && error.ends_with("114 or more: 64 for the program itself, 18 for PostgreSQL, 32 for clients"),
+            "{error}"
+        );
+    }
+}

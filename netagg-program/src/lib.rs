@@ -1,0 +1,18 @@
+#![doc = include_str!("../README.md")]
+
+pub mod descriptors;
+mod env;
+mod env_file;
+mod failure;
+mod logging;
+mod misspelled;
+pub mod output;
+mod program;
+mod shutdown;
+pub mod terminal_escape;
+
+pub use env::{EnvError, VariableNames, Variables};
+pub use failure::Failure;
+pub use logging::{LogDefaults, lost_lines};
+pub use program::{Program, arguments, run_with};
+pub use shutdown::Shutdown;

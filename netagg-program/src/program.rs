@@ -1,0 +1,142 @@
+//! The work of a program around its job: arguments, configuration, logs, the runtime and the exit code.
+
+use std::io::{ErrorKind, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::FromArgMatches;
+
+use crate::env::{VariableNames, Variables};
+use crate::failure::{Failure, WRONG_USAGE};
+use crate::logging::{LogConfig, LogDefaults};
+use crate::shutdown::Shutdown;
+use crate::{descriptors, output};
+
+/// A program without arguments of its own, configured by its variables alone.
+#[derive(Debug)]
+#[allow(clippy::exhaustive_structs)]
+pub struct Program<C> {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it does, in a line.
+    pub about: &'static str,
+    /// Reads its variables.
+    pub configure: fn(&mut Variables) -> C,
+    /// What it logs by default.
+    pub log: LogDefaults,
+    /// The variables that it knows besides its own.
+    pub names: VariableNames,
+    /// Its version, such as `env!("CARGO_PKG_VERSION")`.
+    pub version: &'static str,
+}
+
+impl<C> Program<C> {
+    /// Reads the arguments and the configuration, and runs `job` on a runtime of tokio. The exit code is 0 if the job succeeds,
+    /// otherwise that of its [`Failure`], which is printed to stderr with its causes.
+    pub fn run<F, E>(self, job: impl FnOnce(C, Shutdown) -> F) -> ExitCode
+    where
+        F: Future<Output = Result<ExitCode, E>>,
+        E: Into<Failure>,
+    {
+        let mut described = Variables::default();
+        (self.configure)(&mut described);
+        self.log.describe(&mut described);
+        let command =
+            clap::Command::new(self.name).about(self.about).version(self.version).after_help(described.help());
+        match arguments::<()>(command) {
+            Ok(_) => run_with(self.configure, self.log, self.names, job),
+            Err(code) => code,
+        }
+    }
+}
+
+/// Reads the arguments. Help, the version, or the reason why they cannot be used are printed.
+///
+/// # Errors
+/// The exit code, if there is nothing more to do.
+pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCode> {
+    // The variables stand in columns, which wrapping would break.
+    let matches = command.term_width(0).try_get_matches();
+    matches.and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| {
+        let printed = error.print().and_then(|()| std::io::stdout().flush());
+        match printed {
+            _ if error.use_stderr() => ExitCode::from(WRONG_USAGE),
+            // A reader that has seen enough, such as `head`.
+            Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+                complain(&Failure::Failed(format!("stdout cannot be written: {error}").into()));
+                ExitCode::FAILURE
+            }
+            _ => ExitCode::SUCCESS,
+        }
+    })
+}
+
+/// Reads the configuration, starts logs and runtime, runs `job`, and prints the failure, as [`Program::run`] does. For a program
+/// that reads its arguments itself, with [`arguments`].
+pub fn run_with<C, F, E>(
+    configure: impl FnOnce(&mut Variables) -> C,
+    log: LogDefaults,
+    names: VariableNames,
+    job: impl FnOnce(C, Shutdown) -> F,
+) -> ExitCode
+where
+    F: Future<Output = Result<ExitCode, E>>,
+    E: Into<Failure>,
+{
+    output::report_panics();
+    let outcome = try_run(configure, log, names, job);
+    let written = output::finish();
+    match outcome.and_then(|code| written.map(|()| code)) {
+        Ok(code) => code,
+        Err(failure) => {
+            complain(&failure);
+            failure.exit_code()
+        }
+    }
+}
+
+fn try_run<C, F, E>(
+    configure: impl FnOnce(&mut Variables) -> C,
+    log: LogDefaults,
+    names: VariableNames,
+    job: impl FnOnce(C, Shutdown) -> F,
+) -> Result<ExitCode, Failure>
+where
+    F: Future<Output = Result<ExitCode, E>>,
+    E: Into<Failure>,
+{
+    let mut variables = Variables::from_environment().map_err(Failure::Usage)?.with_names(names);
+    let config = configure(&mut variables);
+    let log = LogConfig::read(&mut variables, log);
+    variables
+        .check()
+        .map_err(|problems| Failure::Usage(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
+    log.start();
+    #[cfg(feature = "crash-points")]
+    netagg_core::crash::set_up();
+    descriptors::raise()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let run = async {
+        let shutdown = Shutdown::on_signals()?;
+        variables.warn();
+        let code = job(config, shutdown.clone()).await.map_err(E::into)?;
+        shutdown.check()?;
+        Ok(code)
+    };
+    // The panic itself has been written to stderr by then.
+    let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)))
+        .unwrap_or_else(|_| Err(Failure::Failed("the program has panicked".into())));
+    // A blocking read of a terminal or a broken connection must not keep the process.
+    runtime.shutdown_background();
+    outcome
+}
+
+/// Tells a person at a terminal, whatever the log level.
+fn complain(failure: &Failure) {
+    let mut text = String::new();
+    for (at, cause) in netagg_core::causes(failure).iter().enumerate() {
+        text += &format!("{}: {cause}\n", if at == 0 { "error" } else { "  because" });
+    }
+    // Without a reader the exit code has to do.
+    let _ = output::write_line(text.as_bytes());
+}

@@ -66,7 +66,11 @@ impl VariableNames {
 
     /// The variable that an operator means who sets `name` to `value`; `None` if `name` is known, or belongs to another program.
     pub fn suggestion(&self, name: &str, value: &str) -> Option<String> {
-        meant(name, value, &self.all(), self).map(str::to_owned)
+        self.find(name, value, &self.all()).map(str::to_owned)
+    }
+
+    fn find<'a>(&self, name: &str, value: &str, known: &'a [String]) -> Option<&'a str> {
+        meant(name, value, known, self.own_prefixes, self.synonyms)
     }
 
     /// The names of all variables; the name of a group ends with `*`.
@@ -195,7 +199,7 @@ impl Variables {
     pub(crate) fn warn(&self) {
         let known = self.names.all();
         for (name, value) in &self.values {
-            if let Some(meant) = meant(name, value, &known, &self.names) {
+            if let Some(meant) = self.names.find(name, value, &known) {
                 tracing::warn!(variable = name, "unknown variable, without effect; do you mean {meant}?");
             }
         }

@@ -2,24 +2,29 @@
 
 use strsim::damerau_levenshtein;
 
-use crate::env::VariableNames;
-
 /// Letters of a name for each one that may be wrong.
 const LETTERS_PER_MISTAKE: usize = 8;
 
-/// The name of `known` that is nearest to `name`; `None` if `name` is known itself, or belongs to another program.
-pub(crate) fn meant<'a>(name: &str, value: &str, known: &'a [String], names: &VariableNames) -> Option<&'a str> {
+/// The name of `known` that `name` stands for, by `synonyms`, or that is nearest to it; `None` if `name` is known itself, or
+/// belongs to another program. No other program has names with one of `own_prefixes`.
+pub(crate) fn meant<'a>(
+    name: &str,
+    value: &str,
+    known: &'a [String],
+    own_prefixes: &[&str],
+    synonyms: &[(&str, &str)],
+) -> Option<&'a str> {
     if known.iter().any(|known| known == name) || is_service_link(name, value) {
         return None;
     }
     let written = normal(name);
-    if let Some((_, ours)) = names.synonyms.iter().find(|(synonym, _)| normal(synonym) == written) {
+    if let Some((_, ours)) = synonyms.iter().find(|(synonym, _)| normal(synonym) == written) {
         return known.iter().map(String::as_str).find(|known| known == ours);
     }
     let distance = |known: &String| damerau_levenshtein(&written, &normal(known));
     let nearest = known.iter().filter(|known| !known.ends_with('*')).min_by_key(|known| distance(known))?;
     let is_near = distance(nearest) <= (name.len() / LETTERS_PER_MISTAKE).max(1);
-    let is_ours = names.own_prefixes.iter().any(|prefix| name.to_uppercase().starts_with(prefix));
+    let is_ours = own_prefixes.iter().any(|prefix| name.to_uppercase().starts_with(prefix));
     (is_near || is_ours).then_some(nearest)
 }
 

@@ -10,7 +10,7 @@ use rand_distr::weighted::WeightedIndex;
 use rand_distr::{Distribution, LogNormal, Zipf};
 use uuid::Uuid;
 
-use super::LoadError;
+use super::error::LoadError;
 use crate::error::BoxError;
 use crate::event::{Event, EventFields, EventType, Meta, SourceId, UserId};
 use crate::time::Timestamp;

@@ -37,6 +37,7 @@
 //! # }
 //! ```
 
+mod error;
 mod event_model;
 mod memory_pipeline;
 mod report;
@@ -45,28 +46,10 @@ mod sender;
 mod stored_copies;
 mod verifier;
 
-use tokio::task::JoinError;
-
-use crate::error::{BoxError, Error};
-
+pub use error::LoadError;
 pub use event_model::{EventModel, random_seed};
 pub use memory_pipeline::{MemoryPipeline, Mismatch, Published};
 pub use report::LoadReport;
 pub use run::LoadRun;
 pub use sender::{LoadConfig, LoadStats, Sent, send};
 pub use stored_copies::StoredCopies;
-
-/// Why a load cannot go on.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum LoadError {
-    /// The model cannot make events.
-    #[error("the model of events: {0}")]
-    Model(#[source] BoxError),
-    /// The publisher or the store has failed, and no repetition can help.
-    #[error(transparent)]
-    Adapter(#[from] Error),
-    /// A task that sends has panicked.
-    #[error(transparent)]
-    Panicked(#[from] JoinError),
-}

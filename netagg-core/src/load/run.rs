@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::LoadError;
+use super::error::LoadError;
 use super::event_model::EventModel;
 use super::report::LoadReport;
 use super::sender::{LoadConfig, LoadStats, Sent, send};

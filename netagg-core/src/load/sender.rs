@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::LoadError;
+use super::error::LoadError;
 use super::event_model::EventModel;
 use crate::event::Event;
 use crate::ports::EventPublisher;

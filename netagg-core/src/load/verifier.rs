@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use super::LoadError;
+use super::error::LoadError;
 use super::event_model::EventModel;
 use super::sender::Sent;
 use super::stored_copies::StoredCopies;

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead, Read, Take};
 
-use super::compression::Decompressed;
+use super::decompressed::Decompressed;
 use super::error::{NdjsonError, ReadError};
 use super::foreign_format::{ForeignFormat, ForeignInput};
 use super::peek_reader::PeekReader;
@@ -88,5 +88,6 @@ impl Lines {
     }
 }
 
-#[cfg(all(test, feature = "ndjson-zstd"))]
+#[cfg(test)]
+#[cfg(feature = "ndjson-zstd")]
 mod tests;

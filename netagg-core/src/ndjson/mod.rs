@@ -40,6 +40,7 @@
 
 mod chunk;
 mod compression;
+mod decompressed;
 mod error;
 mod foreign_format;
 mod lines;

@@ -1,14 +1,13 @@
 //! A source over any stream.
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::poll_fn;
-use futures::stream::{Fuse, Stream, StreamExt, TryStreamExt};
+use futures::stream::{BoxStream, Fuse, Stream, StreamExt, TryStreamExt};
 
 use crate::error::{BoxError, Error};
 use crate::ports::{Clock, EventSource, SourceEvent, SystemClock};
@@ -45,7 +44,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// # }).unwrap();
 /// ```
 pub struct StreamSource {
-    records: Fuse<Pin<Box<dyn Stream<Item = Result<Record, Error>> + Send>>>,
+    records: Fuse<BoxStream<'static, Result<Record, Error>>>,
     /// An error that came behind the records of the last chunk.
     failure: Option<Error>,
     committed: Vec<Position>,
@@ -57,8 +56,7 @@ impl StreamSource {
     /// The offsets of one partition must increase. Each record needs a timestamp: the age of its event is judged by it.
     /// After a retryable error the stream is read on; another error ends the service that reads.
     pub fn of_records(records: impl Stream<Item = Result<Record, Error>> + Send + 'static) -> Self {
-        let records: Pin<Box<dyn Stream<Item = _> + Send>> = Box::pin(records);
-        Self { records: records.fuse(), failure: None, committed: Vec::new() }
+        Self { records: records.boxed().fuse(), failure: None, committed: Vec::new() }
     }
 
     /// Reads `values` as the records of partition 0 of the topic `name`. The offset of a record is its number in the stream,

@@ -106,7 +106,7 @@ async fn publisher_and_offsets_of_the_log_conform() {
 }
 
 fn stream_source(values: &[Bytes]) -> StreamSource {
-    StreamSource::of_values("values", stream::iter(values.to_vec().into_iter().map(Ok::<_, Error>)))
+    StreamSource::of_values("values", stream::iter(values.iter().cloned().map(Ok::<_, Error>).collect::<Vec<_>>()))
 }
 
 #[tokio::test]

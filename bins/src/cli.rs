@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use crate::process::{LogDefaults, Variables, arguments};
 use clap::{CommandFactory, Parser, Subcommand};
-use netagg_program::{LogDefaults, Variables, arguments};
 
 #[cfg(feature = "services")]
 use crate::admin::{LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};

@@ -1,7 +1,7 @@
 //! File descriptors, shared out before anything is opened.
 
+use crate::process::descriptors::{Need, set_aside};
 use netagg_api::ApiLimits;
-use netagg_program::descriptors::{Need, set_aside};
 
 use crate::Failure;
 
@@ -22,7 +22,7 @@ pub fn redis(connections: usize) -> Need {
 /// Limits of an API with as many connections as there are descriptors for: half for each of its two ports.
 ///
 /// # Errors
-/// [`Failure::Program`] if the ports would be of no use.
+/// [`Failure::Usage`] if the ports would be of no use.
 pub fn api_limits(needs: &[Need]) -> Result<ApiLimits, Failure> {
     /// The fewest connections that a port is of use with.
     const FEWEST: usize = 16;

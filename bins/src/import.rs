@@ -3,13 +3,13 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::process::{Shutdown, Variables};
+use crate::process::{noteln, outln};
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::ports::EventPublisher;
 use netagg_core::{Error, EventLimits};
 use netagg_kafka::KafkaPublisher;
-use netagg_program::{Shutdown, Variables};
-use netagg_program::{noteln, outln};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 

@@ -4,15 +4,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::process::terminal_escape::{json_line, printable};
+use crate::process::{Variables, output};
+use crate::process::{noteln, outln};
 use clap::Subcommand;
 use netagg_api::auth::ApiKeys;
 use netagg_api::auth::{ApiKey, ApiKeyToken, KeyId, Principal, RateLimit, Scope};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::{Timestamp, UserId};
 use netagg_pg::PgConfig;
-use netagg_program::terminal_escape::{json_line, printable};
-use netagg_program::{Variables, output};
-use netagg_program::{noteln, outln};
 use serde::Serialize;
 
 use crate::Failure;

@@ -1,8 +1,7 @@
 //! The programs of netagg: their settings, their wiring, and what they print.
 //!
 //! The programs are the product here; this library exists so that they stay thin, and its interface follows them. To
-//! embed netagg in a service of your own, use `netagg-core` and the adapter crates, and `netagg-program` for what a program
-//! needs around its job.
+//! embed netagg in a service of your own, use `netagg-core` and the adapter crates.
 
 // The demonstration uses a part of everything.
 #![cfg_attr(not(feature = "services"), allow(dead_code, unused_imports))]
@@ -19,7 +18,6 @@ pub mod config;
 mod dead_letters;
 mod demo;
 pub mod descriptors;
-mod failure;
 #[cfg(feature = "services")]
 pub mod generator;
 #[cfg(feature = "services")]
@@ -29,6 +27,7 @@ mod input;
 mod keys;
 #[cfg(feature = "services")]
 pub mod ops;
+pub mod process;
 mod program;
 mod progress;
 pub mod protection;
@@ -39,5 +38,5 @@ mod rejected;
 pub mod runtime;
 mod tables;
 
-pub use failure::Failure;
+pub use process::Failure;
 pub use program::program;

@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::process::Shutdown;
+use crate::process::descriptors::Need;
+use crate::process::lost_lines;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use netagg_api::{ApiLimits, OpsMetrics, ops_router, profiles_router, sample_heap, serve_router};
 use netagg_core::Readiness;
-use netagg_program::Shutdown;
-use netagg_program::descriptors::Need;
-use netagg_program::lost_lines;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 

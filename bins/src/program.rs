@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use netagg_program::{LogDefaults, Program, Shutdown, Variables, run_with};
+use crate::process::{LogDefaults, Program, Shutdown, Variables, run_with};
 
 use crate::Failure;
 use crate::config::NAMES;

@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::process::outln;
+use crate::process::{Shutdown, Variables};
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::{Day, Error, Month};
 use netagg_pg::{PgConfig, Postgres, RebuildOptions, RebuildProgress, RebuildReport, Skipped};
-use netagg_program::outln;
-use netagg_program::{Shutdown, Variables};
 use netagg_redis::{RedisCache, RedisConfig};
 
 use crate::Failure;

@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::process::Shutdown;
 use netagg_api::{ApiLimits, OpsMetrics, Protection, serve_unready};
 use netagg_core::usage::CursorSecret;
 use netagg_core::{
@@ -13,7 +14,6 @@ use netagg_core::{
 };
 use netagg_kafka::{KafkaHealth, KafkaMetrics, KafkaTopics};
 use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, PgConfig, Postgres};
-use netagg_program::Shutdown;
 use netagg_redis::RedisCache;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;

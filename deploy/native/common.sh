@@ -16,7 +16,7 @@ setting() { # NAME DEFAULT
   printf '%s\n' "${value:-$2}"
 }
 
-# The value of the last line for a name in .env, as the programs read it: netagg-program/src/env_file.rs has the rules.
+# The value of the last line for a name in .env, as the programs read it: bins/src/process/env_file.rs has the rules.
 from_env_file() { # NAME
   local line value='' quote
   [ -f "$checkout/.env" ] || return 0

@@ -3,10 +3,10 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_core::{ConsumerGroups, EventLimits, HumanDuration, NotDrained};
 use netagg_pg::{PgConfig, Postgres};
-use netagg_program::{Variables, outln};
 
 use crate::Failure;
 use crate::arguments::duration;

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
+use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_pg::{PgConfig, Postgres};
-use netagg_program::{Variables, outln};
 
 use crate::program::run_command;
 use crate::tables::table;

@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
+use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_core::Month;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
-use netagg_program::{Variables, outln};
 
 use crate::program::run_command;
 use crate::tables::{right_align, table};

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
+use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_core::ports::PartitionLag;
 use netagg_kafka::{Creation, KafkaTopics, TopicSpec};
-use netagg_program::{Variables, outln};
 
 use crate::Failure;
 use crate::config::{self, Groups, Kafka};

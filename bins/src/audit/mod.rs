@@ -5,12 +5,12 @@ mod report;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use crate::process::outln;
+use crate::process::{Shutdown, Variables};
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::Day;
 use netagg_pg::{AuditOptions, AuditReport, AuditVerdict, PgConfig, Postgres, ReadProgress};
-use netagg_program::outln;
-use netagg_program::{Shutdown, Variables};
 use serde::Serialize;
 
 use crate::Failure;

@@ -2,13 +2,13 @@
 
 use std::ops::Range;
 
+use crate::process::outln;
+use crate::process::terminal_escape::printable;
 use netagg_core::{Day, Granularity};
 use netagg_pg::{
     AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, LedgerFault, OffsetReport, TotalsDifference,
     WaitingMonth,
 };
-use netagg_program::outln;
-use netagg_program::terminal_escape::printable;
 
 use crate::tables::{right_align, table};
 

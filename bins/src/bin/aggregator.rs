@@ -6,13 +6,13 @@ use std::sync::Arc;
 use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors;
 use netagg::ops::{self, OpsConfig};
+use netagg::process::descriptors::{OWN, set_aside};
+use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
 use netagg::{Failure, program};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits, TrackedConsumer};
 use netagg_kafka::{KafkaSource, KafkaTopics};
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
-use netagg_program::descriptors::{OWN, set_aside};
-use netagg_program::{LogDefaults, Shutdown, Variables};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use netagg::config::{self, Answers, ApiAddresses};
 use netagg::descriptors;
 use netagg::ops::{self, OpsConfig};
+use netagg::process::descriptors::OWN;
+use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::protection::ProtectionConfig;
 use netagg::runtime::Runtime;
 use netagg::{Failure, program};
 use netagg_api::{ApiLimits, Server};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
-use netagg_program::descriptors::OWN;
-use netagg_program::{LogDefaults, Shutdown, Variables};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use netagg::config::{self, Kafka};
 use netagg::generator::{self, GeneratorConfig};
+use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::{Failure, program};
 use netagg_kafka::KafkaPublisher;
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
-use netagg_program::{LogDefaults, Shutdown, Variables};
 
 struct Config {
     generator: GeneratorConfig,

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors;
 use netagg::ops::{self, OpsConfig};
+use netagg::process::descriptors::{OWN, set_aside};
+use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
 use netagg::{Failure, program};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
 use netagg_pg::{PartitionPlan, PgConfig, PgEventStore, Postgres};
-use netagg_program::descriptors::{OWN, set_aside};
-use netagg_program::{LogDefaults, Shutdown, Variables};
 use tikv_jemallocator::Jemalloc;
 
 /// Takes heap profiles.

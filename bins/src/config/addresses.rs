@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use netagg_program::Variables;
+use crate::process::Variables;
 use tokio::net::TcpListener;
 
 use crate::Failure;

@@ -14,10 +14,10 @@ pub use services::*;
 
 /// The demonstration alone gives no advice about variables.
 #[cfg(not(feature = "services"))]
-pub const NAMES: netagg_program::VariableNames = netagg_program::VariableNames::NONE;
+pub const NAMES: crate::process::VariableNames = crate::process::VariableNames::NONE;
 
 /// Declares the variables of all commands, for the help.
 #[cfg(not(feature = "services"))]
-pub(crate) fn declare_all_of_commands(variables: &mut netagg_program::Variables) {
+pub(crate) fn declare_all_of_commands(variables: &mut crate::process::Variables) {
     ApiAddresses::read(variables);
 }

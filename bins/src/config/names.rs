@@ -1,6 +1,6 @@
 //! The names of netagg's variables, for advice about a variable without effect. The operator who set it believes that it has one.
 
-use netagg_program::VariableNames;
+use crate::process::VariableNames;
 
 use super::services::declare_all;
 

@@ -4,12 +4,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::process::{EnvError, LogDefaults, Variables};
 use netagg_api::ApiLimits;
 use netagg_core::usage::{CursorSecret, UsageConfig};
 use netagg_core::{ConsumerConfig, ConsumerGroups, EventLimits, HumanDuration};
 use netagg_kafka::{ConfigError, KafkaConfig, KafkaTopics};
 use netagg_pg::{PartitionPlan, PgAddress, PgConfig, SslMode};
-use netagg_program::{EnvError, LogDefaults, Variables};
 use netagg_redis::RedisConfig;
 
 use super::addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_address};

@@ -1,9 +1,9 @@
 //! The newest dead letters.
 
+use crate::process::outln;
+use crate::process::terminal_escape::printable;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use netagg_kafka::{KafkaLetterReader, LetterOrigin, LetterSummary};
-use netagg_program::outln;
-use netagg_program::terminal_escape::printable;
 use terminal_size::terminal_size_of;
 
 use super::filter::FilterArguments;

@@ -9,9 +9,9 @@ mod text;
 
 use std::process::ExitCode;
 
+use crate::process::Shutdown;
 use clap::Subcommand;
 use netagg_kafka::{KafkaLetterReader, ReplayPlan};
-use netagg_program::Shutdown;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;

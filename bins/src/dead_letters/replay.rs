@@ -1,7 +1,7 @@
 //! Dead letters, sent again.
 
+use crate::process::output;
 use netagg_kafka::{ReplayCount, ReplayError, ReplayPlan, ReplayReport, Unreplayable};
-use netagg_program::output;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;

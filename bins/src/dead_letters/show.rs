@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::str::FromStr;
 
+use crate::process::output;
+use crate::process::terminal_escape::{is_visible, printable};
 use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
-use netagg_program::output;
-use netagg_program::terminal_escape::{is_visible, printable};
 
 use super::text::{print_json, show_place, show_time};
 use crate::Failure;

@@ -1,7 +1,7 @@
 //! How many dead letters there are of each kind.
 
+use crate::process::outln;
 use netagg_kafka::{KafkaLetterReader, LetterCount, LetterKind};
-use netagg_program::outln;
 
 use super::filter::FilterArguments;
 use super::text::show_time;

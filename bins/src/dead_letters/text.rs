@@ -1,8 +1,8 @@
 //! Letters, positions and times as text.
 
+use crate::process::outln;
+use crate::process::terminal_escape::json_line;
 use netagg_core::{Place, Timestamp};
-use netagg_program::outln;
-use netagg_program::terminal_escape::json_line;
 use serde::Serialize;
 
 use crate::Failure;

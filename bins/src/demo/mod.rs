@@ -8,14 +8,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::process::descriptors::OWN;
+use crate::process::{Shutdown, Variables, output};
 use clap::Args;
 use netagg_api::{ApiLimits, Server};
 use netagg_core::ConsumerConfig;
 use netagg_core::load::{EventModel, LoadConfig, LoadError, MemoryPipeline, Published, random_seed};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::usage::{UsageConfig, UsageService};
-use netagg_program::descriptors::OWN;
-use netagg_program::{Shutdown, Variables, output};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;

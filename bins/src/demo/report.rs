@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::process::outln;
 use netagg_core::load::{MemoryPipeline, Mismatch, Published};
 use netagg_core::usage::{AggregatesRequest, UsageService};
 use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
-use netagg_program::outln;
 
 use crate::Failure;
 use crate::config::ApiAddresses;

@@ -5,10 +5,10 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::process::{Shutdown, Variables, output};
 use netagg_core::BoxError;
 use netagg_core::load::{EventModel, LoadConfig, LoadReport, LoadRun, StoredCopies, random_seed};
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
-use netagg_program::{Shutdown, Variables, output};
 use tokio::time::interval;
 
 /// How often the figures are printed.

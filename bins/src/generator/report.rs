@@ -1,8 +1,8 @@
 //! The generator's six figures, and its progress.
 
+use crate::process::outln;
 use indicatif::ProgressBar;
 use netagg_core::load::{LoadConfig, LoadReport};
-use netagg_program::outln;
 
 use crate::progress;
 

@@ -1,6 +1,6 @@
 //! The methods of authentication that `API_AUTH` names.
 
-use netagg_program::{EnvError, Variables};
+use crate::process::{EnvError, Variables};
 
 use crate::config::ApiAddresses;
 

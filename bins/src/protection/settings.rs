@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::process::{EnvError, Variables};
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use netagg_api::auth::{ApiKeyFile, ApiKeys, InvalidRateLimit, KeySet, KeySetFile, KeySetUrl, RateLimit, TokenIssuer};
 use netagg_api::{Protection, Tls, TlsError, TlsFiles};
 use netagg_pg::{PgApiKeys, PgConfig, Postgres};
-use netagg_program::{EnvError, Variables};
 
 use super::methods::{Methods, methods};
 use crate::config::ApiAddresses;

@@ -6,11 +6,11 @@ use std::process::ExitCode;
 
 use clap::FromArgMatches;
 
-use crate::env::{VariableNames, Variables};
-use crate::failure::{Failure, WRONG_USAGE};
-use crate::logging::{LogConfig, LogDefaults};
-use crate::shutdown::Shutdown;
-use crate::{descriptors, output};
+use super::env::{VariableNames, Variables};
+use super::failure::{Failure, WRONG_USAGE};
+use super::logging::{LogConfig, LogDefaults};
+use super::shutdown::Shutdown;
+use super::{descriptors, output};
 
 /// A program without arguments of its own, configured by its variables alone.
 #[derive(Debug)]

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 
-use crate::failure::Failure;
+use super::failure::Failure;
 
 /// A stop that takes longer than this is cut short; the records in flight are delivered again at the next start. It is
 /// shorter than the 30 s that Kubernetes grants by default, and longer than the parts of a stop together.

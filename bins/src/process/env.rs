@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use netagg_core::HumanDuration;
 
-use crate::env_file::EnvFile;
-use crate::misspelled::{is_link, is_service_link, meant};
+use super::env_file::EnvFile;
+use super::misspelled::{is_link, is_service_link, meant};
 
 /// The file beside the environment, in the working directory.
 const ENV_FILE: &str = ".env";

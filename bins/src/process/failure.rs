@@ -1,7 +1,12 @@
-//! The failures that end a program.
+//! The failures that end a program, and their exit codes.
 
+use std::process::ExitCode;
+
+use netagg_core::Error;
 use netagg_core::load::LoadError;
-use netagg_core::{BoxError, Error};
+
+/// Exit code for wrong configuration or usage.
+pub(crate) const WRONG_USAGE: u8 = 2;
 
 /// Why a program ends without having done its job.
 #[derive(Debug, thiserror::Error)]
@@ -12,20 +17,10 @@ pub enum Failure {
     Usage(String),
     /// The job failed: exit code 1.
     #[error(transparent)]
-    Failed(#[from] BoxError),
-    /// What the program needs around its job has failed.
-    #[error(transparent)]
-    Program(#[from] netagg_program::Failure),
-}
-
-impl From<Failure> for netagg_program::Failure {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Usage(reason) => Self::Usage(reason),
-            Failure::Failed(error) => Self::Failed(error),
-            Failure::Program(failure) => failure,
-        }
-    }
+    Failed(#[from] netagg_core::BoxError),
+    /// The job is done, and its answer could not be written: exit code 1.
+    #[error("the command has done its work, and stdout does not take its answer: {0}")]
+    Output(std::io::Error),
 }
 
 impl From<Error> for Failure {
@@ -46,5 +41,15 @@ impl From<LoadError> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Self::Failed(error.into())
+    }
+}
+
+impl Failure {
+    /// The exit code of the program.
+    pub fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(WRONG_USAGE),
+            Self::Failed(_) | Self::Output(_) => ExitCode::FAILURE,
+        }
     }
 }

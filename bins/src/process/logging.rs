@@ -7,8 +7,8 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::time::ChronoUtc;
 
-use crate::env::Variables;
-use crate::output;
+use super::env::Variables;
+use super::output;
 
 /// Lines that were lost: from the start on, so before there are metrics.
 static LOST: AtomicU64 = AtomicU64::new(0);

@@ -1,4 +1,4 @@
-#![doc = include_str!("../README.md")]
+//! The parts of every program around its job: variables, logs, output, stop and exit code.
 
 pub mod descriptors;
 mod env;
@@ -10,6 +10,8 @@ pub mod output;
 mod program;
 mod shutdown;
 pub mod terminal_escape;
+
+pub(crate) use output::{noteln, outln};
 
 pub use env::{EnvError, VariableNames, Variables};
 pub use failure::Failure;

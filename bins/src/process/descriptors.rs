@@ -2,7 +2,7 @@
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::failure::Failure;
+use super::failure::Failure;
 
 /// For the standard streams, the log, the runtime, listeners, files and name look-ups of one program.
 pub const OWN: Need = Need { of: "the program itself", descriptors: 64 };

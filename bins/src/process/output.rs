@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::Failure;
+use super::failure::Failure;
 
 /// How much of a command's answer is gathered before it is written.
 const BUFFER: usize = 64 << 10;
@@ -27,22 +27,22 @@ static STDOUT: Mutex<Stdout> = Mutex::new(Stdout { buffer: Vec::new(), failure: 
 static STDERR: Mutex<Stderr> = Mutex::new(Stderr { is_torn: false, is_stuck: false });
 
 /// Adds a line to the command's answer, as `println!` does. A failed write is reported by [`finish`].
-#[macro_export]
 macro_rules! outln {
-    () => { $crate::output::print(format_args!("\n")) };
+    () => { $crate::process::output::print(format_args!("\n")) };
     ($($argument:tt)*) => {{
-        $crate::output::print(format_args!($($argument)*));
-        $crate::output::print(format_args!("\n"));
+        $crate::process::output::print(format_args!($($argument)*));
+        $crate::process::output::print(format_args!("\n"));
     }};
 }
 
 /// Writes a line to stderr, as `eprintln!` does. It is lost if stderr cannot be written.
-#[macro_export]
 macro_rules! noteln {
     ($($argument:tt)*) => {
-        $crate::output::note(format_args!($($argument)*))
+        $crate::process::output::note(format_args!($($argument)*))
     };
 }
+
+pub(crate) use {noteln, outln};
 
 struct Stdout {
     buffer: Vec<u8>,

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 static STDOUT: Mutex<Stdout> = Mutex::new(Stdout { buffer: Vec::new(), failure: None });
 static STDERR: Mutex<Stderr> = Mutex::new(Stderr { is_torn: false, is_stuck: false });
 
-/// Adds a line to the command's answer, as `println!` does. A failed write is reported by [`finish`].
+/// Adds a line to the command's answer, as `println!` does. A failed write is reported when the program ends.
 macro_rules! outln {
     () => { $crate::process::output::print(format_args!("\n")) };
     ($($argument:tt)*) => {{

@@ -91,7 +91,9 @@ impl Events {
             )),
             NdjsonError::Unreadable { line, error: ReadError::Unsupported(_) } => {
                 let advice = "unpack it on the way: zstd -dc FILE | … --input -";
-                Failure::Failed(format!("{name}:{line}: the demonstration alone reads no zstd; {advice}").into())
+                Failure::Failed(
+                    format!("{name}:{line}: it cannot be read: the demonstration alone reads no zstd; {advice}").into(),
+                )
             }
             NdjsonError::Unreadable { line, error } => Failure::Failed(format!("{name}:{line}: {error}").into()),
             NdjsonError::Panicked(error) => Failure::Failed(error.into()),

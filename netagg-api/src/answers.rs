@@ -13,9 +13,9 @@ use netagg_core::usage::{
 use netagg_core::{Error, Event, UserId};
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::limits::ApiLimits;
 use crate::parameters::Parameters;
 use crate::response_cache::ResponseCache;
+use crate::server_limits::ApiLimits;
 use crate::turns::Turns;
 
 /// What a stream has in memory: a chunk that is being taken, and the next one.

@@ -16,8 +16,8 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 use crate::auth::Protection;
 use crate::client::{Client, Transport};
-use crate::limits::ApiLimits;
 use crate::room::Room;
+use crate::server_limits::ApiLimits;
 #[cfg(feature = "tls")]
 use crate::tls::{self, Tls};
 

@@ -12,7 +12,6 @@ mod grpc;
 mod health;
 #[cfg(feature = "http")]
 mod http;
-mod limits;
 mod metrics;
 mod parameters;
 #[cfg(feature = "grpc")]
@@ -20,6 +19,7 @@ pub mod proto;
 mod response_cache;
 mod room;
 mod server;
+mod server_limits;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 #[cfg(feature = "tls")]
@@ -40,8 +40,8 @@ pub use http::OpsMetrics;
 pub use http::{ops_router, serve_router, serve_unready};
 #[cfg(feature = "profiles")]
 pub use http::{profiles_router, sample_heap};
-pub use limits::ApiLimits;
 pub use metrics::{REQUEST_SECONDS_BUCKETS, describe_metrics, register_metrics};
 pub use server::Server;
+pub use server_limits::ApiLimits;
 #[cfg(feature = "tls")]
 pub use tls::{Tls, TlsError, TlsFiles};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use netagg_core::usage::UsageService;
 
 use crate::auth::Protection;
-use crate::limits::ApiLimits;
+use crate::server_limits::ApiLimits;
 
 /// The API over one [`UsageService`]: as servers of its own, or as routes and a gRPC service for the servers of an
 /// application.

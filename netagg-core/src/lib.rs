@@ -12,6 +12,7 @@ mod dead_letter;
 mod duration;
 mod error;
 mod event;
+mod granularity;
 mod ingestor;
 mod json_decoder;
 #[cfg(feature = "load")]
@@ -35,7 +36,7 @@ mod zone;
 #[doc(no_inline)]
 pub use {async_trait, bytes, chrono, tokio_util, uuid};
 
-pub use aggregate::{AggregateRow, Contribution, Granularity, Totals, UnknownGranularity, sum_by_day};
+pub use aggregate::{AggregateRow, Contribution, Totals, sum_by_day};
 pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, Tally};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
@@ -49,6 +50,7 @@ pub use event::{
     InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH, MAX_DURATION_SEC, Meta, SourceId, UnknownEventType,
     UserId,
 };
+pub use granularity::{Granularity, UnknownGranularity};
 pub use ingestor::Ingestor;
 pub use json_decoder::JsonDecoder;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};

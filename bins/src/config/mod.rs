@@ -1,16 +1,39 @@
 //! The variables of each program.
 
-mod addresses;
+#[cfg(feature = "services")]
+mod all;
+mod api_addresses;
+#[cfg(feature = "services")]
+mod cache;
+#[cfg(feature = "services")]
+mod events;
+#[cfg(feature = "services")]
+mod kafka;
 #[cfg(feature = "services")]
 mod names;
 #[cfg(feature = "services")]
-mod services;
+mod ops_port;
+#[cfg(feature = "services")]
+mod postgres;
+#[cfg(all(test, feature = "services"))]
+mod tests;
 
-pub use addresses::ApiAddresses;
+#[cfg(feature = "services")]
+pub(crate) use self::{
+    all::declare_all_of_commands,
+    kafka::{TOPIC_NAME, consumer_groups, topic_name},
+};
+#[cfg(feature = "services")]
+pub use self::{
+    cache::{Answers, redis},
+    events::{consumer, event_limits, partition_plan, partitions_ahead},
+    kafka::{Groups, Kafka},
+    ops_port::{api_ops, ops},
+    postgres::{postgres, read_postgres},
+};
+pub use api_addresses::ApiAddresses;
 #[cfg(feature = "services")]
 pub use names::NAMES;
-#[cfg(feature = "services")]
-pub use services::*;
 
 /// The demonstration alone gives no advice about variables.
 #[cfg(not(feature = "services"))]

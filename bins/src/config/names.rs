@@ -2,7 +2,7 @@
 
 use crate::process::VariableNames;
 
-use super::services::declare_all;
+use super::all::declare_all;
 
 /// The variables of all programs, and names that stand for one of them.
 pub const NAMES: VariableNames =

@@ -13,8 +13,8 @@ use futures::{TryStreamExt, stream};
 use super::problem::Problem;
 use crate::answers::{STREAM_BYTES, overloaded};
 use crate::client::Client;
-use crate::limits::ApiLimits;
 use crate::room::in_place;
+use crate::server_limits::ApiLimits;
 
 /// The most bytes of a request's path and query; the longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;

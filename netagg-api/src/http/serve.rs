@@ -21,8 +21,8 @@ use crate::answers::overloaded;
 use crate::auth::Protection;
 use crate::client::Transport;
 use crate::connections::{Connections, SPARE_TIMEOUT};
-use crate::limits::ApiLimits;
 use crate::server::Server;
+use crate::server_limits::ApiLimits;
 
 impl Server {
     /// Answers HTTP/1.1 on `listener`, by [`router`](Self::router) and [`health_router`](Self::health_router), until

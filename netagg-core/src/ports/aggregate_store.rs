@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use async_trait::async_trait;
 
 use crate::Error;
-use crate::aggregate::{AggregateRow, Contribution, Granularity};
+use crate::aggregate::{AggregateRow, Contribution};
 use crate::batch::{Batch, BatchOutcome};
 use crate::event::EventType;
+use crate::granularity::Granularity;
 use crate::time::{Day, Timestamp};
 
 /// Counts every event once, and answers the totals.

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::{EventTemplate, check, event};
-use crate::aggregate::{AggregateRow, Contribution, Granularity, Totals};
+use crate::aggregate::{AggregateRow, Contribution, Totals};
 use crate::batch::{Batch, Tally};
 use crate::event::{Event, EventType};
+use crate::granularity::Granularity;
 use crate::ports::{AggregateStore, TotalsQuery};
 use crate::record::{PartitionId, Span};
 use crate::time::Day;

@@ -4,9 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{EventTemplate, event};
-use crate::aggregate::{Contribution, Granularity};
+use crate::aggregate::Contribution;
 use crate::batch::{Batch, BatchOutcome, Identified};
 use crate::event::{Event, IdentifiedEvent};
+use crate::granularity::Granularity;
 use crate::ports::{AggregateStore, EventStore, TimelineFilter, TotalsQuery};
 use crate::record::{PartitionId, Span};
 use crate::time::Timestamp;

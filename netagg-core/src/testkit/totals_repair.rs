@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{EventTemplate, event};
-use crate::aggregate::{Contribution, Granularity};
+use crate::aggregate::Contribution;
 use crate::batch::Batch;
 use crate::event::{Event, IdentifiedEvent};
+use crate::granularity::Granularity;
 use crate::ports::{AggregateStore, EventStore, TotalsQuery, TotalsRepair};
 use crate::time::Day;
 

@@ -2,6 +2,7 @@
 
 mod cursor;
 mod error;
+mod limits;
 mod periods;
 mod prepared;
 mod query;
@@ -10,10 +11,10 @@ mod single_flight;
 
 pub use cursor::{CursorSecret, is_cursor};
 pub use error::UsageError;
+pub use limits::{DEFAULT_DAYS, DEFAULT_LIMIT, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS};
 pub use prepared::{PreparedAggregates, PreparedDetail, PreparedUserAggregates};
 pub use query::{
-    AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DEFAULT_LIMIT, DetailPage, DetailRequest,
-    InvalidParameter, InvalidQuery, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS,
+    AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DetailPage, DetailRequest, InvalidParameter, InvalidQuery,
     UserAggregatesAnswer, UserAggregatesRequest,
 };
 pub use service::{UsageConfig, UsageService};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::aggregate::{AggregateRow, Granularity, Totals};
+use crate::aggregate::{AggregateRow, Totals};
+use crate::granularity::Granularity;
 use crate::ports::PeriodSums;
 use crate::time::{Day, Timestamp};
 use crate::zone::Zone;

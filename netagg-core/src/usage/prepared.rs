@@ -3,12 +3,10 @@
 use std::time::Duration;
 
 use super::cursor::{Cursor, CursorSecret};
-use super::query::{
-    AggregatesRequest, CURSOR_ACCEPTED, DEFAULT_DAYS, DetailRequest, InvalidParameter, InvalidQuery, MAX_DAYS,
-    MAX_LIMIT, MAX_ZONE_DAYS,
-};
-use crate::aggregate::Granularity;
+use super::limits::{DEFAULT_DAYS, MAX_DAYS, MAX_LIMIT, MAX_ZONE_DAYS};
+use super::query::{AggregatesRequest, CURSOR_ACCEPTED, DetailRequest, InvalidParameter, InvalidQuery};
 use crate::event::UserId;
+use crate::granularity::Granularity;
 use crate::ports::{TimelineFilter, TimelinePosition};
 use crate::time::{Day, Timestamp};
 use crate::zone::Zone;

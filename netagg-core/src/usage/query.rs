@@ -2,29 +2,14 @@
 
 use std::fmt;
 
-use crate::aggregate::{AggregateRow, Granularity};
+use crate::aggregate::AggregateRow;
 use crate::event::{Event, EventType, UserId};
+use crate::granularity::Granularity;
 use crate::time::{Day, Timestamp};
 use crate::zone::Zone;
 
-/// The largest page of a user's detail.
-pub const MAX_LIMIT: u32 = 1_000;
-/// The most that the events of a page take, by [`Event::size`]: with all that is around them, a page stays below the
-/// 4 MiB that gRPC clients take by default. A page has one event at least.
-pub const MAX_PAGE_BYTES: u64 = (4 * 1_024 - 64) * 1_024;
-/// How much a stream of events reads from the store at a time, by [`Event::size`]; the event that goes beyond it included.
-pub const MAX_CHUNK_BYTES: u64 = 1_024 * 1_024;
 /// What cursors are accepted, for messages to people.
 pub const CURSOR_ACCEPTED: &str = "next_cursor of a page of the same user, range and type";
-/// The page of a user's detail unless another limit is asked for.
-pub const DEFAULT_LIMIT: u32 = 100;
-/// The length of a range whose start isn't given, in days.
-pub const DEFAULT_DAYS: u32 = 30;
-/// The most days that totals are given for in one answer: ten years.
-pub const MAX_DAYS: u32 = 3_653;
-/// The most days that everybody's totals are given for in one answer in a zone other than UTC. They are computed from
-/// the events themselves.
-pub const MAX_ZONE_DAYS: u32 = 93;
 
 /// A question for a user's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +17,7 @@ pub const MAX_ZONE_DAYS: u32 = 93;
 pub struct DetailRequest {
     /// The user.
     pub user_id: UserId,
-    /// The earliest `started_at`, inclusive; without it, [`DEFAULT_DAYS`] before `to`.
+    /// The earliest `started_at`, inclusive; without it, [`DEFAULT_DAYS`](super::DEFAULT_DAYS) before `to`.
     pub from: Option<Timestamp>,
     /// The latest `started_at`, exclusive; without it, now.
     pub to: Option<Timestamp>,
@@ -40,12 +25,12 @@ pub struct DetailRequest {
     pub event_type: Option<EventType>,
     /// Where the page before ended; the first page without it.
     pub cursor: Option<String>,
-    /// The most events, 1 to [`MAX_LIMIT`]. Without it [`DEFAULT_LIMIT`] for a page, and no limit for a stream.
+    /// The most events, 1 to [`MAX_LIMIT`](super::MAX_LIMIT). Without it [`DEFAULT_LIMIT`](super::DEFAULT_LIMIT) for a page, and no limit for a stream.
     pub limit: Option<u32>,
 }
 
 impl DetailRequest {
-    /// The first page of everything of the last [`DEFAULT_DAYS`] days.
+    /// The first page of everything of the last [`DEFAULT_DAYS`](super::DEFAULT_DAYS) days.
     pub fn of(user_id: UserId) -> Self {
         Self { user_id, from: None, to: None, event_type: None, cursor: None, limit: None }
     }
@@ -62,7 +47,7 @@ pub struct DetailPage {
     /// The range's end, exclusive.
     pub to: Timestamp,
     /// The events, newest first: as many as were asked for, unless there are no more or they exceed
-    /// [`MAX_PAGE_BYTES`].
+    /// [`MAX_PAGE_BYTES`](super::MAX_PAGE_BYTES).
     pub items: Vec<Event>,
     /// Where the next page begins; `None` at the end.
     pub next_cursor: Option<String>,
@@ -76,7 +61,7 @@ pub struct DetailPage {
 pub struct AggregatesRequest {
     /// By day or by month.
     pub granularity: Granularity,
-    /// The first day, inclusive; without it, [`DEFAULT_DAYS`] before `to`. For months its day is ignored.
+    /// The first day, inclusive; without it, [`DEFAULT_DAYS`](super::DEFAULT_DAYS) before `to`. For months its day is ignored.
     pub from: Option<Day>,
     /// The last day, inclusive; without it, today. For months its day is ignored.
     pub to: Option<Day>,

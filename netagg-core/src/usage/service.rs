@@ -10,15 +10,17 @@ use tokio::sync::Semaphore;
 
 use super::cursor::{Cursor, CursorSecret};
 use super::error::UsageError;
+use super::limits::{DEFAULT_LIMIT, MAX_CHUNK_BYTES, MAX_LIMIT, MAX_PAGE_BYTES};
 use super::periods::Periods;
 use super::prepared::{PreparedAggregates, PreparedDetail, PreparedUserAggregates, RECENT, TotalsRange};
 use super::query::{
-    AggregatesAnswer, AggregatesRequest, DEFAULT_LIMIT, DetailPage, DetailRequest, InvalidQuery, MAX_CHUNK_BYTES,
-    MAX_LIMIT, MAX_PAGE_BYTES, UserAggregatesAnswer, UserAggregatesRequest,
+    AggregatesAnswer, AggregatesRequest, DetailPage, DetailRequest, InvalidQuery, UserAggregatesAnswer,
+    UserAggregatesRequest,
 };
 use super::single_flight::SingleFlight;
-use crate::aggregate::{AggregateRow, Granularity, Totals};
+use crate::aggregate::{AggregateRow, Totals};
 use crate::event::{Event, UserId};
+use crate::granularity::Granularity;
 use crate::ports::{
     AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SumsQuery, SystemClock, TimelinePosition,
     TimelineQuery, TotalsQuery,

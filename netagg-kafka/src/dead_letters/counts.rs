@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use netagg_core::{Error, Timestamp};
 
 use super::filter::LetterFilter;
-use super::letter::{LetterKind, StoredLetter};
 use super::reader::KafkaLetterReader;
 use super::replay_markers::Replayed;
+use super::stored_letter::{LetterKind, StoredLetter};
 
 /// The letters of a kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use netagg_core::Timestamp;
 
-use super::letter::{LetterKind, StoredLetter};
+use super::stored_letter::{LetterKind, StoredLetter};
 
 /// Which letters; a letter has to meet every condition. The default selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

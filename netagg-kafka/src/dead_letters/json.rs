@@ -3,8 +3,8 @@
 use netagg_core::{Header, Place, RecordTimestamp, Timestamp};
 use serde::{Serialize, Serializer};
 
-use super::letter::{LetterKind, LetterOrigin, StoredLetter};
 use super::newest::LetterSummary;
+use super::stored_letter::{LetterKind, LetterOrigin, StoredLetter};
 
 #[derive(Serialize)]
 struct Summary<'a> {

@@ -3,20 +3,20 @@
 mod counts;
 mod filter;
 mod json;
-mod letter;
 mod newest;
 mod plan;
 mod reader;
 mod replay;
 mod replay_markers;
+mod stored_letter;
 mod writer;
 
 pub use counts::LetterCount;
 pub use filter::LetterFilter;
-pub use letter::{LetterKind, LetterOrigin, Replayable, StoredLetter, Unreplayable};
 pub use newest::LetterSummary;
 pub use plan::{ReplayCount, ReplayError, ReplayPlan, ReplayReport};
 pub use reader::{KafkaLetterReader, Letters};
 pub use replay::KafkaReplay;
 pub use replay_markers::{Replayed, topic as replay_markers_topic};
+pub use stored_letter::{LetterKind, LetterOrigin, Replayable, StoredLetter, Unreplayable};
 pub use writer::KafkaDeadLetters;

@@ -6,8 +6,8 @@ use std::collections::BinaryHeap;
 use netagg_core::{Error, Place, Timestamp};
 
 use super::filter::LetterFilter;
-use super::letter::{LetterKind, LetterOrigin, StoredLetter};
 use super::reader::KafkaLetterReader;
+use super::stored_letter::{LetterKind, LetterOrigin, StoredLetter};
 
 /// How many bytes of a key or a detail a summary keeps.
 const MAX_KEPT: usize = 1_024;

@@ -6,10 +6,10 @@ use netagg_core::Error;
 use tokio_util::sync::CancellationToken;
 
 use super::filter::LetterFilter;
-use super::letter::{LetterKind, Replayable, Unreplayable};
 use super::reader::KafkaLetterReader;
 use super::replay::KafkaReplay;
 use super::replay_markers::Replayed;
+use super::stored_letter::{LetterKind, Replayable, Unreplayable};
 use crate::{ConfigError, KafkaConfig};
 
 /// The most letters of one transaction. A short transaction delays no other reader of the topic for long.

@@ -4,7 +4,7 @@ use netagg_core::{Error, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::letter::StoredLetter;
+use super::stored_letter::StoredLetter;
 use crate::KafkaConfig;
 use crate::bounded_reader::BoundedReader;
 use crate::error::{self, KAFKA};

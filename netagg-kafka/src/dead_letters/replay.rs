@@ -11,8 +11,8 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
-use super::letter::Replayable;
 use super::replay_markers::{self, Replayed};
+use super::stored_letter::Replayable;
 use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaTopics, TopicSpec, log, producer};
 

@@ -31,7 +31,7 @@ impl EventDecoder for CallRecords {
         Event::new(EventFields {
             event_id: column("call id", id, "a UUID")?,
             source_id: self.switch.clone(),
-            user_id: column("caller", caller, "1 to 128 characters")?,
+            user_id: column("caller", caller, "1 to 64 characters")?,
             event_type: EventType::CallOut,
             started_at: column("start", start, "a time such as 2025-10-20T12:34:56Z")?,
             ended_at: None,

@@ -67,7 +67,10 @@ async fn installation(name: &str, stop: &CancellationToken) -> Result<(), BoxErr
     let aggregator = Aggregator::new(totals.clone()).with_cache(cache.clone()).with_limits(limits);
     let service = UsageService::new(events, totals, UsageConfig::default()).with_cache(cache);
     let listener = TcpListener::bind(own("HTTP_ADDRESS")?).await?;
-    let http = async { Ok(Server::new(Arc::new(service)).serve_http(listener, stop.clone()).await) };
+    let http = async {
+        Server::new(Arc::new(service)).serve_http(listener, stop.clone()).await;
+        Ok(())
+    };
     let (ingestors, aggregators) = (format!("{topic}-ingestors"), format!("{topic}-aggregators"));
     tokio::try_join!(
         runner.run(ingestor, &ingestors, stop.clone()).err_into::<BoxError>(),

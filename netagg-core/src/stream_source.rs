@@ -62,8 +62,12 @@ impl StreamSource {
     /// Reads `values` as the records of partition 0 of the topic `name`. The offset of a record is its number in the stream,
     /// from 0. Its timestamp is the time when it was read. Errors of the stream are not retryable.
     ///
-    /// The lines of any reader are such a stream: of a file, for example, with `tokio_util`'s `FramedRead` and `LinesCodec`, or
-    /// with `futures::stream::iter(reader.lines())` where reading may block the thread.
+    /// The lines of any reader are such a stream: `futures::stream::iter(reader.split(b'\n'))`, where reading may block the
+    /// thread. Yield bytes, not text: a line that is not UTF-8 then becomes a dead letter, while an error of the stream ends the
+    /// service.
+    ///
+    /// For an archive that is read more than once, use [`of_records`](Self::of_records) with the timestamps of the archive:
+    /// the age of an event is judged by the timestamp of its record.
     pub fn of_values<V, E>(name: impl Into<Arc<str>>, values: impl Stream<Item = Result<V, E>> + Send + 'static) -> Self
     where
         V: Into<Bytes>,

@@ -54,7 +54,7 @@ pub async fn serve_unready(
 }
 
 /// Answers HTTP/1.1 by `app` as [`Server::serve_http`] does by the API. Of `limits`, those of connections hold. A request
-/// without one valid `Host` is refused.
+/// without one valid `Host` is refused. It tells mounted routes the address of the client, as a rate limit needs it.
 pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits, shutdown: CancellationToken) {
     let app = app.layer(from_fn(host::checked));
     serve(listener, app.clone(), app, Connections::new(&limits), limits, shutdown).await;

@@ -16,7 +16,9 @@ pub trait CompletenessStore: Debug + Send + Sync {
     /// Records that `service` has processed everything that `topic` held at `through`; by then its group had committed
     /// `committed`. The instant of a topic never moves back.
     ///
-    /// Returns false and records nothing if the stored progress of the service disagrees with `committed`.
+    /// Returns false and records nothing unless the stored progress of the service contains all offsets of each partition of
+    /// `committed`, from the first processed offset up to the position. A partition without any progress agrees with the
+    /// position 0 alone. Progress beyond a position agrees. Other topics do not matter, and an unknown service has no progress.
     ///
     /// # Errors
     /// Retryable while the store cannot be reached.

@@ -10,6 +10,9 @@ use crate::record::Record;
 /// [`Event::new`] checks the fields of an event that a decoder has read. The service checks
 /// [`EventLimits`](crate::EventLimits) afterwards, by the record's timestamp.
 ///
+/// The `event_id` is a UUID that the record determines. A format with numbers can use
+/// [`Uuid::from_u128`](uuid::Uuid::from_u128). Never make a random one: each delivery of the record would be another event.
+///
 /// **The result must depend on the record alone.** The ingestor and the aggregator decode each record independently, again
 /// after a restart. If they read different events from one record, totals differ from the stored events.
 pub trait EventDecoder: Debug + Send + Sync {

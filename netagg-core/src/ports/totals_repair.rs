@@ -17,6 +17,9 @@ pub trait TotalsRepair: Debug + Send + Sync {
     /// whose totals may have changed, in order. A day that cannot be done yet, because the event store has still to
     /// store what the totals contain, stays dirty for a later call.
     ///
+    /// Events that are stored and not counted yet stay out of the totals: the aggregator still adds them, and would count them
+    /// twice.
+    ///
     /// Several may do so at once, of other processes too; what is cut off half-way is done by the next call.
     ///
     /// # Errors

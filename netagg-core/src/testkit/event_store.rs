@@ -144,8 +144,11 @@ async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Si
             let page = store.timeline(&query).await.expect("a page");
             assert!(page.len() <= limit as usize);
             let Some(last) = page.last() else { break };
-            after = Some(TimelinePosition::of(last));
+            let position = TimelinePosition::of(last);
+            assert!(after.as_ref() != Some(&position), "a page after {position:?} ends with the same event");
+            after = Some(position);
             found.extend(page);
+            assert!(found.len() <= expected.len(), "pages of {limit} events repeat events");
         }
         check::same_items(&format!("pages of {limit} events"), &found, &expected);
     }

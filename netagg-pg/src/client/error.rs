@@ -36,6 +36,9 @@ pub(crate) enum PgError {
     /// The connection was closed.
     #[error("no answer from {address} within {limit:?}")]
     CallTimedOut { address: String, limit: Duration },
+    /// The application's [`StoreHook`](crate::StoreHook).
+    #[error("the application's hook failed: {}", said(.0))]
+    Hook(#[source] sqlx::Error),
     /// An operator has to act.
     #[error("{0}")]
     NotSetUp(String),
@@ -142,7 +145,11 @@ pub(crate) fn to_core(error: PgError) -> Error {
         PgError::NoConnection { .. } | PgError::CallTimedOut { .. } | PgError::Busy(_) => {
             return Error::unavailable(POSTGRES, error);
         }
-        PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
+        PgError::Hook(ref cause) if meaning(cause) == Meaning::Unavailable => {
+            return Error::unavailable(POSTGRES, error);
+        }
+        // Never refused data: the events are valid, and must not become dead letters.
+        PgError::Hook(_) | PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
     };
     let meaning = meaning(&error);
     let error = Said { address, error };

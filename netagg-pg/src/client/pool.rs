@@ -71,6 +71,9 @@ impl Postgres {
     ///   statement and lock timeouts. The pool's `after_connect` does not run on them.
     /// - [`close`](Self::close) closes the pool for all of its users.
     ///
+    /// A service needs a connection for each batch in flight and 4 more; the API needs 18. So ingestor, aggregator and API
+    /// together need 34 with their defaults. With fewer, calls wait for each other up to the pool's `acquire_timeout`.
+    ///
     /// ```no_run
     /// use std::time::Duration;
     ///
@@ -78,7 +81,7 @@ impl Postgres {
     ///
     /// # fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let config = PgConfig::new("postgres://app_user:app_password@localhost/network_events".parse()?);
-    /// let pool = PgPoolOptions::new().max_connections(20).connect_lazy_with(config.connect_options());
+    /// let pool = PgPoolOptions::new().max_connections(34).connect_lazy_with(config.connect_options());
     /// let postgres = Postgres::from_pool(pool).with_call_timeout(Duration::from_secs(30));
     /// # Ok(())
     /// # }
@@ -97,6 +100,11 @@ impl Postgres {
     #[must_use]
     pub fn with_call_timeout(self, call_timeout: Duration) -> Self {
         Self { call_timeout, ..self }
+    }
+
+    /// The pool, for statements of the application.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
     }
 
     /// How many connections the pool has, and how many of them are at work.

@@ -98,7 +98,7 @@ impl PgEventStore {
             }
             if let Some(hook) = &self.hook {
                 let events: Vec<_> = outcome.new_items(batch).map(|item| &item.event).collect();
-                hook.stored(&mut session, &events).await?;
+                hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
             }
             crash::pass(CrashPoint::EventsCopied);
         }

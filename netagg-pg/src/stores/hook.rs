@@ -14,6 +14,16 @@ use sqlx::PgConnection;
 /// Several batches are stored at a time. Write rows in one order, otherwise two transactions can wait for each other:
 /// PostgreSQL then ends one of them with a deadlock error, and its batch is stored again.
 ///
+/// # Life of a hook
+///
+/// - It sees the events that are stored from now on. Compute earlier events from `events_raw` yourself, with the services
+///   stopped.
+/// - It also sees events that are set aside because their partition cannot be made. It does not see them again when they move.
+/// - Retention drops events and leaves the application's rows. [`Postgres::audit`](crate::Postgres::audit) and
+///   [`Postgres::rebuild`](crate::Postgres::rebuild) do not know these rows.
+/// - Keep its tables in a schema of the application, and create them before the service starts:
+///   [`Postgres::pool`](crate::Postgres::pool) has connections.
+///
 /// ```
 /// use std::collections::BTreeMap;
 ///
@@ -51,7 +61,7 @@ pub trait StoreHook: Debug + Send + Sync {
     /// The events are in the order of their identities.
     ///
     /// # Errors
-    /// An error rolls the transaction back, with the events. As for netagg's own statements, the service repeats the batch
-    /// after an error that can pass, such as a lost connection, and stops after any other error.
+    /// An error rolls the transaction back, with the events. The service repeats the batch after an error that can pass: a lost
+    /// connection, a deadlock, a timeout. It stops after any other error, so that no event is lost for a fault of the hook.
     async fn stored(&self, connection: &mut PgConnection, events: &[&Event]) -> Result<(), sqlx::Error>;
 }

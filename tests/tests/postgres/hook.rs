@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 use netagg_core::async_trait::async_trait;
 use netagg_core::ports::EventStore;
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_core::{Batch, Event, IdentifiedEvent};
+use netagg_core::{Batch, Error, Event, IdentifiedEvent};
 use netagg_pg::{PgEventStore, StoreHook};
 use sqlx::PgConnection;
 
@@ -64,7 +64,9 @@ async fn a_hook_counts_each_stored_event_once() {
 
     // A failure takes the events back, too.
     hook.fails.store(true, Relaxed);
-    store.store(&batch(0..30)).await.unwrap_err();
+    let error = store.store(&batch(0..30)).await.unwrap_err();
+    // Refused data would make dead letters of valid events.
+    assert!(matches!(error, Error::Internal { .. }) && error.to_string().contains("hook"), "{error:?}");
     hook.fails.store(false, Relaxed);
     assert_eq!((counted().await, fresh.value::<i64>("SELECT count(*) FROM events_raw").await), (0, 0));
 

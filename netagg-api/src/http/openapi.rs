@@ -5,10 +5,9 @@ use std::sync::Arc;
 use axum::Router;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::get;
-use netagg_core::usage::MAX_LIMIT;
 use netagg_core::{EventType, Granularity};
 use utoipa::openapi::path::Operation;
-use utoipa::openapi::schema::{KnownFormat, ObjectBuilder, SchemaFormat, Type};
+use utoipa::openapi::schema::{ObjectBuilder, Type};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
@@ -110,17 +109,11 @@ pub(super) struct DetailParameters {
     #[param(nullable = false, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
     /// The most events to return. Default: 100; as NDJSON or CSV, all there are.
-    #[param(value_type = Option<u32>, schema_with = limit)]
+    #[param(minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<u32>,
     /// Only events of this type. Default: all.
     #[param(value_type = Option<EventTypeName>, nullable = false, inline)]
     r#type: Option<String>,
-}
-
-fn limit() -> Schema {
-    let limit =
-        ObjectBuilder::new().schema_type(Type::Integer).format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)));
-    limit.minimum(Some(1)).maximum(Some(MAX_LIMIT)).build().into()
 }
 
 /// Which totals.

@@ -31,6 +31,9 @@ pub async fn completeness_store(store: &dyn CompletenessStore, totals: &dyn Aggr
         let noted = store.note_complete(service, TOPIC, at("2025-10-20T12:00:00Z"), &offsets).await.expect("an answer");
         assert_eq!((noted, through().await), (false, None), "{reason}");
     }
+    let done = committed(&[(0, 10), (1, 3)]);
+    let noted = store.note_complete("another", TOPIC, at("2025-10-20T12:00:00Z"), &done).await.expect("an answer");
+    assert_eq!((noted, through().await), (false, None), "another service has no progress");
     for (reason, instant, offsets, expected) in [
         ("all offsets are done", "2025-10-20T12:00:00Z", [(0, 10), (1, 3)], "2025-10-20T12:00:00Z"),
         ("later, with fewer offsets", "2025-10-20T12:00:05Z", [(0, 7), (1, 2)], "2025-10-20T12:00:05Z"),

@@ -1,4 +1,5 @@
-//! The numbers of all advisory locks, which the server keeps in one space for each database.
+//! The numbers of the advisory locks, which the server keeps in one space for each database. Migrations use the lock of sqlx,
+//! whose number comes from the name of the database.
 //!
 //! They are arbitrary and never change: programs of different versions exclude each other by them.
 

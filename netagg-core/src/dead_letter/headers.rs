@@ -1,17 +1,7 @@
-//! Dead letters, and the headers that tell why a record is one.
+//! The headers of a dead letter: their names, and their values for one record.
 
-use crate::event::InvalidEvent;
-use crate::record::{Header, Record};
-
-/// A record that holds no valid event, and why.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct DeadLetter {
-    /// The record, as it was read.
-    pub record: Record,
-    /// The rule it breaks.
-    pub reason: InvalidEvent,
-}
+use super::DeadLetter;
+use crate::record::Header;
 
 /// The names of the headers. Numbers are decimal ASCII.
 impl DeadLetter {

@@ -2,10 +2,8 @@
 
 use std::process::ExitCode;
 
-use crate::process::{LogDefaults, Variables, arguments};
 use clap::{CommandFactory, Parser, Subcommand};
 
-#[cfg(feature = "services")]
 use crate::admin::{LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
 #[cfg(feature = "services")]
 use crate::audit::Audit;
@@ -17,6 +15,8 @@ use crate::demo::Demo;
 use crate::import::Import;
 #[cfg(feature = "services")]
 use crate::keys::KeysCommand;
+#[cfg(feature = "services")]
+use crate::process::{LogDefaults, Variables, arguments};
 #[cfg(feature = "services")]
 use crate::rebuild::Rebuild;
 

@@ -1,9 +1,9 @@
 //! File descriptors, shared out before anything is opened.
 
-use crate::process::descriptors::{Need, set_aside};
 use netagg_api::ApiLimits;
 
 use crate::Failure;
+use crate::process::descriptors::{Need, set_aside};
 
 /// For the clients of Kafka, which keep a connection and a pipe for each broker that they need.
 pub const KAFKA: Need = Need { of: "Kafka", descriptors: 128 };

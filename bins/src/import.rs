@@ -3,8 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::process::{Shutdown, Variables};
-use crate::process::{noteln, outln};
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::ports::EventPublisher;
@@ -16,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 use crate::Failure;
 use crate::config::{self, Kafka};
 use crate::input::Input;
+use crate::process::{Shutdown, Variables};
+use crate::process::{noteln, outln};
 use crate::program::run_command;
 use crate::progress;
 use crate::rejected::RejectedLines;

@@ -16,7 +16,7 @@ use crate::Failure;
 pub(crate) enum Input {
     /// The file at this path.
     File(PathBuf),
-    /// What is piped in.
+    /// The stream on stdin.
     Stdin,
 }
 

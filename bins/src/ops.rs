@@ -4,9 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::process::Shutdown;
-use crate::process::descriptors::Need;
-use crate::process::lost_lines;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use netagg_api::{ApiLimits, OpsMetrics, ops_router, profiles_router, sample_heap, serve_router};
 use netagg_core::Readiness;
@@ -14,6 +11,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
+use crate::process::Shutdown;
+use crate::process::descriptors::Need;
+use crate::process::lost_lines;
 
 /// Connections at a time.
 const MAX_CONNECTIONS: usize = 32;
@@ -21,7 +21,7 @@ const MAX_CONNECTIONS: usize = 32;
 /// The descriptors of the ops port, which answers however many clients the service has.
 pub const DESCRIPTORS: Need = Need { of: "the ops port", descriptors: MAX_CONNECTIONS };
 
-/// A few scrapers and a person; whoever sends no request makes room for others.
+/// A few scrapers and a person. An idle connection makes room for another.
 fn limits() -> ApiLimits {
     let mut limits = ApiLimits::default();
     limits.max_connections = MAX_CONNECTIONS;

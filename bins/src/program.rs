@@ -22,5 +22,5 @@ pub fn program<C>(
     log: LogDefaults,
     configure: fn(&mut Variables) -> C,
 ) -> Program<C> {
-    Program { name, about, configure, log, names: NAMES, version: env!("CARGO_PKG_VERSION") }
+    Program { name, about, configure, log, names: NAMES }
 }

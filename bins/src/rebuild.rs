@@ -5,8 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::process::outln;
-use crate::process::{Shutdown, Variables};
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::{Day, Error, Month};
@@ -17,6 +15,8 @@ use crate::Failure;
 use crate::arguments::duration;
 use crate::audit::check_range;
 use crate::config::{self, Groups, Kafka, consumer_groups};
+use crate::process::outln;
+use crate::process::{Shutdown, Variables};
 use crate::program::run_command;
 use crate::progress::progress_bar;
 use crate::tables::{right_align, table};

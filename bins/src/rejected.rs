@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::process::noteln;
-use crate::process::terminal_escape::printable;
 use indicatif::ProgressBar;
 use netagg_core::ndjson::RejectedLine;
+
+use crate::process::noteln;
+use crate::process::terminal_escape::printable;
 
 /// Lines that are named; of more, there is a count by kind in the end.
 const NAMED: u64 = 20;

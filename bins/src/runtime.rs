@@ -5,7 +5,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::process::Shutdown;
 use netagg_api::{ApiLimits, OpsMetrics, Protection, serve_unready};
 use netagg_core::usage::CursorSecret;
 use netagg_core::{
@@ -20,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 use crate::ops::{self, OpsConfig};
+use crate::process::Shutdown;
 
 /// How long a service waits for Redis at its start; it goes on without it.
 const FIRST_CONNECTION: Duration = Duration::from_millis(500);

@@ -3,7 +3,6 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_core::{ConsumerGroups, EventLimits, HumanDuration, NotDrained};
 use netagg_pg::{PgConfig, Postgres};
@@ -11,6 +10,7 @@ use netagg_pg::{PgConfig, Postgres};
 use crate::Failure;
 use crate::arguments::duration;
 use crate::config::{self, Groups, Kafka};
+use crate::process::{Variables, outln};
 use crate::program::run_command;
 
 /// What to do with the limits of events' ages.

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_pg::{PgConfig, Postgres};
 
+use crate::process::{Variables, outln};
 use crate::program::run_command;
 use crate::tables::table;
 use crate::{Failure, config};

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_core::Month;
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
+use crate::process::{Variables, outln};
 use crate::program::run_command;
 use crate::tables::{right_align, table};
 use crate::{Failure, config};

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use crate::process::{Variables, outln};
 use clap::Subcommand;
 use netagg_core::ports::PartitionLag;
 use netagg_kafka::{Creation, KafkaTopics, TopicSpec};
 
 use crate::Failure;
 use crate::config::{self, Groups, Kafka};
+use crate::process::{Variables, outln};
 use crate::program::run_command;
 use crate::tables::table;
 

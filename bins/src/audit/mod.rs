@@ -5,8 +5,6 @@ mod report;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crate::process::outln;
-use crate::process::{Shutdown, Variables};
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::Day;
@@ -16,6 +14,8 @@ use serde::Serialize;
 use crate::Failure;
 use crate::arguments::duration;
 use crate::config::{self, Groups, Kafka, consumer_groups};
+use crate::process::outln;
+use crate::process::{Shutdown, Variables};
 use crate::program::run_command;
 use crate::progress::progress_bar;
 

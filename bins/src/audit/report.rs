@@ -2,14 +2,14 @@
 
 use std::ops::Range;
 
-use crate::process::outln;
-use crate::process::terminal_escape::printable;
 use netagg_core::{Day, Granularity};
 use netagg_pg::{
     AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, LedgerFault, OffsetReport, TotalsDifference,
     WaitingMonth,
 };
 
+use crate::process::outln;
+use crate::process::terminal_escape::printable;
 use crate::tables::{right_align, table};
 
 pub(super) fn print(options: &AuditOptions, report: &AuditReport) {

@@ -1,4 +1,4 @@
-//! Stores the events of the topic in PostgreSQL, each once, and sends what is no event to the dead-letter topic.
+//! Stores the events of the topic in PostgreSQL, each once, and sends invalid messages to the dead-letter topic.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -77,6 +77,6 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
 
 fn main() -> ExitCode {
     const ABOUT: &str =
-        "Stores the events of the topic in PostgreSQL, each once; what is no event goes to the dead-letter topic.";
+        "Stores the events of the topic in PostgreSQL, each once. Invalid messages go to the dead-letter topic.";
     program("ingestor", ABOUT, LogDefaults::SERVICE, configure).run(ingest)
 }

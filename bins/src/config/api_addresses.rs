@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::process::Variables;
 use tokio::net::TcpListener;
 
 use crate::Failure;
+use crate::process::Variables;
 
 pub(super) const API_HTTP_PORT: &str = "API_HTTP_PORT";
 pub(super) const API_GRPC_PORT: &str = "API_GRPC_PORT";

@@ -7,7 +7,7 @@ use netagg_kafka::{ConfigError, KafkaConfig, KafkaTopics};
 
 use crate::process::{EnvError, Variables};
 
-/// The brokers and what is on them.
+/// The brokers and the topics.
 #[derive(Clone, Debug)]
 pub struct Kafka {
     /// How to reach them.
@@ -36,7 +36,7 @@ impl Kafka {
             let property = name[PREFIX.len()..].to_lowercase().replace('_', ".");
             match client.clone().with_option(&property, &value) {
                 Ok(with_option) => client = with_option,
-                // The error says what is wrong without the value of a secret.
+                // The error gives the reason without the value of a secret.
                 Err(error) => variables.problem(EnvError::secret(&name, format!("a librdkafka property; {error}"))),
             }
         }

@@ -1,7 +1,5 @@
 //! The newest dead letters.
 
-use crate::process::outln;
-use crate::process::terminal_escape::printable;
 use comfy_table::{ColumnConstraint, ContentArrangement, Table, Width};
 use netagg_kafka::{KafkaLetterReader, LetterOrigin, LetterSummary};
 use terminal_size::terminal_size_of;
@@ -9,6 +7,8 @@ use terminal_size::terminal_size_of;
 use super::filter::FilterArguments;
 use super::text::{print_json, show_place, show_time};
 use crate::Failure;
+use crate::process::outln;
+use crate::process::terminal_escape::printable;
 use crate::tables::table;
 
 /// How wide columns are on a terminal, however wide or narrow it is.

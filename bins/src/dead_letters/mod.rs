@@ -9,13 +9,13 @@ mod text;
 
 use std::process::ExitCode;
 
-use crate::process::Shutdown;
 use clap::Subcommand;
 use netagg_kafka::{KafkaLetterReader, ReplayPlan};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 use crate::config::Kafka;
+use crate::process::Shutdown;
 use crate::program::run_command;
 use filter::FilterArguments;
 use show::LetterPlace;

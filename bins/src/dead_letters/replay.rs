@@ -1,11 +1,11 @@
 //! Dead letters, sent again.
 
-use crate::process::output;
 use netagg_kafka::{ReplayCount, ReplayError, ReplayPlan, ReplayReport, Unreplayable};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 use crate::config::Kafka;
+use crate::process::output;
 use crate::progress::progress_bar;
 use crate::tables::{right_align, table};
 

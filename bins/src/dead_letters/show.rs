@@ -3,13 +3,13 @@
 use std::fmt::Write;
 use std::str::FromStr;
 
-use crate::process::output;
-use crate::process::terminal_escape::{is_visible, printable};
 use netagg_core::RecordTimestamp;
 use netagg_kafka::{KafkaLetterReader, StoredLetter};
 
 use super::text::{print_json, show_place, show_time};
 use crate::Failure;
+use crate::process::output;
+use crate::process::terminal_escape::{is_visible, printable};
 
 /// Where a letter lies in the topic of dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,11 +1,11 @@
 //! How many dead letters there are of each kind.
 
-use crate::process::outln;
 use netagg_kafka::{KafkaLetterReader, LetterCount, LetterKind};
 
 use super::filter::FilterArguments;
 use super::text::show_time;
 use crate::Failure;
+use crate::process::outln;
 use crate::tables::{right_align, table};
 
 pub(super) async fn stats(reader: &KafkaLetterReader, filter: FilterArguments) -> Result<(), Failure> {

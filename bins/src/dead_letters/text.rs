@@ -1,11 +1,11 @@
 //! Letters, positions and times as text.
 
-use crate::process::outln;
-use crate::process::terminal_escape::json_line;
 use netagg_core::{Place, Timestamp};
 use serde::Serialize;
 
 use crate::Failure;
+use crate::process::outln;
+use crate::process::terminal_escape::json_line;
 
 pub(super) fn print_json(letter: &impl Serialize) -> Result<(), Failure> {
     let line = json_line(letter).map_err(|error| Failure::Failed(error.into()))?;

@@ -8,8 +8,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::process::descriptors::OWN;
-use crate::process::{Shutdown, Variables, output};
 use clap::Args;
 use netagg_api::{ApiLimits, Server};
 use netagg_core::ConsumerConfig;
@@ -22,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::ApiAddresses;
 use crate::input::Input;
+use crate::process::descriptors::OWN;
+use crate::process::{Shutdown, Variables, output};
 use crate::program::run_command;
 use crate::progress::progress_bar;
 use crate::{Failure, descriptors, protection};

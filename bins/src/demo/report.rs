@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::process::outln;
 use netagg_core::load::{MemoryPipeline, Mismatch, Published};
 use netagg_core::usage::{AggregatesRequest, UsageService};
 use netagg_core::{AggregateRow, BoxError, Day, EventType, Granularity, Totals, Zone};
 
 use crate::Failure;
 use crate::config::ApiAddresses;
+use crate::process::outln;
 use crate::tables::{right_align, table};
 
 /// Days shown of those there are.

@@ -5,11 +5,12 @@ mod report;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::process::{Shutdown, Variables, output};
 use netagg_core::BoxError;
 use netagg_core::load::{EventModel, LoadConfig, LoadReport, LoadRun, StoredCopies, random_seed};
 use netagg_core::ports::{Clock, EventPublisher, SystemClock};
 use tokio::time::interval;
+
+use crate::process::{Shutdown, Variables, output};
 
 /// How often the figures are printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);

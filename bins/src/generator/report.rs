@@ -1,9 +1,9 @@
 //! The generator's six figures, and its progress.
 
-use crate::process::outln;
 use indicatif::ProgressBar;
 use netagg_core::load::{LoadConfig, LoadReport};
 
+use crate::process::outln;
 use crate::progress;
 
 /// Prints one figure a line to stdout.

@@ -38,8 +38,8 @@ pub struct Variables {
     names: VariableNames,
 }
 
-/// What is known of the variables of all programs that share an environment, for advice about a variable that a program does
-/// not know or cannot use.
+/// The variables of all programs that share an environment, for advice about a variable that a program does not know or cannot
+/// use.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct VariableNames {
@@ -125,7 +125,7 @@ impl fmt::Display for EnvError {
 
 impl Variables {
     /// The variables of the environment, and below them the variables of the file `.env` in the working directory. An empty
-    /// variable counts as unset. The crate's documentation has the rules of the file.
+    /// variable counts as unset. The module `env_file` has the rules of the file.
     ///
     /// # Errors
     /// If there is a `.env` that cannot be read: the reason.

@@ -26,23 +26,19 @@ pub struct Program<C> {
     pub log: LogDefaults,
     /// The variables that it knows besides its own.
     pub names: VariableNames,
-    /// Its version, such as `env!("CARGO_PKG_VERSION")`.
-    pub version: &'static str,
 }
 
 impl<C> Program<C> {
     /// Reads the arguments and the configuration, and runs `job` on a runtime of tokio. The exit code is 0 if the job succeeds,
     /// otherwise that of its [`Failure`], which is printed to stderr with its causes.
-    pub fn run<F, E>(self, job: impl FnOnce(C, Shutdown) -> F) -> ExitCode
-    where
-        F: Future<Output = Result<ExitCode, E>>,
-        E: Into<Failure>,
-    {
+    pub fn run<F: Future<Output = Result<ExitCode, Failure>>>(self, job: impl FnOnce(C, Shutdown) -> F) -> ExitCode {
         let mut described = Variables::default();
         (self.configure)(&mut described);
         self.log.describe(&mut described);
-        let command =
-            clap::Command::new(self.name).about(self.about).version(self.version).after_help(described.help());
+        let command = clap::Command::new(self.name)
+            .about(self.about)
+            .version(env!("CARGO_PKG_VERSION"))
+            .after_help(described.help());
         match arguments::<()>(command) {
             Ok(_) => run_with(self.configure, self.log, self.names, job),
             Err(code) => code,
@@ -73,16 +69,12 @@ pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCod
 
 /// Reads the configuration, starts logs and runtime, runs `job`, and prints the failure, as [`Program::run`] does. For a program
 /// that reads its arguments itself, with [`arguments`].
-pub fn run_with<C, F, E>(
+pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
     configure: impl FnOnce(&mut Variables) -> C,
     log: LogDefaults,
     names: VariableNames,
     job: impl FnOnce(C, Shutdown) -> F,
-) -> ExitCode
-where
-    F: Future<Output = Result<ExitCode, E>>,
-    E: Into<Failure>,
-{
+) -> ExitCode {
     output::report_panics();
     let outcome = try_run(configure, log, names, job);
     let written = output::finish();
@@ -95,16 +87,12 @@ where
     }
 }
 
-fn try_run<C, F, E>(
+fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
     configure: impl FnOnce(&mut Variables) -> C,
     log: LogDefaults,
     names: VariableNames,
     job: impl FnOnce(C, Shutdown) -> F,
-) -> Result<ExitCode, Failure>
-where
-    F: Future<Output = Result<ExitCode, E>>,
-    E: Into<Failure>,
-{
+) -> Result<ExitCode, Failure> {
     let mut variables = Variables::from_environment().map_err(Failure::Usage)?.with_names(names);
     let config = configure(&mut variables);
     let log = LogConfig::read(&mut variables, log);
@@ -119,7 +107,7 @@ where
     let run = async {
         let shutdown = Shutdown::on_signals()?;
         variables.warn();
-        let code = job(config, shutdown.clone()).await.map_err(E::into)?;
+        let code = job(config, shutdown.clone()).await?;
         shutdown.check()?;
         Ok(code)
     };

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::process::{EnvError, Variables};
 use axum::http::HeaderValue;
 use ipnet::IpNet;
 use netagg_api::auth::{ApiKeyFile, ApiKeys, InvalidRateLimit, KeySet, KeySetFile, KeySetUrl, RateLimit, TokenIssuer};
@@ -13,6 +12,7 @@ use netagg_pg::{PgApiKeys, PgConfig, Postgres};
 
 use super::methods::{Methods, methods};
 use crate::config::ApiAddresses;
+use crate::process::{EnvError, Variables};
 
 /// Who may ask, and how it is found out.
 #[derive(Debug)]

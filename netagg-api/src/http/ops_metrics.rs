@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::REQUEST_SECONDS_BUCKETS;
 
-/// How often samples of histograms are put into their buckets while nobody asks. Otherwise they would pile up.
+/// How often samples of histograms are put into their buckets between two calls of `render`. Otherwise they would pile up.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Sets gauges to the present values.
@@ -62,8 +62,8 @@ impl OpsMetrics {
         Ok(Self { recorded, describe: Box::new(describe), samplers: Mutex::default() })
     }
 
-    /// Has `sampler` set gauges with each call of [`render`](Self::render). A gauge that it does not set then is not shown: a
-    /// partition that moved to another member leaves no figure behind.
+    /// Calls `sampler` with each call of [`render`](Self::render), to set gauges. These gauges are not kept: a partition that moved
+    /// to another member leaves no figure behind. Gauges that are set elsewhere keep their last value.
     pub fn sample(&self, sampler: impl Fn() + Send + Sync + 'static) {
         self.samplers().push(Box::new(sampler));
     }
@@ -78,8 +78,8 @@ impl OpsMetrics {
         self.recorded.render() + &now.handle().render()
     }
 
-    /// Puts samples of histograms into their buckets now and then, until `stop`. Without it they take memory until somebody
-    /// asks.
+    /// Puts samples of histograms into their buckets now and then, until `stop`. Without it they take memory until the
+    /// next call of [`render`](Self::render).
     pub async fn upkeep_loop(&self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
             self.recorded.run_upkeep();

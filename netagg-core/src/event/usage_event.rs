@@ -1,5 +1,6 @@
 //! The event and its fields.
 
+use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use uuid::Uuid;
 
@@ -7,6 +8,7 @@ use super::event_type::EventType;
 use super::invalid::{InvalidEvent, InvalidKind};
 use super::meta::Meta;
 use super::text::{SourceId, UserId};
+use crate::record::OutgoingRecord;
 use crate::time::{Day, Timestamp};
 
 /// The longest call or session, in seconds.
@@ -89,6 +91,11 @@ impl Event {
             }
         }
         Ok(Self(fields))
+    }
+
+    /// A record of the event, in the encoding `value`. Its key is the user, so that the records of a user stay in order.
+    pub fn keyed_record(&self, value: impl Into<Bytes>) -> OutgoingRecord {
+        OutgoingRecord::new(value).with_key(Bytes::copy_from_slice(self.0.user_id.as_str().as_bytes()))
     }
 
     /// The event as one line of JSON, as [`Event::decode`] reads it.

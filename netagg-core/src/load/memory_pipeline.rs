@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::error::LoadError;
@@ -24,8 +22,6 @@ use crate::time::Day;
 
 /// Records that the log holds before publishers wait.
 const LOG_CAPACITY: usize = 100_000;
-/// How often the progress of both services is read.
-const POLL: Duration = Duration::from_millis(5);
 
 /// An ingestor and an aggregator that read one log, all in memory: for tests and demonstrations of the whole pipeline.
 ///
@@ -105,9 +101,11 @@ impl MemoryPipeline {
 
     /// Waits until both services have processed `records` records, which never happens unless they [`run`](Self::run).
     pub async fn processed(&self, records: u64) {
-        let done = |stats: StatsSnapshot| stats.new + stats.duplicates + stats.conflicts + stats.invalid;
-        while done(self.ingested()) < records || done(self.aggregator.stats().snapshot()) < records {
-            sleep(POLL).await;
+        for stats in [self.ingestor.stats(), self.aggregator.stats()] {
+            let mut now = stats.snapshot();
+            while now.new + now.duplicates + now.conflicts + now.invalid < records {
+                now = stats.changed(&now).await;
+            }
         }
     }
 

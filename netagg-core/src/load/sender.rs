@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use bytes::Bytes;
 use rand::rngs::SmallRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::mpsc;
@@ -209,8 +208,7 @@ impl Worker {
                 duplicates += 1;
             }
             if self.random.random_bool(self.config.invalid_rate) {
-                let value = Some(Bytes::from(self.model.invalid(number)?));
-                records.push(OutgoingRecord { key: None, value, headers: Vec::new() });
+                records.push(OutgoingRecord::new(self.model.invalid(number)?));
                 invalid += 1;
             }
         }
@@ -234,11 +232,7 @@ impl Worker {
 
 /// The event as a record keyed by its user.
 pub(super) fn record(event: &Event) -> OutgoingRecord {
-    OutgoingRecord {
-        key: Some(Bytes::copy_from_slice(event.fields().user_id.as_str().as_bytes())),
-        value: Some(event.encode().into()),
-        headers: Vec::new(),
-    }
+    event.keyed_record(event.encode())
 }
 
 #[cfg(test)]

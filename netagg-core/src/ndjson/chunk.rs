@@ -53,8 +53,7 @@ pub struct LineEvent {
 impl LineEvent {
     /// The line as it stands, keyed by the event's user.
     pub fn into_record(self) -> OutgoingRecord {
-        let key = Some(Bytes::copy_from_slice(self.event.fields().user_id.as_str().as_bytes()));
-        OutgoingRecord { key, value: Some(self.line), headers: Vec::new() }
+        self.event.keyed_record(self.line)
     }
 }
 

@@ -32,14 +32,7 @@ impl LineValidator {
             Line::Text(line) => Bytes::from(line),
         };
         chunk.bytes += line.len();
-        let record = Record {
-            partition: self.partition.clone(),
-            offset: number as i64,
-            timestamp: Some(SystemClock.now().into()),
-            key: None,
-            value: Some(line.clone()),
-            headers: Vec::new(),
-        };
+        let record = Record::new(self.partition.clone(), number as i64, line.clone()).with_timestamp(SystemClock.now());
         match self.limits.admit(&record) {
             Ok(event) => chunk.events.push(LineEvent { event, line }),
             Err(reason) => chunk.rejected.push(RejectedLine { number, reason: Rejection::Invalid(reason) }),

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+#[cfg(feature = "services")]
 use crate::admin::{LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
 #[cfg(feature = "services")]
 use crate::audit::Audit;
@@ -15,7 +16,6 @@ use crate::demo::Demo;
 use crate::import::Import;
 #[cfg(feature = "services")]
 use crate::keys::KeysCommand;
-#[cfg(feature = "services")]
 use crate::process::{LogDefaults, Variables, arguments};
 #[cfg(feature = "services")]
 use crate::rebuild::Rebuild;

@@ -164,6 +164,7 @@ lint: ## Check format, clippy, docs, import cycles and, if cargo-deny is install
 	deploy/checks/test-import-cycles --quiet
 	deploy/checks/import-cycles
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+	cargo clippy --locked --package netagg --no-default-features --bin netagg -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check --hide-inclusion-graph; \
 	else echo "cargo-deny is not installed (make install-tools): dependencies not checked"; fi

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use netagg_core::memory::{MemoryAggregateStore, MemoryLog};
-use netagg_core::ports::{AggregateStore, Clock, EventPublisher, SystemClock, TotalsQuery};
+use netagg_core::ports::{AggregateStore, Clock, EventPublisher, SystemClock, TotalsQuery, TotalsReader};
 use netagg_core::{AggregateRow, Aggregator, Batch, BatchOutcome, Contribution, Error, Granularity, OutgoingRecord};
 use netagg_core::{Timestamp, testkit};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,10 @@ impl<S: AggregateStore> AggregateStore for Measured<S> {
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         self.measure(self.inner.add(batch)).await
     }
+}
 
+#[async_trait]
+impl<S: TotalsReader> TotalsReader for Measured<S> {
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         self.measure(self.inner.totals(query)).await
     }

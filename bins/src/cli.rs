@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 #[cfg(feature = "services")]
-use crate::admin::{LimitsCommand, MigrateCommand, PartitionsCommand, TopicCommand};
+use crate::admin::{LimitsCommand, MigrateCommand, ModeCommand, PartitionsCommand, TopicCommand};
 #[cfg(feature = "services")]
 use crate::audit::Audit;
 use crate::config;
@@ -51,6 +51,10 @@ enum Command {
     /// Show or change how old and how new events may be
     #[command(subcommand)]
     Limits(LimitsCommand),
+    #[cfg(feature = "services")]
+    /// Show or switch whether the ingestor also counts the events
+    #[command(subcommand)]
+    Mode(ModeCommand),
     #[cfg(feature = "services")]
     /// Make, list or revoke the keys that callers of the API show
     #[command(subcommand)]
@@ -98,6 +102,8 @@ pub fn run() -> ExitCode {
         Command::Partitions(command) => command.run(),
         #[cfg(feature = "services")]
         Command::Limits(command) => command.run(),
+        #[cfg(feature = "services")]
+        Command::Mode(command) => command.run(),
         #[cfg(feature = "services")]
         Command::Keys(command) => command.run(),
         #[cfg(feature = "services")]

@@ -8,11 +8,11 @@ use std::time::Duration;
 use netagg_api::{ApiLimits, OpsMetrics, Protection, serve_unready};
 use netagg_core::usage::CursorSecret;
 use netagg_core::{
-    CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, Readiness, RetryPolicy, StatsSnapshot,
-    TrackedConsumer,
+    CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, ProcessingMode, Readiness,
+    RetryPolicy, StatsSnapshot, TrackedConsumer,
 };
 use netagg_kafka::{KafkaHealth, KafkaMetrics, KafkaTopics};
-use netagg_pg::{EventLimitsError, PartitionMaintenance, PartitionPlan, PgConfig, Postgres};
+use netagg_pg::{EventLimitsError, ModeError, PartitionMaintenance, PartitionPlan, PgConfig, Postgres, RecordedMode};
 use netagg_redis::RedisCache;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -123,6 +123,22 @@ impl Runtime {
         Ok(secret?)
     }
 
+    /// Waits for the database, and agrees with the other services on the limits of events and on the mode. `None` if the
+    /// program stops.
+    ///
+    /// # Errors
+    /// [`Failure::Usage`] if the database has other limits or another mode.
+    pub async fn agree(
+        &self,
+        postgres: &Postgres,
+        limits: EventLimits,
+        mode: ProcessingMode,
+    ) -> Result<Option<EventLimits>, Failure> {
+        let Some(limits) = postgres.agree_on_limits(limits, &self.stop_token()).await? else { return Ok(None) };
+        let agreed = postgres.agree_on_mode(mode, &self.stop_token()).await?;
+        Ok(agreed.map(|()| limits))
+    }
+
     /// Keeps the partitions of `events_raw` as `plan` says, in the background. Readiness names the months without a
     /// partition; other months are not affected.
     pub fn keep_partitions(&self, postgres: &Postgres, plan: PartitionPlan, limits: EventLimits) {
@@ -180,6 +196,23 @@ impl From<EventLimitsError> for Failure {
                 HumanDuration(recorded.max_future),
                 HumanDuration(configured.max_age),
                 HumanDuration(configured.max_future)
+            )),
+            error => Self::Usage(error.to_string()),
+        }
+    }
+}
+
+/// Another mode than the recorded one is a wrong configuration.
+impl From<ModeError> for Failure {
+    fn from(error: ModeError) -> Self {
+        match error {
+            ModeError::Store(error) => error.into(),
+            ModeError::Differs { recorded: RecordedMode::SwitchingTo(mode), .. } => {
+                Self::Usage(format!("{error}: finish it with `netagg mode set {mode}`"))
+            }
+            ModeError::Differs { configured, .. } => Self::Usage(format!(
+                "{error}: start the ingestor with INGESTOR_MODE as the database says, an aggregator only in the separate \
+                 mode, or change the database with `netagg mode set {configured}`"
             )),
             error => Self::Usage(error.to_string()),
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::AddAssign;
 
-use crate::event::{Event, EventType, Identity};
+use crate::event::{Event, EventType, IdentifiedEvent, Identity};
 use crate::time::Day;
 
 /// What one event adds to the totals of its day.
@@ -25,14 +25,24 @@ pub struct Contribution {
 impl Contribution {
     /// What `event` adds.
     pub fn of(event: &Event) -> Self {
+        Self::with_identity(event, Identity::of(event))
+    }
+
+    fn with_identity(event: &Event, identity: Identity) -> Self {
         let fields = event.fields();
         Self {
-            identity: Identity::of(event),
+            identity,
             event_type: fields.event_type,
             duration_sec: fields.duration_sec.unwrap_or(0),
             bytes_up: fields.bytes_up,
             bytes_down: fields.bytes_down,
         }
+    }
+}
+
+impl From<&IdentifiedEvent> for Contribution {
+    fn from(identified: &IdentifiedEvent) -> Self {
+        Self::with_identity(&identified.event, identified.identity)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::ports::GroupOffsets;
+use crate::processing_mode::ProcessingMode;
 
 /// The consumer groups of the ingestors and the aggregators, and the broker that tells their offsets.
 #[derive(Clone, Debug)]
@@ -15,20 +16,29 @@ pub struct ConsumerGroups {
     pub topic: String,
     /// The group of the ingestors.
     pub ingestor: String,
-    /// The group of the aggregators.
-    pub aggregator: String,
+    /// The group of the aggregators; `None` in the [combined](ProcessingMode::Combined) mode, which has none.
+    pub aggregator: Option<String>,
 }
 
 impl ConsumerGroups {
-    /// Checks that both services are stopped and have processed the whole topic. Only then may the limits of events change:
-    /// both services must judge every record by the same limits.
+    /// The groups that read the topic in `mode`.
+    #[must_use]
+    pub fn in_mode(self, mode: ProcessingMode) -> Self {
+        match mode {
+            ProcessingMode::Separate => self,
+            ProcessingMode::Combined => Self { aggregator: None, ..self },
+        }
+    }
+
+    /// Checks that the services are stopped and have processed the whole topic. Only then may the limits of events change, or
+    /// the mode: all services must judge every record in the same way.
     ///
     /// # Errors
     /// [`NotDrained`], with the groups that have members, or else with the groups that lag.
     pub async fn check_drained(&self) -> Result<(), NotDrained> {
-        let groups = [&self.ingestor, &self.aggregator];
+        let groups = || std::iter::once(&self.ingestor).chain(&self.aggregator);
         let mut members = Vec::new();
-        for group in groups {
+        for group in groups() {
             let count = self.offsets.members(group).await?;
             if count > 0 {
                 members.push((group.clone(), count));
@@ -38,7 +48,7 @@ impl ConsumerGroups {
             return Err(NotDrained::Running { members });
         }
         let mut lags = Vec::new();
-        for group in groups {
+        for group in groups() {
             let lag = self.offsets.lag(group, &self.topic).await?.iter().flatten().map(|partition| partition.lag).sum();
             if lag > 0 {
                 lags.push((group.clone(), lag));
@@ -107,16 +117,19 @@ mod tests {
 
     #[tokio::test]
     async fn a_topic_is_drained_once_both_groups_have_stopped_behind_its_end() {
-        let check = async |members, lags| {
+        let check_in = async |mode, members, lags| {
             let offsets = Arc::new(Broker { members, lags });
             let groups =
-                ConsumerGroups { offsets, topic: "events".into(), ingestor: "i".into(), aggregator: "a".into() };
-            groups.check_drained().await.map_err(|error| error.to_string())
+                ConsumerGroups { offsets, topic: "events".into(), ingestor: "i".into(), aggregator: Some("a".into()) };
+            groups.in_mode(mode).check_drained().await.map_err(|error| error.to_string())
         };
+        let check = async |members, lags| check_in(ProcessingMode::Separate, members, lags).await;
         assert_eq!(check(0, Some([0, 0])).await, Ok(()));
         assert_eq!(check(0, None).await, Ok(()), "without a topic nothing is left to read");
         assert_eq!(check(2, Some([1, 2])).await, Err("the services are at work: a has 2 members".to_owned()));
         let behind = "events is not drained: i has 3 messages before it and a has 3 messages before it";
         assert_eq!(check(0, Some([1, 2])).await, Err(behind.to_owned()));
+        let behind = "events is not drained: i has 3 messages before it";
+        assert_eq!(check_in(ProcessingMode::Combined, 2, Some([1, 2])).await, Err(behind.to_owned()));
     }
 }

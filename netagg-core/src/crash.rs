@@ -70,6 +70,12 @@ crash_points! {
     MonthDetached = "month_detached",
     /// A month's table is gone, its identities are not.
     MonthTableDropped = "month_table_dropped",
+    /// A switch of the mode is recorded, and nothing else of it is done.
+    SwitchRecorded = "switch_recorded",
+    /// The aggregator's group is deleted or has new offsets; the tables are as before.
+    GroupMoved = "group_moved",
+    /// The tables have the new mode, and nothing is committed.
+    TablesSwitched = "tables_switched",
     /// A service was asked to stop, what it has in flight is not finished.
     Stopping = "stopping",
     /// A stopping service has finished everything, and not committed the last offsets.

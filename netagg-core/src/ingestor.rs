@@ -13,8 +13,9 @@ use crate::crash::{self, CrashPoint};
 use crate::dead_letter::DeadLetter;
 use crate::event::{EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
 use crate::json_decoder::JsonDecoder;
-use crate::ports::{DeadLetters, EventDecoder, EventSource, EventStore};
+use crate::ports::{Cache, CombinedStore, DeadLetters, EventDecoder, EventSource, EventStore, TotalsRepair};
 use crate::record::{Record, Span};
+use crate::totals_maintenance::{ChangedMonths, TotalsMaintenance};
 use crate::validator::Validator;
 
 /// The name of the service.
@@ -24,9 +25,15 @@ const SERVICE: &str = "ingestor";
 ///
 /// A record's position is committed only when its event is durably stored, known as a duplicate, or durably among the
 /// dead letters. An absent store is waited for.
+///
+/// A [combined](Self::combined) ingestor also counts the events, and takes the place of an
+/// [`Aggregator`](crate::Aggregator).
 #[derive(Debug)]
 pub struct Ingestor {
     store: Arc<dyn EventStore>,
+    /// Whether the store also counts the events.
+    counts: bool,
+    maintenance: TotalsMaintenance,
     dead_letters: Arc<dyn DeadLetters>,
     decoder: Arc<dyn EventDecoder>,
     limits: EventLimits,
@@ -39,12 +46,34 @@ impl Ingestor {
     pub fn new(store: Arc<dyn EventStore>, dead_letters: Arc<dyn DeadLetters>) -> Self {
         Self {
             store,
+            counts: false,
+            maintenance: TotalsMaintenance::default(),
             dead_letters,
             decoder: Arc::new(JsonDecoder::new()),
             limits: EventLimits::default(),
             config: ConsumerConfig::default(),
             stats: Arc::default(),
         }
+    }
+
+    /// An ingestor into `store`, which counts each event in the transaction that stores it. No aggregator reads the same
+    /// records.
+    pub fn combined(store: Arc<dyn CombinedStore>, dead_letters: Arc<dyn DeadLetters>) -> Self {
+        Self { counts: true, ..Self::new(store, dead_letters) }
+    }
+
+    /// Invalidates answers in `cache` when their totals change, for a [combined](Self::combined) ingestor. A cache that is
+    /// away is told as soon as it is back.
+    #[must_use]
+    pub fn with_cache(self, cache: Arc<dyn Cache>) -> Self {
+        Self { maintenance: TotalsMaintenance { cache: Some(cache), ..self.maintenance }, ..self }
+    }
+
+    /// Has `repair` look now and then for days whose totals are to be computed again, for a [combined](Self::combined)
+    /// ingestor: after events moved to a partition that was mended.
+    #[must_use]
+    pub fn with_repair(self, repair: Arc<dyn TotalsRepair>) -> Self {
+        Self { maintenance: TotalsMaintenance { repair: Some(repair), ..self.maintenance }, ..self }
     }
 
     /// Decodes records by `decoder` instead of as JSON. An aggregator of the same records must be given the same decoder:
@@ -76,8 +105,14 @@ impl Ingestor {
     /// Registers the counters at 0: a counter that first shows when it moves hides its first move. [`run`](Self::run) does it
     /// first; a service that waits for its database before may call it earlier, once its recorder is installed.
     pub fn register_metrics(&self) {
-        self.stats.register_metrics(&["kafka", "postgres"]);
+        let dependencies =
+            if self.maintenance.cache.is_some() { &["kafka", "postgres", "redis"][..] } else { &["kafka", "postgres"] };
+        self.stats.register_metrics(dependencies);
         metrics::counter!("netagg_events_stored_total").absolute(0);
+        if self.counts {
+            metrics::counter!("netagg_events_counted_total").absolute(0);
+            metrics::counter!("netagg_repaired_days_total").absolute(0);
+        }
         for kind in InvalidKind::ALL {
             metrics::counter!("netagg_dead_letters_total", "kind" => kind.as_str()).absolute(0);
         }
@@ -95,13 +130,16 @@ impl Ingestor {
     /// Only what no repetition can help.
     pub async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
         self.register_metrics();
-        let sink = IngestSink {
+        let changes = Arc::new(ChangedMonths::default());
+        let sink = Arc::new(IngestSink {
             store: self.store.clone(),
+            changes: self.counts.then(|| changes.clone()),
             dead_letters: self.dead_letters.clone(),
             validator: Validator::new(self.decoder.clone(), self.limits),
             stats: self.stats.clone(),
-        };
-        consumer::run(source, Arc::new(sink), self.config.clone(), self.stats(), shutdown).await
+        });
+        let consume = consumer::run(source, sink, self.config.clone(), self.stats(), shutdown);
+        self.maintenance.run_beside(consume, &changes, &self.stats).await
     }
 }
 
@@ -123,6 +161,8 @@ impl EventConsumer for Ingestor {
 #[derive(Debug)]
 struct IngestSink {
     store: Arc<dyn EventStore>,
+    /// Learns which totals changed, if the store also counts.
+    changes: Option<Arc<ChangedMonths>>,
     dead_letters: Arc<dyn DeadLetters>,
     validator: Validator,
     stats: Arc<ConsumerStats>,
@@ -227,6 +267,10 @@ impl IngestSink {
         log_conflicts(outcome);
         self.stats.finished(outcome, dead);
         metrics::counter!("netagg_events_stored_total").increment(outcome.new);
+        if let Some(changes) = &self.changes {
+            changes.add(outcome.days.iter().map(|day| day.month()));
+            metrics::counter!("netagg_events_counted_total").increment(outcome.new);
+        }
     }
 }
 

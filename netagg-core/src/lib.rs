@@ -22,12 +22,14 @@ mod metrics;
 #[cfg(feature = "ndjson")]
 pub mod ndjson;
 pub mod ports;
+mod processing_mode;
 mod readiness;
 mod record;
 mod stream_source;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
+mod totals_maintenance;
 pub mod usage;
 mod validator;
 mod zone;
@@ -54,6 +56,7 @@ pub use granularity::{Granularity, UnknownGranularity};
 pub use ingestor::Ingestor;
 pub use json_decoder::JsonDecoder;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
+pub use processing_mode::{ProcessingMode, UnknownMode};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
 pub use stream_source::StreamSource;

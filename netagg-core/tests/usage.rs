@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
 use netagg_core::ports::{
     AggregateStore, Cache, CacheKey, CacheTicket, Clock, EventStore, Lookup, PeriodSums, SumsQuery, TimelineFilter,
-    TimelineQuery, TotalsQuery,
+    TimelineQuery, TotalsQuery, TotalsReader,
 };
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{
@@ -71,7 +71,10 @@ impl AggregateStore for Counted<MemoryAggregateStore> {
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         self.inner.add(batch).await
     }
+}
 
+#[async_trait]
+impl TotalsReader for Counted<MemoryAggregateStore> {
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         self.reads.fetch_add(1, SeqCst);
         self.inner.totals(query).await
@@ -555,7 +558,10 @@ impl AggregateStore for Gated {
     async fn add(&self, _: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         Err(Error::unavailable("store", "read only"))
     }
+}
 
+#[async_trait]
+impl TotalsReader for Gated {
     async fn totals(&self, _: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         let asked = self.asked.fetch_add(1, SeqCst);
         self.gate.acquire().await.expect("open").forget();
@@ -806,6 +812,10 @@ async fn a_store_that_is_away_is_told_to_the_caller() {
         #[async_trait]
         impl AggregateStore for Away {
             async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error>;
+        }
+
+        #[async_trait]
+        impl TotalsReader for Away {
             async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error>;
         }
     }

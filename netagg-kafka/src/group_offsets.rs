@@ -1,8 +1,8 @@
-//! The port [`GroupOffsets`] over the administration of topics.
+//! The ports [`GroupOffsets`] and [`GroupAdmin`] over the administration of topics.
 
 use async_trait::async_trait;
 use netagg_core::Error;
-use netagg_core::ports::{GroupOffsets, PartitionLag};
+use netagg_core::ports::{GroupAdmin, GroupOffsets, PartitionLag};
 
 use crate::topics::KafkaTopics;
 
@@ -18,5 +18,16 @@ impl GroupOffsets for KafkaTopics {
 
     async fn members(&self, group: &str) -> Result<usize, Error> {
         Self::members(self, group).await
+    }
+}
+
+#[async_trait]
+impl GroupAdmin for KafkaTopics {
+    async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Error> {
+        self.commit_group(group, topic, offsets).await
+    }
+
+    async fn delete(&self, group: &str) -> Result<(), Error> {
+        self.delete_group(group).await
     }
 }

@@ -10,7 +10,7 @@ use netagg_core::ports::PartitionLag;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::BaseConsumer;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
@@ -242,6 +242,38 @@ impl KafkaTopics {
             Ok(Some(partitions.into_iter().map(lag).collect()))
         })
         .await
+    }
+
+    /// Commits `offsets` of `topic` for `group`, which has no members: pairs of a partition and its next offset.
+    ///
+    /// # Errors
+    /// If the group has members. Retryable while the broker is away or refuses access.
+    pub async fn commit_group(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Error> {
+        let consumer: BaseConsumer =
+            self.config.consumer(group).create().map_err(|error: KafkaError| self.explain(error, topic))?;
+        let mut list = TopicPartitionList::with_capacity(offsets.len());
+        for &(partition, offset) in offsets {
+            list.add_partition_offset(topic, partition, Offset::Offset(offset))
+                .map_err(|error| self.explain(error, topic))?;
+        }
+        self.blocking(topic, move |_| {
+            // The first request makes sure that the group has its coordinator.
+            committed(&consumer, &list)?;
+            consumer.commit(&list, CommitMode::Sync)
+        })
+        .await
+    }
+
+    /// Deletes `group`, which has no members, with its committed offsets. A group that does not exist is no error.
+    ///
+    /// # Errors
+    /// If the group has members. Retryable while the broker is away or refuses access.
+    pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
+        let deleted = self.admin.delete_groups(&[group], &options()).await.map_err(|error| self.explain(error, ""))?;
+        match deleted.into_iter().next() {
+            None | Some(Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound))) => Ok(()),
+            Some(Err((_, code))) => Err(self.explain(KafkaError::AdminOp(code), "")),
+        }
     }
 
     /// Clears the lag where none of the offsets before the group holds a record. A transaction ends with a mark, and

@@ -3,6 +3,7 @@
 mod client;
 mod maintenance;
 mod metrics;
+mod mode_switch;
 mod reconcile;
 mod retention;
 mod schema;
@@ -12,6 +13,7 @@ pub use client::config::{InvalidAddress, PgAddress, PgConfig};
 pub use client::{PoolUse, Postgres};
 pub use maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
 pub use metrics::describe_metrics;
+pub use mode_switch::{ModeSwitch, SwitchError, SwitchReport};
 pub use reconcile::audit::{
     Audit, AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
     TotalsDifference, Undecided,
@@ -21,10 +23,12 @@ pub use reconcile::repair::{
 };
 pub use reconcile::{Column, OffsetReport, OnProgress, ReadProgress};
 pub use retention::{DropError, Dropped, Retention};
-pub use schema::{Ahead, EventLimitsError, Migrations, MonthPartition, Partitions, SchemaVersion, Settings};
+pub use schema::{
+    Ahead, EventLimitsError, Migrations, ModeError, MonthPartition, Partitions, RecordedMode, SchemaVersion, Settings,
+};
 #[doc(no_inline)]
 pub use sqlx;
 pub use sqlx::postgres::PgSslMode as SslMode;
 #[cfg(feature = "api-keys")]
 pub use stores::PgApiKeys;
-pub use stores::{PgAggregateStore, PgEventStore, SetAside, StoreHook, WaitingMonth};
+pub use stores::{PgAggregateStore, PgCombinedStore, PgEventStore, SetAside, StoreHook, WaitingMonth};

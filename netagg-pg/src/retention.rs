@@ -12,10 +12,11 @@
 use std::time::Duration;
 
 use netagg_core::crash::{self, CrashPoint};
-use netagg_core::{Error, EventLimits, Month, Timestamp};
+use netagg_core::{Error, EventLimits, Month, ProcessingMode, Timestamp};
 use sqlx::{AssertSqlSafe, Connection, FromRow, PgConnection};
 
 use crate::client::{PgError, Postgres, error, locks};
+use crate::schema::mode;
 use crate::schema::month_fence;
 use crate::schema::partitions::{bounds_of, month_of};
 use crate::schema::settings::{read_month, record_month};
@@ -277,7 +278,12 @@ async fn remove_identities(connection: &mut PgConnection, through: Month) -> Res
     }
     let last_day = through.last_day().to_date();
     let mut removed = 0;
-    for ledger in ["event_identity", "agg_identity"] {
+    let ledgers = match mode::read(connection).await?.tables() {
+        ProcessingMode::Separate => &["event_identity", "agg_identity"][..],
+        // The second ledger is a view of the first.
+        ProcessingMode::Combined => &["event_identity"],
+    };
+    for ledger in ledgers {
         let pages: i64 =
             sqlx::query_scalar("SELECT pg_relation_size($1::regclass) / current_setting('block_size')::bigint")
                 .bind(ledger)

@@ -10,11 +10,11 @@ use crate::docker;
 use crate::port::Port;
 use crate::supervisor::{Order, Signals, Supervisor};
 
-/// How long a server may take until it answers.
-const READY: Duration = Duration::from_secs(120);
+/// How long a server may take until it answers. On two cores with much other work, the start of a broker has taken two minutes.
+const READY: Duration = Duration::from_secs(400);
 
 /// A server that loses its port ends at once, and is tried again on another one; a later end has another reason.
-const LOST_PORT: Duration = Duration::from_secs(20);
+const LOST_PORT: Duration = Duration::from_secs(60);
 
 /// What is particular to a kind of server.
 pub(crate) trait Recipe {

@@ -60,7 +60,8 @@ impl LimitsCommand {
 /// When the topic isn't drained, or the database or the broker cannot be reached.
 async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
     command.check()?;
-    let settings = Postgres::new(postgres).settings();
+    let postgres = Postgres::new(postgres);
+    let settings = postgres.settings();
     let recorded = settings.recorded_event_limits().await?;
     let LimitsCommand::Set { max_age, max_future, force } = command else {
         match recorded {
@@ -70,7 +71,8 @@ async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups
         return Ok(ExitCode::SUCCESS);
     };
     if !force {
-        check_drained(&config::consumer_groups(&kafka, groups)?).await?;
+        let mode = postgres.recorded_mode().await?.tables();
+        check_drained(&config::consumer_groups(&kafka, groups)?.in_mode(mode)).await?;
     }
     let before = recorded.unwrap_or_default();
     let limits =

@@ -47,11 +47,16 @@ impl Audit {
         })
     }
 
+    /// An audit of all days, printed for people.
+    pub(crate) fn of_everything(wait: Duration) -> Self {
+        Self { from: None, to: None, json: false, wait }
+    }
+
     /// Compares and reports; exit code 0 if all is equal, 1 if something differs, 2 if that could not be told.
     ///
     /// # Errors
     /// [`Failure::Usage`], so that the exit code is 2, also when the database cannot be read.
-    async fn audit(
+    pub(crate) async fn audit(
         self,
         postgres: PgConfig,
         kafka: Kafka,

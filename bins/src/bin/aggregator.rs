@@ -10,7 +10,7 @@ use netagg::process::descriptors::{OWN, set_aside};
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
 use netagg::{Failure, program};
-use netagg_core::{Aggregator, ConsumerConfig, EventLimits, TrackedConsumer};
+use netagg_core::{Aggregator, ConsumerConfig, EventLimits, ProcessingMode, TrackedConsumer};
 use netagg_kafka::{KafkaSource, KafkaTopics};
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -65,7 +65,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     let stats = aggregator.stats();
     runtime.watch_postgres(&postgres, Some(stats.clone()));
     runtime.watch_redis(&cache).await;
-    let Some(limits) = postgres.agree_on_limits(config.limits, &runtime.stop_token()).await? else {
+    let Some(limits) = runtime.agree(&postgres, config.limits, ProcessingMode::Separate).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;

@@ -1,4 +1,5 @@
-//! Stores the events of the topic in PostgreSQL, each once, and sends invalid messages to the dead-letter topic.
+//! Stores the events of the topic in PostgreSQL, each once, and sends invalid messages to the dead-letter topic. In the
+//! combined mode it also counts them.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -10,9 +11,10 @@ use netagg::process::descriptors::{OWN, set_aside};
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
 use netagg::{Failure, program};
-use netagg_core::{ConsumerConfig, EventLimits, Ingestor, TrackedConsumer};
+use netagg_core::{ConsumerConfig, EventLimits, Ingestor, ProcessingMode, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
-use netagg_pg::{PartitionPlan, PgConfig, PgEventStore, Postgres};
+use netagg_pg::{PartitionPlan, PgCombinedStore, PgConfig, PgEventStore, PgTotalsRepair, Postgres};
+use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 
 /// Takes heap profiles.
@@ -20,7 +22,10 @@ use tikv_jemallocator::Jemalloc;
 static ALLOCATOR: Jemalloc = Jemalloc;
 
 struct Config {
+    mode: ProcessingMode,
     postgres: PgConfig,
+    /// The cache of totals, for an ingestor that counts.
+    redis: Option<RedisConfig>,
     kafka: Kafka,
     group: String,
     consumer: ConsumerConfig,
@@ -30,16 +35,20 @@ struct Config {
 }
 
 fn configure(variables: &mut Variables) -> Config {
+    let mode = config::mode(variables);
+    let counts = mode == ProcessingMode::Combined;
     let kafka = Kafka::read(variables);
     let group = Groups::read(variables).ingestor;
     let consumer = config::consumer(variables, "INGESTOR");
-    // One for each batch in flight, and a few for partitions, probes and settings.
+    // One for each batch in flight, and a few for partitions, probes, settings and repairs.
     let connections = consumer.batches_in_flight as u32 + 4;
     let limits = config::event_limits(variables);
     Config {
+        mode,
         kafka,
         group,
         consumer,
+        redis: Some(variables.unless(!counts, config::redis)).filter(|_| counts),
         postgres: config::postgres(variables, connections, "netagg-ingestor"),
         limits,
         partitions: config::partition_plan(variables, limits),
@@ -48,20 +57,31 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let connections = descriptors::postgres(config.postgres.max_connections);
-    set_aside(&[OWN, ops::DESCRIPTORS, connections, descriptors::KAFKA], 0)?;
+    let postgres = descriptors::postgres(config.postgres.max_connections);
+    let redis = config.redis.as_ref().map(|redis| descriptors::redis(redis.connections));
+    let needs = [OWN, ops::DESCRIPTORS, postgres, descriptors::KAFKA].into_iter().chain(redis);
+    set_aside(&needs.collect::<Vec<_>>(), 0)?;
     // A wrong configuration is found here, before anything is waited for.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
     let runtime = Runtime::start(config.ops, shutdown).await?;
     let postgres = Postgres::new(config.postgres);
-    let dead_letters = KafkaDeadLetters::new(&config.kafka.client, &config.kafka.dlq_topic)?;
-    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres.clone())), Arc::new(dead_letters))
-        .with_config(config.consumer);
+    let dead_letters = Arc::new(KafkaDeadLetters::new(&config.kafka.client, &config.kafka.dlq_topic)?);
+    let cache = config.redis.map(RedisCache::new).transpose()?.map(Arc::new);
+    let ingestor = match &cache {
+        None => Ingestor::new(Arc::new(PgEventStore::new(postgres.clone())), dead_letters),
+        Some(cache) => Ingestor::combined(Arc::new(PgCombinedStore::new(postgres.clone())), dead_letters)
+            .with_cache(cache.clone())
+            .with_repair(Arc::new(PgTotalsRepair::new(postgres.clone()))),
+    }
+    .with_config(config.consumer);
     ingestor.register_metrics();
     let stats = ingestor.stats();
     runtime.watch_postgres(&postgres, Some(stats.clone()));
-    let Some(limits) = postgres.agree_on_limits(config.limits, &runtime.stop_token()).await? else {
+    if let Some(cache) = &cache {
+        runtime.watch_redis(cache).await;
+    }
+    let Some(limits) = runtime.agree(&postgres, config.limits, config.mode).await? else {
         return Ok(ExitCode::SUCCESS);
     };
     runtime.keep_partitions(&postgres, config.partitions, limits);
@@ -76,7 +96,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
 }
 
 fn main() -> ExitCode {
-    const ABOUT: &str =
-        "Stores the events of the topic in PostgreSQL, each once. Invalid messages go to the dead-letter topic.";
+    const ABOUT: &str = "Stores the events of the topic in PostgreSQL, each once. Invalid messages go to the dead-letter topic. \
+                         With INGESTOR_MODE=combined it also counts the events, in the same transactions.";
     program("ingestor", ABOUT, LogDefaults::SERVICE, configure).run(ingest)
 }

@@ -2,7 +2,7 @@
 
 use super::api_addresses::ApiAddresses;
 use super::cache::{Answers, redis};
-use super::events::{consumer, event_limits, partition_plan, partitions_ahead};
+use super::events::{consumer, event_limits, mode, partition_plan, partitions_ahead};
 use super::kafka::{Groups, Kafka};
 use super::ops_port::{api_ops, ops};
 use super::postgres::{postgres, read_postgres};
@@ -32,6 +32,7 @@ pub(super) fn declare_all(variables: &mut Variables) {
     redis(variables);
     let limits = event_limits(variables);
     partition_plan(variables, limits);
+    mode(variables);
     for (service, port) in [("INGESTOR", "PPROF_PORT_INGESTOR"), ("AGGREGATOR", "PPROF_PORT_AGGREGATOR")] {
         consumer(variables, service);
         ops(variables, port, 1);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use netagg_core::{ConsumerConfig, EventLimits, HumanDuration};
+use netagg_core::{ConsumerConfig, EventLimits, HumanDuration, ProcessingMode};
 use netagg_pg::PartitionPlan;
 
 use crate::process::Variables;
@@ -72,4 +72,13 @@ pub fn consumer(variables: &mut Variables, prefix: &str) -> ConsumerConfig {
     config.batch_size = batch_size as usize;
     config.batches_in_flight = workers as usize;
     config
+}
+
+/// Whether the ingestor also counts the events.
+pub fn mode(variables: &mut Variables) -> ProcessingMode {
+    let default = ProcessingMode::default();
+    let meaning = "separate: an aggregator counts the events; combined: the ingestor counts them itself, and there is no aggregator";
+    let accepted = ProcessingMode::ALL.map(ProcessingMode::as_str).join(" or ");
+    let parse = |text: &str| text.parse().ok();
+    variables.parse("INGESTOR_MODE", default.as_str(), meaning, &accepted, parse).unwrap_or(default)
 }

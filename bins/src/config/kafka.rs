@@ -117,5 +117,5 @@ impl Groups {
 pub(crate) fn consumer_groups(kafka: &Kafka, groups: Groups) -> Result<ConsumerGroups, ConfigError> {
     let offsets = Arc::new(KafkaTopics::new(&kafka.client)?);
     let Groups { ingestor, aggregator } = groups;
-    Ok(ConsumerGroups { offsets, topic: kafka.topic.clone(), ingestor, aggregator })
+    Ok(ConsumerGroups { offsets, topic: kafka.topic.clone(), ingestor, aggregator: Some(aggregator) })
 }

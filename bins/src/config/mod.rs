@@ -26,7 +26,7 @@ pub(crate) use self::{
 #[cfg(feature = "services")]
 pub use self::{
     cache::{Answers, redis},
-    events::{consumer, event_limits, partition_plan, partitions_ahead},
+    events::{consumer, event_limits, mode, partition_plan, partitions_ahead},
     kafka::{Groups, Kafka},
     ops_port::{api_ops, ops},
     postgres::{postgres, read_postgres},

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use clap::Args;
 use netagg_api::{ApiLimits, Server};
-use netagg_core::ConsumerConfig;
 use netagg_core::load::{EventModel, LoadConfig, LoadError, MemoryPipeline, Published, random_seed};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_core::usage::{UsageConfig, UsageService};
+use netagg_core::{ConsumerConfig, ProcessingMode};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -47,6 +47,9 @@ pub(crate) struct Demo {
     /// Take events from a file of one JSON object a line instead, or from stdin (-)
     #[arg(long, value_name = "FILE", conflicts_with = "events")]
     input: Option<Input>,
+    /// separate: an aggregator counts the events; combined: the ingestor stores and counts them in one transaction
+    #[arg(long, default_value_t = ProcessingMode::Separate)]
+    mode: ProcessingMode,
 }
 
 impl Demo {
@@ -61,53 +64,49 @@ impl Demo {
             self.serve.then_some(addresses)
         };
         run_command(configure, async |addresses, shutdown| {
-            let passed = demonstrate(self.events, self.input.as_ref(), addresses, shutdown).await?;
+            let passed = self.demonstrate(addresses, shutdown).await?;
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
     }
-}
 
-/// Runs the demonstration with the events of `input`, or with `count` generated events. Keeps the API up at `addresses`
-/// afterwards. Whether its verification passed.
-async fn demonstrate(
-    count: u64,
-    input: Option<&Input>,
-    addresses: Option<ApiAddresses>,
-    shutdown: Shutdown,
-) -> Result<bool, Failure> {
-    let is_generated = input.is_none();
-    let pipeline = Arc::new(MemoryPipeline::new(if is_generated { 8 } else { 1 }, consumer(is_generated)));
-    let ended = start(&pipeline, &shutdown);
-    let usage = Arc::new(
-        UsageService::new(pipeline.events.clone(), pipeline.totals.clone(), UsageConfig::default())
-            .with_cache(pipeline.cache.clone()),
-    );
-    let api = match addresses {
-        Some(addresses) => Some(Api::bind(addresses, descriptors::api_limits(&[OWN])?).await?),
-        None => None,
-    };
+    /// Runs the demonstration with the given events, or with generated events. Keeps the API up at `addresses` afterwards.
+    /// Whether its verification passed.
+    async fn demonstrate(&self, addresses: Option<ApiAddresses>, shutdown: Shutdown) -> Result<bool, Failure> {
+        let is_generated = self.input.is_none();
+        let partitions = if is_generated { 8 } else { 1 };
+        let pipeline = Arc::new(MemoryPipeline::in_mode(self.mode, partitions, consumer(is_generated)));
+        let ended = start(&pipeline, &shutdown);
+        let usage = Arc::new(
+            UsageService::new(pipeline.events.clone(), pipeline.totals.clone(), UsageConfig::default())
+                .with_cache(pipeline.cache.clone()),
+        );
+        let api = match addresses {
+            Some(addresses) => Some(Api::bind(addresses, descriptors::api_limits(&[OWN])?).await?),
+            None => None,
+        };
 
-    let started = Instant::now();
-    let (published, left_out) = match input {
-        None => (generate(&pipeline, count, &shutdown).await?, 0),
-        Some(input) => input::publish(input, &pipeline.log).await?,
-    };
-    if shutdown.token().is_cancelled() {
-        return Ok(true);
+        let started = Instant::now();
+        let (published, left_out) = match &self.input {
+            None => (generate(&pipeline, self.events, &shutdown).await?, 0),
+            Some(input) => input::publish(input, &pipeline.log).await?,
+        };
+        if shutdown.token().is_cancelled() {
+            return Ok(true);
+        }
+        tokio::select! {
+            () = pipeline.processed(published.records) => {}
+            () = ended.cancelled() => return Err(Failure::Failed("a service ended before everything was done".into())),
+        }
+        let elapsed = started.elapsed();
+        let mismatches = pipeline.verify(&published).await?;
+        report::print(&pipeline, &usage, &published, left_out, &mismatches, elapsed).await?;
+        if let Some(api) = api {
+            api.serve(usage, &pipeline, &ended, &shutdown).await?;
+        } else {
+            report::print_next(is_generated);
+        }
+        Ok(mismatches.is_empty())
     }
-    tokio::select! {
-        () = pipeline.processed(published.records) => {}
-        () = ended.cancelled() => return Err(Failure::Failed("a service ended before everything was done".into())),
-    }
-    let elapsed = started.elapsed();
-    let mismatches = pipeline.verify(&published).await?;
-    report::print(&pipeline, &usage, &published, left_out, &mismatches, elapsed).await?;
-    if let Some(api) = api {
-        api.serve(usage, &pipeline, &ended, &shutdown).await?;
-    } else {
-        report::print_next(is_generated);
-    }
-    Ok(mismatches.is_empty())
 }
 
 /// Given events may be in conflict: one partition and one batch at a time make both services meet them in one order, so that

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use netagg_api::{ApiLimits, Protection, Server};
 use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryEventStore};
 use netagg_core::ports::{
-    AggregateStore, Clock, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
+    AggregateStore, Clock, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery, TotalsReader,
 };
 use netagg_core::usage::{UsageConfig, UsageService};
 use netagg_core::{AggregateRow, Batch, BatchOutcome, Contribution, Error, Event, IdentifiedEvent, Timestamp};
@@ -234,7 +234,10 @@ impl AggregateStore for BrokenStore {
     async fn add(&self, _: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         self.answer().await
     }
+}
 
+#[async_trait]
+impl TotalsReader for BrokenStore {
     async fn totals(&self, _: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         self.answer().await
     }

@@ -1,4 +1,4 @@
-//! Both services on the adapters in memory, and the check that they are exact.
+//! The services on the adapters in memory, and the check that they are exact.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,13 +17,17 @@ use crate::consumer::{ConsumerConfig, StatsSnapshot};
 use crate::error::Error;
 use crate::event::EventType;
 use crate::ingestor::Ingestor;
-use crate::memory::{MemoryAggregateStore, MemoryCache, MemoryDeadLetters, MemoryEventStore, MemoryLog};
+use crate::memory::{
+    MemoryAggregateStore, MemoryCache, MemoryCombinedStore, MemoryDeadLetters, MemoryEventStore, MemoryLog,
+};
+use crate::processing_mode::ProcessingMode;
 use crate::time::Day;
 
 /// Records that the log holds before publishers wait.
 const LOG_CAPACITY: usize = 100_000;
 
-/// An ingestor and an aggregator that read one log, all in memory: for tests and demonstrations of the whole pipeline.
+/// An ingestor and an aggregator that read one log, or an ingestor that also counts, all in memory: for tests and
+/// demonstrations of the whole pipeline.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -53,18 +57,19 @@ const LOG_CAPACITY: usize = 100_000;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MemoryPipeline {
-    /// The log that both services read.
+    /// The log that the services read.
     pub log: MemoryLog,
     /// The events of the ingestor.
     pub events: Arc<MemoryEventStore>,
-    /// The totals of the aggregator.
+    /// The totals of the events.
     pub totals: Arc<MemoryAggregateStore>,
     /// The dead letters of the ingestor.
     pub dead_letters: Arc<MemoryDeadLetters>,
-    /// The cache that the aggregator invalidates.
+    /// The cache, which is invalidated when totals change.
     pub cache: Arc<MemoryCache>,
     ingestor: Ingestor,
-    aggregator: Aggregator,
+    /// `None` in the combined mode.
+    aggregator: Option<Aggregator>,
 }
 
 impl MemoryPipeline {
@@ -73,24 +78,45 @@ impl MemoryPipeline {
     /// Records that repeat an event with other content are in conflict, and the services may keep different copies. With one
     /// partition and one batch in flight, both keep the first copy.
     pub fn new(partitions: usize, config: ConsumerConfig) -> Self {
+        Self::in_mode(ProcessingMode::Separate, partitions, config)
+    }
+
+    /// The same, with separate services or with an ingestor that also counts. In the combined mode totals always have the copy
+    /// that is stored.
+    pub fn in_mode(mode: ProcessingMode, partitions: usize, config: ConsumerConfig) -> Self {
         let log = MemoryLog::with_capacity("events.telecom", partitions, LOG_CAPACITY);
         let events = Arc::new(MemoryEventStore::new());
         let totals = Arc::new(MemoryAggregateStore::new());
         let dead_letters = Arc::new(MemoryDeadLetters::new());
         let cache = Arc::new(MemoryCache::default());
-        let ingestor = Ingestor::new(events.clone(), dead_letters.clone()).with_config(config.clone());
-        let aggregator = Aggregator::new(totals.clone()).with_cache(cache.clone()).with_config(config);
+        let (ingestor, aggregator) = match mode {
+            ProcessingMode::Separate => (
+                Ingestor::new(events.clone(), dead_letters.clone()),
+                Some(Aggregator::new(totals.clone()).with_cache(cache.clone()).with_config(config.clone())),
+            ),
+            ProcessingMode::Combined => {
+                let store = Arc::new(MemoryCombinedStore::of(events.clone(), totals.clone()));
+                (Ingestor::combined(store, dead_letters.clone()).with_cache(cache.clone()), None)
+            }
+        };
+        let ingestor = ingestor.with_config(config);
         Self { log, events, totals, dead_letters, cache, ingestor, aggregator }
     }
 
-    /// Runs both services until `stop`, or until the log is closed and read to its end.
+    /// Runs the services until `stop`, or until the log is closed and read to its end.
     ///
     /// # Errors
     /// As [`Ingestor::run`] and [`Aggregator::run`].
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
-        let (mut to_store, mut to_count) = (self.log.source("ingestor-group"), self.log.source("aggregator-group"));
-        let ingestor = self.ingestor.run(&mut to_store, stop.clone());
-        tokio::try_join!(ingestor, self.aggregator.run(&mut to_count, stop))?;
+        let mut source = self.log.source("ingestor-group");
+        let ingestor = self.ingestor.run(&mut source, stop.clone());
+        let aggregate = async {
+            match &self.aggregator {
+                Some(aggregator) => aggregator.run(&mut self.log.source("aggregator-group"), stop).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(ingestor, aggregate)?;
         Ok(())
     }
 
@@ -99,9 +125,9 @@ impl MemoryPipeline {
         self.ingestor.stats().snapshot()
     }
 
-    /// Waits until both services have processed `records` records, which never happens unless they [`run`](Self::run).
+    /// Waits until the services have processed `records` records, which never happens unless they [`run`](Self::run).
     pub async fn processed(&self, records: u64) {
-        for stats in [self.ingestor.stats(), self.aggregator.stats()] {
+        for stats in std::iter::once(self.ingestor.stats()).chain(self.aggregator.as_ref().map(Aggregator::stats)) {
             let mut now = stats.snapshot();
             while now.new + now.duplicates + now.conflicts + now.invalid < records {
                 now = stats.changed(&now).await;

@@ -14,7 +14,7 @@ use crate::aggregate::{AggregateRow, Contribution, Totals};
 use crate::batch::{Batch, BatchOutcome};
 use crate::event::EventType;
 use crate::granularity::Granularity;
-use crate::ports::{AggregateStore, TotalsQuery};
+use crate::ports::{AggregateStore, TotalsQuery, TotalsReader};
 use crate::record::PartitionId;
 use crate::time::Day;
 
@@ -51,6 +51,11 @@ impl MemoryAggregateStore {
 }
 
 impl State {
+    /// Adds the event of `contribution`, which the caller knows to be new.
+    pub(super) fn count(&mut self, contribution: &Contribution) {
+        *self.days.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;
+    }
+
     pub(super) fn take_dirty(&mut self) -> BTreeSet<Day> {
         self.ledger.take_dirty()
     }
@@ -87,7 +92,10 @@ impl AggregateStore for MemoryAggregateStore {
         progress.add(batch.spans());
         Ok(outcome)
     }
+}
 
+#[async_trait]
+impl TotalsReader for MemoryAggregateStore {
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         let (first, last) = match query.granularity {
             Granularity::Day => (query.from, query.to),

@@ -89,6 +89,23 @@ impl State {
         self.ledger.get(key).is_some()
     }
 
+    /// Stores the new events of `batch`, and calls `stored` for each.
+    pub(super) fn store(
+        &mut self,
+        batch: &Batch<IdentifiedEvent>,
+        mut stored: impl FnMut(&IdentifiedEvent),
+    ) -> BatchOutcome {
+        let Self { ledger, users, progress } = self;
+        let outcome = ledger.take(batch, |item| {
+            let timeline = users.entry(item.event.fields().user_id.clone()).or_default();
+            timeline.events.push(item.event.clone());
+            timeline.is_sorted = false;
+            stored(item);
+        });
+        progress.add(batch.spans());
+        outcome
+    }
+
     pub(super) fn contributions(&self) -> impl Iterator<Item = Contribution> {
         self.users.values().flat_map(|timeline| &timeline.events).map(Contribution::of)
     }
@@ -114,15 +131,7 @@ fn is_after(event: &Event, position: &TimelinePosition) -> bool {
 #[async_trait]
 impl EventStore for MemoryEventStore {
     async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
-        let mut state = self.lock();
-        let State { ledger, users, progress } = &mut *state;
-        let outcome = ledger.take(batch, |item| {
-            let timeline = users.entry(item.event.fields().user_id.clone()).or_default();
-            timeline.events.push(item.event.clone());
-            timeline.is_sorted = false;
-        });
-        progress.add(batch.spans());
-        Ok(outcome)
+        Ok(self.lock().store(batch, |_| {}))
     }
 
     async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error> {

@@ -8,7 +8,9 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 
 use crate::Error;
-use crate::ports::{Clock, EventPublisher, EventSource, GroupOffsets, PartitionLag, SourceEvent, SystemClock};
+use crate::ports::{
+    Clock, EventPublisher, EventSource, GroupAdmin, GroupOffsets, PartitionLag, SourceEvent, SystemClock,
+};
 use crate::record::{OutgoingRecord, PartitionId, Position, Record};
 
 /// The most records a source hands over at a time.
@@ -223,6 +225,30 @@ impl GroupOffsets for MemoryLog {
 
     async fn members(&self, group: &str) -> Result<usize, Error> {
         Ok(self.0.lock().groups.get(group).map_or(0, |group| group.members.len()))
+    }
+}
+
+#[async_trait]
+impl GroupAdmin for MemoryLog {
+    async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        let group = state.groups.entry(group.to_owned()).or_default();
+        if !group.members.is_empty() {
+            return Err(Error::internal("log", "the group has members"));
+        }
+        if *self.0.topic == *topic {
+            group.committed.extend(offsets.iter().map(|&(number, offset)| (number as usize, offset)));
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, group: &str) -> Result<(), Error> {
+        let mut state = self.0.lock();
+        if state.groups.get(group).is_some_and(|group| !group.members.is_empty()) {
+            return Err(Error::internal("log", "the group has members"));
+        }
+        state.groups.remove(group);
+        Ok(())
     }
 }
 

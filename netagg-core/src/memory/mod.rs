@@ -3,6 +3,7 @@
 
 mod aggregate_store;
 mod cache;
+mod combined_store;
 mod dead_letters;
 mod event_store;
 mod ledger;
@@ -12,6 +13,7 @@ mod totals_repair;
 
 pub use aggregate_store::MemoryAggregateStore;
 pub use cache::MemoryCache;
+pub use combined_store::MemoryCombinedStore;
 pub use dead_letters::MemoryDeadLetters;
 pub use event_store::MemoryEventStore;
 pub use log::{MemoryLog, MemorySource};

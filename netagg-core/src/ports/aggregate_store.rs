@@ -1,19 +1,15 @@
-//! Where totals are kept.
-
-use std::fmt::Debug;
+//! Where totals are kept apart from the events.
 
 use async_trait::async_trait;
 
+use super::TotalsReader;
 use crate::Error;
-use crate::aggregate::{AggregateRow, Contribution};
+use crate::aggregate::Contribution;
 use crate::batch::{Batch, BatchOutcome};
-use crate::event::EventType;
-use crate::granularity::Granularity;
-use crate::time::{Day, Timestamp};
 
-/// Counts every event once, and answers the totals.
+/// Counts every event once.
 #[async_trait]
-pub trait AggregateStore: Debug + Send + Sync {
+pub trait AggregateStore: TotalsReader {
     /// Adds the contributions that are new to the totals of their days and months and notes the batch's spans as done
     /// with: atomically, nobody sees half of it.
     ///
@@ -29,33 +25,4 @@ pub trait AggregateStore: Debug + Send + Sync {
     /// On a retryable one all of the batch was counted, or nothing; the same call again is harmless.
     /// [`Error::MonthsDropped`] when an event lies in a month that is not kept any more: nothing was counted.
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error>;
-
-    /// The totals, ordered by date and type; a row only where there are events.
-    ///
-    /// # Errors
-    /// Retryable while the store cannot be read.
-    async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error>;
-
-    /// An instant up to which every event that the log held then is counted; `None` while none is known, as from a store
-    /// that knows no log. Everything counted before it was asked for is in what is read after.
-    ///
-    /// # Errors
-    /// Retryable while the store cannot be read.
-    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
-        Ok(None)
-    }
-}
-
-/// Which totals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(clippy::exhaustive_structs)]
-pub struct TotalsQuery {
-    /// By day or by month.
-    pub granularity: Granularity,
-    /// The first day, inclusive; for months, any day of the first one.
-    pub from: Day,
-    /// The last day, inclusive; for months, any day of the last one.
-    pub to: Day,
-    /// Only this type.
-    pub event_type: Option<EventType>,
 }

@@ -10,7 +10,7 @@ use crate::time::Timestamp;
 
 /// Records up to which instant a service has processed its topic. The stores answer with it: see
 /// [`EventStore::complete_through`](super::EventStore::complete_through) and
-/// [`AggregateStore::complete_through`](super::AggregateStore::complete_through).
+/// [`TotalsReader::complete_through`](super::TotalsReader::complete_through).
 #[async_trait]
 pub trait CompletenessStore: Debug + Send + Sync {
     /// Records that `service` has processed everything that `topic` held at `through`; by then its group had committed

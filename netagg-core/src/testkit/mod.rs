@@ -15,6 +15,7 @@
 mod aggregate_store;
 mod cache;
 mod check;
+mod combined_store;
 mod completeness_store;
 mod dead_letters;
 mod event_publisher;
@@ -28,6 +29,7 @@ mod totals_repair;
 
 pub use aggregate_store::aggregate_store;
 pub use cache::cache;
+pub use combined_store::combined_store;
 pub use completeness_store::completeness_store;
 pub use dead_letters::dead_letters;
 pub use event_publisher::event_publisher;

@@ -22,8 +22,8 @@ use crate::aggregate::{AggregateRow, Totals};
 use crate::event::{Event, UserId};
 use crate::granularity::Granularity;
 use crate::ports::{
-    AggregateStore, Cache, CacheKey, Clock, EventStore, Lookup, SumsQuery, SystemClock, TimelinePosition,
-    TimelineQuery, TotalsQuery,
+    Cache, CacheKey, Clock, EventStore, Lookup, SumsQuery, SystemClock, TimelinePosition, TimelineQuery, TotalsQuery,
+    TotalsReader,
 };
 use crate::time::{Day, Month, Timestamp};
 use crate::zone::Zone;
@@ -75,7 +75,7 @@ impl Default for UsageConfig {
 #[derive(Clone, Debug)]
 pub struct UsageService {
     events: Arc<dyn EventStore>,
-    aggregates: Arc<dyn AggregateStore>,
+    aggregates: Arc<dyn TotalsReader>,
     cache: Option<Arc<dyn Cache>>,
     clock: Arc<dyn Clock>,
     config: UsageConfig,
@@ -85,7 +85,7 @@ pub struct UsageService {
 
 impl UsageService {
     /// A service over `events` and `aggregates`, without a cache.
-    pub fn new(events: Arc<dyn EventStore>, aggregates: Arc<dyn AggregateStore>, config: UsageConfig) -> Self {
+    pub fn new(events: Arc<dyn EventStore>, aggregates: Arc<dyn TotalsReader>, config: UsageConfig) -> Self {
         Self {
             events,
             aggregates,

@@ -48,6 +48,9 @@ pub(crate) enum PgError {
     /// Tables are distributed over several servers.
     #[error("the tables {tables} are distributed over several servers")]
     Distributed { tables: String },
+    /// The database has another mode than the service.
+    #[error("{0}")]
+    WrongMode(String),
     /// Events of the call are too old to be kept.
     #[error("the months up to {through} are dropped")]
     MonthsDropped { through: Month },
@@ -135,6 +138,7 @@ pub(crate) fn to_core(error: PgError) -> Error {
         PgError::NotConnected { address, source } => (Some(address), source),
         PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
         PgError::MonthsDropped { through } => return Error::MonthsDropped { through },
+        PgError::WrongMode(reason) => return Error::Unsupported { dependency: POSTGRES, reason },
         PgError::Distributed { .. } => {
             let reason = format!(
                 "{error} (pg_dist_partition has them), and there neither writes nor audits and repairs would be exact; \

@@ -3,10 +3,12 @@
 mod agreement;
 mod distribution;
 mod migrations;
+pub(crate) mod mode;
 pub(crate) mod month_fence;
 pub(crate) mod partitions;
 pub(crate) mod settings;
 
 pub use self::migrations::{Migrations, SchemaVersion};
+pub use self::mode::{ModeError, RecordedMode};
 pub use self::partitions::{Ahead, MonthPartition, Partitions};
 pub use self::settings::{EventLimitsError, Settings};

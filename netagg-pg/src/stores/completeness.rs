@@ -13,7 +13,7 @@ impl Postgres {
         self.call(async {
             let mut session = self.session().await?;
             let through: Option<DateTime<Utc>> =
-                sqlx::query_scalar("SELECT complete_through FROM completeness WHERE service = $1")
+                sqlx::query_scalar(include_str!("../../queries/progress/completeness_read.sql"))
                     .bind(service)
                     .fetch_optional(&mut *session)
                     .await?;

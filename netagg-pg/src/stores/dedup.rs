@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use netagg_core::crash::{self, CrashPoint};
-use netagg_core::{Batch, BatchOutcome, Conflict, EventKey, Identified, Identity};
+use netagg_core::{Batch, BatchOutcome, Conflict, EventKey, Identified, Identity, ProcessingMode};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -24,6 +24,8 @@ pub(crate) struct Dedup {
     copy_keys: &'static str,
     insert_missing: &'static str,
     find: &'static str,
+    /// The mode in which the ledger is written.
+    mode: ProcessingMode,
     /// Whether events of dropped months are entered, too.
     ignores_month_fence: bool,
     /// Whether the last batch had a known key. Then the next batch probably has some, too.
@@ -31,12 +33,13 @@ pub(crate) struct Dedup {
 }
 
 impl Dedup {
-    /// By `event_identity`, the ledger of `events_raw`.
-    pub(crate) const fn of_events() -> Self {
+    /// By `event_identity`, the ledger of `events_raw`, and in the combined `mode` of `agg_day`, too.
+    pub(crate) const fn of_events(mode: ProcessingMode) -> Self {
         Self {
             copy_keys: "COPY event_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/event_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/event_identity_find.sql"),
+            mode,
             ignores_month_fence: false,
             expects_duplicates: AtomicBool::new(false),
         }
@@ -48,6 +51,7 @@ impl Dedup {
             copy_keys: "COPY agg_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/agg_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/agg_identity_find.sql"),
+            mode: ProcessingMode::Separate,
             ignores_month_fence: false,
             expects_duplicates: AtomicBool::new(false),
         }
@@ -58,7 +62,8 @@ impl Dedup {
         Self { ignores_month_fence: true, ..self }
     }
 
-    /// Begins a transaction, enters the new items of `batch` into the ledger, and marks the days of its conflicts.
+    /// Begins a transaction, enters the new items of `batch` into the ledger, and marks the days of its conflicts if
+    /// there are two ledgers.
     ///
     /// # Errors
     /// [`PgError::MonthsDropped`], without a transaction, if an item is of a dropped month.
@@ -86,13 +91,16 @@ impl Dedup {
         self.expects_duplicates.store(!known.is_empty(), Ordering::Relaxed);
         crash::pass(CrashPoint::LedgerEntered);
         let outcome = DedupOutcome { batch: batch.judge(|key| known.get(key).copied()), known };
-        mark_conflicts(connection, &outcome.batch.conflicts).await?;
+        // With one ledger, totals have the copies that are stored.
+        if self.mode == ProcessingMode::Separate {
+            mark_conflicts(connection, &outcome.batch.conflicts).await?;
+        }
         Ok(outcome)
     }
 
     async fn begin<T: Identified>(&self, connection: &mut PgConnection, items: &[T]) -> Result<(), PgError> {
         let days = items.iter().map(|item| item.identity().day).filter(|_| !self.ignores_month_fence);
-        month_fence::begin(connection, days).await
+        month_fence::begin(connection, Some(self.mode), days).await
     }
 
     /// Enters items of which none is known.

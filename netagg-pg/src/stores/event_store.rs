@@ -9,15 +9,15 @@ use futures::TryStreamExt;
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
-    Batch, BatchOutcome, Conflict, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, Month, SourceId,
-    Timestamp, UserId,
+    Batch, BatchOutcome, Conflict, Contribution, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, Month,
+    ProcessingMode, SourceId, Timestamp, UserId, sum_by_day,
 };
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::dedup::Dedup;
 use super::hook::StoreHook;
-use super::progress;
+use super::{progress, totals};
 use crate::client::Postgres;
 use crate::client::copy::{Row, copy_in};
 use crate::client::error::{CHECK_VIOLATION, PgError};
@@ -34,6 +34,7 @@ const COPY_ASIDE: &str = "COPY events_set_aside (source_id, event_id, user_id, t
 #[derive(Debug)]
 pub struct PgEventStore {
     postgres: Postgres,
+    mode: ProcessingMode,
     partitions: Partitions,
     dedup: Dedup,
     hook: Option<Arc<dyn StoreHook>>,
@@ -45,7 +46,11 @@ impl PgEventStore {
 
     /// The events of `postgres`.
     pub fn new(postgres: Postgres) -> Self {
-        Self { partitions: postgres.partitions(), postgres, dedup: Dedup::of_events(), hook: None }
+        Self::in_mode(postgres, ProcessingMode::Separate)
+    }
+
+    pub(super) fn in_mode(postgres: Postgres, mode: ProcessingMode) -> Self {
+        Self { partitions: postgres.partitions(), postgres, mode, dedup: Dedup::of_events(mode), hook: None }
     }
 
     /// Runs `hook` in each transaction that stores new events.
@@ -103,7 +108,14 @@ impl PgEventStore {
             crash::pass(CrashPoint::EventsCopied);
         }
         note_conflicts(&mut session, &outcome.batch.conflicts, batch).await?;
-        progress::commit(&mut session, Self::SERVICE, batch.spans(), &outcome.batch.tallies).await?;
+        progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.batch.tallies).await?;
+        if self.mode == ProcessingMode::Combined {
+            // All batches update the totals of today. So these rows are locked last, until the commit.
+            let new: Vec<Contribution> = outcome.new_items(batch).map(Contribution::from).collect();
+            totals::add(&mut session, sum_by_day(&new)).await?;
+            crash::pass(CrashPoint::TotalsAdded);
+        }
+        progress::commit(&mut session).await?;
         session.release();
         Ok(outcome.batch)
     }

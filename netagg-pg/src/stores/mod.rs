@@ -3,6 +3,7 @@
 pub(crate) mod aggregate_store;
 #[cfg(feature = "api-keys")]
 mod api_keys;
+mod combined_store;
 mod completeness;
 pub(crate) mod dedup;
 pub(crate) mod dirty_days;
@@ -12,10 +13,12 @@ pub(crate) mod progress;
 mod set_aside;
 #[cfg(feature = "load")]
 mod stored_copies;
+mod totals;
 
 pub use self::aggregate_store::PgAggregateStore;
 #[cfg(feature = "api-keys")]
 pub use self::api_keys::PgApiKeys;
+pub use self::combined_store::PgCombinedStore;
 pub use self::event_store::PgEventStore;
 pub use self::hook::StoreHook;
 pub use self::set_aside::{SetAside, WaitingMonth};

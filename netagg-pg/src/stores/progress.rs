@@ -12,9 +12,9 @@ pub(crate) const INGESTOR: &str = "ingestor";
 /// The aggregator's name there.
 pub(crate) const AGGREGATOR: &str = "aggregator";
 
-/// Records `spans` as processed by `service`, with the tally of each, and commits. Every batch of the service updates the
-/// same rows, so they are locked last, for the shortest time.
-pub(crate) async fn commit(
+/// Records `spans` as processed by `service`, with the tally of each. Every batch of the service updates the same rows, so
+/// they are locked late, for the shortest time.
+pub(crate) async fn note(
     connection: &mut PgConnection,
     service: &str,
     spans: &[Span],
@@ -42,6 +42,11 @@ pub(crate) async fn commit(
             .await?;
     }
     crash::pass(CrashPoint::ProgressNoted);
+    Ok(())
+}
+
+/// Ends the transaction of a batch.
+pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), PgError> {
     sqlx::raw_sql("COMMIT").execute(connection).await?;
     crash::pass(CrashPoint::Committed);
     Ok(())

@@ -114,7 +114,7 @@ async fn store(
     let mut stored = 0;
     loop {
         // Retention drops the events of a dropped month.
-        match month_fence::begin(connection, std::iter::once(month.first_day())).await {
+        match month_fence::begin(connection, None, std::iter::once(month.first_day())).await {
             Err(PgError::MonthsDropped { .. }) => return Ok(stored),
             begun => begun?,
         }

@@ -68,7 +68,7 @@ async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
         assert!(default.is_none_or(|default| default == documented), "{name}: {default:?}, in README {documented}");
         default.is_some()
     });
-    assert_eq!(compared.count(), 7);
+    assert_eq!(compared.count(), 8);
     let help: BTreeSet<_> = defaults.into_iter().map(|(name, default)| format!("{name}={default}")).collect();
 
     let lines = include_str!("../../../.env.example").lines();

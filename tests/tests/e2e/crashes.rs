@@ -19,6 +19,7 @@ const ABORTED: i32 = 134;
 #[derive(Clone, Copy, Debug)]
 struct Case {
     service: &'static str,
+    is_combined: bool,
     point: CrashPoint,
     provocation: Provocation,
 }
@@ -36,7 +37,8 @@ enum Provocation {
 fn cases() -> Vec<Case> {
     use CrashPoint::*;
     use Provocation::{Rebalance, Stop, Work};
-    let of = |service: &'static str| move |(point, provocation)| Case { service, point, provocation };
+    let of =
+        |service: &'static str| move |(point, provocation)| Case { service, is_combined: false, point, provocation };
     let both = [
         (Fetched, Work(0)),
         (Assigned, Work(0)),
@@ -68,26 +70,52 @@ async fn wherever_a_service_dies_nothing_is_lost_or_doubled() {
     stream::iter(cases()).map(dies_and_comes_back).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
+/// The steps of the combined transaction, and the steps around it.
+fn combined_cases() -> Vec<Case> {
+    use CrashPoint::*;
+    use Provocation::{Rebalance, Stop, Work};
+    let points = [
+        (Revoked, Rebalance),
+        (DeadLettersSent, Work(2)),
+        (LedgerRefused, Work(0)),
+        (LedgerEntered, Work(3)),
+        (EventsCopied, Work(2)),
+        (ProgressNoted, Work(2)),
+        (TotalsAdded, Work(2)),
+        (Committed, Work(3)),
+        (BatchDone, Work(1)),
+        (OffsetsCommitted, Work(0)),
+        (Drained, Stop),
+    ];
+    points.map(|(point, provocation)| Case { service: "ingestor", is_combined: true, point, provocation }).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_a_combined_ingestor_dies_nothing_is_lost_or_doubled() {
+    stream::iter(combined_cases()).map(dies_and_comes_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+}
+
 #[test]
 fn every_crash_point_is_visited() {
-    // Those of retention are visited where months are dropped.
+    // Those of retention are visited where months are dropped, those of a switch where the mode is switched.
     let mut visited: Vec<CrashPoint> = cases().into_iter().map(|case| case.point).collect();
     visited.extend(super::retention::CRASH_POINTS);
+    visited.extend(super::mode::CRASH_POINTS);
     for point in CrashPoint::ALL {
         assert!(visited.contains(point), "{}", point.as_str());
     }
 }
 
-async fn dies_and_comes_back(Case { service, point, provocation }: Case) {
-    let mut installation = Installation::new().await;
+async fn dies_and_comes_back(Case { service, is_combined, point, provocation }: Case) {
+    let mut installation = if is_combined { Installation::combined().await } else { Installation::new().await };
     // Many small batches: some of each have duplicates, conflicts and dead letters.
     for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
         installation.set(variable, "40");
     }
-    let other = if service == "ingestor" { "aggregator" } else { "ingestor" };
     let mut adversary = installation.adversary(1_000 + point as u64);
     adversary.publish(RECORDS).await;
-    let _other = installation.start(other);
+    let others = installation.consumers().iter().filter(|other| **other != service);
+    let _others: Vec<_> = others.map(|other| installation.start(other)).collect();
 
     let passes =
         if let Provocation::Work(passes @ 1..) = provocation { format!("{passes}*off->") } else { String::new() };

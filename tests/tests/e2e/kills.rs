@@ -26,33 +26,42 @@ const MEMBERS: [&str; 4] = ["ingestor", "ingestor", "aggregator", "aggregator"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kills_lose_and_double_nothing() {
+    storm(Installation::new().await, &MEMBERS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kills_of_combined_ingestors_lose_and_double_nothing() {
+    storm(Installation::combined().await, &MEMBERS[..2]).await;
+}
+
+#[expect(clippy::print_stdout, reason = "the figures of a long run")]
+async fn storm(mut installation: Installation, services: &[&'static str]) {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     let (kills, seed) = (number("NETAGG_KILLS", KILLS), number("NETAGG_KILLS_SEED", SEED));
     println!("NETAGG_KILLS={kills} NETAGG_KILLS_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut installation = Installation::new().await;
     for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
         installation.set(variable, "50");
     }
     let mut adversary = installation.adversary(seed);
     adversary.publish(BACKLOG as usize).await;
     let pool = installation.pool().await;
-    let mut members: Vec<Option<Process>> = (0..MEMBERS.len()).map(|_| None).collect();
+    let mut members: Vec<Option<Process>> = services.iter().map(|_| None).collect();
     let (mut killed, mut stopped, mut absent) = (0, 0, 0);
-    let (begun, mut before) = (Instant::now(), Done::default());
+    let (begun, mut before) = (Instant::now(), vec![0; installation.consumers().len()]);
     while killed < kills {
-        for at in 0..MEMBERS.len() {
+        for at in 0..services.len() {
             // Most are back at once; some stay away while others fall.
             let first_of_its_kind = members[at ^ 1].is_none();
             if members[at].is_none() && (first_of_its_kind || rng.random_bool(0.7)) {
-                members[at] = Some(start(&mut installation, at, &mut rng));
+                members[at] = Some(start(&mut installation, services[at], at, &mut rng));
             }
         }
-        before = progress(&pool, before, adversary.records(), &mut members).await;
-        if adversary.records() - before.least() < BACKLOG {
+        before = progress(&pool, installation.consumers(), &before, adversary.records(), &mut members).await;
+        if before.iter().all(|done| adversary.records() - done < BACKLOG) {
             adversary.publish(rng.random_range(50..400)).await;
         }
-        let at = rng.random_range(0..MEMBERS.len());
+        let at = rng.random_range(0..services.len());
         let Some(mut member) = members[at].take() else {
             absent += 1;
             continue;
@@ -75,8 +84,8 @@ async fn random_kills_lose_and_double_nothing() {
             println!("{killed} killed, {stopped} stopped, {} records, {:?}", adversary.records(), begun.elapsed());
         }
     }
-    let survivors: Vec<Process> = (0..MEMBERS.len())
-        .map(|at| members[at].take().unwrap_or_else(|| start(&mut installation, at, &mut rng)))
+    let survivors: Vec<Process> = (0..services.len())
+        .map(|at| members[at].take().unwrap_or_else(|| start(&mut installation, services[at], at, &mut rng)))
         .collect();
     installation.withstood(&adversary).await;
     println!(
@@ -92,43 +101,34 @@ async fn random_kills_lose_and_double_nothing() {
 
 /// Starts a member, more often than not as the one that was there before: its partitions then wait for it. A member that
 /// is new to the group has them only when the broker gives the dead one up.
-fn start(installation: &mut Installation, at: usize, rng: &mut StdRng) -> Process {
+fn start(installation: &mut Installation, service: &str, at: usize, rng: &mut StdRng) -> Process {
     const MEMBER: &str = "KAFKA_OPT_GROUP_INSTANCE_ID";
     let member = if rng.random_bool(0.8) { format!("member-{at}") } else { String::new() };
     installation.set(MEMBER, &member);
-    installation.another(MEMBERS[at])
+    installation.another(service)
 }
 
-/// How many records each service is done with.
-#[derive(Clone, Copy, Debug, Default)]
-struct Done {
-    ingestor: i64,
-    aggregator: i64,
-}
-
-impl Done {
-    fn least(self) -> i64 {
-        self.ingestor.min(self.aggregator)
-    }
-}
-
-/// Waits until both services have come on, or have nothing to do.
-async fn progress(pool: &PgPool, before: Done, records: i64, members: &mut [Option<Process>]) -> Done {
-    eventually(PATIENCE, "both services come on", async || {
-        let done = |service: &'static str| {
-            sqlx::query_scalar::<_, i64>(
+/// Waits until each service has come on, or has nothing to do. Returns how many records each is done with.
+async fn progress(
+    pool: &PgPool,
+    services: &[&str],
+    before: &[i64],
+    records: i64,
+    members: &mut [Option<Process>],
+) -> Vec<i64> {
+    eventually(PATIENCE, "the services come on", async || {
+        let mut now = Vec::new();
+        for service in services {
+            let done: Result<i64, _> = sqlx::query_scalar(
                 "SELECT coalesce(sum(upper(range) - lower(range)), 0)::bigint \
                  FROM consumer_progress, unnest(done) AS range WHERE service = $1",
             )
             .bind(service)
             .fetch_one(pool)
-        };
-        let now = Done {
-            ingestor: done("ingestor").await.map_err(|error| error.to_string())?,
-            aggregator: done("aggregator").await.map_err(|error| error.to_string())?,
-        };
-        let comes_on = |now: i64, before: i64| now >= before + STRIDE || now == records;
-        if comes_on(now.ingestor, before.ingestor) && comes_on(now.aggregator, before.aggregator) {
+            .await;
+            now.push(done.map_err(|error| error.to_string())?);
+        }
+        if now.iter().zip(before).all(|(now, before)| *now >= before + STRIDE || *now == records) {
             Ok(now)
         } else {
             let said = members.iter_mut().flatten().map(|member| {

@@ -20,6 +20,7 @@ mod import;
 mod installation;
 mod kills;
 mod large_messages;
+mod mode;
 mod ops;
 mod outages;
 mod output;

@@ -10,7 +10,7 @@ use super::installation::{Installation, PATIENCE, figure};
 use crate::support::programs::Process;
 
 /// It goes on until the test ends it: how long an outage lasts depends on the machine.
-const LOAD: [(&str, &str); 5] = [
+pub(super) const LOAD: [(&str, &str); 5] = [
     ("GENERATOR_EVENTS_PER_SEC", "500"),
     ("GENERATOR_DURATION", "0"),
     ("GENERATOR_DUPLICATE_RATE", "0.1"),
@@ -25,7 +25,7 @@ async fn stored(installation: &Installation) -> Result<i64, String> {
     count.map_err(|error| error.to_string())
 }
 
-async fn more_than(installation: &Installation, events: i64) -> i64 {
+pub(super) async fn more_than(installation: &Installation, events: i64) -> i64 {
     eventually(PATIENCE, &format!("more than {events} events are stored"), async || {
         let count = stored(installation).await?;
         if count > events { Ok(count) } else { Err(count.to_string()) }
@@ -47,7 +47,7 @@ async fn finished(generator: &mut Process) -> i64 {
 
 /// Stops the generator, and checks that nothing of what the broker took of it is lost or doubled: events, totals, dead
 /// letters, and what `netagg audit` says.
-async fn withstood(installation: &Installation, generator: &mut Process) {
+pub(super) async fn withstood(installation: &Installation, generator: &mut Process) {
     generator.terminate();
     // The code tells whether all was stored at the moment of the stop.
     let code = generator.code(PATIENCE).await;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use chrono::NaiveDate;
 use futures::future::join_all;
-use netagg_core::ports::{AggregateStore, EventStore, TimelineFilter, TimelineQuery, TotalsQuery};
+use netagg_core::ports::{AggregateStore, EventStore, TimelineFilter, TimelineQuery, TotalsQuery, TotalsReader};
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{
     AggregateRow, Batch, BatchOutcome, Conflict, ContentHash, Contribution, Day, Event, EventKey, EventType,

@@ -1,6 +1,6 @@
 //! Up to which instant the stores are complete, as far as their progress bears it out.
 
-use netagg_core::ports::{AggregateStore, CompletenessStore, EventStore};
+use netagg_core::ports::{AggregateStore, CompletenessStore, EventStore, TotalsReader};
 use netagg_core::{PartitionId, Position, Span, Timestamp};
 use netagg_pg::{PgAggregateStore, PgEventStore};
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use netagg_core::PartitionId;
 use netagg_core::testkit;
-use netagg_pg::{PgAggregateStore, PgApiKeys, PgEventStore, PgTotalsRepair};
+use netagg_pg::{PgAggregateStore, PgApiKeys, PgCombinedStore, PgEventStore, PgTotalsRepair};
 
 use super::{Fresh, connect};
 
@@ -26,6 +26,18 @@ async fn the_aggregate_store_conforms() {
     testkit::aggregate_store(async || {
         let fresh = Fresh::migrated().await;
         let store = Arc::new(PgAggregateStore::new(fresh.postgres.clone()));
+        databases.lock().unwrap().push(fresh);
+        store
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_combined_store_conforms() {
+    let databases = Mutex::new(Vec::new());
+    testkit::combined_store(async || {
+        let fresh = Fresh::combined().await;
+        let store = Arc::new(PgCombinedStore::new(fresh.postgres.clone()));
         databases.lock().unwrap().push(fresh);
         store
     })
@@ -55,6 +67,17 @@ async fn events_and_progress_are_there_when_the_store_is_opened_again() {
         async |partition| done(&fresh, PgEventStore::SERVICE, partition).await,
     )
     .await;
+}
+
+#[tokio::test]
+async fn combined_events_totals_and_progress_are_there_when_the_store_is_opened_again() {
+    let fresh = Fresh::combined().await;
+    testkit::event_store_reopened(
+        async || Arc::new(PgCombinedStore::new(connect(fresh.database.url()))),
+        async |partition| done(&fresh, PgCombinedStore::SERVICE, partition).await,
+    )
+    .await;
+    assert_eq!(fresh.value::<i64>("SELECT sum(count_events)::bigint FROM agg_day").await, 5);
 }
 
 #[tokio::test]

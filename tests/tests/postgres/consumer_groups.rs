@@ -68,7 +68,7 @@ fn groups(offsets: impl GroupOffsets + 'static) -> ConsumerGroups {
         offsets: Arc::new(offsets),
         topic: "events.telecom".to_owned(),
         ingestor: "ingestors".to_owned(),
-        aggregator: "aggregators".to_owned(),
+        aggregator: Some("aggregators".to_owned()),
     }
 }
 

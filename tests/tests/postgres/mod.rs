@@ -13,6 +13,7 @@ mod limits;
 mod log;
 mod meta;
 mod migrations;
+mod mode;
 mod outages;
 mod partitions;
 mod pool;
@@ -24,10 +25,11 @@ mod retention;
 use std::time::Duration;
 
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_core::{Batch, Contribution, Event, Identified, IdentifiedEvent, Span};
+use netagg_core::{Batch, Contribution, Event, Identified, IdentifiedEvent, ProcessingMode, Span};
 use netagg_pg::{PgAddress, PgConfig, Postgres};
 use netagg_testkit::postgres::{Database, database};
 use sqlx::{Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
 
 /// A database of the test's own, with the schema unless said otherwise.
 struct Fresh {
@@ -44,6 +46,13 @@ impl Fresh {
     async fn migrated() -> Self {
         let fresh = Self::empty().await;
         fresh.postgres.migrations().up().await.unwrap();
+        fresh
+    }
+
+    /// With the schema, in the combined mode.
+    async fn combined() -> Self {
+        let fresh = Self::migrated().await;
+        fresh.postgres.agree_on_mode(ProcessingMode::Combined, &CancellationToken::new()).await.unwrap().unwrap();
         fresh
     }
 

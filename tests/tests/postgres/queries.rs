@@ -17,6 +17,8 @@ async fn every_query_file_is_valid() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../netagg-pg/queries");
     let mut prepared = 0;
     let topics = std::fs::read_dir(folder).unwrap().map(|topic| topic.unwrap().path());
+    // A switch of the mode has several statements; its tests run them.
+    let topics = topics.filter(|topic| !topic.ends_with("mode"));
     for path in topics.flat_map(|topic| std::fs::read_dir(topic).unwrap()).map(|file| file.unwrap().path()) {
         let query = std::fs::read_to_string(&path).unwrap();
         let statement = connection.prepare(AssertSqlSafe(query).into_sql_str()).await;

@@ -19,7 +19,7 @@ use crate::memory::{
 };
 use crate::ports::{
     AggregateStore, DeadLetters, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
-    TotalsRepair,
+    TotalsReader, TotalsRepair,
 };
 use crate::record::RecordTimestamp;
 use crate::time::{Day, Timestamp};
@@ -472,7 +472,10 @@ impl AggregateStore for Faulty<()> {
         })
         .await
     }
+}
 
+#[async_trait]
+impl TotalsReader for Faulty<()> {
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         self.schedule.totals.totals(query).await
     }

@@ -28,7 +28,13 @@ impl GroupLags {
             Ok(None) => Err(format!("there is no topic {topic}")),
             Err(error) => Err(error.to_string()),
         };
-        let both = async { tokio::try_join!(of(ingestor), of(aggregator)) };
+        let of_aggregator = async {
+            match aggregator {
+                Some(group) => of(group).await,
+                None => Ok(Vec::new()),
+            }
+        };
+        let both = async { tokio::try_join!(of(ingestor), of_aggregator) };
         let (ingestor, aggregator) =
             tokio::time::timeout(LIMIT, both).await.map_err(|_| format!("no answer within {LIMIT:?}"))??;
         Ok(Self { topic: topic.clone(), ingestor, aggregator })

@@ -73,7 +73,8 @@ impl Audit {
         // In this order: the broker has every offset that is processed before it is asked, unless the topic was recreated.
         // The later snapshot has every offset that is committed by then, unless records were lost.
         let processed = self.offsets().await?;
-        let lags = GroupLags::ask(groups).await;
+        let mode = self.postgres.recorded_mode().await?.tables();
+        let lags = GroupLags::ask(&groups.clone().in_mode(mode)).await;
         let is_recreated = lags.as_ref().is_ok_and(|lags| lags.end_before(&processed));
         let options =
             AuditOptions { topic_is_recreated: options.topic_is_recreated || is_recreated, ..options.clone() };

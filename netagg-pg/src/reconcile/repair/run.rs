@@ -20,7 +20,7 @@ use crate::reconcile::lookup::{Ledger, look_up, sums_of};
 use crate::reconcile::offsets::{self, OffsetReport, has_passed};
 use crate::reconcile::snapshot::{Lists, ReconciliationSnapshot};
 use crate::reconcile::sums::{self, Column, Sums, SumsByType};
-use crate::schema::month_fence;
+use crate::schema::{mode, month_fence};
 use crate::stores::PgAggregateStore;
 use crate::stores::progress::{AGGREGATOR, INGESTOR};
 
@@ -128,11 +128,9 @@ impl Repair {
     pub async fn count_the_uncounted(&mut self) -> Result<(), Error> {
         let days: BTreeSet<Day> = self.snapshot.days.keys().copied().collect();
         let postgres = self.postgres.clone();
-        let store = if self.ignores_month_fence {
-            PgAggregateStore::ignoring_month_fence(postgres)
-        } else {
-            PgAggregateStore::new(postgres)
-        };
+        let mode = mode::read(&mut self.connection).await.map_err(error::to_core)?.tables();
+        let store = PgAggregateStore::of_repair(postgres, mode);
+        let store = if self.ignores_month_fence { store.ignoring_month_fence() } else { store };
         recount::count(&self.postgres, &store, &days).await?;
         self.read(&days).await.map_err(error::to_core)
     }
@@ -289,7 +287,7 @@ impl Repair {
         crash::pass(CrashPoint::RepairComputed);
         // In the order in which the services lock rows: ledger, marks, totals.
         let connection = &mut self.connection;
-        month_fence::begin(connection, days.iter().copied().filter(|_| !self.ignores_month_fence)).await?;
+        month_fence::begin(connection, None, days.iter().copied().filter(|_| !self.ignores_month_fence)).await?;
         write::follow_events(connection, &conflicts, &days).await?;
         write::forget(connection, forgotten).await?;
         write::unmark(connection, &marks).await?;

@@ -103,6 +103,8 @@ async fn publisher_and_offsets_of_the_log_conform() {
     let log = MemoryLog::new("events", 1);
     let source = Box::new(log.source("group"));
     testkit::group_offsets(&log, ("group", "events"), Arc::new(log.clone()), source).await;
+    let log = MemoryLog::new("events", 1);
+    testkit::group_admin(&log, &log, ("group", "events"), Arc::new(log.clone())).await;
 }
 
 fn stream_source(values: &[Bytes]) -> StreamSource {

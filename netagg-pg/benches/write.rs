@@ -1,4 +1,4 @@
-//! Rows per second of `PgEventStore::store` and `PgAggregateStore::add` against the server at `DATABASE_URL`, which should
+//! Rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store` against the server at `DATABASE_URL`, which should
 //! have fsync on:
 //!
 //! ```sh
@@ -16,11 +16,12 @@ use std::time::Instant;
 
 use netagg_core::ports::{AggregateStore, EventStore};
 use netagg_core::{
-    Batch, Contribution, Event, EventFields, EventType, Identified, IdentifiedEvent, Meta, PartitionId, SourceId, Span,
-    Timestamp, UserId,
+    Batch, Contribution, Event, EventFields, EventType, Identified, IdentifiedEvent, Meta, PartitionId, ProcessingMode,
+    SourceId, Span, Timestamp, UserId,
 };
-use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
+use netagg_pg::{PgAggregateStore, PgCombinedStore, PgConfig, PgEventStore, Postgres};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 #[tokio::main]
@@ -30,10 +31,10 @@ async fn main() {
     let server = Server { url };
     let (rows, size, runs) = (variable("ROWS", 400_000), variable("BATCH", 5_000), variable("RUNS", 3));
     println!("fsync {}; {rows} rows in batches of {size}, median of {runs}", server.setting("fsync").await);
-    for duplicates in [0, 1, 20] {
+    for duplicates in [0, 5, 20] {
         let batches = Batches::generate(rows, size, duplicates);
         for connections in [1, 2] {
-            for target in [Target::Events, Target::Aggregates] {
+            for target in [Target::Events, Target::Aggregates, Target::Combined] {
                 let name = format!("{} connections={connections} duplicates={duplicates}%", target.name());
                 if !name.contains(&filter) {
                     continue;
@@ -62,6 +63,7 @@ fn variable(name: &str, default: usize) -> usize {
 enum Target {
     Events,
     Aggregates,
+    Combined,
 }
 
 impl Target {
@@ -69,6 +71,7 @@ impl Target {
         match self {
             Self::Events => "store",
             Self::Aggregates => "add  ",
+            Self::Combined => "both ",
         }
     }
 }
@@ -163,6 +166,16 @@ impl Server {
         let took = match target {
             Target::Events => {
                 let store = Arc::new(PgEventStore::new(postgres.clone()));
+                run(connections, &batches.events, move |batch| {
+                    let store = Arc::clone(&store);
+                    async move { store.store(&batch).await }
+                })
+                .await
+            }
+            Target::Combined => {
+                let stop = CancellationToken::new();
+                postgres.agree_on_mode(ProcessingMode::Combined, &stop).await.unwrap().unwrap();
+                let store = Arc::new(PgCombinedStore::new(postgres.clone()));
                 run(connections, &batches.events, move |batch| {
                     let store = Arc::clone(&store);
                     async move { store.store(&batch).await }

@@ -1,9 +1,9 @@
-//! The behaviours of the offsets of a group.
+//! The behaviours of the offsets of a group, read and changed.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::ports::{EventPublisher, EventSource, GroupOffsets, PartitionLag, SourceEvent};
+use crate::ports::{EventPublisher, EventSource, GroupAdmin, GroupOffsets, PartitionLag, SourceEvent};
 use crate::record::{OutgoingRecord, PartitionId, Position};
 
 /// How long a broker may take to show a commit.
@@ -39,6 +39,25 @@ pub async fn group_offsets(
     }
     source.close().await.expect("closed");
     expect(offsets, group, topic, PartitionLag { number: 0, committed: Some(10), high: 10, lag: 0 }).await;
+}
+
+/// Every behaviour that [`GroupAdmin`] promises. `offsets` reads the same groups; `publisher` writes to the empty topic `topic` with
+/// one partition, which the group `group` has never read.
+pub async fn group_admin(
+    admin: &dyn GroupAdmin,
+    offsets: &dyn GroupOffsets,
+    (group, topic): (&str, &str),
+    publisher: Arc<dyn EventPublisher>,
+) {
+    let records = (0..10).map(|number: u32| OutgoingRecord::new(number.to_string()));
+    publisher.publish(records.collect()).await.expect("published");
+    admin.delete(group).await.expect("a group that does not exist is no error");
+    for (next_offset, lag) in [(7, 3), (4, 6), (10, 0)] {
+        admin.commit(group, topic, &[(0, next_offset)]).await.expect("committed");
+        expect(offsets, group, topic, PartitionLag { number: 0, committed: Some(next_offset), high: 10, lag }).await;
+    }
+    admin.delete(group).await.expect("deleted");
+    expect(offsets, group, topic, PartitionLag { number: 0, committed: None, high: 10, lag: 10 }).await;
 }
 
 /// Waits until both methods answer `expected`. A commit may show late.

@@ -36,7 +36,7 @@ pub use event_publisher::event_publisher;
 pub use event_source::event_source;
 pub use event_store::event_store;
 pub use events::{EventTemplate, event};
-pub use group_offsets::group_offsets;
+pub use group_offsets::{group_admin, group_offsets};
 pub use plain_source::plain_source;
 pub use reopened::{aggregate_store_reopened, event_store_reopened};
 pub use totals_repair::{RepairedStores, totals_repair};

@@ -3,6 +3,9 @@
 //! A batch of new items enters fastest by `COPY` of its keys, in their order, into the ledger, whose primary key refuses
 //! known keys. After such a refusal, and where duplicates are expected, the keys are inserted with
 //! `ON CONFLICT DO NOTHING` instead, and the keys that stayed out are looked up.
+//!
+//! To look keys up first and `COPY` the others was slower: 0.82 of the rate of the aggregator at 5 % duplicates. A duplicate often
+//! comes soon after its original, whose batch is not committed yet, and then `COPY` is refused all the same.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -65,6 +65,15 @@ async fn the_offsets_of_groups_conform() {
     testkit::group_offsets(&KafkaTopics::new(&config).unwrap(), (&group, &topic), publisher, source).await;
 }
 
+#[tokio::test]
+async fn the_administration_of_groups_conforms() {
+    let config = config().await;
+    let (topic, group) = (topic(&config, 1).await, unique("group"));
+    let publisher = Arc::new(KafkaPublisher::new(&config, &topic).unwrap());
+    let topics = KafkaTopics::new(&config).unwrap();
+    testkit::group_admin(&topics, &topics, (&group, &topic), publisher).await;
+}
+
 fn outgoing(records: Vec<Record>) -> Vec<OutgoingRecord> {
     records.into_iter().map(OutgoingRecord::from).collect()
 }

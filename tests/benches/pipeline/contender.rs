@@ -1,0 +1,173 @@
+//! The ways to store and count a backlog that are compared.
+
+use std::process::{Child, Command};
+use std::time::Duration;
+
+use sqlx::PgPool;
+
+use crate::plain_loop;
+use crate::programs::Process;
+use crate::usage::{cpu_seconds, resident_mib};
+
+/// A way to work a backlog off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Contender {
+    Ingestor,
+    Aggregator,
+    Separate,
+    Combined,
+    PlainLoop(usize),
+}
+
+impl Contender {
+    pub(super) const ALL: [Self; 6] =
+        [Self::Ingestor, Self::Aggregator, Self::Separate, Self::Combined, Self::PlainLoop(1), Self::PlainLoop(2)];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Ingestor => "ingestor alone",
+            Self::Aggregator => "aggregator alone",
+            Self::Separate => "separate services",
+            Self::Combined => "combined ingestor",
+            Self::PlainLoop(1) => "plain loop",
+            Self::PlainLoop(_) => "plain loop, 2 processes",
+        }
+    }
+
+    pub(super) fn is_ours(self) -> bool {
+        !matches!(self, Self::PlainLoop(_))
+    }
+
+    /// The number of records that are processed, in the database that it writes to.
+    pub(super) fn progress(self) -> &'static str {
+        match self {
+            Self::Ingestor | Self::Combined => {
+                "SELECT coalesce(sum(upper(done) - lower(done)), 0)::bigint FROM consumer_progress WHERE service = 'ingestor'"
+            }
+            Self::Aggregator => {
+                "SELECT coalesce(sum(upper(done) - lower(done)), 0)::bigint FROM consumer_progress \
+                 WHERE service = 'aggregator'"
+            }
+            Self::Separate => {
+                "SELECT coalesce(min(done), 0)::bigint FROM (SELECT coalesce(sum(upper(done) - lower(done)), 0) AS done \
+                 FROM (VALUES ('ingestor'), ('aggregator')) AS one (service) LEFT JOIN consumer_progress USING (service) \
+                 GROUP BY service) AS services"
+            }
+            Self::PlainLoop(_) => "SELECT coalesce(sum(records), 0)::bigint FROM plain_progress",
+        }
+    }
+
+    /// Whether all events are stored. A loop counts records twice that a rebalance has delivered twice.
+    pub(super) async fn has_stored(self, pool: &PgPool, events: u64) -> bool {
+        if self.is_ours() {
+            return true;
+        }
+        let stored: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM plain_events").fetch_one(pool).await.expect("a count");
+        stored.unsigned_abs() >= events
+    }
+
+    /// Events that are stored, and how many days and types have other totals than the sums over them.
+    pub(super) fn check(self) -> Option<&'static str> {
+        match self {
+            Self::Ingestor => Some("SELECT count(*), 0::bigint FROM events_raw"),
+            Self::Aggregator => Some("SELECT sum(count_events)::bigint, 0::bigint FROM agg_day"),
+            Self::Separate | Self::Combined => Some(
+                "SELECT (SELECT count(*) FROM events_raw), (SELECT count(*) FROM (
+                     SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type, count(*) AS count_events,
+                            coalesce(sum(duration_sec), 0)::bigint AS sum_duration, sum(bytes_up) AS sum_bytes_up,
+                            sum(bytes_down) AS sum_bytes_down FROM events_raw GROUP BY 1, 2) AS wanted
+                 FULL JOIN agg_day AS found USING (day, type)
+                 WHERE (wanted.count_events, wanted.sum_duration, wanted.sum_bytes_up, wanted.sum_bytes_down)
+                     IS DISTINCT FROM (found.count_events, found.sum_duration, found.sum_bytes_up, found.sum_bytes_down))",
+            ),
+            Self::PlainLoop(_) => Some(
+                "SELECT (SELECT count(*) FROM plain_events), (SELECT count(*) FROM (
+                     SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type, count(*) AS count_events,
+                            coalesce(sum(duration_sec), 0)::bigint AS sum_duration, sum(bytes_up) AS sum_bytes_up,
+                            sum(bytes_down) AS sum_bytes_down FROM plain_events GROUP BY 1, 2) AS wanted
+                 FULL JOIN plain_totals AS found USING (day, type)
+                 WHERE (wanted.count_events, wanted.sum_duration, wanted.sum_bytes_up, wanted.sum_bytes_down)
+                     IS DISTINCT FROM (found.count_events, found.sum_duration, found.sum_bytes_up, found.sum_bytes_down))",
+            ),
+        }
+    }
+
+    /// Starts its processes.
+    pub(super) fn start(self, variables: &[(&'static str, String)]) -> Vec<Running> {
+        let ours = |service| Running::Ours(Process::start(service, [""; 0], variables.iter().cloned()));
+        match self {
+            Self::Ingestor => vec![ours("ingestor")],
+            Self::Aggregator => vec![ours("aggregator")],
+            Self::Separate => vec![ours("ingestor"), ours("aggregator")],
+            Self::Combined => {
+                let combined = variables.iter().cloned().chain([("INGESTOR_MODE", "combined".to_owned())]);
+                vec![Running::Ours(Process::start("ingestor", [""; 0], combined))]
+            }
+            Self::PlainLoop(processes) => (0..processes)
+                .map(|_| {
+                    let mut command = Command::new(std::env::current_exe().expect("this program"));
+                    command.arg(PLAIN_LOOP).envs(variables.iter().cloned());
+                    Running::Plain(command.spawn().expect("this program again"))
+                })
+                .collect(),
+        }
+    }
+}
+
+/// The argument with which this program is the rival.
+pub(super) const PLAIN_LOOP: &str = "--plain-loop";
+
+/// Runs as the rival, if the arguments say so.
+pub(super) async fn run_as_plain_loop() -> bool {
+    let is_plain = std::env::args().nth(1).is_some_and(|argument| argument == PLAIN_LOOP);
+    if is_plain {
+        let variable = |name| std::env::var(name).expect("given by the benchmark");
+        let (database, brokers) = (variable("DATABASE_URL"), variable("KAFKA_BROKERS"));
+        plain_loop::run(&database, &brokers, &variable("KAFKA_TOPIC"), &variable("KAFKA_GROUP_ID_INGESTOR")).await;
+    }
+    is_plain
+}
+
+/// A process of a contender.
+pub(super) enum Running {
+    Ours(Process),
+    Plain(Child),
+}
+
+impl Running {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Ours(process) => process.id(),
+            Self::Plain(child) => child.id(),
+        }
+    }
+
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.id())
+    }
+
+    pub(super) fn resident_mib(&self) -> u64 {
+        resident_mib(self.id())
+    }
+
+    pub(super) fn log(&self) -> String {
+        match self {
+            Self::Ours(process) => process.stderr(),
+            Self::Plain(_) => String::new(),
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        match self {
+            Self::Ours(mut process) => {
+                process.terminate();
+                process.wait(Duration::from_secs(30)).await;
+            }
+            Self::Plain(mut child) => {
+                child.kill().expect("killed");
+                child.wait().expect("its end");
+            }
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! What processes have used: processor time and memory, as Linux tells.
+
+use std::collections::BTreeMap;
+
+/// Clock ticks per second of `/proc`, on every architecture that we know.
+const TICKS: f64 = 100.0;
+
+/// The most memory that the process has had resident, in MiB.
+pub(super) fn resident_mib(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
+    line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) / 1_024
+}
+
+/// The processor seconds of a process, without its children.
+pub(super) fn cpu_seconds(process: u32) -> f64 {
+    stat(process).map_or(0.0, |stat| stat.own)
+}
+
+/// The process that started `backend`, a session of PostgreSQL. `None` for a server in a container.
+pub(super) fn postmaster(backend: i32) -> Option<u32> {
+    let backend = u32::try_from(backend).ok()?;
+    let name = std::fs::read_to_string(format!("/proc/{backend}/comm")).ok()?;
+    (name.trim() == "postgres").then(|| stat(backend)).flatten().map(|stat| stat.parent)
+}
+
+/// The processor seconds of the server whose first process is `postmaster`, and of all of its children, those that have ended
+/// included.
+pub(super) fn server_cpu_seconds(postmaster: u32) -> Option<f64> {
+    let server = stat(postmaster)?;
+    let mut children = BTreeMap::new();
+    for entry in std::fs::read_dir("/proc").ok()?.flatten() {
+        let Ok(process) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
+        if let Some(stat) = stat(process).filter(|stat| stat.parent == postmaster) {
+            children.insert(process, stat.own);
+        }
+    }
+    Some(server.own + server.ended_children + children.values().sum::<f64>())
+}
+
+struct Stat {
+    parent: u32,
+    own: f64,
+    ended_children: f64,
+}
+
+fn stat(process: u32) -> Option<Stat> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    // The name in parentheses may have spaces.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / TICKS);
+    Some(Stat {
+        parent: fields.get(1)?.parse().ok()?,
+        own: ticks(11)? + ticks(12)?,
+        ended_children: ticks(13)? + ticks(14)?,
+    })
+}

@@ -1,5 +1,7 @@
 //! Variables that look like ours and are not. The operator who set one believes that it has an effect.
 
+use std::cmp::Reverse;
+
 use strsim::damerau_levenshtein;
 
 /// Letters of a name for each one that may be wrong.
@@ -22,7 +24,13 @@ pub(crate) fn meant<'a>(
         return known.iter().map(String::as_str).find(|known| known == ours);
     }
     let distance = |known: &String| damerau_levenshtein(&written, &normal(known));
-    let nearest = known.iter().filter(|known| !known.ends_with('*')).min_by_key(|known| distance(known))?;
+    // Of two that are equally near, the one with the longer common beginning.
+    let common =
+        |known: &String| written.chars().zip(normal(known).chars()).take_while(|(one, other)| one == other).count();
+    let nearest = known
+        .iter()
+        .filter(|known| !known.ends_with('*'))
+        .min_by_key(|known| (distance(known), Reverse(common(known))))?;
     let is_near = distance(nearest) <= (name.len() / LETTERS_PER_MISTAKE).max(1);
     let is_ours = own_prefixes.iter().any(|prefix| name.to_uppercase().starts_with(prefix));
     (is_near || is_ours).then_some(nearest)

@@ -202,7 +202,7 @@ async fn a_batch_closes_when_its_first_record_has_waited_long_enough() {
     let mut stage = Stage::new(config());
     let start = Instant::now();
     stage.give(records(0..1));
-    sleep(Duration::from_millis(150)).await;
+    sleep(config().batch_timeout / 2).await;
     stage.give(records(1..2));
     let batch = stage.batch().await;
     assert_eq!((&batch.offsets, batch.at), (&vec![0, 1], start + config().batch_timeout));

@@ -96,7 +96,7 @@ impl ModeSwitch {
             before => before.tables(),
         };
         self.groups.clone().in_mode(reading).check_drained().await?;
-        self.begin(to).await?;
+        self.begin(before, to).await?;
         crash::pass(CrashPoint::SwitchRecorded);
         self.move_group(to).await?;
         crash::pass(CrashPoint::GroupMoved);
@@ -104,11 +104,15 @@ impl ModeSwitch {
         Ok(Some(SwitchReport { before, counted_identities }))
     }
 
-    /// Records that the switch has begun. From here on, no service writes.
-    async fn begin(&self, to: ProcessingMode) -> Result<(), SwitchError> {
+    /// Records that the switch has begun, unless the mode is another one than `before` by now. From here on, no service
+    /// writes.
+    async fn begin(&self, before: RecordedMode, to: ProcessingMode) -> Result<(), SwitchError> {
         let begin = async {
             let mut connection = self.connection().await?;
             mode::begin_alone(&mut connection).await?;
+            if mode::read(&mut connection).await? != before {
+                return Err(PgError::Busy("another process has changed the mode just now".to_owned()));
+            }
             let dirty: Vec<NaiveDate> =
                 sqlx::query_scalar(include_str!("../queries/repair/due.sql")).fetch_all(&mut connection).await?;
             if dirty.is_empty() {

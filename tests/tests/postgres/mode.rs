@@ -11,7 +11,7 @@ use netagg_core::{
     BatchOutcome, ConsumerGroups, Error, Event, EventLimits, Month, PartitionId, ProcessingMode, Span, Timestamp,
 };
 use netagg_pg::{
-    AuditOptions, AuditVerdict, ModeError, PgAggregateStore, PgCombinedStore, PgEventStore, PgTotalsRepair,
+    AuditOptions, AuditVerdict, ModeError, PgAggregateStore, PgCombinedStore, PgEventStore, PgTotalsRepair, Postgres,
     RebuildOptions, RecordedMode, SwitchError, SwitchReport,
 };
 use tokio_util::sync::CancellationToken;
@@ -29,6 +29,8 @@ struct Broker {
     changes: Mutex<Vec<String>>,
     /// Whether changes fail.
     is_away: bool,
+    /// A database that another process switches to the combined mode as soon as this broker is asked for members.
+    rival: Mutex<Option<Postgres>>,
 }
 
 impl Broker {
@@ -52,6 +54,10 @@ impl GroupOffsets for Broker {
     }
 
     async fn members(&self, _: &str) -> Result<usize, Error> {
+        let rival = self.rival.lock().unwrap().take();
+        if let Some(postgres) = rival {
+            switch_with(&postgres, &Arc::default(), ProcessingMode::Combined).await.unwrap().unwrap();
+        }
         Ok(self.members)
     }
 }
@@ -72,13 +78,21 @@ async fn agree(fresh: &Fresh, mode: ProcessingMode) -> Result<(), ModeError> {
 }
 
 async fn switch(fresh: &Fresh, broker: &Arc<Broker>, to: ProcessingMode) -> Result<Option<SwitchReport>, SwitchError> {
+    switch_with(&fresh.postgres, broker, to).await
+}
+
+async fn switch_with(
+    postgres: &Postgres,
+    broker: &Arc<Broker>,
+    to: ProcessingMode,
+) -> Result<Option<SwitchReport>, SwitchError> {
     let groups = ConsumerGroups {
         offsets: broker.clone(),
         topic: TOPIC.to_owned(),
         ingestor: "ingestors".to_owned(),
         aggregator: Some("aggregators".to_owned()),
     };
-    fresh.postgres.mode_switch(groups, broker.clone()).run(to).await
+    postgres.mode_switch(groups, broker.clone()).run(to).await
 }
 
 async fn assert_exact(fresh: &Fresh) {
@@ -246,6 +260,17 @@ async fn an_interrupted_switch_keeps_every_service_out_until_it_is_finished() {
         agree(&fresh, to).await.unwrap();
         assert_exact(&fresh).await;
     }
+}
+
+#[tokio::test]
+async fn two_switches_at_once_end_as_one() {
+    let fresh = separate().await;
+    let broker = Arc::new(Broker { rival: Mutex::new(Some(fresh.postgres.clone())), ..Broker::default() });
+    let error = switch(&fresh, &broker, ProcessingMode::Combined).await.unwrap_err();
+    assert!(matches!(&error, SwitchError::Store(error) if error.is_retryable()), "{error}");
+    assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::Set(ProcessingMode::Combined));
+    assert_eq!(switch(&fresh, &broker, ProcessingMode::Combined).await.unwrap(), None);
+    assert_exact(&fresh).await;
 }
 
 #[tokio::test]

@@ -47,16 +47,18 @@ impl Aggregator {
         }
     }
 
-    /// Invalidates answers in `cache` when their totals change. A cache that is away is told as soon as it is back.
+    /// Invalidates answers in `cache` when their totals change. While the cache is away, the invalidation waits for it.
     #[must_use]
-    pub fn with_cache(self, cache: Arc<dyn Cache>) -> Self {
-        Self { maintenance: TotalsMaintenance { cache: Some(cache), ..self.maintenance }, ..self }
+    pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
+        self.maintenance.cache = Some(cache);
+        self
     }
 
     /// Has `repair` look now and then for days whose totals conflicting duplicates have parted from the events.
     #[must_use]
-    pub fn with_repair(self, repair: Arc<dyn TotalsRepair>) -> Self {
-        Self { maintenance: TotalsMaintenance { repair: Some(repair), ..self.maintenance }, ..self }
+    pub fn with_repair(mut self, repair: Arc<dyn TotalsRepair>) -> Self {
+        self.maintenance.repair = Some(repair);
+        self
     }
 
     /// Decodes records by `decoder` instead of as JSON. An ingestor of the same records must be given the same decoder:

@@ -62,18 +62,20 @@ impl Ingestor {
         Self { counts: true, ..Self::new(store, dead_letters) }
     }
 
-    /// Invalidates answers in `cache` when their totals change, for a [combined](Self::combined) ingestor. A cache that is
-    /// away is told as soon as it is back.
+    /// Invalidates answers in `cache` when their totals change, for a [combined](Self::combined) ingestor. While the cache is
+    /// away, the invalidation waits for it.
     #[must_use]
-    pub fn with_cache(self, cache: Arc<dyn Cache>) -> Self {
-        Self { maintenance: TotalsMaintenance { cache: Some(cache), ..self.maintenance }, ..self }
+    pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
+        self.maintenance.cache = Some(cache);
+        self
     }
 
     /// Has `repair` look now and then for days whose totals are to be computed again, for a [combined](Self::combined)
     /// ingestor: after events moved to a partition that was mended.
     #[must_use]
-    pub fn with_repair(self, repair: Arc<dyn TotalsRepair>) -> Self {
-        Self { maintenance: TotalsMaintenance { repair: Some(repair), ..self.maintenance }, ..self }
+    pub fn with_repair(mut self, repair: Arc<dyn TotalsRepair>) -> Self {
+        self.maintenance.repair = Some(repair);
+        self
     }
 
     /// Decodes records by `decoder` instead of as JSON. An aggregator of the same records must be given the same decoder:
@@ -105,9 +107,10 @@ impl Ingestor {
     /// Registers the counters at 0: a counter that first shows when it moves hides its first move. [`run`](Self::run) does it
     /// first; a service that waits for its database before may call it earlier, once its recorder is installed.
     pub fn register_metrics(&self) {
-        let dependencies =
-            if self.maintenance.cache.is_some() { &["kafka", "postgres", "redis"][..] } else { &["kafka", "postgres"] };
-        self.stats.register_metrics(dependencies);
+        self.stats.register_metrics(match self.maintenance.cache {
+            Some(_) => &["kafka", "postgres", "redis"],
+            None => &["kafka", "postgres"],
+        });
         metrics::counter!("netagg_events_stored_total").absolute(0);
         if self.counts {
             metrics::counter!("netagg_events_counted_total").absolute(0);

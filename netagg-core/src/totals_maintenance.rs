@@ -12,7 +12,7 @@ use crate::consumer::{Abandoned, ConsumerStats, Retrier, RetryPolicy};
 use crate::ports::{Cache, TotalsRepair};
 use crate::time::Month;
 
-/// How often it is looked for totals to repair, before a random share on top. A conflict is repaired within 30 s.
+/// The pause between two looks for totals to repair, before a random share on top. A conflict is repaired within 30 s.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 
 /// How long a stop waits for the cache to learn of the last changes.
@@ -99,9 +99,9 @@ async fn keep_repairing(
     }
 }
 
-/// Tells `cache` what changes until `stop`, beside the consumer, which never waits for it.
+/// Tells `cache` the changed months until `stop`, beside the consumer, which never waits for it.
 async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &CancellationToken, stats: ConsumerStats) {
-    // Changes that an earlier run committed and could not tell.
+    // An earlier run may have committed changes without an invalidation.
     let mut all = true;
     let mut untold = BTreeSet::new();
     let policy = RetryPolicy { max_delay: Duration::from_millis(500), ..RetryPolicy::default() };
@@ -116,7 +116,7 @@ async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &Cancellat
                     untold.clear();
                 }
                 Err(Abandoned::Failed(error)) => {
-                    tracing::warn!(%error, "the cache cannot be invalidated; it is told again with the next change");
+                    tracing::warn!(%error, "the cache cannot be invalidated now; the next change invalidates these months, too");
                 }
                 Err(Abandoned::Stopping) => break,
             },
@@ -131,7 +131,9 @@ async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &Cancellat
     untold.append(&mut changes.take());
     let told = tokio::time::timeout(LAST_INVALIDATION, tell(cache, false, &untold)).await;
     if !matches!(told, Ok(Ok(()))) {
-        tracing::warn!("stopping before the cache learned of the last changes; the next start tells it");
+        tracing::warn!(
+            "stopping before the cache learned of the last changes; the next start invalidates the whole cache"
+        );
     }
 }
 

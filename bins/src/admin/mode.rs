@@ -74,19 +74,19 @@ async fn set(
             return Err(Failure::Failed(format!("interrupted; `netagg mode set {mode}` finishes the switch").into()));
         }
     };
-    match report {
-        None => outln!("The database is in the {mode} mode already."),
-        Some(report) if mode == ProcessingMode::Separate => outln!(
+    let Some(report) = report else {
+        outln!("The database is in the {mode} mode already.");
+        return Ok(ExitCode::SUCCESS);
+    };
+    match mode {
+        ProcessingMode::Separate => outln!(
             "The database is in the separate mode. The ledger of the aggregator has {} identities. Start ingestors with \
              INGESTOR_MODE=separate, and aggregators.\n",
             report.counted_identities
         ),
-        Some(_) => outln!(
+        ProcessingMode::Combined => outln!(
             "The database is in the combined mode. Start ingestors with INGESTOR_MODE=combined, and no aggregator.\n"
         ),
-    }
-    if report.is_none() {
-        return Ok(ExitCode::SUCCESS);
     }
     Audit::of_everything(AUDIT_PATIENCE).audit(postgres, kafka, groups, shutdown).await
 }

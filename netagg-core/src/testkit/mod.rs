@@ -25,6 +25,7 @@ mod events;
 mod group_offsets;
 mod plain_source;
 mod reopened;
+mod totals;
 mod totals_repair;
 
 pub use aggregate_store::aggregate_store;

@@ -7,6 +7,7 @@ pub(crate) mod mode;
 pub(crate) mod month_fence;
 pub(crate) mod partitions;
 pub(crate) mod settings;
+pub(crate) mod write_transaction;
 
 pub use self::migrations::{Migrations, SchemaVersion};
 pub use self::mode::{ModeError, RecordedMode};

@@ -151,7 +151,8 @@ impl Postgres {
     }
 }
 
-/// Begins a transaction beside which no writer runs: it waits for those that run, and later writers wait for it.
+/// Begins a transaction that excludes all writers: it waits until running writers have ended, and later writers wait until it
+/// has ended.
 pub(crate) async fn begin_alone(connection: &mut PgConnection) -> Result<(), PgError> {
     sqlx::raw_sql("BEGIN").execute(&mut *connection).await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(locks::WRITERS).execute(connection).await?;

@@ -19,7 +19,7 @@ use super::dirty_days;
 use crate::client::copy::copy_in;
 use crate::client::error::{PgError, UNIQUE_VIOLATION};
 use crate::client::rows::IdentityRow;
-use crate::schema::month_fence;
+use crate::schema::write_transaction;
 
 /// Deduplicates batches by one of the two ledgers.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ impl Dedup {
 
     async fn begin<T: Identified>(&self, connection: &mut PgConnection, items: &[T]) -> Result<(), PgError> {
         let days = items.iter().map(|item| item.identity().day).filter(|_| !self.ignores_month_fence);
-        month_fence::begin(connection, Some(self.mode), days).await
+        write_transaction::begin(connection, Some(self.mode), days).await
     }
 
     /// Enters items of which none is known.

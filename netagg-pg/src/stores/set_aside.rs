@@ -10,8 +10,8 @@ use sqlx::PgConnection;
 
 use super::dirty_days;
 use crate::client::PgError;
-use crate::schema::month_fence;
 use crate::schema::partitions::{Partitions, bounds_of};
+use crate::schema::write_transaction;
 
 /// How many events move in one transaction.
 const CHUNK: i64 = 5_000;
@@ -114,7 +114,7 @@ async fn store(
     let mut stored = 0;
     loop {
         // Retention drops the events of a dropped month.
-        match month_fence::begin(connection, None, std::iter::once(month.first_day())).await {
+        match write_transaction::begin(connection, None, std::iter::once(month.first_day())).await {
             Err(PgError::MonthsDropped { .. }) => return Ok(stored),
             begun => begun?,
         }

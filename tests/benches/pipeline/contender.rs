@@ -38,7 +38,7 @@ impl Contender {
         !matches!(self, Self::PlainLoop(_))
     }
 
-    /// The number of records that are processed, in the database that it writes to.
+    /// A query for the number of processed records.
     pub(super) fn progress(self) -> &'static str {
         match self {
             Self::Ingestor | Self::Combined => {
@@ -67,30 +67,23 @@ impl Contender {
         stored.unsigned_abs() >= events
     }
 
-    /// Events that are stored, and how many days and types have other totals than the sums over them.
-    pub(super) fn check(self) -> Option<&'static str> {
-        match self {
-            Self::Ingestor => Some("SELECT count(*), 0::bigint FROM events_raw"),
-            Self::Aggregator => Some("SELECT sum(count_events)::bigint, 0::bigint FROM agg_day"),
-            Self::Separate | Self::Combined => Some(
-                "SELECT (SELECT count(*) FROM events_raw), (SELECT count(*) FROM (
-                     SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type, count(*) AS count_events,
-                            coalesce(sum(duration_sec), 0)::bigint AS sum_duration, sum(bytes_up) AS sum_bytes_up,
-                            sum(bytes_down) AS sum_bytes_down FROM events_raw GROUP BY 1, 2) AS wanted
-                 FULL JOIN agg_day AS found USING (day, type)
-                 WHERE (wanted.count_events, wanted.sum_duration, wanted.sum_bytes_up, wanted.sum_bytes_down)
-                     IS DISTINCT FROM (found.count_events, found.sum_duration, found.sum_bytes_up, found.sum_bytes_down))",
-            ),
-            Self::PlainLoop(_) => Some(
-                "SELECT (SELECT count(*) FROM plain_events), (SELECT count(*) FROM (
-                     SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type, count(*) AS count_events,
-                            coalesce(sum(duration_sec), 0)::bigint AS sum_duration, sum(bytes_up) AS sum_bytes_up,
-                            sum(bytes_down) AS sum_bytes_down FROM plain_events GROUP BY 1, 2) AS wanted
-                 FULL JOIN plain_totals AS found USING (day, type)
-                 WHERE (wanted.count_events, wanted.sum_duration, wanted.sum_bytes_up, wanted.sum_bytes_down)
-                     IS DISTINCT FROM (found.count_events, found.sum_duration, found.sum_bytes_up, found.sum_bytes_down))",
-            ),
-        }
+    /// A query for the number of stored events, and of the days and types whose totals are not the sums over them.
+    pub(super) fn check(self) -> String {
+        let (events, totals) = match self {
+            Self::Ingestor => return "SELECT count(*), 0::bigint FROM events_raw".to_owned(),
+            Self::Aggregator => return "SELECT sum(count_events)::bigint, 0::bigint FROM agg_day".to_owned(),
+            Self::Separate | Self::Combined => ("events_raw", "agg_day"),
+            Self::PlainLoop(_) => ("plain_events", "plain_totals"),
+        };
+        format!(
+            "SELECT (SELECT count(*) FROM {events}), (SELECT count(*) FROM (
+                 SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type, count(*) AS count_events,
+                        coalesce(sum(duration_sec), 0)::bigint AS sum_duration, sum(bytes_up) AS sum_bytes_up,
+                        sum(bytes_down) AS sum_bytes_down FROM {events} GROUP BY 1, 2) AS wanted
+             FULL JOIN {totals} AS found USING (day, type)
+             WHERE (wanted.count_events, wanted.sum_duration, wanted.sum_bytes_up, wanted.sum_bytes_down)
+                 IS DISTINCT FROM (found.count_events, found.sum_duration, found.sum_bytes_up, found.sum_bytes_down))"
+        )
     }
 
     /// Starts its processes.

@@ -1,6 +1,4 @@
-//! What processes have used: processor time and memory, as Linux tells.
-
-use std::collections::BTreeMap;
+//! The processor time and the memory of processes, from `/proc` of Linux.
 
 /// Clock ticks per second of `/proc`, on every architecture that we know.
 const TICKS: f64 = 100.0;
@@ -24,18 +22,17 @@ pub(super) fn postmaster(backend: i32) -> Option<u32> {
     (name.trim() == "postgres").then(|| stat(backend)).flatten().map(|stat| stat.parent)
 }
 
-/// The processor seconds of the server whose first process is `postmaster`, and of all of its children, those that have ended
-/// included.
+/// The processor seconds of the server whose first process is `postmaster`, with its running and its ended children.
 pub(super) fn server_cpu_seconds(postmaster: u32) -> Option<f64> {
     let server = stat(postmaster)?;
-    let mut children = BTreeMap::new();
+    let mut children = 0.0;
     for entry in std::fs::read_dir("/proc").ok()?.flatten() {
         let Ok(process) = entry.file_name().to_string_lossy().parse::<u32>() else { continue };
         if let Some(stat) = stat(process).filter(|stat| stat.parent == postmaster) {
-            children.insert(process, stat.own);
+            children += stat.own;
         }
     }
-    Some(server.own + server.ended_children + children.values().sum::<f64>())
+    Some(server.own + server.ended_children + children)
 }
 
 struct Stat {

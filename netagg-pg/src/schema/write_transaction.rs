@@ -1,0 +1,70 @@
+//! How each transaction that writes events or totals begins: it checks which months are dropped, and the mode.
+//!
+//! It first takes a shared advisory lock, and then reads both settings. So retention, which records a month first and lists the
+//! lock's holders afterwards, knows every writer that may have read the older answer. A switch of the mode takes the lock alone,
+//! so no writer of the old mode commits after it.
+
+use std::sync::LazyLock;
+
+use netagg_core::{Day, ProcessingMode};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+
+use super::mode::{MODE, RecordedMode};
+use super::month_fence::DROPPED_THROUGH;
+use super::settings::parse_month;
+use crate::client::{PgError, locks};
+
+/// Begins in one round trip. The last statement reads the settings once the transaction has the lock.
+static BEGIN: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "BEGIN; SELECT pg_advisory_xact_lock_shared({}); \
+         SELECT name, value FROM settings WHERE name IN ('{DROPPED_THROUGH}', '{MODE}')",
+        locks::WRITERS
+    )
+});
+
+/// Begins a transaction that writes events or totals of `days`, for a service that works in `mode`. Without `mode`, the
+/// transaction is right in both modes.
+///
+/// # Errors
+/// Without a transaction: [`PgError::MonthsDropped`] if one of the days is in a dropped month; [`PgError::WrongMode`] if the
+/// database has another mode, or is being switched.
+pub(crate) async fn begin(
+    connection: &mut PgConnection,
+    mode: Option<ProcessingMode>,
+    days: impl Iterator<Item = Day>,
+) -> Result<(), PgError> {
+    let rows = sqlx::raw_sql(AssertSqlSafe(BEGIN.as_str())).fetch_all(&mut *connection).await?;
+    let checked = check_settings(&rows, mode, days);
+    if checked.is_err() {
+        sqlx::raw_sql("ROLLBACK").execute(connection).await?;
+    }
+    checked
+}
+
+fn check_settings(
+    rows: &[PgRow],
+    mode: Option<ProcessingMode>,
+    days: impl Iterator<Item = Day>,
+) -> Result<(), PgError> {
+    let (mut dropped, mut recorded) = (None, None);
+    // The first row is the lock's.
+    for row in rows.iter().skip(1) {
+        let value: &str = row.try_get(1)?;
+        match row.try_get(0)? {
+            MODE => recorded = Some(value),
+            _ => dropped = Some(parse_month(value)?),
+        }
+    }
+    let recorded = RecordedMode::parse(recorded)?;
+    match (mode, recorded) {
+        (Some(mode), _) => recorded.check(mode)?,
+        (None, RecordedMode::SwitchingTo(_)) => return Err(PgError::WrongMode(recorded.to_string())),
+        (None, _) => {}
+    }
+    match dropped {
+        Some(through) if days.map(Day::month).any(|month| month <= through) => Err(PgError::MonthsDropped { through }),
+        _ => Ok(()),
+    }
+}

@@ -1,4 +1,4 @@
-//! The aggregator and its cache, through the public interface.
+//! The services that count, and their cache, through the public interface.
 #![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
@@ -10,9 +10,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{HOUR, append, json};
-use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryLog};
+use netagg_core::memory::{MemoryAggregateStore, MemoryCache, MemoryCombinedStore, MemoryDeadLetters, MemoryLog};
 use netagg_core::ports::{Cache, CacheKey, CacheTicket, Lookup};
-use netagg_core::{Aggregator, Error, Month};
+use netagg_core::{Aggregator, Error, EventConsumer, Ingestor, Month};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
@@ -81,7 +81,7 @@ fn key(month: &str) -> CacheKey {
     CacheKey { name: month.to_owned(), months: vec![month.parse().expect("a month")] }
 }
 
-/// An aggregator at work on an open log.
+/// A service that counts, at work on an open log.
 struct Stage {
     log: MemoryLog,
     store: Arc<MemoryAggregateStore>,
@@ -91,12 +91,28 @@ struct Stage {
 }
 
 impl Stage {
+    /// With an aggregator.
     fn new(cache: Moody) -> Self {
+        Self::with(cache, |totals, cache| Box::new(Aggregator::new(totals).with_cache(cache)))
+    }
+
+    /// With an ingestor that also counts.
+    fn combined(cache: Moody) -> Self {
+        Self::with(cache, |totals, cache| {
+            let store = Arc::new(MemoryCombinedStore::of(Arc::default(), totals));
+            Box::new(Ingestor::combined(store, Arc::new(MemoryDeadLetters::new())).with_cache(cache))
+        })
+    }
+
+    fn with(
+        cache: Moody,
+        service: impl FnOnce(Arc<MemoryAggregateStore>, Arc<Moody>) -> Box<dyn EventConsumer>,
+    ) -> Self {
         let (log, store, cache) = (MemoryLog::new("events", 1), Arc::new(MemoryAggregateStore::new()), Arc::new(cache));
         let shutdown = CancellationToken::new();
-        let aggregator = Aggregator::new(store.clone()).with_cache(cache.clone());
+        let service = service(store.clone(), cache.clone());
         let (mut source, stop) = (log.source("group"), shutdown.clone());
-        let run = tokio::spawn(async move { aggregator.run(&mut source, stop).await });
+        let run = tokio::spawn(async move { service.run(&mut source, stop).await });
         Self { log, store, cache, shutdown, run }
     }
 
@@ -122,19 +138,20 @@ impl Stage {
 
 #[tokio::test(start_paused = true)]
 async fn a_change_is_told_at_once_and_leaves_other_months_alone() {
-    let stage = Stage::new(Moody::default());
-    stage.cache.told.notified().await; // of everything, at the start
-    for month in ["2025-09", "2025-10"] {
-        stage.cache.fill(month).await;
+    for stage in [Stage::new(Moody::default()), Stage::combined(Moody::default())] {
+        stage.cache.told.notified().await; // of everything, at the start
+        for month in ["2025-09", "2025-10"] {
+            stage.cache.fill(month).await;
+        }
+        stage.count(1, "2025-10").await;
+        assert!(!stage.cache.keeps("2025-10").await);
+        assert!(stage.cache.keeps("2025-09").await);
+        // A duplicate changes nothing.
+        stage.cache.fill("2025-10").await;
+        append(&stage.log, json(1));
+        stage.count(2, "2025-09").await;
+        assert!(stage.cache.keeps("2025-10").await);
     }
-    stage.count(1, "2025-10").await;
-    assert!(!stage.cache.keeps("2025-10").await);
-    assert!(stage.cache.keeps("2025-09").await);
-    // A duplicate changes nothing.
-    stage.cache.fill("2025-10").await;
-    append(&stage.log, json(1));
-    stage.count(2, "2025-09").await;
-    assert!(stage.cache.keeps("2025-10").await);
 }
 
 #[tokio::test(start_paused = true)]

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use common::{HOUR, json, log_of};
 use mockall::mock;
 use mockall::predicate::function;
-use netagg_core::memory::{MemoryDeadLetters, MemoryEventStore};
+use netagg_core::memory::{MemoryAggregateStore, MemoryCombinedStore, MemoryDeadLetters, MemoryEventStore};
 use netagg_core::ports::{DeadLetters, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
     Batch, BatchOutcome, ConsumerConfig, DeadLetter, Error, Event, IdentifiedEvent, Ingestor, InvalidKind, PartitionId,
@@ -165,4 +165,21 @@ async fn duplicates_and_conflicts_are_counted_apart_wherever_they_lie() {
     let stats = ingestor.stats().snapshot();
     assert_eq!((stats.new, stats.duplicates, stats.conflicts, stats.batches), (2, 2, 2, 2));
     assert_eq!(events.len(), 2);
+}
+
+#[tokio::test]
+async fn a_combined_ingestor_counts_each_event_that_it_stores() {
+    let values = ["".to_owned(), json(1), "[]".to_owned(), json(1), json(1).replace("60", "61"), json(2)];
+    let log = log_of(values);
+    let (events, totals) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
+    let letters = Arc::new(MemoryDeadLetters::new());
+    let store = Arc::new(MemoryCombinedStore::of(events.clone(), totals.clone()));
+    let ingestor = Ingestor::combined(store, letters.clone());
+    ingestor.run(&mut log.source("group"), CancellationToken::new()).await.expect("the end");
+    assert_eq!((events.len(), letters.letters().len()), (2, 2));
+    assert_eq!(totals.days(), events.sum_by_day());
+    let sums: Vec<_> = totals.days().into_values().collect();
+    assert_eq!((sums[0].count_events, sums[0].sum_duration, sums[0].sum_bytes_up), (2, 120, 3));
+    let stats = ingestor.stats().snapshot();
+    assert_eq!((stats.new, stats.duplicates, stats.conflicts, stats.invalid), (2, 1, 1, 2));
 }

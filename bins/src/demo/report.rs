@@ -115,6 +115,8 @@ pub(super) fn print_next(is_generated: bool) {
     if is_generated {
         outln!("  {program} demo --input FILE.ndjson     run events of your own, one JSON object a line");
     }
-    outln!("  {program} demo --mode combined         one service stores and counts; docs/modes.md says when to choose it");
+    outln!(
+        "  {program} demo --mode combined         one service stores and counts; docs/modes.md says when to choose it"
+    );
     outln!("  README.md, \"Run it for real\"        with Kafka or Redpanda, PostgreSQL and Redis");
 }

@@ -7,6 +7,9 @@ use crate::event::{EventKey, IdentifiedEvent, Identity};
 use crate::record::{PartitionId, Place, Span};
 use crate::time::Day;
 
+/// For how many items a builder reserves memory at most, whatever its spans say.
+const MOST_ROOM: usize = 100_000;
+
 /// One identity that came with two contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -65,20 +68,27 @@ impl<T: Identified> Batch<T> {
 
     /// A batch of what was read in `spans`, to be filled in the order it was read.
     pub fn builder(spans: Vec<Span>) -> BatchBuilder<T> {
-        BatchBuilder { items: Vec::new(), invalid: vec![0; spans.len()], spans }
+        let records: u64 = spans.iter().map(|span| span.records).sum();
+        let room = usize::try_from(records).unwrap_or(MOST_ROOM).min(MOST_ROOM);
+        BatchBuilder { items: Vec::with_capacity(room), invalid: vec![0; spans.len()], spans }
     }
 
-    fn of(mut all: Vec<(T, Origin)>, spans: Vec<Span>, invalid: Vec<u64>) -> Self {
-        all.sort_by_cached_key(|(item, _)| item.identity().key); // stable: the first read stays first
-        let mut repeats = Vec::new();
-        all.dedup_by(|(later, origin), (first, _)| {
-            let is_repeat = first.identity().key == later.identity().key;
-            if is_repeat {
-                repeats.push((later.identity(), *origin));
+    fn of(all: Vec<(T, Origin)>, spans: Vec<Span>, invalid: Vec<u64>) -> Self {
+        // Keys and positions are sorted instead of items, which are large: each item moves once.
+        let mut order: Vec<_> = all.iter().map(|(item, _)| item.identity().key).zip(0_usize..).collect();
+        order.sort_unstable(); // by position, too: the first read stays first
+        let mut all: Vec<Option<(T, Origin)>> = all.into_iter().map(Some).collect();
+        let (mut items, mut origins) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
+        let (mut repeats, mut last) = (Vec::new(), None);
+        for (key, at) in order {
+            let Some((item, origin)) = all[at].take() else { continue };
+            if last.replace(key) == Some(key) {
+                repeats.push((item.identity(), origin));
+            } else {
+                items.push(item);
+                origins.push(origin);
             }
-            is_repeat
-        });
-        let (items, origins) = all.into_iter().unzip();
+        }
         Self { items, origins, repeats, spans, invalid }
     }
 

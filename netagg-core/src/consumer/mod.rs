@@ -321,7 +321,9 @@ impl PendingBatch {
     }
 
     fn take(&mut self) -> Vec<Record> {
-        std::mem::take(self).records
+        // The next batch is probably as large.
+        let next = Self { records: Vec::with_capacity(self.records.len()), ..Self::default() };
+        std::mem::replace(self, next).records
     }
 
     /// Drops the records of `partitions`, which `tracker` has forgotten.

@@ -1,4 +1,9 @@
-//! From bytes to a valid event, in one pass that borrows what it reads.
+//! From bytes to a valid event.
+//!
+//! One pass of serde reads an event in its [usual form](usual_form). Any other message is read again, field by field: it is
+//! an event in a rare spelling, or the error names the first rule that it breaks.
+
+mod usual_form;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,7 +12,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::json_text::{ACCEPTED_MESSAGE, check_depth, malformed, unescape, unquote, verbatim};
+use self::usual_form::{UsualForm, hyphenated_uuid};
+use super::json_text::{ACCEPTED_MESSAGE, check_depth, malformed, opens_at_most, unescape, unquote, verbatim};
 use super::{
     BoundedText, Event, EventFields, EventType, InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH,
     MAX_DURATION_SEC, Meta,
@@ -55,8 +61,17 @@ fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
         let found = format!("a byte that is not UTF-8 at position {}", error.valid_up_to());
         InvalidEvent::message(InvalidKind::NotUtf8, found, ACCEPTED_MESSAGE)
     })?;
+    let is_object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
+    let usual = if is_object && opens_at_most(text, MAX_DEPTH) { UsualForm::read(text) } else { None };
+    match usual.and_then(|usual| usual.event()) {
+        Some(event) => Ok(event),
+        None => decode_by_field(text, is_object),
+    }
+}
+
+fn decode_by_field(text: &str, is_object: bool) -> Result<Event, InvalidEvent> {
     check_depth(text, MAX_DEPTH)?;
-    if !text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{') {
+    if !is_object {
         serde_json::from_str::<IgnoredAny>(text).map_err(malformed)?;
         return Err(InvalidEvent::message(InvalidKind::NotAnObject, text.to_owned(), ACCEPTED_MESSAGE));
     }
@@ -150,10 +165,7 @@ impl<'a> RawFields<'a> {
     fn uuid(&self, slot: usize) -> Result<Uuid, InvalidEvent> {
         const ACCEPTED: &str = "a UUID string of the form 8-4-4-4-12";
         let text = self.required_string(slot, ACCEPTED)?;
-        // The uuid crate reads other forms too; only the hyphenated one has this length and these hyphens.
-        let hyphenated = text.len() == 36 && text.as_bytes()[8] == b'-';
-        let parsed = hyphenated.then(|| Uuid::try_parse(&text).ok()).flatten();
-        parsed.ok_or_else(|| invalid(InvalidKind::InvalidUuid, slot, &text, ACCEPTED))
+        hyphenated_uuid(&text).ok_or_else(|| invalid(InvalidKind::InvalidUuid, slot, &text, ACCEPTED))
     }
 
     fn text<const MAX: usize>(&self, slot: usize) -> Result<BoundedText<MAX>, InvalidEvent> {

@@ -52,8 +52,9 @@ impl Meta {
                 "a JSON object or null",
             ));
         }
-        let mut canonical = Vec::with_capacity(raw.get().len() + 16);
-        Canonicalizer { rest: raw.get() }.value(&mut canonical)?;
+        // A short text takes more room than in JSON: 5 bytes for 2 quotes.
+        let mut canonical = Vec::with_capacity(raw.get().len() * 2);
+        Canonicalizer { json: raw.get(), at: 0 }.value(&mut canonical)?;
         Ok(Self { digest: Sha256::digest(&canonical).into(), json: raw.to_owned() })
     }
 
@@ -85,7 +86,8 @@ impl Serialize for Meta {
 /// Walks well-formed JSON of bounded depth and writes what it means: keys sorted, numbers normalised, strings
 /// unescaped and prefixed by their length.
 struct Canonicalizer<'a> {
-    rest: &'a str,
+    json: &'a str,
+    at: usize,
 }
 
 impl<'a> Canonicalizer<'a> {
@@ -93,7 +95,10 @@ impl<'a> Canonicalizer<'a> {
         match self.peek() {
             b'{' => self.object(out),
             b'[' => self.array(out),
-            b'"' => put_text(&self.string()?, out),
+            b'"' => {
+                put_text(&self.string()?, out);
+                Ok(())
+            }
             b't' => self.literal("true", out),
             b'f' => self.literal("false", out),
             b'n' => self.literal("null", out),
@@ -102,26 +107,24 @@ impl<'a> Canonicalizer<'a> {
     }
 
     fn object(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
-        let mut entries: Vec<(Cow<'a, str>, Vec<u8>)> = Vec::new();
         self.skip();
+        out.push(b'{');
+        let begin = out.len();
+        // Each key, and where it and its value begin in `out`.
+        let mut entries: Vec<(Cow<'a, str>, usize)> = Vec::new();
         while self.peek() != b'}' {
             let key = self.string()?;
             self.peek();
             self.skip(); // the colon
-            let mut value = Vec::new();
-            self.value(&mut value)?;
-            entries.push((key, value));
+            let start = out.len();
+            put_text(&key, out);
+            self.value(out)?;
+            entries.push((key, start));
             self.skip_comma();
         }
         self.skip();
-        // Stable, so that the last of equal keys stays last, and it is the one that counts.
-        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
-        out.push(b'{');
-        for (at, (key, value)) in entries.iter().enumerate() {
-            if entries.get(at + 1).is_none_or(|(next, _)| next != key) {
-                put_text(key, out)?;
-                out.extend_from_slice(value);
-            }
+        if !entries.is_sorted_by(|(one, _), (other, _)| one < other) {
+            sort_entries(entries, begin, out);
         }
         out.push(b'}');
         Ok(())
@@ -141,38 +144,49 @@ impl<'a> Canonicalizer<'a> {
 
     fn literal(&mut self, word: &'static str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
         out.push(word.as_bytes()[0]);
-        self.rest = &self.rest[word.len()..];
+        self.at += word.len();
         Ok(())
     }
 
     fn number(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
-        let end = self.rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(self.rest.len());
-        let (number, rest) = self.rest.split_at(end);
-        self.rest = rest;
+        let rest = self.rest();
+        let is_end = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
+        let number = &rest[..rest.bytes().position(|byte| is_end(&byte)).unwrap_or(rest.len())];
+        self.at += number.len();
         put_number(number, out)
     }
 
     /// The string at hand, unescaped.
     fn string(&mut self) -> Result<Cow<'a, str>, InvalidEvent> {
         self.peek();
-        let bytes = self.rest.as_bytes();
-        let mut end = 1;
-        while bytes.get(end).is_some_and(|&byte| byte != b'"') {
-            end += if bytes[end] == b'\\' { 2 } else { 1 };
+        let rest = self.rest();
+        let (mut end, mut has_escape) = (1, false);
+        while let Some(&byte) = rest.as_bytes().get(end)
+            && byte != b'"'
+        {
+            has_escape |= byte == b'\\';
+            end += if byte == b'\\' { 2 } else { 1 };
         }
-        let (quoted, rest) = self.rest.split_at((end + 1).min(self.rest.len()));
-        self.rest = rest;
-        unquote(quoted, "meta")
+        let quoted = &rest[..(end + 1).min(rest.len())];
+        self.at += quoted.len();
+        if has_escape { unquote(quoted, "meta") } else { Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1])) }
     }
 
     /// The first byte that isn't white space, which is skipped; 0 at the end.
     fn peek(&mut self) -> u8 {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
-        self.rest.as_bytes().first().copied().unwrap_or(0)
+        let bytes = self.json.as_bytes();
+        while matches!(bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
+            self.at += 1;
+        }
+        bytes.get(self.at).copied().unwrap_or(0)
+    }
+
+    fn rest(&self) -> &'a str {
+        self.json.get(self.at..).unwrap_or("")
     }
 
     fn skip(&mut self) {
-        self.rest = self.rest.get(1..).unwrap_or("");
+        self.at += 1;
     }
 
     fn skip_comma(&mut self) {
@@ -182,11 +196,25 @@ impl<'a> Canonicalizer<'a> {
     }
 }
 
-fn put_text(text: &str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
+/// Sorts the entries that lie in `out` from `begin` on, each from its start to that of the next, by their keys. Of equal keys the
+/// last one counts, the others are removed.
+fn sort_entries(entries: Vec<(Cow<'_, str>, usize)>, begin: usize, out: &mut Vec<u8>) {
+    let written = out.split_off(begin);
+    let ends: Vec<_> = entries.iter().skip(1).map(|(_, start)| *start).chain([begin + written.len()]).collect();
+    let mut entries: Vec<_> = entries.into_iter().zip(ends).collect();
+    // Stable, so that the last of equal keys stays last.
+    entries.sort_by(|((one, _), _), ((other, _), _)| one.cmp(other));
+    for (at, ((key, start), end)) in entries.iter().enumerate() {
+        if entries.get(at + 1).is_none_or(|((next, _), _)| next != key) {
+            out.extend_from_slice(&written[start - begin..end - begin]);
+        }
+    }
+}
+
+fn put_text(text: &str, out: &mut Vec<u8>) {
     out.push(b's');
     out.extend_from_slice(&(text.len() as u32).to_be_bytes());
     out.extend_from_slice(text.as_bytes());
-    Ok(())
 }
 
 /// Writes `number` as sign, significant digits and exponent: one spelling for each value.

@@ -78,6 +78,11 @@ impl Chunker {
         self.ready.push_front(delivery);
     }
 
+    /// Whether there are records, none of which is ready yet.
+    pub(super) fn is_gathering(&self) -> bool {
+        self.ready.is_empty() && !self.chunk.is_empty()
+    }
+
     /// Whether nothing waits, not even for its chunk to fill.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.chunk.is_empty()

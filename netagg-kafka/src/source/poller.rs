@@ -113,7 +113,7 @@ impl Poller {
                 // the reader wakes us, a poll would not end then
                 thread::park_timeout(POLL);
             }
-            if !self.poll() {
+            if !self.gather() {
                 self.deliver();
                 break;
             }
@@ -148,6 +148,19 @@ impl Poller {
             }
         }
         true
+    }
+
+    /// Takes in messages and events until something is ready to be handed over, or nothing has come for a while; false if
+    /// there will never be another.
+    fn gather(&mut self) -> bool {
+        loop {
+            if !self.poll() {
+                return false;
+            }
+            if !self.chunker.is_gathering() {
+                return true;
+            }
+        }
     }
 
     /// Takes one message or event in; false if there will never be another.

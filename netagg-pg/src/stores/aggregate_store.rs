@@ -46,14 +46,15 @@ impl AggregateStore for PgAggregateStore {
         self.postgres
             .call(async {
                 let mut session = self.postgres.writing_session().await?;
-                let outcome = self.dedup.enter(&mut session, batch).await?;
+                let mut entry = self.dedup.enter(&mut session, batch).await?;
+                let outcome = entry.judge(&mut session).await?;
                 // Every batch updates the totals of today, so these rows are locked late.
-                totals::add(&mut session, sum_by_day(outcome.new_items(batch))).await?;
+                totals::add(&mut session, sum_by_day(entry.new_items())).await?;
                 crash::pass(CrashPoint::TotalsAdded);
-                progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.batch.tallies).await?;
+                progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.tallies).await?;
                 progress::commit(&mut session).await?;
                 session.release();
-                Ok(outcome.batch)
+                Ok(outcome)
             })
             .await
     }

@@ -89,36 +89,48 @@ impl PgEventStore {
         without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
     ) -> Result<BatchOutcome, PgError> {
         let mut session = self.postgres.writing_session().await?;
-        let outcome = self.dedup.enter(&mut session, batch).await?;
-        if outcome.batch.new > 0 {
-            let has_partition = |item: &&IdentifiedEvent| {
-                let problem = without_partition.get(&item.identity.day.month());
-                problem.is_none_or(|problem| problem.covers(item.event.fields().started_at))
-            };
-            let events = outcome.new_items(batch).filter(has_partition);
-            let stored = copy_in(&mut session, COPY_EVENTS, 10, events, |row, item| encode(row, &item.event)).await?;
-            if stored < outcome.batch.new {
-                let others = outcome.new_items(batch).filter(|item| !has_partition(item));
-                copy_in(&mut session, COPY_ASIDE, 10, others, |row, item| encode(row, &item.event)).await?;
-            }
+        let mut entry = self.dedup.enter(&mut session, batch).await?;
+        let new = entry.new_items();
+        if !new.is_empty() {
+            copy_events(&mut session, &new, without_partition).await?;
             if let Some(hook) = &self.hook {
-                let events: Vec<_> = outcome.new_items(batch).map(|item| &item.event).collect();
+                let events: Vec<_> = new.iter().map(|item| &item.event).collect();
                 hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
             }
             crash::pass(CrashPoint::EventsCopied);
         }
-        note_conflicts(&mut session, &outcome.batch.conflicts, batch).await?;
-        progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.batch.tallies).await?;
+        let outcome = entry.judge(&mut session).await?;
+        note_conflicts(&mut session, &outcome.conflicts, batch).await?;
+        progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.tallies).await?;
         if self.mode == ProcessingMode::Combined {
             // All batches update the totals of today. So these rows are locked last, until the commit.
-            let new: Vec<Contribution> = outcome.new_items(batch).map(Contribution::from).collect();
+            let new: Vec<Contribution> = new.into_iter().map(Contribution::from).collect();
             totals::add(&mut session, sum_by_day(&new)).await?;
             crash::pass(CrashPoint::TotalsAdded);
         }
         progress::commit(&mut session).await?;
         session.release();
-        Ok(outcome.batch)
+        Ok(outcome)
     }
+}
+
+/// Copies `items` into `events_raw`, and sets aside the events for which there is no partition.
+async fn copy_events(
+    connection: &mut PgConnection,
+    items: &[&IdentifiedEvent],
+    without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
+) -> Result<(), PgError> {
+    let has_partition = |item: &&IdentifiedEvent| {
+        let problem = without_partition.get(&item.identity.day.month());
+        problem.is_none_or(|problem| problem.covers(item.event.fields().started_at))
+    };
+    let items = || items.iter().copied();
+    let encode = |row: &mut Row<'_>, item: &IdentifiedEvent| encode(row, &item.event);
+    let stored = copy_in(connection, COPY_EVENTS, 10, items().filter(has_partition), encode).await?;
+    if stored < items().len() as u64 {
+        copy_in(connection, COPY_ASIDE, 10, items().filter(|item| !has_partition(item)), encode).await?;
+    }
+    Ok(())
 }
 
 #[async_trait]

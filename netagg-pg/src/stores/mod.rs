@@ -9,6 +9,7 @@ pub(crate) mod dedup;
 pub(crate) mod dirty_days;
 mod event_store;
 mod hook;
+mod in_flight;
 pub(crate) mod progress;
 mod set_aside;
 #[cfg(feature = "load")]

@@ -14,7 +14,7 @@ use moka::future::Cache;
 
 /// How long a response is repeated. An answer is at most 1 s behind the commits of the aggregator. Redis and PostgreSQL need
 /// the larger part of it.
-const TTL: Duration = Duration::from_millis(100);
+const TTL: Duration = Duration::from_millis(50);
 
 /// The largest size of all responses together, in bytes.
 const MAX_BYTES: u64 = 8 << 20;

@@ -10,10 +10,10 @@ use netagg_core::{Error, OutgoingRecord};
 use rdkafka::ClientConfig;
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::OwnedDeliveryResult;
-use rdkafka::producer::{FutureProducer, FutureRecord};
+use rdkafka::producer::{BaseProducer, FutureProducer, FutureRecord};
 
 use crate::{ConfigError, error, log};
 
@@ -27,9 +27,11 @@ pub(crate) struct Producer {
     current: Mutex<Current>,
 }
 
-#[derive(Clone)]
+/// The producer in use.
+#[derive(Default)]
 struct Current {
-    producer: FutureProducer<Context>,
+    /// Made when the first record is sent: a producer that sends nothing takes 1 % of a core.
+    producer: Option<FutureProducer<Context>>,
     /// How many there were before it.
     predecessors: u64,
 }
@@ -44,8 +46,9 @@ pub(crate) struct Failure {
 
 impl Producer {
     pub(crate) fn new(config: ClientConfig, topic: &str) -> Result<Self, ConfigError> {
-        let current = Current { producer: config.create_with_context(Context)?, predecessors: 0 };
-        Ok(Self { topic: topic.into(), config, current: Mutex::new(current) })
+        // Refuses properties that contradict each other.
+        config.create::<BaseProducer>()?;
+        Ok(Self { topic: topic.into(), config, current: Mutex::default() })
     }
 
     /// The port's error for a failure of it.
@@ -55,7 +58,10 @@ impl Producer {
 
     /// Returns once each record is durable or has failed. Those with equal keys stay in order.
     pub(crate) async fn send(&self, records: &[OutgoingRecord]) -> Vec<Failure> {
-        let Current { producer, predecessors } = self.current().clone();
+        let (producer, predecessors) = match self.producer() {
+            Ok(producer) => producer,
+            Err(error) => return (0..records.len()).map(|index| Failure { index, error: error.clone() }).collect(),
+        };
         let mut failures = Vec::new();
         let mut waiting = VecDeque::with_capacity(records.len());
         for (index, record) in records.iter().enumerate() {
@@ -86,7 +92,7 @@ impl Producer {
         }
         let mut codes = failures.iter().filter_map(|failure| failure.error.rdkafka_error_code());
         if let Some(code) = codes.find(|code| is_end(*code)) {
-            self.start_afresh(predecessors, code);
+            self.give_up(predecessors, code);
         }
         failures
     }
@@ -102,20 +108,26 @@ impl Producer {
         }
     }
 
-    /// Replaces the producer that had so many before it, unless another call has done so.
-    fn start_afresh(&self, predecessors: u64, code: RDKafkaErrorCode) {
+    /// The producer in use, and how many there were before it.
+    fn producer(&self) -> KafkaResult<(FutureProducer<Context>, u64)> {
+        let mut current = self.current();
+        let producer = match current.producer.take() {
+            Some(producer) => producer,
+            None => self.config.create_with_context(Context)?,
+        };
+        current.producer = Some(producer.clone());
+        Ok((producer, current.predecessors))
+    }
+
+    /// Gives up the producer that had so many before it, unless another call has done so.
+    fn give_up(&self, predecessors: u64, code: RDKafkaErrorCode) {
         let mut current = self.current();
         if current.predecessors > predecessors {
             return;
         }
-        match self.config.create_with_context(Context) {
-            Ok(producer) => {
-                // Its callers tell of the failure.
-                tracing::debug!(topic = &*self.topic, %code, "kafka producer given up; going on with a new one");
-                *current = Current { producer, predecessors: predecessors + 1 };
-            }
-            Err(error) => tracing::error!(%error, %code, "kafka producer given up, and no new one can be made"),
-        }
+        // Its callers tell of the failure.
+        tracing::debug!(topic = &*self.topic, %code, "kafka producer given up; going on with a new one");
+        *current = Current { producer: None, predecessors: predecessors + 1 };
     }
 
     fn current(&self) -> MutexGuard<'_, Current> {

@@ -8,7 +8,7 @@ use crate::record::{PartitionId, Place, Span};
 use crate::time::Day;
 
 /// For how many items a builder reserves memory at most, whatever its spans say.
-const MOST_ROOM: usize = 100_000;
+const MAX_RESERVED_ITEMS: usize = 100_000;
 
 /// One identity that came with two contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,8 +69,8 @@ impl<T: Identified> Batch<T> {
     /// A batch of what was read in `spans`, to be filled in the order it was read.
     pub fn builder(spans: Vec<Span>) -> BatchBuilder<T> {
         let records: u64 = spans.iter().map(|span| span.records).sum();
-        let room = usize::try_from(records).unwrap_or(MOST_ROOM).min(MOST_ROOM);
-        BatchBuilder { items: Vec::with_capacity(room), invalid: vec![0; spans.len()], spans }
+        let capacity = usize::try_from(records).unwrap_or(MAX_RESERVED_ITEMS).min(MAX_RESERVED_ITEMS);
+        BatchBuilder { items: Vec::with_capacity(capacity), invalid: vec![0; spans.len()], spans }
     }
 
     fn of(all: Vec<(T, Origin)>, spans: Vec<Span>, invalid: Vec<u64>) -> Self {

@@ -111,11 +111,10 @@ impl Producer {
     /// The producer in use, and how many there were before it.
     fn producer(&self) -> KafkaResult<(FutureProducer<Context>, u64)> {
         let mut current = self.current();
-        let producer = match current.producer.take() {
-            Some(producer) => producer,
-            None => self.config.create_with_context(Context)?,
+        let producer = match &current.producer {
+            Some(producer) => producer.clone(),
+            None => current.producer.insert(self.config.create_with_context(Context)?).clone(),
         };
-        current.producer = Some(producer.clone());
         Ok((producer, current.predecessors))
     }
 

@@ -1,5 +1,5 @@
-//! Rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store` against the server at `DATABASE_URL`, which should
-//! have fsync on:
+//! Rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store` against the server at
+//! `DATABASE_URL`, which should have fsync on:
 //!
 //! ```sh
 //! DATABASE_URL=postgres://app_user:app_password@localhost/network_events cargo bench -p netagg-pg --bench write

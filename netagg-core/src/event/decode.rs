@@ -12,7 +12,7 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use self::usual_form::{UsualForm, hyphenated_uuid};
+use self::usual_form::hyphenated_uuid;
 use super::json_text::{ACCEPTED_MESSAGE, check_depth, malformed, opens_at_most, unescape, unquote, verbatim};
 use super::{
     BoundedText, Event, EventFields, EventType, InvalidEvent, InvalidKind, InvalidText, MAX_BYTES, MAX_DEPTH,
@@ -62,11 +62,13 @@ fn decode(json: &[u8]) -> Result<Event, InvalidEvent> {
         InvalidEvent::message(InvalidKind::NotUtf8, found, ACCEPTED_MESSAGE)
     })?;
     let is_object = text.trim_start_matches([' ', '\t', '\n', '\r']).starts_with('{');
-    let usual = if is_object && opens_at_most(text, MAX_DEPTH) { UsualForm::read(text) } else { None };
-    match usual.and_then(|usual| usual.event()) {
-        Some(event) => Ok(event),
-        None => decode_by_field(text, is_object),
+    if is_object
+        && opens_at_most(text, MAX_DEPTH)
+        && let Some(event) = usual_form::decode(text)
+    {
+        return Ok(event);
     }
+    decode_by_field(text, is_object)
 }
 
 fn decode_by_field(text: &str, is_object: bool) -> Result<Event, InvalidEvent> {

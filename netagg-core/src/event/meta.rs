@@ -150,8 +150,8 @@ impl<'a> Canonicalizer<'a> {
 
     fn number(&mut self, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
         let rest = self.rest();
-        let is_end = |byte: &u8| matches!(byte, b',' | b']' | b'}' | b' ' | b'\t' | b'\n' | b'\r');
-        let number = &rest[..rest.bytes().position(|byte| is_end(&byte)).unwrap_or(rest.len())];
+        let end = rest.find([',', ']', '}', ' ', '\t', '\n', '\r']).unwrap_or(rest.len());
+        let number = &rest[..end];
         self.at += number.len();
         put_number(number, out)
     }

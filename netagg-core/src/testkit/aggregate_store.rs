@@ -13,12 +13,7 @@ use crate::record::{PartitionId, Span};
 
 /// Every behaviour that [`AggregateStore`] promises. `fresh` makes an empty store.
 pub async fn aggregate_store<S: AggregateStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
-    let store = fresh().await;
-    totals::are_sums_by_day_month_and_type(&*store, async |events| add(&*store, events).await).await;
-    let store = fresh().await;
-    totals::are_exact_beyond_64_bits(&*store, async |events| add(&*store, events).await).await;
-    let store = fresh().await;
-    totals::are_filtered_by_range_and_type(&*store, async |events| add(&*store, events).await).await;
+    totals::totals(&fresh, add).await;
     each_identity_counts_once(&*fresh().await).await;
     a_repeated_batch_adds_nothing(&*fresh().await).await;
     concurrent_batches_count_each_event_once(fresh().await).await;

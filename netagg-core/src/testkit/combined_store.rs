@@ -17,12 +17,7 @@ use crate::time::Timestamp;
 /// empty store.
 pub async fn combined_store<S: CombinedStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
     event_store(&fresh).await;
-    let combined = fresh().await;
-    totals::are_sums_by_day_month_and_type(&*combined, async |events| store(&*combined, events).await).await;
-    let combined = fresh().await;
-    totals::are_exact_beyond_64_bits(&*combined, async |events| store(&*combined, events).await).await;
-    let combined = fresh().await;
-    totals::are_filtered_by_range_and_type(&*combined, async |events| store(&*combined, events).await).await;
+    totals::totals(&fresh, async |combined, events| store(combined, events).await).await;
     repeated_and_conflicting_events_add_nothing(&*fresh().await).await;
     readers_see_events_and_totals_at_once(fresh().await).await;
 }

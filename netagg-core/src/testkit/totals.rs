@@ -1,5 +1,7 @@
 //! The behaviours of totals, whichever port writes them.
 
+use std::sync::Arc;
+
 use super::{EventTemplate, check, event};
 use crate::aggregate::{AggregateRow, Totals};
 use crate::batch::BatchOutcome;
@@ -33,6 +35,16 @@ pub(super) async fn read<S: TotalsReader + ?Sized>(store: &S, query: TotalsQuery
     store.totals(&query).await.expect("totals")
 }
 
+/// The behaviours that every store of totals promises to its readers. `fresh` makes an empty store, `write` writes events into it.
+pub(super) async fn totals<S: TotalsReader + ?Sized>(
+    fresh: impl AsyncFn() -> Arc<S>,
+    write: impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
+) {
+    are_sums_by_day_month_and_type(&*fresh().await, &write).await;
+    are_exact_beyond_64_bits(&*fresh().await, &write).await;
+    are_filtered_by_range_and_type(&*fresh().await, &write).await;
+}
+
 /// A data session that receives twice the bytes that it sends.
 pub(super) fn data(id: u128, started_at: &str, bytes_up: u64) -> Event {
     event(EventTemplate {
@@ -46,22 +58,25 @@ pub(super) fn data(id: u128, started_at: &str, bytes_up: u64) -> Event {
     })
 }
 
-pub(super) async fn are_sums_by_day_month_and_type<S: TotalsReader + ?Sized>(
+async fn are_sums_by_day_month_and_type<S: TotalsReader + ?Sized>(
     store: &S,
-    write: impl AsyncFn(Vec<Event>) -> BatchOutcome,
+    write: &impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
-    let outcome = write(vec![
-        data(1, "2025-10-31T23:59:59.999999Z", 1),
-        data(2, "2025-11-01T00:00:00Z", 10),
-        data(3, "2025-11-01T02:00:00+03:00", 100), // October in UTC
-        event(EventTemplate { id: 4, started_at: "2025-10-31T00:00:00Z", ..EventTemplate::default() }),
-    ])
+    let outcome = write(
+        store,
+        vec![
+            data(1, "2025-10-31T23:59:59.999999Z", 1),
+            data(2, "2025-11-01T00:00:00Z", 10),
+            data(3, "2025-11-01T02:00:00+03:00", 100), // October in UTC
+            event(EventTemplate { id: 4, started_at: "2025-10-31T00:00:00Z", ..EventTemplate::default() }),
+        ],
+    )
     .await;
     assert_eq!((outcome.new, outcome.duplicates), (4, 0));
     assert_eq!(outcome.days, [day("2025-10-31"), day("2025-11-01")]);
     // Another batch adds to the same rows.
     let call = event(EventTemplate { id: 6, started_at: "2025-11-01T05:00:00Z", ..EventTemplate::default() });
-    let outcome = write(vec![data(5, "2025-11-30T12:00:00Z", 1_000), call]).await;
+    let outcome = write(store, vec![data(5, "2025-11-30T12:00:00Z", 1_000), call]).await;
     assert_eq!(outcome.days, [day("2025-11-01"), day("2025-11-30")], "the days whose totals changed");
     check::same_items(
         "totals by day",
@@ -86,9 +101,9 @@ pub(super) async fn are_sums_by_day_month_and_type<S: TotalsReader + ?Sized>(
     );
 }
 
-pub(super) async fn are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
+async fn are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
     store: &S,
-    write: impl AsyncFn(Vec<Event>) -> BatchOutcome,
+    write: &impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
     let largest = |id| {
         event(EventTemplate {
@@ -99,8 +114,8 @@ pub(super) async fn are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
             ..EventTemplate::default()
         })
     };
-    write(vec![largest(1), largest(2)]).await;
-    write(vec![largest(3)]).await;
+    write(store, vec![largest(1), largest(2)]).await;
+    write(store, vec![largest(3)]).await;
     let bytes = 3 * u128::from(MAX_BYTES);
     for granularity in [Granularity::Day, Granularity::Month] {
         let rows = read(store, everything(granularity)).await;
@@ -110,18 +125,21 @@ pub(super) async fn are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
     }
 }
 
-pub(super) async fn are_filtered_by_range_and_type<S: TotalsReader + ?Sized>(
+async fn are_filtered_by_range_and_type<S: TotalsReader + ?Sized>(
     store: &S,
-    write: impl AsyncFn(Vec<Event>) -> BatchOutcome,
+    write: &impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
     let at =
         |id, started_at, event_type| event(EventTemplate { id, started_at, event_type, ..EventTemplate::default() });
-    write(vec![
-        at(1, "2025-09-30T00:00:00Z", EventType::Data),
-        at(2, "2025-10-01T00:00:00Z", EventType::CallIn),
-        at(3, "2025-10-01T00:00:00Z", EventType::Data),
-        at(4, "2025-10-02T00:00:00Z", EventType::SmsSent),
-    ])
+    write(
+        store,
+        vec![
+            at(1, "2025-09-30T00:00:00Z", EventType::Data),
+            at(2, "2025-10-01T00:00:00Z", EventType::CallIn),
+            at(3, "2025-10-01T00:00:00Z", EventType::Data),
+            at(4, "2025-10-02T00:00:00Z", EventType::SmsSent),
+        ],
+    )
     .await;
     let dates = async |granularity, from, to, event_type| {
         let query = TotalsQuery { granularity, from: day(from), to: day(to), event_type };

@@ -49,7 +49,7 @@ impl AggregateStore for PgAggregateStore {
                 let mut entry = self.dedup.enter(&mut session, batch).await?;
                 let outcome = entry.judge(&mut session).await?;
                 // Every batch updates the totals of today, so these rows are locked late.
-                totals::add(&mut session, sum_by_day(entry.new_items())).await?;
+                totals::add(&mut session, sum_by_day(entry.new_items().iter().copied())).await?;
                 crash::pass(CrashPoint::TotalsAdded);
                 progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.tallies).await?;
                 progress::commit(&mut session).await?;

@@ -84,24 +84,27 @@ impl Dedup {
         self.begin(connection, items).await?;
         // Not before: a batch that others wait for must not wait for the lock of all writers.
         let in_flight = self.in_flight.add(items);
-        let mut entry = Entry { dedup: self, batch, known: HashMap::new(), in_flight, has_pending: true };
-        if self.expects_duplicates.load(Ordering::Relaxed) {
-            entry.known = self.find(connection, items.iter().map(|item| item.identity().key)).await?;
-        }
-        match self.copy_keys(connection, &entry.new_items()).await {
+        let mut known = if self.expects_duplicates.load(Ordering::Relaxed) {
+            self.find(connection, items.iter().map(|item| item.identity().key)).await?
+        } else {
+            HashMap::new()
+        };
+        let (mut pending, mut new): (Vec<_>, Vec<_>) =
+            unknown(items, &known).partition(|item| in_flight.shares(&item.identity().key));
+        match self.copy_keys(connection, &new).await {
             Ok(()) => {}
             Err(error) if error.is(UNIQUE_VIOLATION) => {
                 sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
                 crash::pass(CrashPoint::LedgerRefused);
                 self.begin(connection, items).await?;
-                entry.known = self.insert_missing(connection, &items.iter().collect::<Vec<_>>()).await?;
-                entry.has_pending = false;
+                known = self.insert_missing(connection, items).await?;
+                (pending, new) = (Vec::new(), unknown(items, &known).collect());
             }
             Err(error) => return Err(error),
         }
-        self.expects_duplicates.store(!entry.known.is_empty(), Ordering::Relaxed);
+        self.expects_duplicates.store(!known.is_empty(), Ordering::Relaxed);
         crash::pass(CrashPoint::LedgerEntered);
-        Ok(entry)
+        Ok(Entry { dedup: self, batch, known, new, pending, in_flight })
     }
 
     async fn begin<T: Identified>(&self, connection: &mut PgConnection, items: &[T]) -> Result<(), PgError> {
@@ -132,18 +135,15 @@ impl Dedup {
     async fn insert_missing<T: Identified>(
         &self,
         connection: &mut PgConnection,
-        items: &[&T],
+        items: &[T],
     ) -> Result<HashMap<EventKey, Identity>, PgError> {
-        let identities = || items.iter().map(|item| item.identity());
+        let identities = || items.iter().map(Identified::identity);
         let known: Vec<Uuid> = sqlx::query_scalar(self.insert_missing)
             .bind(identities().map(|identity| Uuid::from_bytes(identity.key.to_bytes())).collect::<Vec<_>>())
             .bind(identities().map(|identity| identity.content.to_i64()).collect::<Vec<_>>())
             .bind(identities().map(|identity| identity.day.to_date()).collect::<Vec<_>>())
             .fetch_all(&mut *connection)
             .await?;
-        if known.is_empty() {
-            return Ok(HashMap::new());
-        }
         // Only a later statement sees the keys that another transaction entered while the insert waited for it.
         let found = self.find(connection, known.iter().map(|key| EventKey::from_bytes(*key.as_bytes()))).await?;
         if found.len() < known.len() {
@@ -167,32 +167,38 @@ impl Dedup {
     }
 }
 
+/// The items whose keys are not known, in their order.
+fn unknown<'a, T: Identified>(items: &'a [T], known: &HashMap<EventKey, Identity>) -> impl Iterator<Item = &'a T> {
+    items.iter().filter(|item| !known.contains_key(&item.identity().key))
+}
+
 /// A batch that is in flight until its entry is dropped: after the commit.
 #[derive(Debug)]
 pub(crate) struct Entry<'a, T> {
     dedup: &'a Dedup,
     batch: &'a Batch<T>,
     known: HashMap<EventKey, Identity>,
+    new: Vec<&'a T>,
+    /// The items that this process was writing in another batch.
+    pending: Vec<&'a T>,
     in_flight: InFlightBatch<'a>,
-    /// Whether items that this process is writing in another batch are left out.
-    has_pending: bool,
 }
 
 impl<'a, T: Identified> Entry<'a, T> {
     /// The items that this batch has entered into the ledger, in their order.
-    pub(crate) fn new_items(&self) -> Vec<&'a T> {
-        self.items(|key| !self.known.contains_key(key) && !self.is_pending(key))
+    pub(crate) fn new_items(&self) -> &[&'a T] {
+        &self.new
     }
 
     /// Decides which items are new, duplicates or conflicts. Marks the days of conflicts if there are two ledgers.
     ///
     /// It waits for the batches that hold the keys of pending items, so everything that needs no answer comes before it.
     pub(crate) async fn judge(&mut self, connection: &mut PgConnection) -> Result<BatchOutcome, PgError> {
-        let pending = self.items(|key| !self.known.contains_key(key) && self.is_pending(key));
-        if !pending.is_empty() {
+        if !self.pending.is_empty() {
             self.in_flight.wait_for_owners().await?;
-            let found = self.dedup.find(connection, pending.iter().map(|item| item.identity().key)).await?;
-            if found.len() < pending.len() {
+            let keys = self.pending.iter().map(|item| item.identity().key);
+            let found = self.dedup.find(connection, keys).await?;
+            if found.len() < self.pending.len() {
                 return Err(PgError::Busy("another batch with the same events was not written".to_owned()));
             }
             self.known.extend(found);
@@ -203,14 +209,6 @@ impl<'a, T: Identified> Entry<'a, T> {
             mark_conflicts(connection, &outcome.conflicts).await?;
         }
         Ok(outcome)
-    }
-
-    fn is_pending(&self, key: &EventKey) -> bool {
-        self.has_pending && self.in_flight.shares(key)
-    }
-
-    fn items(&self, filter: impl Fn(&EventKey) -> bool) -> Vec<&'a T> {
-        self.batch.items().iter().filter(|item| filter(&item.identity().key)).collect()
     }
 }
 

@@ -90,11 +90,10 @@ impl PgEventStore {
     ) -> Result<BatchOutcome, PgError> {
         let mut session = self.postgres.writing_session().await?;
         let mut entry = self.dedup.enter(&mut session, batch).await?;
-        let new = entry.new_items();
-        if !new.is_empty() {
-            copy_events(&mut session, &new, without_partition).await?;
+        if !entry.new_items().is_empty() {
+            copy_events(&mut session, entry.new_items(), without_partition).await?;
             if let Some(hook) = &self.hook {
-                let events: Vec<_> = new.iter().map(|item| &item.event).collect();
+                let events: Vec<_> = entry.new_items().iter().map(|item| &item.event).collect();
                 hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
             }
             crash::pass(CrashPoint::EventsCopied);
@@ -104,7 +103,7 @@ impl PgEventStore {
         progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.tallies).await?;
         if self.mode == ProcessingMode::Combined {
             // All batches update the totals of today. So these rows are locked last, until the commit.
-            let new: Vec<Contribution> = new.into_iter().map(Contribution::from).collect();
+            let new: Vec<Contribution> = entry.new_items().iter().copied().map(Contribution::from).collect();
             totals::add(&mut session, sum_by_day(&new)).await?;
             crash::pass(CrashPoint::TotalsAdded);
         }

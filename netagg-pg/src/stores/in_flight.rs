@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::client::PgError;
 
 /// How long a batch waits for others while it holds locks. No chain of batches in this process waits in a circle, but another
-/// process may be part of one, and PostgreSQL sees its own part alone. Whoever gives up lets the others go on.
+/// process may be part of one, and PostgreSQL sees its own part alone. The batch that gives up lets the others go on.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The batches in flight of one store.

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 ///
 /// A `&str` takes no string with an escape, and an integer takes no fraction.
 #[derive(Deserialize)]
-pub(super) struct UsualForm<'a> {
+struct UsualForm<'a> {
     event_id: &'a str,
     source_id: &'a str,
     user_id: &'a str,
@@ -26,28 +26,22 @@ pub(super) struct UsualForm<'a> {
     meta: Option<&'a RawValue>,
 }
 
-impl<'a> UsualForm<'a> {
-    /// The fields in `object`, a JSON object. `None` does not mean that the event is invalid: it may have another form.
-    pub(super) fn read(object: &'a str) -> Option<Self> {
-        serde_json::from_str(object).ok()
-    }
-
-    /// The event, if it is valid.
-    pub(super) fn event(&self) -> Option<Event> {
-        let fields = EventFields {
-            event_id: hyphenated_uuid(self.event_id)?,
-            source_id: SourceId::new(self.source_id).ok()?,
-            user_id: UserId::new(self.user_id).ok()?,
-            event_type: self.event_type.parse().ok()?,
-            started_at: self.started_at.parse().ok()?,
-            ended_at: self.ended_at.map(str::parse::<Timestamp>).transpose().ok()?,
-            duration_sec: self.duration_sec,
-            bytes_up: self.bytes_up.unwrap_or(0),
-            bytes_down: self.bytes_down.unwrap_or(0),
-            meta: self.meta.map(Meta::from_raw).transpose().ok()?,
-        };
-        Event::new(fields).ok()
-    }
+/// The event in `object`, a JSON object. `None` does not mean that the event is invalid: it may have another form.
+pub(super) fn decode(object: &str) -> Option<Event> {
+    let form: UsualForm<'_> = serde_json::from_str(object).ok()?;
+    let fields = EventFields {
+        event_id: hyphenated_uuid(form.event_id)?,
+        source_id: SourceId::new(form.source_id).ok()?,
+        user_id: UserId::new(form.user_id).ok()?,
+        event_type: form.event_type.parse().ok()?,
+        started_at: form.started_at.parse().ok()?,
+        ended_at: form.ended_at.map(str::parse::<Timestamp>).transpose().ok()?,
+        duration_sec: form.duration_sec,
+        bytes_up: form.bytes_up.unwrap_or(0),
+        bytes_down: form.bytes_down.unwrap_or(0),
+        meta: form.meta.map(Meta::from_raw).transpose().ok()?,
+    };
+    Event::new(fields).ok()
 }
 
 /// The UUID of the form 8-4-4-4-12. The uuid crate reads other forms too; no other has this length and this hyphen.

@@ -240,7 +240,7 @@ const CONSUMER: &[(&str, &str)] = &[
     ("enable.auto.offset.store", "false"),
     // At a low rate the broker would answer each event by itself; so it waits for more, which costs at most this time.
     ("fetch.min.bytes", "16384"),
-    ("fetch.wait.max.ms", "50"),
+    ("fetch.wait.max.ms", "100"),
     // of what comes over the wire: compressed events grow tenfold when unpacked; a larger message comes nevertheless
     ("fetch.max.bytes", "2097152"),
     ("fetch.message.max.bytes", "262144"),

@@ -40,7 +40,7 @@ pub struct ConsumerConfig {
     pub batch_size: usize,
     /// The most bytes of a batch's records (one record may be larger). Default: 4 MiB.
     pub batch_bytes: usize,
-    /// The longest a record waits for its batch to fill. Default: 100 ms.
+    /// The longest a record waits for its batch to fill. Default: 50 ms.
     pub batch_timeout: Duration,
     /// How many batches are worked on at a time. Default: 4.
     pub batches_in_flight: usize,
@@ -57,7 +57,7 @@ impl Default for ConsumerConfig {
         Self {
             batch_size: 5_000,
             batch_bytes: 4 << 20,
-            batch_timeout: Duration::from_millis(100),
+            batch_timeout: Duration::from_millis(50),
             batches_in_flight: 4,
             commit_interval: Duration::from_secs(1),
             retry: RetryPolicy::default(),

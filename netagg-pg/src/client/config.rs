@@ -8,6 +8,9 @@ use rustls::crypto::{CryptoProvider, ring};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
+/// The default of [`PgConfig::copy_above`].
+pub(super) const COPY_ABOVE: usize = 1_000;
+
 /// How connections are made and what bounds their work.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -32,6 +35,10 @@ pub struct PgConfig {
     /// (`client_connection_check_interval`): one that a dropped call has left is given up then. `None` works on.
     /// Default: `None`.
     pub client_check_interval: Option<Duration>,
+    /// A batch with more new items than this is written with `COPY`, a smaller one with `INSERT`. `INSERT` costs the server more
+    /// per row, but it is one message. `COPY` needs several, and on TCP the last of them waits up to 40 ms, because the driver
+    /// leaves Nagle's algorithm on. Default: 1,000.
+    pub copy_above: usize,
     /// How connections are named in `pg_stat_activity`. Default: `netagg`.
     pub application_name: String,
 }
@@ -48,6 +55,7 @@ impl Default for PgConfig {
             lock_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(30),
             client_check_interval: None,
+            copy_above: COPY_ABOVE,
             application_name: "netagg".to_owned(),
         }
     }

@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use super::config::{PgAddress, PgConfig};
+use super::config::{COPY_ABOVE, PgAddress, PgConfig};
 use super::error::PgError;
 use super::passed_check::PassedCheck;
 use super::session::Session;
@@ -30,6 +30,7 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Postgres {
     pool: PgPool,
     call_timeout: Duration,
+    copy_above: usize,
     /// How many of the pool's connections are at work for this handle.
     sessions: Arc<AtomicU32>,
     last_attempt: Arc<Mutex<Option<Attempt>>>,
@@ -46,7 +47,7 @@ impl Postgres {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(config.connect_options());
-        Self { call_timeout: config.call_timeout, ..Self::from_pool(pool) }
+        Self { call_timeout: config.call_timeout, copy_above: config.copy_above, ..Self::from_pool(pool) }
     }
 
     /// A handle over a pool of yours, which the rest of your application may use too.
@@ -62,6 +63,7 @@ impl Postgres {
     ///
     /// - `max_connections` and `acquire_timeout` are those of the pool.
     /// - `call_timeout` is 60 s, or the value of [`with_call_timeout`](Self::with_call_timeout).
+    /// - `copy_above` is 1,000.
     /// - All others are those of the pool's connections.
     ///
     /// Three things differ from the pool's own rules:
@@ -90,6 +92,7 @@ impl Postgres {
         Self {
             pool,
             call_timeout: CALL_TIMEOUT,
+            copy_above: COPY_ABOVE,
             sessions: Arc::default(),
             last_attempt: Arc::default(),
             distribution_check: Arc::default(),
@@ -116,6 +119,11 @@ impl Postgres {
     /// Closes the pool. A connection in use is closed when its call ends.
     pub async fn close(&self) {
         self.pool.close().await;
+    }
+
+    /// How many rows a batch writes with `INSERT`: see [`PgConfig::copy_above`].
+    pub(crate) fn copy_above(&self) -> usize {
+        self.copy_above
     }
 
     pub(super) fn call_timeout(&self) -> Duration {

@@ -22,14 +22,14 @@ impl PgAggregateStore {
 
     /// The totals of `postgres`.
     pub fn new(postgres: Postgres) -> Self {
-        Self { postgres, dedup: Dedup::of_aggregates() }
+        Self { dedup: Dedup::of_aggregates(postgres.copy_above()), postgres }
     }
 
     /// For a repair, which enters stored events that the totals lack, into the ledger of `mode`.
     pub(crate) fn of_repair(postgres: Postgres, mode: ProcessingMode) -> Self {
         let dedup = match mode {
-            ProcessingMode::Separate => Dedup::of_aggregates(),
-            ProcessingMode::Combined => Dedup::of_events(mode),
+            ProcessingMode::Separate => Dedup::of_aggregates(postgres.copy_above()),
+            ProcessingMode::Combined => Dedup::of_events(mode, postgres.copy_above()),
         };
         Self { postgres, dedup }
     }

@@ -1,12 +1,13 @@
 //! Deduplication: the ledgers of identities decide which items of a batch are new.
 //!
-//! A batch of new items enters fastest by `COPY` of its keys, in their order, into the ledger, whose primary key refuses
+//! A large batch of new items enters fastest by `COPY` of its keys, in their order, into the ledger, whose primary key refuses
 //! known keys. After such a refusal the keys of this batch are inserted with `ON CONFLICT DO NOTHING` instead. The next batches
-//! look their keys up first, and copy the others, until one has no duplicates.
+//! look their keys up first, and copy the others, until one has no duplicates. The keys of a
+//! [small batch](crate::PgConfig::copy_above) are always inserted.
 //!
 //! A lookup does not find a key of a transaction that is not committed. So keys that this process is writing in
-//! [another batch](super::in_flight) are left out of the `COPY`: they are looked up last, when the other batch has ended. A
-//! transaction thus locks keys in their order alone, so writers never deadlock in PostgreSQL.
+//! [another batch](super::in_flight) are left out: they are looked up last, when the other batch has ended. A transaction thus
+//! locks keys in their order alone, so writers never deadlock in PostgreSQL.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,6 +24,9 @@ use crate::client::error::{PgError, UNIQUE_VIOLATION};
 use crate::client::rows::IdentityRow;
 use crate::schema::write_transaction;
 
+/// The identities in the ledger that have keys of a batch.
+type Known = HashMap<EventKey, Identity>;
+
 /// Deduplicates batches by one of the two ledgers.
 #[derive(Debug)]
 pub(crate) struct Dedup {
@@ -31,6 +35,7 @@ pub(crate) struct Dedup {
     find: &'static str,
     /// The mode in which the ledger is written.
     mode: ProcessingMode,
+    copy_above: usize,
     /// Whether events of dropped months are entered, too.
     ignores_month_fence: bool,
     /// Whether the last batch had a known key. Then the next batch probably has some, too.
@@ -40,12 +45,13 @@ pub(crate) struct Dedup {
 
 impl Dedup {
     /// By `event_identity`, the ledger of `events_raw`, and in the combined `mode` of `agg_day`, too.
-    pub(crate) fn of_events(mode: ProcessingMode) -> Self {
+    pub(crate) fn of_events(mode: ProcessingMode, copy_above: usize) -> Self {
         Self {
             copy_keys: "COPY event_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/event_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/event_identity_find.sql"),
             mode,
+            copy_above,
             ignores_month_fence: false,
             expects_duplicates: AtomicBool::new(false),
             in_flight: InFlight::default(),
@@ -53,12 +59,13 @@ impl Dedup {
     }
 
     /// By `agg_identity`, the ledger of `agg_day`.
-    pub(crate) fn of_aggregates() -> Self {
+    pub(crate) fn of_aggregates(copy_above: usize) -> Self {
         Self {
             copy_keys: "COPY agg_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/agg_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/agg_identity_find.sql"),
             mode: ProcessingMode::Separate,
+            copy_above,
             ignores_month_fence: false,
             expects_duplicates: AtomicBool::new(false),
             in_flight: InFlight::default(),
@@ -84,24 +91,22 @@ impl Dedup {
         self.begin(connection, items).await?;
         // Not before: a batch that others wait for must not wait for the lock of all writers.
         let in_flight = self.in_flight.add(items);
-        let mut known = if self.expects_duplicates.load(Ordering::Relaxed) {
-            self.find(connection, items.iter().map(|item| item.identity().key)).await?
+        let (mut pending, candidates): (Vec<_>, Vec<_>) =
+            items.iter().partition(|item| in_flight.shares(&item.identity().key));
+        let (known, new) = if candidates.len() <= self.copy_above {
+            self.insert(connection, candidates).await?
         } else {
-            HashMap::new()
-        };
-        let (mut pending, mut new): (Vec<_>, Vec<_>) =
-            unknown(items, &known).partition(|item| in_flight.shares(&item.identity().key));
-        match self.copy_keys(connection, &new).await {
-            Ok(()) => {}
-            Err(error) if error.is(UNIQUE_VIOLATION) => {
-                sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
-                crash::pass(CrashPoint::LedgerRefused);
-                self.begin(connection, items).await?;
-                known = self.insert_missing(connection, items).await?;
-                (pending, new) = (Vec::new(), unknown(items, &known).collect());
+            match self.copy(connection, candidates).await {
+                Err(error) if error.is(UNIQUE_VIOLATION) => {
+                    sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
+                    crash::pass(CrashPoint::LedgerRefused);
+                    self.begin(connection, items).await?;
+                    pending.clear();
+                    self.insert(connection, items.iter().collect()).await?
+                }
+                result => result?,
             }
-            Err(error) => return Err(error),
-        }
+        };
         self.expects_duplicates.store(!known.is_empty(), Ordering::Relaxed);
         crash::pass(CrashPoint::LedgerEntered);
         Ok(Entry { dedup: self, batch, known, new, pending, in_flight })
@@ -112,32 +117,37 @@ impl Dedup {
         write_transaction::begin(connection, Some(self.mode), days).await
     }
 
-    /// Enters items of which none is known.
-    async fn copy_keys<T: Identified + Sync>(
+    /// Copies the new items into the ledger. A known item is refused, unless the last batch had one: then all are looked up.
+    async fn copy<'a, T: Identified + Sync>(
         &self,
         connection: &mut PgConnection,
-        items: &[&T],
-    ) -> Result<(), PgError> {
-        if items.is_empty() {
-            return Ok(());
+        items: Vec<&'a T>,
+    ) -> Result<(Known, Vec<&'a T>), PgError> {
+        let known = if self.expects_duplicates.load(Ordering::Relaxed) {
+            self.find(connection, items.iter().map(|item| item.identity().key)).await?
+        } else {
+            Known::new()
+        };
+        let new = unknown(items, &known);
+        if !new.is_empty() {
+            copy_in(connection, self.copy_keys, 3, new.iter().copied(), |row, item| {
+                let Identity { key, content, day } = item.identity();
+                row.bytes(&key.to_bytes());
+                row.int8(content.to_i64());
+                row.date(day);
+            })
+            .await?;
         }
-        copy_in(connection, self.copy_keys, 3, items.iter().copied(), |row, item| {
-            let Identity { key, content, day } = item.identity();
-            row.bytes(&key.to_bytes());
-            row.int8(content.to_i64());
-            row.date(day);
-        })
-        .await?;
-        Ok(())
+        Ok((known, new))
     }
 
-    /// Enters the new items. Returns the identities in the ledger that have the keys of the other items.
-    async fn insert_missing<T: Identified>(
+    /// Inserts the new items into the ledger, and looks the others up.
+    async fn insert<'a, T: Identified>(
         &self,
         connection: &mut PgConnection,
-        items: &[T],
-    ) -> Result<HashMap<EventKey, Identity>, PgError> {
-        let identities = || items.iter().map(Identified::identity);
+        items: Vec<&'a T>,
+    ) -> Result<(Known, Vec<&'a T>), PgError> {
+        let identities = || items.iter().map(|item| item.identity());
         let known: Vec<Uuid> = sqlx::query_scalar(self.insert_missing)
             .bind(identities().map(|identity| Uuid::from_bytes(identity.key.to_bytes())).collect::<Vec<_>>())
             .bind(identities().map(|identity| identity.content.to_i64()).collect::<Vec<_>>())
@@ -149,7 +159,8 @@ impl Dedup {
         if found.len() < known.len() {
             return Err(PgError::Busy("a known event was removed from the ledger just now".to_owned()));
         }
-        Ok(found)
+        let new = unknown(items, &found);
+        Ok((found, new))
     }
 
     /// The identities in the ledger that have one of `keys`.
@@ -157,10 +168,10 @@ impl Dedup {
         &self,
         connection: &mut PgConnection,
         keys: impl Iterator<Item = EventKey>,
-    ) -> Result<HashMap<EventKey, Identity>, PgError> {
+    ) -> Result<Known, PgError> {
         let keys: Vec<_> = keys.map(|key| Uuid::from_bytes(key.to_bytes())).collect();
         if keys.is_empty() {
-            return Ok(HashMap::new());
+            return Ok(Known::new());
         }
         let rows: Vec<IdentityRow> = sqlx::query_as(self.find).bind(keys).fetch_all(connection).await?;
         Ok(rows.into_iter().map(Identity::from).map(|identity| (identity.key, identity)).collect())
@@ -168,8 +179,8 @@ impl Dedup {
 }
 
 /// The items whose keys are not known, in their order.
-fn unknown<'a, T: Identified>(items: &'a [T], known: &HashMap<EventKey, Identity>) -> impl Iterator<Item = &'a T> {
-    items.iter().filter(|item| !known.contains_key(&item.identity().key))
+fn unknown<'a, T: Identified>(items: Vec<&'a T>, known: &Known) -> Vec<&'a T> {
+    items.into_iter().filter(|item| !known.contains_key(&item.identity().key)).collect()
 }
 
 /// A batch that is in flight until its entry is dropped: after the commit.
@@ -177,7 +188,7 @@ fn unknown<'a, T: Identified>(items: &'a [T], known: &HashMap<EventKey, Identity
 pub(crate) struct Entry<'a, T> {
     dedup: &'a Dedup,
     batch: &'a Batch<T>,
-    known: HashMap<EventKey, Identity>,
+    known: Known,
     new: Vec<&'a T>,
     /// The items that this process was writing in another batch.
     pending: Vec<&'a T>,

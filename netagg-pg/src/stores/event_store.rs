@@ -50,7 +50,8 @@ impl PgEventStore {
     }
 
     pub(super) fn in_mode(postgres: Postgres, mode: ProcessingMode) -> Self {
-        Self { partitions: postgres.partitions(), postgres, mode, dedup: Dedup::of_events(mode), hook: None }
+        let dedup = Dedup::of_events(mode, postgres.copy_above());
+        Self { partitions: postgres.partitions(), postgres, mode, dedup, hook: None }
     }
 
     /// Runs `hook` in each transaction that stores new events.
@@ -91,7 +92,7 @@ impl PgEventStore {
         let mut session = self.postgres.writing_session().await?;
         let mut entry = self.dedup.enter(&mut session, batch).await?;
         if !entry.new_items().is_empty() {
-            copy_events(&mut session, entry.new_items(), without_partition).await?;
+            write_events(&mut session, entry.new_items(), without_partition, self.postgres.copy_above()).await?;
             if let Some(hook) = &self.hook {
                 let events: Vec<_> = entry.new_items().iter().map(|item| &item.event).collect();
                 hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
@@ -113,21 +114,46 @@ impl PgEventStore {
     }
 }
 
-/// Copies `items` into `events_raw`, and sets aside the events for which there is no partition.
-async fn copy_events(
+/// Inserts a few items into `events_raw`.
+async fn insert_events(connection: &mut PgConnection, items: &[&IdentifiedEvent]) -> Result<(), PgError> {
+    let events = || items.iter().map(|item| item.event.fields());
+    // The numbers of a valid event fit: MAX_DURATION_SEC and MAX_BYTES are the bounds of the columns.
+    sqlx::query(include_str!("../../queries/events/insert.sql"))
+        .bind(events().map(|fields| fields.source_id.as_str()).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.event_id).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.user_id.as_str()).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.event_type.as_str()).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.started_at.to_datetime()).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.ended_at.map(|at| at.to_datetime())).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.duration_sec.map(|seconds| seconds as i32)).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.bytes_up as i64).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.bytes_down as i64).collect::<Vec<_>>())
+        .bind(events().map(|fields| fields.meta.as_ref().map(Meta::as_json)).collect::<Vec<_>>())
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Writes `items` into `events_raw`, and sets aside the events for which there is no partition.
+async fn write_events(
     connection: &mut PgConnection,
     items: &[&IdentifiedEvent],
     without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
+    copy_above: usize,
 ) -> Result<(), PgError> {
-    let has_partition = |item: &&IdentifiedEvent| {
+    let has_partition = |item: &&&IdentifiedEvent| {
         let problem = without_partition.get(&item.identity.day.month());
         problem.is_none_or(|problem| problem.covers(item.event.fields().started_at))
     };
-    let items = || items.iter().copied();
+    let (stored, set_aside): (Vec<&IdentifiedEvent>, Vec<_>) = items.iter().partition(has_partition);
     let encode = |row: &mut Row<'_>, item: &IdentifiedEvent| encode(row, &item.event);
-    let stored = copy_in(connection, COPY_EVENTS, 10, items().filter(has_partition), encode).await?;
-    if stored < items().len() as u64 {
-        copy_in(connection, COPY_ASIDE, 10, items().filter(|item| !has_partition(item)), encode).await?;
+    if stored.len() <= copy_above {
+        insert_events(connection, &stored).await?;
+    } else {
+        copy_in(connection, COPY_EVENTS, 10, stored.into_iter(), encode).await?;
+    }
+    if !set_aside.is_empty() {
+        copy_in(connection, COPY_ASIDE, 10, set_aside.into_iter(), encode).await?;
     }
     Ok(())
 }

@@ -9,6 +9,12 @@ use crate::support::programs::Process;
 /// Records published before, and after, the death of a service.
 const RECORDS: usize = 400;
 
+/// Many small batches: some of each have duplicates, conflicts and dead letters. Their items are inserted.
+const SMALL: usize = 40;
+
+/// Larger batches are copied.
+const LARGE: usize = 2_000;
+
 /// Installations at work at a time.
 const AT_ONCE: usize = 4;
 
@@ -22,6 +28,7 @@ struct Case {
     is_combined: bool,
     point: CrashPoint,
     provocation: Provocation,
+    batch_size: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -37,13 +44,13 @@ enum Provocation {
 fn cases() -> Vec<Case> {
     use CrashPoint::*;
     use Provocation::{Rebalance, Stop, Work};
-    let of =
-        |service: &'static str| move |(point, provocation)| Case { service, is_combined: false, point, provocation };
+    let of = |service: &'static str, batch_size| {
+        move |(point, provocation)| Case { service, is_combined: false, point, provocation, batch_size }
+    };
     let both = [
         (Fetched, Work(0)),
         (Assigned, Work(0)),
         (Revoked, Rebalance),
-        (LedgerRefused, Work(0)),
         (LedgerEntered, Work(3)),
         (ConflictsMarked, Work(0)),
         (ProgressNoted, Work(2)),
@@ -61,8 +68,11 @@ fn cases() -> Vec<Case> {
         (EventsCopied, Work(2)),
     ];
     let aggregator = [(TotalsAdded, Work(2)), (RepairComputed, Work(0)), (RepairApplied, Work(0))];
-    let cases = both.into_iter().chain(ingestor).map(of("ingestor"));
-    cases.chain(both.into_iter().chain(aggregator).map(of("aggregator"))).collect()
+    let copied = [(LedgerRefused, Work(0)), (LedgerEntered, Work(1))];
+    let cases = both.into_iter().chain(ingestor).map(of("ingestor", SMALL));
+    let cases = cases.chain(both.into_iter().chain(aggregator).map(of("aggregator", SMALL)));
+    let cases = cases.chain(copied.into_iter().chain([(EventsCopied, Work(1))]).map(of("ingestor", LARGE)));
+    cases.chain(copied.map(of("aggregator", LARGE))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +87,6 @@ fn combined_cases() -> Vec<Case> {
     let points = [
         (Revoked, Rebalance),
         (DeadLettersSent, Work(2)),
-        (LedgerRefused, Work(0)),
         (LedgerEntered, Work(3)),
         (EventsCopied, Work(2)),
         (ProgressNoted, Work(2)),
@@ -87,7 +96,11 @@ fn combined_cases() -> Vec<Case> {
         (OffsetsCommitted, Work(0)),
         (Drained, Stop),
     ];
-    points.map(|(point, provocation)| Case { service: "ingestor", is_combined: true, point, provocation }).into()
+    let of = |batch_size| {
+        move |(point, provocation)| Case { service: "ingestor", is_combined: true, point, provocation, batch_size }
+    };
+    let copied = [(LedgerRefused, Work(0)), (EventsCopied, Work(1))];
+    points.map(of(SMALL)).into_iter().chain(copied.map(of(LARGE))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,14 +119,20 @@ fn every_crash_point_is_visited() {
     }
 }
 
-async fn dies_and_comes_back(Case { service, is_combined, point, provocation }: Case) {
+async fn dies_and_comes_back(Case { service, is_combined, point, provocation, batch_size }: Case) {
     let mut installation = if is_combined { Installation::combined().await } else { Installation::new().await };
-    // Many small batches: some of each have duplicates, conflicts and dead letters.
     for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
-        installation.set(variable, "40");
+        installation.set(variable, &batch_size.to_string());
     }
+    if batch_size == LARGE {
+        // A busy machine delivers records slowly, and a small batch would not be copied.
+        for variable in ["INGESTOR_BATCH_TIMEOUT", "AGGREGATOR_BATCH_TIMEOUT"] {
+            installation.set(variable, "5s");
+        }
+    }
+    let records = RECORDS.max(3 * batch_size);
     let mut adversary = installation.adversary(1_000 + point as u64);
-    adversary.publish(RECORDS).await;
+    adversary.publish(records).await;
     let others = installation.consumers().iter().filter(|other| **other != service);
     let _others: Vec<_> = others.map(|other| installation.start(other)).collect();
 
@@ -143,7 +162,7 @@ async fn dies_and_comes_back(Case { service, is_combined, point, provocation }: 
         point.as_str(),
         doomed.stderr()
     );
-    adversary.publish(RECORDS).await;
+    adversary.publish(records).await;
     let _survivors: (Option<Process>, Process) = (second, installation.start(service));
     installation.withstood(&adversary).await;
 }

@@ -16,7 +16,10 @@ const KILLS: u64 = 24;
 const SEED: u64 = 20_261_123;
 
 /// What the services may be behind before more is published.
-const BACKLOG: i64 = 600;
+const BACKLOG: i64 = 2_500;
+
+/// The sizes of a batch, and how long it may fill: items of small batches are inserted, items of large batches are copied.
+const BATCHES: [(&str, &str); 2] = [("50", "50ms"), ("2000", "300ms")];
 
 /// What both services do between two blows, at least, unless they have caught up.
 const STRIDE: i64 = 60;
@@ -40,9 +43,6 @@ async fn storm(mut installation: Installation, services: &[&'static str]) {
     let (kills, seed) = (number("NETAGG_KILLS", KILLS), number("NETAGG_KILLS_SEED", SEED));
     println!("NETAGG_KILLS={kills} NETAGG_KILLS_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
-    for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
-        installation.set(variable, "50");
-    }
     let mut adversary = installation.adversary(seed);
     adversary.publish(BACKLOG as usize).await;
     let pool = installation.pool().await;
@@ -59,7 +59,7 @@ async fn storm(mut installation: Installation, services: &[&'static str]) {
         }
         before = progress(&pool, installation.consumers(), &before, adversary.records(), &mut members).await;
         if before.iter().all(|done| adversary.records() - done < BACKLOG) {
-            adversary.publish(rng.random_range(50..400)).await;
+            adversary.publish(rng.random_range(50..2_500)).await;
         }
         let at = rng.random_range(0..services.len());
         let Some(mut member) = members[at].take() else {
@@ -105,6 +105,11 @@ fn start(installation: &mut Installation, service: &str, at: usize, rng: &mut St
     const MEMBER: &str = "KAFKA_OPT_GROUP_INSTANCE_ID";
     let member = if rng.random_bool(0.8) { format!("member-{at}") } else { String::new() };
     installation.set(MEMBER, &member);
+    let (size, timeout) = BATCHES[rng.random_range(0..BATCHES.len())];
+    for service in ["INGESTOR", "AGGREGATOR"] {
+        installation.set(&format!("{service}_BATCH_SIZE"), size);
+        installation.set(&format!("{service}_BATCH_TIMEOUT"), timeout);
+    }
     installation.another(service)
 }
 

@@ -21,10 +21,13 @@ use sqlx::PgPool;
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
-use super::Fresh;
+use super::{Fresh, connect_with};
 
 const PARTITIONS: usize = 2;
 const WRITERS: usize = 4;
+
+/// No batch is copied, some are, all are.
+const COPY_ABOVE: [usize; 3] = [usize::MAX, 8, 0];
 
 #[test]
 fn any_mix_of_copies_gives_what_the_model_gives() {
@@ -86,16 +89,22 @@ fn run(
     let runtime = Runtime::new().unwrap();
     let fresh = runtime.block_on(Fresh::migrated());
     let pool = runtime.block_on(PgPool::connect(fresh.database.url())).unwrap();
+    let stores = COPY_ABOVE.map(|copy_above| {
+        let _context = runtime.enter();
+        connect_with(fresh.database.url(), |config| config.copy_above = copy_above)
+    });
     let config =
         ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() };
-    let outcome = TestRunner::new(config).run(&any_case(most_batches), |case| {
+    let outcome = TestRunner::new(config).run(&(any_case(most_batches), 0..stores.len()), |(case, at)| {
         runtime.block_on(async {
             sqlx::raw_sql(EMPTY).execute(&pool).await.unwrap();
-            check(Service::both(&fresh.postgres), &pool, &case).await;
+            check(Service::both(&stores[at]), &pool, &case).await;
         });
         Ok(())
     });
-    runtime.block_on(async { futures::join!(pool.close(), fresh.postgres.close()) });
+    runtime.block_on(async {
+        futures::join!(pool.close(), fresh.postgres.close(), join_all(stores.iter().map(Postgres::close)))
+    });
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
 

@@ -78,11 +78,16 @@ impl Fresh {
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn connect(url: &str) -> Postgres {
+    connect_with(url, |_| {})
+}
+
+fn connect_with(url: &str, change: impl FnOnce(&mut PgConfig)) -> Postgres {
     Postgres::new(config(url.parse().unwrap(), |config| {
         config.acquire_timeout = PATIENCE;
         config.statement_timeout = PATIENCE;
         config.lock_timeout = PATIENCE;
         config.call_timeout = 2 * PATIENCE;
+        change(config);
     }))
 }
 

@@ -1,13 +1,13 @@
-//! Rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store` against the server at
-//! `DATABASE_URL`, which should have fsync on:
+//! Rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store`, with fsync on:
 //!
 //! ```sh
-//! DATABASE_URL=postgres://app_user:app_password@localhost/network_events cargo bench -p netagg-pg --bench write
+//! cargo bench -p netagg-testkit --bench write
 //! ```
 //!
 //! Each figure is the median of `RUNS` runs (default 3), each on `ROWS` events (default 400000) of three months in batches
 //! of `BATCH` (default 5000), in a fresh database that is dropped afterwards. With duplicates, that share of each batch
-//! are events of earlier batches. An argument keeps only the cases whose name contains it.
+//! are events of earlier batches. `COPY_ABOVE` is the setting of `PgConfig`, `DATABASE_URL` names another server than the one
+//! that is started. An argument keeps only the cases whose name contains it.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for people")]
 
@@ -20,6 +20,7 @@ use netagg_core::{
     SourceId, Span, Timestamp, UserId,
 };
 use netagg_pg::{PgAggregateStore, PgCombinedStore, PgConfig, PgEventStore, Postgres};
+use netagg_testkit::postgres;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -27,8 +28,13 @@ use uuid::Uuid;
 #[tokio::main]
 async fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
-    let url = std::env::var("DATABASE_URL").expect("DATABASE_URL names a server to measure");
-    let server = Server { url };
+    let (server, _started) = match std::env::var("DATABASE_URL") {
+        Ok(url) => (Server { url }, None),
+        Err(_) => {
+            let started = postgres::Server::start().await;
+            (Server { url: started.url() }, Some(started))
+        }
+    };
     let (rows, size, runs) = (variable("ROWS", 400_000), variable("BATCH", 5_000), variable("RUNS", 3));
     println!("fsync {}; {rows} rows in batches of {size}, median of {runs}", server.setting("fsync").await);
     for duplicates in [0, 5, 20] {
@@ -158,9 +164,9 @@ impl Server {
     async fn measure(&self, target: Target, connections: usize, batches: &Batches, rows: usize) -> f64 {
         let name = format!("bench_{}", Uuid::new_v4().simple());
         self.execute(&format!("CREATE DATABASE {name}")).await;
-        self.execute("CHECKPOINT").await;
         let (address, _) = self.url.rsplit_once('/').expect("a URL with a database");
-        let config = PgConfig::new(format!("{address}/{name}").parse().expect("a URL"));
+        let mut config = PgConfig::new(format!("{address}/{name}").parse().expect("a URL"));
+        config.copy_above = variable("COPY_ABOVE", config.copy_above);
         let postgres = Postgres::new(config);
         postgres.migrations().up().await.unwrap();
         let took = match target {

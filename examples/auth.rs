@@ -1,5 +1,6 @@
-//! The API inside of your own HTTP server: API keys and a rate limit guard its routes, which are mounted below `/usage` beside
-//! yours, with your middleware around all of them. Prints a key and how to ask with it; stops on Ctrl-C.
+//! The API in your own HTTP server. Its routes are mounted below `/usage`, next to your routes, and your middleware wraps all
+//! routes. API keys and a rate limit protect the routes of the API. The example prints a key in a `curl` command. It stops on
+//! Ctrl-C.
 //!
 //! `HTTP_ADDRESS=127.0.0.1:8000 cargo run -p netagg-examples --features api --example auth`
 
@@ -20,7 +21,7 @@ use netagg_core::usage::{UsageConfig, UsageService};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Middleware of yours: it sees every request and answer, those of netagg too.
+/// Your middleware. It sees every request and response, including the requests and responses of netagg.
 async fn stamp(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     response.headers_mut().insert("x-served-by", HeaderValue::from_static("my application"));
@@ -29,7 +30,7 @@ async fn stamp(request: Request, next: Next) -> Response {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // A key that may ask for totals, and not for the events of users. In production `PgApiKeys` keeps the keys.
+    // A key that may read totals, but not the events of users. In production `PgApiKeys` stores the keys.
     let (keys, token) = (Arc::new(MemoryApiKeys::new()), ApiKeyToken::generate()?);
     let scopes = [Scope::AggregatesRead].into();
     let principal = Principal { name: "dashboard".to_owned(), scopes, user_id: None, rate_limit: None };
@@ -45,7 +46,8 @@ async fn main() -> Result<(), BoxError> {
     let listener = TcpListener::bind(std::env::var("HTTP_ADDRESS").map_err(|_| "HTTP_ADDRESS is not set")?).await?;
     let url = format!("http://{}/usage/api/v1/aggregates?granularity=DAY", listener.local_addr()?);
     println!("curl -i -H 'Authorization: Bearer {}' '{url}'", token.reveal());
-    // The rate limit counts requests without a valid key by their address, so the server has to tell addresses.
+    // The rate limit counts requests without a valid key by client address. So the server must pass the addresses to the
+    // routes.
     let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let stop = CancellationToken::new();
     let interrupted = {
@@ -55,7 +57,7 @@ async fn main() -> Result<(), BoxError> {
             stop.cancel();
         }
     };
-    // `refresh_loop` reads the keys again every few seconds: new ones get in, revoked ones do not.
+    // `refresh_loop` reads the keys again every few seconds. Then the API accepts new keys and rejects revoked keys.
     let serve = axum::serve(listener, app).with_graceful_shutdown(interrupted);
     tokio::join!(serve.into_future(), protection.refresh_loop(&stop)).0?;
     Ok(())

@@ -1,5 +1,6 @@
-//! A cache around a cache: several tenants share one, each under names of its own. `testkit` tests it around a cache in memory;
-//! in an adapter's own crate that is a test. In production the cache inside is a `RedisCache`.
+//! A cache that wraps another cache: several tenants share the inner cache, each with its own names. `testkit` tests it with an
+//! inner cache in memory. In the crate of an adapter, such a call of `testkit` is a test. In production the inner cache is a
+//! `RedisCache`.
 //!
 //! `cargo run -p netagg-examples --example custom_cache`
 
@@ -14,7 +15,7 @@ use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::usage::{AggregatesRequest, UsageConfig, UsageService};
 use netagg_core::{Batch, BoxError, Contribution, Error, Granularity, Month, Zone, testkit};
 
-/// The part of a shared cache that belongs to one tenant.
+/// A cache for one tenant, in a shared cache.
 #[derive(Debug)]
 struct TenantCache {
     inner: Arc<dyn Cache>,
@@ -28,12 +29,12 @@ impl Cache for TenantCache {
         self.inner.lookup(&key).await
     }
 
-    // The ticket is of the cache inside: it names the tenant's key, and the versions of its months at the lookup.
-    async fn fill(&self, ticket: CacheTicket, answer: Bytes, ttl: Duration) -> Result<(), Error> {
-        self.inner.fill(ticket, answer, ttl).await
+    // The ticket comes from the inner cache. It contains the key of the tenant and the versions of its months at the lookup.
+    async fn fill(&self, ticket: CacheTicket, response: Bytes, ttl: Duration) -> Result<(), Error> {
+        self.inner.fill(ticket, response, ttl).await
     }
 
-    // Answers of other tenants become stale, too. They are computed again: no tenant sees a wrong answer.
+    // The responses of other tenants become stale, too. They are computed again, so no tenant gets a wrong response.
     async fn invalidate(&self, months: &[Month]) -> Result<(), Error> {
         self.inner.invalidate(months).await
     }
@@ -46,7 +47,7 @@ impl Cache for TenantCache {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     testkit::cache(async || Arc::new(TenantCache { inner: Arc::new(MemoryCache::default()), tenant: "one" })).await;
-    println!("the cache keeps every promise of the port");
+    println!("the cache passes the test suite of the port");
 
     let shared: Arc<dyn Cache> = Arc::new(MemoryCache::default());
     for (tenant, events) in [("north", 3), ("south", 5)] {
@@ -59,7 +60,7 @@ async fn main() -> Result<(), BoxError> {
         let day = Some("2025-10-20".parse()?);
         let granularity = Granularity::Day;
         let request = AggregatesRequest { granularity, from: day, to: day, event_type: None, zone: Zone::UTC };
-        // The same question of both tenants: each gets an answer of its own, from the stores and then from the cache.
+        // Both tenants send the same request. Each tenant gets its own response, first from the stores, then from the cache.
         for _ in 0..2 {
             let rows = usage.aggregates(request.clone()).await?.rows;
             assert_eq!(rows[0].totals.count_events, events as u64);

@@ -1,5 +1,5 @@
-//! A source of your own: the lines of a file, or of standard input, one event each. `StreamSource` makes a source of any
-//! stream; a source that has to do more implements `EventSource` itself, and `testkit::plain_source` tests it.
+//! Your own source: the lines of a file or of standard input. Each line is one event. `StreamSource` makes a source from any
+//! stream. A source with other needs implements `EventSource` itself, and `testkit::plain_source` tests it.
 //!
 //! ```text
 //! cargo run -p netagg-examples --example custom_source -- events.ndjson
@@ -25,19 +25,19 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn ingest(name: &str, input: impl Read + Send + 'static) -> Result<(), Box<dyn Error>> {
-    // A record's offset is the number of its line, from 0. Lines are bytes, since an invalid line need not be text.
+    // The offset of a record is the number of its line, from 0. Lines are bytes, because an invalid line may not be valid text.
     let mut source = StreamSource::of_values(name, stream::iter(BufReader::new(input).split(b'\n')));
-    let (events, letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
-    Ingestor::new(events.clone(), letters.clone()).run(&mut source, CancellationToken::new()).await?;
+    let (events, dead_letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
+    Ingestor::new(events.clone(), dead_letters.clone()).run(&mut source, CancellationToken::new()).await?;
 
-    for letter in letters.letters() {
-        println!("{name}:{}: {}", letter.record.offset + 1, letter.reason);
+    for dead_letter in dead_letters.sent() {
+        println!("{name}:{}: {}", dead_letter.record.offset + 1, dead_letter.reason);
     }
     for ((day, event_type), totals) in events.sum_by_day() {
         println!("{day} {event_type}: {} events, {} s", totals.count_events, totals.sum_duration);
     }
-    // A source that is to go on after a restart keeps these positions where the next process finds them.
+    // A source that continues after a restart must store these positions, so that the next process can read them.
     let done = source.committed().first().map_or(0, |position| position.next_offset);
-    println!("{done} lines done, {} events stored", events.len());
+    println!("{done} lines processed, {} events stored", events.len());
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! A store around a store: it measures each call, and leaves the work to the store inside. `testkit` tests it around a store in
-//! memory before it goes to work in the pipeline; in an adapter's own crate that is a test. A store over another database
-//! implements the same port, and `testkit` tests it likewise.
+//! A store that wraps another store and measures each call. `testkit` tests it with an inner store in memory, before the
+//! pipeline uses it. In the crate of an adapter, such a call of `testkit` is a test. A store for another database implements
+//! the same port, and `testkit` tests it in the same way.
 //!
 //! `cargo run -p netagg-examples --example custom_store`
 
@@ -30,11 +30,11 @@ impl<S> Measured<S> {
 
     async fn measure<T>(&self, call: impl Future<Output = T>) -> T {
         let begun = Instant::now();
-        let answer = call.await;
+        let result = call.await;
         self.calls.fetch_add(1, Relaxed);
         let mut slowest = self.slowest.lock().unwrap_or_else(PoisonError::into_inner);
         *slowest = begun.elapsed().max(*slowest);
-        answer
+        result
     }
 }
 
@@ -51,7 +51,7 @@ impl<S: TotalsReader> TotalsReader for Measured<S> {
         self.measure(self.inner.totals(query)).await
     }
 
-    // Methods with a default are passed on, too: the default knows nothing of the store inside.
+    // A wrapper must also forward the methods that have a default, because the default does not call the inner store.
     async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
         self.measure(self.inner.complete_through()).await
     }
@@ -60,7 +60,7 @@ impl<S: TotalsReader> TotalsReader for Measured<S> {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     testkit::aggregate_store(async || Arc::new(Measured::new(MemoryAggregateStore::new()))).await;
-    println!("the store keeps every promise of the port");
+    println!("the store passes the test suite of the port");
     let log = MemoryLog::new("events.telecom", 4);
     let now = SystemClock.now();
     for id in (0..500_u64).chain(0..100) {

@@ -1,5 +1,5 @@
-//! A decoder of your own: call records in CSV instead of events in JSON. Ingestor and aggregator get the same decoder, and
-//! the dead letters keep invalid lines byte for byte.
+//! Your own decoder: it reads call records in CSV instead of events in JSON. Ingestor and aggregator use the same decoder.
+//! The dead letters keep invalid lines byte for byte.
 //!
 //! `cargo run -p netagg-examples --example decode_csv`
 
@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 const COLUMNS: &str = "call id,caller,start,seconds";
 
-/// Calls of one switch, one line for each call: [`COLUMNS`].
+/// A decoder for the calls of one switch. Each line is one call, with the columns [`COLUMNS`].
 #[derive(Debug)]
 struct CallRecords {
     switch: SourceId,
@@ -23,7 +23,7 @@ struct CallRecords {
 impl EventDecoder for CallRecords {
     fn decode(&self, record: &Record) -> Result<Event, InvalidEvent> {
         let line = record.value.as_deref().and_then(|value| std::str::from_utf8(value).ok());
-        let line = line.ok_or_else(|| InvalidEvent::custom(None, "no text", COLUMNS))?;
+        let line = line.ok_or_else(|| InvalidEvent::custom(None, "bytes that are not text", COLUMNS))?;
         let columns: Vec<&str> = line.split(',').collect();
         let [id, caller, start, seconds] = columns[..] else {
             return Err(InvalidEvent::custom(None, format!("{} columns", columns.len()), COLUMNS));
@@ -62,9 +62,9 @@ async fn main() -> Result<(), BoxError> {
     log.close();
 
     let decoder = Arc::new(CallRecords { switch: "switch-7".parse()? });
-    let (events, letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
+    let (events, dead_letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
     let totals = Arc::new(MemoryAggregateStore::new());
-    let ingestor = Ingestor::new(events.clone(), letters.clone()).with_decoder(decoder.clone());
+    let ingestor = Ingestor::new(events.clone(), dead_letters.clone()).with_decoder(decoder.clone());
     let aggregator = Aggregator::new(totals.clone()).with_decoder(decoder);
     ingestor.run(&mut log.source("ingestor"), CancellationToken::new()).await?;
     aggregator.run(&mut log.source("aggregator"), CancellationToken::new()).await?;
@@ -74,11 +74,11 @@ async fn main() -> Result<(), BoxError> {
         assert_eq!((totals.count_events, totals.sum_duration), (2, 90));
     }
     assert_eq!(totals.days(), events.sum_by_day());
-    for letter in letters.letters() {
-        println!("dead letter {:?}: {}", letter.record.value, letter.reason);
-        assert!(letter.record.value.is_some_and(|value| value.ends_with(b",ten")));
-        assert_eq!(letter.reason.to_string(), r#"seconds: found "ten"; accepted: a whole number of seconds"#);
+    for dead_letter in dead_letters.sent() {
+        println!("dead letter {:?}: {}", dead_letter.record.value, dead_letter.reason);
+        assert!(dead_letter.record.value.is_some_and(|value| value.ends_with(b",ten")));
+        assert_eq!(dead_letter.reason.to_string(), r#"seconds: found "ten"; accepted: a whole number of seconds"#);
     }
-    assert_eq!(letters.letters().len(), 1);
+    assert_eq!(dead_letters.sent().len(), 1);
     Ok(())
 }

@@ -1,5 +1,6 @@
-//! Ingestor, aggregator and API in one process over Kafka, PostgreSQL and Redis, with the library crates alone: schema and
-//! topics, partitions and retention, agreement on limits, completeness, readiness and metrics. It stops on SIGTERM or Ctrl-C.
+//! Ingestor, aggregator and API in one process with Kafka, PostgreSQL and Redis. It uses only the library crates, and covers
+//! schema and topics, partitions and retention, agreement on limits, completeness, readiness and metrics. It stops on SIGTERM
+//! or Ctrl-C.
 //!
 //! ```sh
 //! export DATABASE_URL=postgres://app_user:app_password@localhost/network_events
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // The process is yours: its settings, its recorder of metrics, its log and its shutdown.
+    // The application owns the process: settings, metrics recorder, log and shutdown.
     let variable = |name: &str| env::var(name).map_err(|_| format!("{name} is not set"));
     let listen = async |name: &str| Ok::<_, BoxError>(TcpListener::bind(variable(name)?).await?);
     let recorder = PrometheusBuilder::new().set_buckets(netagg_core::BATCH_SECONDS_BUCKETS)?.install_recorder()?;
@@ -36,7 +37,7 @@ async fn main() -> Result<(), BoxError> {
     let (stop, mut terminate) = (CancellationToken::new(), unix::signal(unix::SignalKind::terminate())?);
     let ended = async { tokio::select!(_ = terminate.recv() => (), _ = ctrl_c() => (), () = stop.cancelled() => ()) };
 
-    // Clients connect by themselves: no dependency has to be there yet.
+    // The clients connect when they need to. So no dependency has to be available yet.
     let (topic, kafka) = (variable("KAFKA_TOPIC")?, KafkaConfig::new(variable("KAFKA_BROKERS")?));
     let (topics, dlq, retry) = (KafkaTopics::new(&kafka)?, format!("{topic}.dlq"), RetryPolicy::default());
     let cache = Arc::new(RedisCache::new(RedisConfig::from_url(&variable("REDIS_URL")?)?)?);
@@ -47,7 +48,7 @@ async fn main() -> Result<(), BoxError> {
     let ingestor = Ingestor::new(events.clone(), Arc::new(KafkaDeadLetters::new(&kafka, &dlq)?)).with_service_label();
     let aggregator = Aggregator::new(totals.clone()).with_service_label().with_cache(cache.clone()).with_repair(repair);
 
-    // Operators see from the start which dependency is missing, and why.
+    // From the start, readiness shows operators which dependency is unavailable, and why.
     let readiness = Arc::new(Readiness::new(stop.clone()));
     let database = readiness.watch("postgres", Criticality::Required, async || postgres.check_schema().await);
     let redis = readiness.watch("redis", Criticality::Optional, async || cache.ping().await);
@@ -57,7 +58,8 @@ async fn main() -> Result<(), BoxError> {
     let ops = serve_router(listen("OPS_ADDRESS").await?, routes, ApiLimits::default(), stop.clone());
 
     let work = async {
-        // Waits for the schema, the topics, and the same limits in all services.
+        // Creates the schema and the topics, retrying until each step succeeds, and waits until all services use the same
+        // limits.
         retry.retry(&stop, async || postgres.migrations().up().await).await?;
         retry.retry(&stop, async || topics.create(&TopicSpec::events(&topic)).await).await?;
         retry.retry(&stop, async || topics.create(&TopicSpec::dead_letters(&dlq)).await).await?;
@@ -65,7 +67,7 @@ async fn main() -> Result<(), BoxError> {
         let secret = retry.retry(&stop, async || postgres.settings().cursor_secret().await).await?;
         let (Some(limits), Some(cursor_secret)) = (limits, secret) else { return Ok(()) };
 
-        // Each consumer comes with its readiness, its lag and its completeness.
+        // The runner adds readiness, lag and completeness to each consumer.
         let runner = KafkaRunner::new(&kafka, &topic, readiness.clone(), Arc::new(postgres.clone()))?;
         let (config, kept) = (UsageConfig::new(cursor_secret), Some(2 * limits.max_age));
         let partitions = PartitionMaintenance::new(&postgres, PartitionPlan::default().with_retention(kept), limits);
@@ -77,6 +79,7 @@ async fn main() -> Result<(), BoxError> {
         let aggregate = runner.run(aggregator.with_limits(limits), "aggregator-group", stop.clone()).err_into();
         tokio::try_join!(ingest, aggregate, grpc, beside).map(drop)
     };
-    // After a signal the services finish their batches. After a failure a batch is delivered again, and changes nothing twice.
+    // After a signal, the services finish their batches. After a failure, Kafka delivers a batch again, and each event still
+    // counts once.
     tokio::join!(work.inspect(|_| stop.cancel()), ops, database, redis, ended.map(|()| stop.cancel())).0
 }

@@ -1,5 +1,5 @@
-//! The whole pipeline in one process, without anything installed: publish events, some twice and some broken; store and
-//! count them; ask for totals and for one user's events.
+//! The whole pipeline in one process, without any other service. It publishes events, some of them twice, and two invalid
+//! records. It stores and counts the events, then reads totals and the events of one user.
 //!
 //! `cargo run -p netagg-examples --example embed_in_memory`
 
@@ -16,18 +16,18 @@ use tokio_util::sync::CancellationToken;
 async fn main() -> Result<(), Box<dyn Error>> {
     let log = MemoryLog::new("events.telecom", 8);
     publish(&log).await?;
-    log.close(); // nothing follows: the services end when they have read it all
+    log.close(); // no record follows: the services end after they have read all records
 
     let events = Arc::new(MemoryEventStore::new());
     let totals = Arc::new(MemoryAggregateStore::new());
-    let letters = Arc::new(MemoryDeadLetters::new());
+    let dead_letters = Arc::new(MemoryDeadLetters::new());
     let cache = Arc::new(MemoryCache::default());
 
-    // Two services, each a group of its own: either may lag, stop or restart without the other.
-    let ingestor = Ingestor::new(events.clone(), letters.clone());
+    // Each of the two services has its own consumer group. One of them may lag, stop or restart without an effect on the other.
+    let ingestor = Ingestor::new(events.clone(), dead_letters.clone());
     let aggregator = Aggregator::new(totals.clone()).with_cache(cache.clone());
     let (mut to_store, mut to_count) = (log.source("ingestor-group"), log.source("aggregator-group"));
-    let shutdown = CancellationToken::new(); // cancel it for a graceful stop
+    let shutdown = CancellationToken::new(); // cancel this token to stop gracefully
     tokio::try_join!(ingestor.run(&mut to_store, shutdown.clone()), aggregator.run(&mut to_count, shutdown))?;
 
     let stats = ingestor.stats().snapshot();
@@ -35,8 +35,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "{} records: {} events, {} duplicates, {} invalid",
         stats.consumed, stats.new, stats.duplicates, stats.invalid
     );
-    for letter in letters.letters() {
-        println!("dead letter ({}): {}", letter.reason.kind(), letter.reason);
+    for dead_letter in dead_letters.sent() {
+        println!("dead letter ({}): {}", dead_letter.reason.kind(), dead_letter.reason);
     }
 
     let usage = UsageService::new(events, totals, UsageConfig::default()).with_cache(cache);
@@ -70,7 +70,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A thousand events of the last hours, every tenth of them twice, and two records that are none.
+/// Publishes a thousand events of the last 27 hours, every tenth event twice, and two invalid records.
 async fn publish(log: &MemoryLog) -> Result<(), Box<dyn Error>> {
     let now = SystemClock.now();
     let mut records = Vec::new();

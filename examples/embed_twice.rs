@@ -1,5 +1,5 @@
-//! Two independent installations in one process: each has its own topic, database, cache and port. The libraries install
-//! nothing for the whole process, so both follow the choices of the application.
+//! Two independent installations in one process. Each has its own topic, database, cache and port. The libraries set no global
+//! state of the process, so the application decides for both installations.
 //!
 //! ```sh
 //! export KAFKA_BROKERS=localhost:9092
@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 fn main() -> Result<(), BoxError> {
-    // The runtime is the application's, too.
+    // The application also owns the async runtime.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(async {
         let (stop, mut terminate) = (CancellationToken::new(), signal(SignalKind::terminate())?);
@@ -34,9 +34,10 @@ fn main() -> Result<(), BoxError> {
         };
         let ended = async {
             terminate.recv().await;
-            // Nothing has been installed for the process: each of these is still free for the application.
-            assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "no provider of TLS");
-            assert!(!tracing::dispatcher::has_been_set(), "no subscriber");
+            // The libraries have set no global state. The application can still set its own TLS provider, log subscriber and
+            // recorder.
+            assert!(rustls::crypto::CryptoProvider::get_default().is_none(), "a library has installed a TLS provider");
+            assert!(!tracing::dispatcher::has_been_set(), "a library has installed a log subscriber");
             metrics::set_global_recorder(metrics::NoopRecorder)?;
             stop.cancel();
             Ok(())

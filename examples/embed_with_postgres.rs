@@ -1,5 +1,5 @@
-//! Ingestor and aggregator over PostgreSQL in your process: events come from a log in memory, and the totals are read back.
-//! Each run adds 1,000 events.
+//! Ingestor and aggregator with PostgreSQL in your process. The events come from a log in memory, and at the end the example
+//! reads the totals. Each run adds 1,000 events.
 //!
 //! ```sh
 //! export DATABASE_URL=postgres://app_user:app_password@localhost/network_events
@@ -19,21 +19,21 @@ use tokio_util::sync::CancellationToken;
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let url = std::env::var("DATABASE_URL").map_err(|_| "DATABASE_URL is not set")?;
-    let postgres = Postgres::new(PgConfig::new(url.parse()?)); // connects when it is first used
+    let postgres = Postgres::new(PgConfig::new(url.parse()?)); // connects at its first use
     postgres.migrations().up().await?;
-    // Events lie in partitions by month. A service that runs for months has `PartitionMaintenance` make them.
+    // Events are stored in month partitions. In a service that runs for months, `PartitionMaintenance` creates the partitions.
     postgres.partitions().ensure_ahead(SystemClock.now(), 1).await?;
 
-    let log = MemoryLog::new("events.telecom", 4); // in production a `KafkaSource`, or a source of your own
+    let log = MemoryLog::new("events.telecom", 4); // in production a `KafkaSource`, or your own source
     log.publish((0..1_000).map(event).collect()).await?;
-    log.close(); // nothing follows: the services end when they have read it all
+    log.close(); // no record follows: the services end after they have read all records
 
     let events = Arc::new(PgEventStore::new(postgres.clone()));
     let totals = Arc::new(PgAggregateStore::new(postgres.clone()));
     let ingestor = Ingestor::new(events.clone(), Arc::new(MemoryDeadLetters::new()));
     let aggregator = Aggregator::new(totals.clone());
     let (mut to_store, mut to_count) = (log.source("ingestor-group"), log.source("aggregator-group"));
-    let stop = CancellationToken::new(); // cancel it for a graceful stop
+    let stop = CancellationToken::new(); // cancel this token to stop gracefully
     tokio::try_join!(ingestor.run(&mut to_store, stop.clone()), aggregator.run(&mut to_count, stop))?;
     println!("{} events stored, {} counted", ingestor.stats().snapshot().new, aggregator.stats().snapshot().new);
 

@@ -1,5 +1,5 @@
-//! The metrics of two services in one process, in a Prometheus recorder of yours: netagg describes its metrics and installs
-//! nothing. Prints the text that `/metrics` of `netagg_api::ops_router` would answer.
+//! The metrics of two services in one process, in your own Prometheus recorder. netagg describes its metrics and installs no
+//! recorder. The example prints the text that `/metrics` of `netagg_api::ops_router` would return.
 //!
 //! `cargo run -p netagg-examples --example metrics`
 
@@ -13,12 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Before the services are made: they register their counters at 0.
+    // Install the recorder before the services are made, because the services register their counters at 0.
     let recorder = PrometheusBuilder::new()
-        .set_buckets_for_metric(Matcher::Full("netagg_batch_seconds".to_owned()), BATCH_SECONDS_BUCKETS)?
+        .set_buckets_for_metric(Matcher::Full("netagg_batch_duration_seconds".to_owned()), BATCH_SECONDS_BUCKETS)?
         .set_buckets_for_metric(Matcher::Full("netagg_batch_records".to_owned()), BATCH_RECORDS_BUCKETS)?
         .install_recorder()?;
-    netagg_core::describe_metrics(); // and `describe_metrics` of each other netagg crate in use
+    netagg_core::describe_metrics(); // also call `describe_metrics` of each other netagg crate that you use
 
     let log = MemoryLog::new("events.telecom", 4);
     let now = SystemClock.now();
@@ -33,7 +33,7 @@ async fn main() -> Result<(), BoxError> {
     log.publish(vec![OutgoingRecord::new("not an event")]).await?;
     log.close();
 
-    // With the label, the metrics that both services have are told apart: `{service="ingestor"}`, `{service="aggregator"}`.
+    // The label distinguishes the metrics that both services have: `{service="ingestor"}` and `{service="aggregator"}`.
     let ingestor =
         Ingestor::new(Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new())).with_service_label();
     let aggregator = Aggregator::new(Arc::new(MemoryAggregateStore::new())).with_service_label();

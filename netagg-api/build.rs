@@ -1,4 +1,4 @@
-//! Compiles the gRPC interface, without `protoc`: nothing has to be installed to build this crate.
+//! Compiles the gRPC interface without `protoc`: the build needs no installed tools.
 
 use std::error::Error;
 
@@ -18,7 +18,7 @@ fn compile_grpc() -> Result<(), Box<dyn Error>> {
 
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let descriptors = protox::compile(["telecom/v1/usage.proto"], ["proto"])?;
-    // Server reflection answers from it.
+    // Server reflection returns these descriptors.
     fs::write(out.join("telecom.v1.bin"), descriptors.encode_to_vec())?;
     tonic_prost_build::configure().build_server(false).compile_fds(descriptors.clone())?;
 
@@ -28,7 +28,7 @@ fn compile_grpc() -> Result<(), Box<dyn Error>> {
         .out_dir(server)
         .build_client(false)
         .extern_path(".telecom.v1", "crate::proto")
-        .extern_path(".telecom.v1.GetGlobalAggResponse", "crate::grpc::Written")
+        .extern_path(".telecom.v1.GetGlobalAggResponse", "crate::grpc::RawResponse")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use netagg_core::{HumanDuration, InvalidDuration};
 
-/// A duration, as variables have it.
+/// Parses a duration, written as in environment variables.
 pub(crate) fn duration(text: &str) -> Result<Duration, InvalidDuration> {
     text.parse().map(|HumanDuration(duration)| duration)
 }

@@ -1,4 +1,4 @@
-//! netagg's command: its arguments, and which job each command is.
+//! The command line of `netagg`: its arguments, and the job of each command.
 
 use std::process::ExitCode;
 
@@ -33,22 +33,22 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the whole pipeline in this process, with nothing installed, and verify its totals
+    /// Run the whole pipeline in this process, without any server, and verify its totals
     Demo(Demo),
     #[cfg(feature = "services")]
-    /// Make, inspect or take back the database schema
+    /// Create, inspect or revert the database schema
     #[command(subcommand)]
     Migrate(MigrateCommand),
     #[cfg(feature = "services")]
-    /// Make or look at the topics
+    /// Create, list or describe topics
     #[command(subcommand)]
     Topic(TopicCommand),
     #[cfg(feature = "services")]
-    /// Make, list or drop the partitions of events_raw
+    /// Create, list or drop the partitions of events_raw
     #[command(subcommand)]
     Partitions(PartitionsCommand),
     #[cfg(feature = "services")]
-    /// Show or change how old and how new events may be
+    /// Show or change the limits for the age of events
     #[command(subcommand)]
     Limits(LimitsCommand),
     #[cfg(feature = "services")]
@@ -56,34 +56,34 @@ enum Command {
     #[command(subcommand)]
     Mode(ModeCommand),
     #[cfg(feature = "services")]
-    /// Make, list or revoke the keys that callers of the API show
+    /// Create, list or revoke API keys
     #[command(subcommand)]
     Keys(KeysCommand),
     #[cfg(feature = "services")]
-    /// Look at the dead letters, or send them again
+    /// List, show, count or replay dead letters
     #[command(subcommand)]
     Dlq(DlqCommand),
     #[cfg(feature = "services")]
-    /// Publish the events of a file of one JSON object a line to KAFKA_TOPIC
+    /// Publish the events of a file with one JSON object per line to KAFKA_TOPIC
     ///
-    /// Each valid line is published as it stands, keyed by its user, and judged as received now. Invalid ones are named
-    /// on stderr with their numbers and left out, and the exit code is 1. An import may be repeated, also after it was
-    /// interrupted: events that come twice are stored once.
+    /// Each valid line is published unchanged, with its user as the key. The time of the import counts as the time of
+    /// receipt. Invalid lines are left out: stderr names them with their line numbers, and the exit code is 1. You may
+    /// repeat an import, also after an interruption: an event that is published twice is stored once.
     Import(Import),
     #[cfg(feature = "services")]
     /// Compare agg_day and agg_month with events_raw, and account for every record of the topic
     ///
-    /// Exact while the services run and lag. Exit code 0 if all is equal, 1 if something differs, 2 if that could not be
-    /// told.
+    /// The result is exact, also while the services run and lag. The exit code is 0 if everything is equal, 1 if something
+    /// differs, and 2 if the audit could not tell.
     Audit(Audit),
     #[cfg(feature = "services")]
     /// Recompute the totals of days from events_raw, while the services run
     ///
-    /// It may be repeated, also after it was interrupted. Exit code 1 if a day had to be left as it is.
+    /// You may repeat a rebuild, also after an interruption. The exit code is 1 if a day was skipped.
     Rebuild(Rebuild),
 }
 
-/// Reads the arguments and does what they say.
+/// Reads the arguments and runs the command.
 pub fn run() -> ExitCode {
     let mut variables = Variables::default();
     config::declare_all_of_commands(&mut variables);

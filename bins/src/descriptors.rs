@@ -1,30 +1,30 @@
-//! File descriptors, shared out before anything is opened.
+//! The file descriptors that each part of a service needs. They are set aside before anything is opened.
 
 use netagg_api::ApiLimits;
 
 use crate::Failure;
 use crate::process::descriptors::{Need, set_aside};
 
-/// For the clients of Kafka, which keep a connection and a pipe for each broker that they need.
+/// The descriptors of the Kafka clients. A client keeps a connection and a pipe for each broker that it needs.
 pub const KAFKA: Need = Need { of: "Kafka", descriptors: 128 };
 
-/// For this many connections to PostgreSQL.
+/// The descriptors of `connections` connections to PostgreSQL.
 pub fn postgres(connections: u32) -> Need {
     Need { of: "PostgreSQL", descriptors: connections as usize }
 }
 
-/// For a cache with this many connections to each node; a cluster has several.
+/// The descriptors of a cache with `connections` connections to each node. A cluster has several nodes.
 pub fn redis(connections: usize) -> Need {
     const NODES: usize = 8;
     Need { of: "Redis", descriptors: NODES * connections }
 }
 
-/// Limits of an API with as many connections as there are descriptors for: half for each of its two ports.
+/// The limits of an API whose two ports share the remaining descriptors, half for each port.
 ///
 /// # Errors
-/// [`Failure::Usage`] if the ports would be of no use.
+/// [`Failure::Usage`] if too few descriptors are left for the ports.
 pub fn api_limits(needs: &[Need]) -> Result<ApiLimits, Failure> {
-    /// The fewest connections that a port is of use with.
+    /// The smallest useful number of connections of a port.
     const FEWEST: usize = 16;
     let left = set_aside(needs, 2 * FEWEST + ApiLimits::HEALTH_CONNECTIONS)?;
     let mut limits = ApiLimits::default();

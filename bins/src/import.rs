@@ -1,4 +1,4 @@
-//! Events of a file, into the topic.
+//! `netagg import`: publishes the events of a file to the topic.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -20,22 +20,22 @@ use crate::program::run_command;
 use crate::progress;
 use crate::rejected::RejectedLines;
 
-/// How long what is on its way may take once the program is told to stop.
+/// How long the events in flight may take after the program has been told to stop.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// The import of what is piped in.
+/// The command that imports events from a pipe.
 const PIPED: &str = "netagg import -";
 
-/// What to import.
+/// The arguments of an import.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Import {
-    /// One JSON object a line, plain or packed with gzip or zstd; - is stdin
+    /// A file with one JSON object per line, plain or compressed with gzip or zstd; - is stdin
     #[arg(value_name = "FILE")]
     input: Input,
-    /// Check all lines first, and publish nothing if one is invalid
+    /// Check all lines first, and publish nothing if a line is invalid
     #[arg(long)]
     strict: bool,
-    /// Begin with this line: where an import that was interrupted says that it ended
+    /// Start at this line, such as the line that an interrupted import has printed
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     from_line: u64,
 }
@@ -46,10 +46,10 @@ impl Import {
         run_command(configure, async |(kafka, limits), shutdown| self.import(kafka, limits, shutdown).await)
     }
 
-    /// Publishes each valid line as it stands, and reports how many; exit code 1 if a line is invalid.
+    /// Publishes each valid line unchanged, and prints their number. The exit code is 1 if a line is invalid.
     ///
     /// # Errors
-    /// When the input cannot be read or the broker does not take the events; the error tells where to go on.
+    /// When the input cannot be read or the broker does not accept the events. The error names the line to continue with.
     async fn import(&self, kafka: Kafka, limits: EventLimits, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         let stop = shutdown.token();
         if self.strict && !self.is_valid(limits, &stop).await? {
@@ -62,11 +62,11 @@ impl Import {
         Ok(if left_out == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    /// Whether all lines hold events; names those that don't.
+    /// Whether all lines hold events. Prints the other lines to stderr.
     async fn is_valid(&self, limits: EventLimits, stop: &CancellationToken) -> Result<bool, Failure> {
         let Some(size) = self.input.size() else {
             let name = self.input.name();
-            let reason = "it can be read only once; accepted: a file, or no --strict";
+            let reason = "the input can be read only once; accepted: a file, or no --strict";
             return Err(Failure::Usage(format!("{name} with --strict: {reason}")));
         };
         let bar = progress_bar(Some(size), "checking");
@@ -88,7 +88,7 @@ impl Import {
         Ok(is_valid)
     }
 
-    /// How many events were published and how many lines left out.
+    /// Publishes the events. Returns the number of published events and the number of lines left out.
     async fn publish(
         &self,
         limits: EventLimits,
@@ -109,10 +109,10 @@ impl Import {
             let Some(chunk) = chunk else { break };
             rejected.note(&chunk.rejected, &bar);
             let events = chunk.events.len() as u64;
-            // One call at a time keeps the events of a user in order; it has thousands of them on their way.
+            // One call at a time keeps the events of a user in order. Each call has thousands of events in flight.
             let publishing = publisher.publish(chunk.events.into_iter().map(|line| line.into_record()).collect());
             tokio::select! {
-                outcome = publishing => outcome.map_err(|error| not_taken(&error, next_line, chunk.next_line))?,
+                outcome = publishing => outcome.map_err(|error| not_published(&error, next_line, chunk.next_line))?,
                 () = after(stop, GRACE) => return Err(interrupted(next_line)),
             }
             published += events;
@@ -130,31 +130,31 @@ async fn after(stop: &CancellationToken, time: Duration) {
 }
 
 fn interrupted(next_line: u64) -> Failure {
-    Failure::Failed(format!("interrupted; {}", go_on(next_line)).into())
+    Failure::Failed(format!("interrupted; {}", how_to_continue(next_line)).into())
 }
 
-/// Wrong usage is told before anything is published.
+/// Adds how to continue, except to wrong usage, which is found before anything is published.
 fn unreadable(failure: Failure, next_line: u64) -> Failure {
     match failure {
-        Failure::Failed(error) => Failure::Failed(format!("{error}; {}", go_on(next_line)).into()),
+        Failure::Failed(error) => Failure::Failed(format!("{error}; {}", how_to_continue(next_line)).into()),
         usage => usage,
     }
 }
 
-fn not_taken(error: &Error, next_line: u64, end: u64) -> Failure {
-    let reason = format!("lines {next_line} to {}: {error}; {}", end - 1, go_on(next_line));
+fn not_published(error: &Error, next_line: u64, end: u64) -> Failure {
+    let reason = format!("lines {next_line} to {}: {error}; {}", end - 1, how_to_continue(next_line));
     Failure::Failed(reason.into())
 }
 
-/// What to do after the lines before `next_line` were published, and perhaps some after it.
-fn go_on(next_line: u64) -> String {
-    const HARMLESS: &str = "events that come twice are stored once";
+/// How to continue after all lines before `next_line` were published, and perhaps some lines after it.
+fn how_to_continue(next_line: u64) -> String {
+    const HARMLESS: &str = "an event that is published twice is stored once";
     if next_line == 1 {
-        return format!("import it again: {HARMLESS}");
+        return format!("import the input again: {HARMLESS}");
     }
     format!(
-        "all events before line {next_line} are published: go on with --from-line {next_line}, or import the whole \
-         again: {HARMLESS}"
+        "all events before line {next_line} are published: continue with --from-line {next_line}, or import the whole \
+         input again: {HARMLESS}"
     )
 }
 

@@ -21,14 +21,14 @@ pub(crate) enum Input {
 }
 
 impl From<OsString> for Input {
-    /// A path; `-` is stdin.
+    /// The input at `path`; `-` is stdin.
     fn from(path: OsString) -> Self {
         if path == "-" { Self::Stdin } else { Self::File(path.into()) }
     }
 }
 
 impl Input {
-    /// How a person knows it.
+    /// The name of the input in messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::File(path) => path.display().to_string(),
@@ -36,14 +36,14 @@ impl Input {
         }
     }
 
-    /// Its size, if it is a file that can be read more than once.
+    /// The size of the input, if it is a file that can be read more than once.
     pub(crate) fn size(&self) -> Option<u64> {
         let Self::File(path) = self else { return None };
         path.metadata().ok().filter(|metadata| metadata.is_file()).map(|metadata| metadata.len())
     }
 
-    /// Reads it from the line `first_line` on. `bar` follows the bytes read, and `piped` is the command that reads stdin, for
-    /// advice.
+    /// Reads the events from the line `first_line` on. `bar` shows the bytes read. `piped` is the command that reads stdin;
+    /// error messages recommend it.
     pub(crate) fn read(self, limits: EventLimits, first_line: u64, bar: ProgressBar, piped: &'static str) -> Events {
         let input = self.clone();
         let chunks = NdjsonReader::new(limits).with_first_line(first_line).read(move || input.open(&bar));
@@ -60,7 +60,7 @@ impl Input {
     }
 }
 
-/// The events of an input, as they are read.
+/// The events of an input, read in chunks.
 #[derive(Debug)]
 pub(crate) struct Events {
     chunks: Chunks,
@@ -69,10 +69,10 @@ pub(crate) struct Events {
 }
 
 impl Events {
-    /// The next lines; `None` after the last one.
+    /// The next lines; `None` after the last line.
     ///
     /// # Errors
-    /// When the input cannot be read: [`Failure::Usage`] if nothing of it was.
+    /// When the input cannot be read. The error is [`Failure::Usage`] if no line was read before.
     pub(crate) async fn next(&mut self) -> Result<Option<Chunk>, Failure> {
         self.chunks.next().await.map_err(|error| self.explain(error))
     }
@@ -90,9 +90,12 @@ impl Events {
                 lines + 1
             )),
             NdjsonError::Unreadable { line, error: ReadError::Unsupported(_) } => {
-                let advice = "unpack it on the way: zstd -dc FILE | … --input -";
+                let advice = "decompress it first: zstd -dc FILE | … --input -";
                 Failure::Failed(
-                    format!("{name}:{line}: it cannot be read: the demonstration alone reads no zstd; {advice}").into(),
+                    format!(
+                        "{name}:{line}: the input cannot be read: this build of the demonstration has no zstd; {advice}"
+                    )
+                    .into(),
                 )
             }
             NdjsonError::Unreadable { line, error } => Failure::Failed(format!("{name}:{line}: {error}").into()),

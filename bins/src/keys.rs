@@ -1,4 +1,4 @@
-//! `netagg keys`: who may ask the API.
+//! `netagg keys`: creates, lists and revokes API keys.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,44 +22,44 @@ use crate::program::run_command;
 use crate::protection::{api_keys, keys_file};
 use crate::tables::table;
 
-/// What to do with API keys.
+/// The commands for API keys.
 #[derive(Debug, Subcommand)]
 pub(crate) enum KeysCommand {
-    /// Make a key and print it, this once
+    /// Create a key and print it; netagg does not show it again
     Create {
-        /// What people call its holder
+        /// A name for the holder of the key
         #[arg(long, value_parser = name)]
         name: String,
-        /// What it may ask about, detail:read or aggregates:read; may be repeated
+        /// A permission of the key: detail:read or aggregates:read; may be repeated
         #[arg(long = "scope", value_name = "SCOPE", required = true)]
         scopes: Vec<Scope>,
-        /// The only user whose own data it may ask about, with detail:read alone; any without it
+        /// Restrict the key to the data of this user; only with --scope detail:read; default: all users
         #[arg(long, value_name = "USER")]
         user_id: Option<UserId>,
-        /// How often it may ask, such as 100/s, 600/m or 10000/h; API_RATE_LIMIT without it
+        /// The rate limit of the key, such as 100/s, 600/m or 10000/h; default: API_RATE_LIMIT
         #[arg(long, value_name = "RATE")]
         rate_limit: Option<RateLimit>,
-        /// How long it is good, such as 90d; for ever without it
+        /// How long the key is valid, such as 90d; default: for ever
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         expires_in: Option<Duration>,
-        /// Where the keys are kept; API_KEYS_FILE, or PostgreSQL, without it
+        /// The file that the keys are kept in; default: API_KEYS_FILE, else PostgreSQL
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
     /// List the keys, without their secrets
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
-        /// As of create
+        /// The file that the keys are kept in, as for create
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
-    /// Take a key back: within 10 s nobody gets in with it
+    /// Revoke a key: within 10 s the API rejects it
     Revoke {
-        /// What `list` calls it
+        /// The id of the key, as `list` shows it
         id: String,
-        /// As of create
+        /// The file that the keys are kept in, as for create
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
     },
@@ -77,47 +77,49 @@ impl KeysCommand {
         run_command(configure, async |(postgres, file), _| self.execute(postgres, file).await)
     }
 
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
     /// When the keys cannot be read or written.
     async fn execute(self, postgres: PgConfig, default_file: Option<PathBuf>) -> Result<ExitCode, Failure> {
         let now = SystemClock.now();
-        let kept = |file: Option<PathBuf>| api_keys(file.or(default_file), postgres);
+        let stored = |file: Option<PathBuf>| api_keys(file.or(default_file), postgres);
         match self {
             Self::Create { name, scopes, user_id, rate_limit, expires_in, file } => {
                 if user_id.is_some() && scopes.contains(&Scope::AggregatesRead) {
-                    let reason = "--user-id with --scope aggregates:read: a user's own key would tell everybody's \
-                                  totals; accepted with --user-id: --scope detail:read";
+                    let reason = "--user-id with --scope aggregates:read: the key of one user would read the totals of \
+                                  all users; accepted with --user-id: --scope detail:read";
                     return Err(Failure::Usage(reason.to_owned()));
                 }
                 if expires_in.is_some_and(|time| time.is_zero()) {
-                    let reason = "--expires-in 0s: the key would never be good; accepted: a longer time, or none";
+                    let reason =
+                        "--expires-in 0s: the key would never be valid; accepted: a longer time, or no --expires-in";
                     return Err(Failure::Usage(reason.to_owned()));
                 }
                 if output::is_discarded() {
                     const REASON: &str =
-                        "stdout is closed or the null device, so the key would be lost; no key was made";
+                        "stdout is closed or is the null device, so the key would be lost; no key was created";
                     return Err(Failure::Failed(REASON.into()));
                 }
                 let principal = Principal { name, scopes: scopes.into_iter().collect(), user_id, rate_limit };
                 let token = ApiKeyToken::generate()?;
                 let expires_at = expires_in.map(|time| now.saturating_add(time));
-                let keys = kept(file);
+                let keys = stored(file);
                 keys.create(&ApiKey::new(&token, principal, now, expires_at)).await?;
-                // Alone on stdout, so that it can go where it belongs unseen.
+                // The key is alone on stdout, so that a script can store it without showing it.
                 outln!("{}", token.reveal());
                 if let Err(error) = output::flush() {
-                    return Err(take_back(&*keys, token.id(), &error).await);
+                    return Err(revoke_unprinted(&*keys, token.id(), &error).await);
                 }
-                noteln!("Keep it now: only its holder has it from here on. Its id is {}.", token.id());
+                noteln!("Store this key now: netagg does not show it again. Its id is {}.", token.id());
             }
-            Self::List { json, file } => print(&kept(file).list().await?, now, json)?,
+            Self::List { json, file } => print(&stored(file).list().await?, now, json)?,
             Self::Revoke { id, file } => {
-                // Not parsed by clap, which quotes what it refuses: that may be the whole key.
+                // clap does not parse this argument, because clap quotes rejected values, and this may be the whole key.
                 let id: KeyId = id.parse().map_err(|error| Failure::Usage(format!("ID (value not shown): {error}")))?;
-                if !kept(file).revoke(&id, now).await? {
-                    return Err(Failure::Failed(format!("there is no key {id}; `netagg keys list` has them").into()));
+                if !stored(file).revoke(&id, now).await? {
+                    let reason = format!("there is no key {id}; `netagg keys list` lists the keys");
+                    return Err(Failure::Failed(reason.into()));
                 }
                 outln!("{id}: revoked");
             }
@@ -127,24 +129,20 @@ impl KeysCommand {
 }
 
 /// Revokes a key whose secret could not be printed.
-async fn take_back(keys: &dyn ApiKeys, id: &KeyId, unprinted: &std::io::Error) -> Failure {
+async fn revoke_unprinted(keys: &dyn ApiKeys, id: &KeyId, unprinted: &std::io::Error) -> Failure {
     let reason = format!("stdout: the key could not be printed: {unprinted}");
     let outcome = match keys.revoke(id, SystemClock.now()).await {
-        Ok(_) => format!("its id is {id}, and it is revoked"),
-        Err(error) => format!("it could not be revoked either ({error}): `netagg keys revoke {id}` does that"),
+        Ok(_) => format!("the key {id} is revoked"),
+        Err(error) => format!("it could not be revoked either ({error}): run `netagg keys revoke {id}`"),
     };
     Failure::Failed(format!("{reason}; {outcome}").into())
 }
 
 fn name(text: &str) -> Result<String, &'static str> {
-    if (1..=100).contains(&text.chars().count()) {
-        Ok(text.to_owned())
-    } else {
-        Err("1 to 100 characters are accepted")
-    }
+    if (1..=100).contains(&text.chars().count()) { Ok(text.to_owned()) } else { Err("accepted: 1 to 100 characters") }
 }
 
-/// A key as a line of `list --json` has it.
+/// A key, as a line of `list --json`.
 #[derive(Serialize)]
 struct Listed<'a> {
     id: &'a KeyId,

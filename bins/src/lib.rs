@@ -1,9 +1,9 @@
-//! The programs of netagg: their settings, their wiring, and what they print.
+//! The programs of netagg: their settings, their wiring, and their output.
 //!
-//! The programs are the product here; this library exists so that they stay thin, and its interface follows them. To
-//! embed netagg in a service of your own, use `netagg-core` and the adapter crates.
+//! The programs are the product here. This library exists so that the programs stay thin, and its interface follows the
+//! programs. To embed netagg in a service of your own, use `netagg-core` and the adapter crates.
 
-// The demonstration uses a part of everything.
+// The demonstration uses only a part of each module.
 #![cfg_attr(not(feature = "services"), allow(dead_code, unused_imports))]
 
 #[cfg(feature = "services")]

@@ -1,4 +1,4 @@
-//! The ops port of a service: is it alive, is it ready, what does it do, and where does its time go.
+//! The ops port of a service: liveness, readiness, metrics and profiles.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,18 +15,18 @@ use crate::process::Shutdown;
 use crate::process::descriptors::Need;
 use crate::process::lost_lines;
 
-/// Connections at a time.
+/// The largest number of connections at a time.
 const MAX_CONNECTIONS: usize = 32;
 
-/// The descriptors of the ops port, which answers however many clients the service has.
+/// The descriptors of the ops port. They are set aside, so the port responds however many clients the service has.
 pub const DESCRIPTORS: Need = Need { of: "the ops port", descriptors: MAX_CONNECTIONS };
 
-/// A few scrapers and a person. An idle connection makes room for another.
+/// Limits for a few scrapers and a person.
 fn limits() -> ApiLimits {
     let mut limits = ApiLimits::default();
     limits.max_connections = MAX_CONNECTIONS;
     limits.max_head_bytes = 8 * 1_024;
-    // An idle client makes room for a probe in time.
+    // An idle connection closes early enough for a probe to get its place.
     limits.idle_timeout = Duration::from_secs(5);
     limits
 }
@@ -34,16 +34,16 @@ fn limits() -> ApiLimits {
 /// How the ops port of a service is configured.
 #[derive(Clone, Copy, Debug)]
 pub struct OpsConfig {
-    /// Where it listens.
+    /// The address that the port listens on.
     pub address: SocketAddr,
-    /// Whether it gives profiles.
+    /// Whether the port serves profiles.
     pub pprof: bool,
 }
 
-/// The recorder of the process, with the metrics of the process itself.
+/// Installs the metrics recorder of the process, with the metrics of the process itself.
 ///
 /// # Errors
-/// When the process has a recorder already.
+/// When the process already has a recorder.
 pub(crate) fn install_metrics() -> Result<OpsMetrics, Failure> {
     let metrics = OpsMetrics::install(describe).map_err(|error| Failure::Failed(error.into()))?;
     let process = metrics_process::Collector::default();
@@ -59,7 +59,7 @@ pub(crate) fn install_metrics() -> Result<OpsMetrics, Failure> {
     Ok(metrics)
 }
 
-/// The metrics of the libraries, then those of the programs.
+/// Describes the metrics of the libraries, then the metrics of the programs.
 fn describe() {
     netagg_core::describe_metrics();
     netagg_kafka::describe_metrics();
@@ -68,15 +68,19 @@ fn describe() {
     describe_counter!(
         "netagg_log_lines_lost_total",
         Unit::Count,
-        "Lines of the log that stderr did not take: it was full, closed, or not read for 100 ms."
+        "Log lines that could not be written, because stderr was full, closed, or not read for 100 ms."
     );
-    describe_gauge!("netagg_build_info", Unit::Count, "Always 1; its labels say what this program was built from.");
+    describe_gauge!(
+        "netagg_build_info",
+        Unit::Count,
+        "Always 1. The labels are the version of the program and of the Rust compiler."
+    );
 }
 
-/// Serves the ops port in the background, to the program's end.
+/// Serves the ops port in the background until the program ends.
 ///
 /// # Errors
-/// When its address cannot be bound.
+/// When the address cannot be bound.
 pub(crate) async fn serve(
     config: OpsConfig,
     readiness: Arc<Readiness>,

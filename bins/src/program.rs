@@ -1,4 +1,4 @@
-//! How the programs are run: all know the same variables.
+//! Runs the programs of netagg. All programs know the same environment variables.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use crate::process::{LogDefaults, Program, Shutdown, Variables, run_with};
 use crate::Failure;
 use crate::config::NAMES;
 
-/// Runs a command for people: it reads its variables with `configure`, and does `job`.
+/// Runs a command for people: reads its variables with `configure`, and runs `job`.
 pub(crate) fn run_command<C, F: Future<Output = Result<ExitCode, Failure>>>(
     configure: impl FnOnce(&mut Variables) -> C,
     job: impl FnOnce(C, Shutdown) -> F,
@@ -15,7 +15,7 @@ pub(crate) fn run_command<C, F: Future<Output = Result<ExitCode, Failure>>>(
     run_with(configure, LogDefaults::COMMAND, NAMES, job)
 }
 
-/// The program `name` without arguments, which does what `about` says and reads its variables with `configure`.
+/// The program `name` without arguments. Its help prints `about`, and `configure` reads its variables.
 pub fn program<C>(
     name: &'static str,
     about: &'static str,

@@ -1,4 +1,4 @@
-//! Totals of days, recomputed from the stored events.
+//! `netagg rebuild`: recomputes the totals of days from the stored events.
 
 use std::collections::BTreeSet;
 use std::process::ExitCode;
@@ -21,7 +21,7 @@ use crate::program::run_command;
 use crate::progress::progress_bar;
 use crate::tables::{right_align, table};
 
-/// What to rebuild.
+/// The arguments of a rebuild.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Rebuild {
     /// The first day, such as 2025-10-01
@@ -30,53 +30,53 @@ pub(crate) struct Rebuild {
     /// The last day, inclusive
     #[arg(long, value_name = "DAY")]
     to: Day,
-    /// Tell what would change, and change nothing
+    /// Print the changes, and change nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long to wait in all for the ingestor to store what the totals contain, and for other repairs to end
+    /// How long to wait in total: for the ingestor to store events that the totals contain, and for other repairs to end
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     wait: Duration,
 }
 
-/// Where everything is.
+/// The servers that a rebuild needs.
 #[derive(Clone, Debug)]
-pub(crate) struct Places {
-    /// Events and totals.
+pub(crate) struct Servers {
+    /// The database of events and totals.
     pub(crate) postgres: PgConfig,
-    /// The cache, which is told what changes.
+    /// The cache. The rebuild invalidates its entries of changed months.
     pub(crate) redis: RedisConfig,
-    /// The broker, which knows whether the ingestor has read everything.
+    /// The broker. Its offsets show whether the ingestor has read all records.
     pub(crate) kafka: Kafka,
-    /// The services' groups.
+    /// The consumer groups of the services.
     pub(crate) groups: Groups,
 }
 
 impl Rebuild {
     pub(crate) fn run(self) -> ExitCode {
-        let configure = |variables: &mut Variables| Places {
-            // Two transactions at a time.
+        let configure = |variables: &mut Variables| Servers {
+            // A rebuild has two transactions at a time.
             postgres: config::postgres(variables, 3, "netagg-rebuild"),
             redis: variables.unless(self.dry_run, config::redis),
             kafka: Kafka::read(variables),
             groups: Groups::read(variables),
         };
-        run_command(configure, async |places, shutdown| self.rebuild(places, shutdown).await)
+        run_command(configure, async |servers, shutdown| self.rebuild(servers, shutdown).await)
     }
 
-    /// Recomputes the days and prints what changed; exit code 1 if a day had to be left as it is.
+    /// Recomputes the days and prints the changes. The exit code is 1 if a day was skipped.
     ///
     /// # Errors
-    /// When the range is of dropped months, or the database cannot be reached.
-    async fn rebuild(&self, places: Places, shutdown: Shutdown) -> Result<ExitCode, Failure> {
+    /// When the range has dropped months, or the database cannot be reached.
+    async fn rebuild(&self, servers: Servers, shutdown: Shutdown) -> Result<ExitCode, Failure> {
         check_range(Some(self.from), Some(self.to))?;
-        let postgres = Postgres::new(places.postgres);
+        let postgres = Postgres::new(servers.postgres);
         postgres.check_schema().await?;
         let mut rebuild = postgres.rebuild();
         if !self.dry_run {
-            rebuild = rebuild.with_cache(Arc::new(RedisCache::new(places.redis)?));
+            rebuild = rebuild.with_cache(Arc::new(RedisCache::new(servers.redis)?));
         }
-        // Without the broker, days that the ingestor may still complete are left as they are.
-        if let Ok(groups) = consumer_groups(&places.kafka, places.groups) {
+        // Without the broker, the rebuild skips days that the ingestor may still complete.
+        if let Ok(groups) = consumer_groups(&servers.kafka, servers.groups) {
             rebuild = rebuild.with_consumer_groups(groups);
         }
         let bar = progress_bar(None, "{bar:30} {pos}/{len} days {msg} {elapsed}");
@@ -84,7 +84,7 @@ impl Rebuild {
         bar.finish_and_clear();
         let report = report.map_err(|error| self.explain(error))?;
         if report.days == 0 {
-            outln!("Nothing to do: no events and no totals from {} to {}.", self.from, self.to);
+            outln!("Nothing to do: there are no events and no totals from {} to {}.", self.from, self.to);
             return Ok(ExitCode::SUCCESS);
         }
         self.print(&report);
@@ -110,9 +110,9 @@ impl Rebuild {
 
     fn print(&self, report: &RebuildReport) {
         let days = report.days;
-        let (verb, tense) = if self.dry_run { ("would change", "looked at") } else { ("changed", "rebuilt") };
+        let (changed, rebuilt) = if self.dry_run { ("would change", "checked") } else { ("changed", "rebuilt") };
         if !report.changes.is_empty() {
-            let mut table = table(["day", "type", "column", "now", "then"]);
+            let mut table = table(["day", "type", "column", "before", "after"]);
             for change in &report.changes {
                 let number = |number: Option<i128>| number.map_or("-".to_owned(), |number| number.to_string());
                 table.add_row([
@@ -126,30 +126,28 @@ impl Rebuild {
             right_align(&mut table, 3..);
             outln!("{table}");
         }
-        let changed: BTreeSet<Day> = report.changes.iter().map(|change| change.day).collect();
-        outln!("{} of {days} days {tense}, {} {verb}.", report.rebuilt, changed.len());
-        for (day, left) in &report.skipped {
-            match left {
-                Skipped::Busy => outln!("{day}: left as it is, another repair of it goes on"),
+        let changed_days: BTreeSet<Day> = report.changes.iter().map(|change| change.day).collect();
+        outln!("{} of {days} days {rebuilt}, {} {changed}.", report.rebuilt, changed_days.len());
+        for (day, reason) in &report.skipped {
+            match reason {
+                Skipped::Busy => outln!("{day}: skipped: another repair of this day is running"),
                 Skipped::IngestorBehind { events } => {
-                    outln!("{day}: left as it is, the ingestor is {events} events behind on that day");
+                    outln!("{day}: skipped: its totals contain {events} events that the ingestor has not stored yet");
                 }
             }
         }
-        let stopped = report.unreached();
-        if stopped > 0 {
-            outln!("Stopped before {stopped} days.");
+        let unreached = report.unreached();
+        if unreached > 0 {
+            outln!("Interrupted: {unreached} days were not reached.");
         }
         if !self.dry_run && !report.is_complete() {
-            outln!(
-                "The other days stay marked: an aggregator repairs them, or the same command does when it runs again."
-            );
+            outln!("The other days stay marked. A running aggregator repairs them, or run the same command again.");
         }
         if !report.stale_months.is_empty() {
             let months = report.stale_months.iter().map(Month::to_string).collect::<Vec<_>>().join(", ");
             outln!(
-                "The cache could not be told: answers about {months} may be as old as CACHE_AGG_DAY_TTL and \
-                 CACHE_AGG_MONTH_TTL allow."
+                "The cache could not be invalidated: the API may return the old totals of {months} until \
+                 CACHE_AGG_DAY_TTL and CACHE_AGG_MONTH_TTL have passed."
             );
         }
     }

@@ -1,4 +1,4 @@
-//! Tells a person which lines of an input were left out.
+//! Prints the lines of an input that were left out.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use netagg_core::ndjson::RejectedLine;
 use crate::process::noteln;
 use crate::process::terminal_escape::printable;
 
-/// Lines that are named; of more, there is a count by kind in the end.
+/// The number of lines that are printed one by one. The other lines are counted by kind at the end.
 const NAMED: u64 = 20;
 
 /// The lines of one input that hold no event.
@@ -20,12 +20,12 @@ pub(crate) struct RejectedLines {
 }
 
 impl RejectedLines {
-    /// None yet, of the input called `name`.
+    /// No lines yet, of the input called `name`.
     pub(crate) fn new(name: String) -> Self {
         Self { name, count: 0, kinds: BTreeMap::new() }
     }
 
-    /// Notes `lines`, and names the first of them on stderr, above `bar`.
+    /// Counts `lines`, and prints the first lines of the input to stderr, above `bar`.
     pub(crate) fn note(&mut self, lines: &[RejectedLine], bar: &ProgressBar) {
         for RejectedLine { number, reason, .. } in lines {
             self.count += 1;
@@ -37,12 +37,12 @@ impl RejectedLines {
         }
     }
 
-    /// Tells of those that were not named, and how many there were in all.
+    /// Prints the counts if not all lines were printed one by one. Returns the number of all lines.
     pub(crate) fn finish(self) -> u64 {
         if self.count > NAMED {
             let kinds: Vec<_> = self.kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
             let more = self.count - NAMED;
-            noteln!("{}: and {more} more; of all {}: {}", self.name, self.count, kinds.join(", "));
+            noteln!("{}: {more} more lines left out; {} in total: {}", self.name, self.count, kinds.join(", "));
         }
         self.count
     }

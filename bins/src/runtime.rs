@@ -1,4 +1,4 @@
-//! The work of the services at their start and beside their job.
+//! The parts of a service besides its job: the start, the readiness checks, and background tasks.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -21,10 +21,10 @@ use crate::Failure;
 use crate::ops::{self, OpsConfig};
 use crate::process::Shutdown;
 
-/// How long a service waits for Redis at its start; it goes on without it.
+/// How long a service waits for Redis at its start. After this time it starts without Redis.
 const FIRST_CONNECTION: Duration = Duration::from_millis(500);
 
-/// How long a start takes when everything is there: callers of this time wait for their answer.
+/// The duration of a start when all servers are available. Requests that arrive in this time wait for their response.
 const USUAL_START: Duration = Duration::from_secs(1);
 
 /// A service between its start and its stop.
@@ -44,18 +44,18 @@ impl Runtime {
         let (readiness, metrics) = (Arc::new(readiness(&shutdown)), Arc::new(ops::install_metrics()?));
         let sampled = readiness.clone();
         metrics.sample(move || sampled.record_metrics());
-        // The port outlives the stop: a service that drains is alive.
+        // The port stays open during the stop, because a service that drains is alive.
         ops::serve(ops, readiness.clone(), metrics.clone(), &shutdown).await?;
         Ok(Self { readiness, metrics, shutdown })
     }
 
-    /// The token that is cancelled when it is time to stop.
+    /// The token that is cancelled when the service must stop.
     pub fn stop_token(&self) -> CancellationToken {
         self.shutdown.token()
     }
 
-    /// Watches the database and its schema. With the counters of a consumer it also fails while the consumer waits for the
-    /// database: one that answers and takes no write is not ready.
+    /// Watches the database and its schema. With the counters of a consumer, the check also fails while the consumer waits
+    /// for the database. So a database that responds but rejects writes makes the service unready.
     pub fn watch_postgres(&self, postgres: &Postgres, stats: Option<Arc<ConsumerStats>>) {
         let sampled = postgres.clone();
         self.metrics.sample(move || sampled.record_metrics());
@@ -67,7 +67,7 @@ impl Runtime {
         self.shutdown.spawn("postgres", watch);
     }
 
-    /// Watches whether callers can be told apart, if they are asked who they are.
+    /// Watches whether the API can check credentials, if it requires them.
     pub fn watch_protection(&self, protection: &Protection) {
         if protection.is_open() {
             return;
@@ -87,20 +87,21 @@ impl Runtime {
         self.shutdown.spawn("kafka", watch);
     }
 
-    /// Watches the cache, and gives it a moment for its first connection.
+    /// Watches the cache, and waits a short time for its first connection.
     pub async fn watch_redis(&self, cache: &Arc<RedisCache>) {
-        // Redis is not asked meanwhile: no request has failed because of a server that is a moment late.
+        // No request goes to Redis during this wait, so a server that connects a little later causes no failed request.
         let _ = tokio::time::timeout(FIRST_CONNECTION, cache.connected()).await;
         let cache = cache.clone();
         let watch = self.readiness.watch("redis", Criticality::Optional, async move || cache.ping().await);
         self.shutdown.spawn("redis", watch);
     }
 
-    /// The secret of cursors: `configured`, else that of the database, once it can be reached. Meanwhile the port of `http`
-    /// answers that the API is alive and not ready: a load balancer is not to take it for dead. `None` if the program stops.
+    /// The secret of cursors: `configured`, else the secret of the database, as soon as the database is available. During the
+    /// wait, the port of `http` reports that the API is alive but not ready, so a load balancer does not take the API for
+    /// dead. Returns `None` if the program stops.
     ///
     /// # Errors
-    /// When the database refuses, or the port cannot be shared.
+    /// When the database rejects the query, or the port cannot be shared.
     pub async fn cursor_secret(
         &self,
         configured: Option<CursorSecret>,
@@ -123,8 +124,8 @@ impl Runtime {
         Ok(secret?)
     }
 
-    /// Waits for the database, and agrees with the other services on the limits of events and on the mode. `None` if the
-    /// program stops.
+    /// Waits for the database, and agrees with the other services on the limits of events and on the mode. Returns `None` if
+    /// the program stops.
     ///
     /// # Errors
     /// [`Failure::Usage`] if the database has other limits or another mode.
@@ -153,45 +154,46 @@ impl Runtime {
     }
 }
 
-/// Answers on the port of `http` until `waiting` ends, if that takes longer than a usual start.
+/// If the start takes longer than usual, reports on the port of `http` that the API is not ready, until `waiting` is
+/// cancelled.
 async fn answer_unready(http: &TcpListener, protection: &Protection, waiting: &CancellationToken) -> io::Result<()> {
     if waiting.run_until_cancelled(tokio::time::sleep(USUAL_START)).await.is_none() {
         return Ok(());
     }
-    // The same socket: no connection is refused when the API takes over.
+    // Both servers use the same socket, so no connection is refused when the API takes over.
     let socket = http.as_fd().try_clone_to_owned()?;
     let listener = TcpListener::from_std(socket.into())?;
     serve_unready(listener, protection.clone(), ApiLimits::default(), waiting.clone()).await;
     Ok(())
 }
 
-/// The readiness of a service that stops with `shutdown`, and its reason if a task has panicked.
+/// The readiness of a service that stops with `shutdown`. If a task has panicked, it is the reason of the stop.
 fn readiness(shutdown: &Shutdown) -> Readiness {
     let stopped = shutdown.clone();
     Readiness::new(shutdown.token()).with_stop_reason(move || stopped.check().err().map(|failure| failure.to_string()))
 }
 
-/// Tells what a consumer has done.
+/// Logs the counters of a consumer at its stop.
 pub fn log_stopped(stats: &ConsumerStats) {
     let StatsSnapshot { consumed, new, duplicates, conflicts, invalid, batches } = stats.snapshot();
     tracing::info!(consumed, new, duplicates, conflicts, invalid, batches, "stopped");
 }
 
-/// A wrong Kafka configuration, found only when a client is made of it.
+/// A wrong Kafka configuration. It is found only when a client is created.
 impl From<netagg_kafka::ConfigError> for Failure {
     fn from(error: netagg_kafka::ConfigError) -> Self {
         Self::Usage(format!("KAFKA_*: {error}"))
     }
 }
 
-/// Other event limits than the recorded ones are a wrong configuration.
+/// Event limits that differ from the recorded limits are a wrong configuration.
 impl From<EventLimitsError> for Failure {
     fn from(error: EventLimitsError) -> Self {
         match error {
             EventLimitsError::Store(error) => error.into(),
             EventLimitsError::Differ { recorded, configured } => Self::Usage(format!(
-                "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, this program {} and {}: configure what the \
-                 database has, or change it with `netagg limits set`",
+                "the database has EVENT_MAX_AGE={} and EVENT_MAX_FUTURE={}, but this program is configured with {} and {}: \
+                 configure the values of the database, or change them with `netagg limits set`",
                 HumanDuration(recorded.max_age),
                 HumanDuration(recorded.max_future),
                 HumanDuration(configured.max_age),
@@ -202,7 +204,7 @@ impl From<EventLimitsError> for Failure {
     }
 }
 
-/// Another mode than the recorded one is a wrong configuration.
+/// A mode that differs from the recorded mode is a wrong configuration.
 impl From<ModeError> for Failure {
     fn from(error: ModeError) -> Self {
         match error {
@@ -211,15 +213,15 @@ impl From<ModeError> for Failure {
                 Self::Usage(format!("{error}: finish it with `netagg mode set {mode}`"))
             }
             ModeError::Differs { configured, .. } => Self::Usage(format!(
-                "{error}: start the ingestor with INGESTOR_MODE as the database says, an aggregator only in the separate \
-                 mode, or change the database with `netagg mode set {configured}`"
+                "{error}: start the ingestor with the INGESTOR_MODE of the database (an aggregator runs only in the separate \
+                 mode), or change the mode of the database with `netagg mode set {configured}`"
             )),
             error => Self::Usage(error.to_string()),
         }
     }
 }
 
-/// As the Kafka one.
+/// A wrong Redis configuration. It is found only when a client is created.
 impl From<netagg_redis::ConfigError> for Failure {
     fn from(error: netagg_redis::ConfigError) -> Self {
         Self::Usage(format!("REDIS_*: {error}"))
@@ -233,14 +235,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_limits_are_named_as_they_are_configured() {
+    fn an_error_about_limits_names_the_recorded_and_the_configured_values() {
         let recorded = EventLimits::default();
         let configured = EventLimits { max_age: Duration::from_millis(1_500), ..recorded };
         let failure = Failure::from(EventLimitsError::Differ { recorded, configured });
         assert_eq!(
             failure.to_string(),
-            "the database has EVENT_MAX_AGE=1825d and EVENT_MAX_FUTURE=1d, this program 1500ms and 1d: configure what the \
-             database has, or change it with `netagg limits set`"
+            "the database has EVENT_MAX_AGE=1825d and EVENT_MAX_FUTURE=1d, but this program is configured with 1500ms and \
+             1d: configure the values of the database, or change them with `netagg limits set`"
         );
         assert!(matches!(failure, Failure::Usage(_)));
     }
@@ -249,9 +251,9 @@ mod tests {
     async fn a_watcher_that_panics_leaves_the_service_unready_and_stops_it() {
         let shutdown = Shutdown::default();
         let readiness = Arc::new(readiness(&shutdown));
-        let looks = AtomicUsize::new(0);
+        let checks = AtomicUsize::new(0);
         let watch = readiness.watch("postgres", Criticality::Required, async move || {
-            if looks.fetch_add(1, Relaxed) == 0 { Ok::<_, String>(()) } else { panic!("the second look") }
+            if checks.fetch_add(1, Relaxed) == 0 { Ok::<_, String>(()) } else { panic!("the second check") }
         });
         shutdown.spawn("postgres", watch);
         shutdown.token().cancelled().await;

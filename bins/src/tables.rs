@@ -1,4 +1,4 @@
-//! Tables of the commands' answers.
+//! Tables in the output of commands.
 
 use std::ops::RangeBounds;
 
@@ -12,7 +12,7 @@ pub(crate) fn table<C: Into<Cell>>(header: impl IntoIterator<Item = C>) -> Table
     table
 }
 
-/// Aligns the columns with these numbers, from 0, to the right. Columns have cells by their header, or by rows.
+/// Aligns the columns with these numbers, counted from 0, to the right. Call it when the table has its header or its rows.
 pub(crate) fn right_align(table: &mut Table, columns: impl RangeBounds<usize>) {
     for (_, column) in table.column_iter_mut().enumerate().filter(|(index, _)| columns.contains(index)) {
         column.set_cell_alignment(CellAlignment::Right);

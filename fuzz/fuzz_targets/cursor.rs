@@ -1,4 +1,5 @@
-//! A cursor leads on from where its page ended, in its own listing alone; no other text is one.
+//! Tests cursors. A cursor continues its own listing after the end of its page. No other listing accepts it, and no other
+//! text is accepted as a cursor.
 
 #![no_main]
 
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 fuzz_target!(|bytes: &[u8]| {
     forge(&String::from_utf8_lossy(bytes));
-    // Bytes that don't suffice for a listing say nothing.
+    // If there are too few bytes for a listing, this part of the test is skipped.
     let _ = turn_the_page(&mut Unstructured::new(bytes));
 });
 
@@ -27,7 +28,7 @@ static LISTING: LazyLock<Listing> = LazyLock::new(|| {
 
 fn forge(text: &str) {
     let cursor = LISTING.first_page().next_cursor;
-    LISTING.expect_refused(text, cursor.as_deref());
+    LISTING.expect_rejected(text, cursor.as_deref());
 }
 
 fn turn_the_page(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
@@ -49,7 +50,7 @@ fn turn_the_page(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let first = listing.first_page();
     let Some(cursor) = first.next_cursor else { return Ok(()) };
 
-    let second = listing.turn(&cursor).expect("its own cursor");
+    let second = listing.turn(&cursor).expect("a cursor of this listing");
     assert_eq!((second.items.len(), second.total_count, second.next_cursor), (1, 2, None));
     assert_ne!(first.items, second.items);
     assert!(first.items[0].fields().started_at >= second.items[0].fields().started_at, "newest first");
@@ -57,11 +58,11 @@ fn turn_the_page(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
     let mut changed = cursor.clone().into_bytes();
     let at = input.choose_index(changed.len())?;
     changed[at] = input.int_in_range(b' '..=b'~')?;
-    listing.expect_refused(&String::from_utf8(changed).expect("ASCII"), Some(&cursor));
-    listing.expect_refused(&cursor[..at], None);
+    listing.expect_rejected(&String::from_utf8(changed).expect("ASCII"), Some(&cursor));
+    listing.expect_rejected(&cursor[..at], None);
     let mut other_secret = secret;
     other_secret[at % 16] ^= 1;
-    listing.with(&other_secret, request.clone()).expect_refused(&cursor, None);
+    listing.with(&other_secret, request.clone()).expect_rejected(&cursor, None);
     let other_type = if request.event_type.is_none() { Some(EventType::Data) } else { None };
     for other in [
         DetailRequest { user_id: UserId::new("user2").expect("valid"), ..request.clone() },
@@ -69,12 +70,12 @@ fn turn_the_page(input: &mut Unstructured<'_>) -> arbitrary::Result<()> {
         DetailRequest { from: Timestamp::from_micros(0), ..request.clone() },
         DetailRequest { to: None, ..request.clone() },
     ] {
-        listing.with(&secret, other).expect_refused(&cursor, None);
+        listing.with(&secret, other).expect_rejected(&cursor, None);
     }
     Ok(())
 }
 
-/// Pages of one event.
+/// A listing of two events, with one event per page.
 struct Listing {
     events: Arc<MemoryEventStore>,
     service: UsageService,
@@ -84,7 +85,7 @@ struct Listing {
 impl Listing {
     fn new(events: [Event; 2], secret: &[u8], request: DetailRequest) -> Self {
         let store = Arc::new(MemoryEventStore::default());
-        block_on(store.store(&Batch::new(events.map(Into::into).to_vec()))).expect("in memory");
+        block_on(store.store(&Batch::new(events.map(Into::into).to_vec()))).expect("stored in memory");
         Self::of(store, secret, request)
     }
 
@@ -106,8 +107,8 @@ impl Listing {
         block_on(self.service.user_detail(DetailRequest { cursor: Some(cursor.to_owned()), ..self.request.clone() }))
     }
 
-    /// `text` is no cursor of this listing, unless it is `cursor`.
-    fn expect_refused(&self, text: &str, cursor: Option<&str>) {
+    /// Checks that the service rejects `text` as a cursor of this listing, unless `text` equals `cursor`.
+    fn expect_rejected(&self, text: &str, cursor: Option<&str>) {
         match self.turn(text) {
             Err(UsageError::InvalidQuery(query)) => assert_eq!(query.problems[0].name, "cursor"),
             Ok(_) => assert_eq!(Some(text), cursor),

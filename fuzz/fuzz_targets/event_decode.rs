@@ -1,5 +1,5 @@
-//! Whatever the bytes: the decoder doesn't panic, agrees with the contract's rules said a second time, and what it takes
-//! survives its encoding.
+//! Tests the event decoder with any bytes. The decoder must not panic. It must agree with a second, independent
+//! implementation of the rules of the contract. An event that it accepts must be the same after encoding and decoding.
 
 #![no_main]
 

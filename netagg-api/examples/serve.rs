@@ -1,4 +1,4 @@
-//! Serves four events from memory on the default ports until Ctrl-C: `cargo run -p netagg-api --example serve`.
+//! Serves four events from memory on the default ports, until Ctrl-C: `cargo run -p netagg-api --example serve`.
 
 use std::error::Error;
 use std::sync::Arc;

@@ -1,8 +1,8 @@
-//! The client of a connection, as handlers see it.
+//! The information about the client of a connection that handlers use.
 
 use std::net::SocketAddr;
 
-use crate::room::Room;
+use crate::response_budget::ResponseBudget;
 
 /// The protocol of a server.
 #[derive(Clone, Copy, Debug)]
@@ -11,10 +11,10 @@ pub(crate) enum Transport {
     Grpc,
 }
 
-/// The other end of a connection, as an extension of its requests.
+/// The client of a connection. The server adds it to the extensions of each request.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
     pub(crate) address: SocketAddr,
-    /// For the answers that it has not taken yet.
-    pub(crate) room: Room,
+    /// The budget for the responses that the client has not taken yet.
+    pub(crate) budget: ResponseBudget,
 }

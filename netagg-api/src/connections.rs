@@ -1,4 +1,4 @@
-//! The connections of a server: only so many at a time, and none left once it has stopped.
+//! The connections of a server: it limits how many are open at a time, and closes all of them when it stops.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,24 +16,24 @@ use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOw
 
 use crate::auth::Protection;
 use crate::client::{Client, Transport};
-use crate::room::Room;
+use crate::response_budget::ResponseBudget;
 use crate::server_limits::ApiLimits;
 #[cfg(feature = "tls")]
 use crate::tls::{self, Tls};
 
-/// How long to wait when there is nothing left to accept with, such as file descriptors.
+/// How long to wait if the process cannot accept a connection, for example because it has no free file descriptor.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// How long a client beyond the limit of connections may take to send its request, and to take the answer.
+/// How long a client beyond the limit of connections may take to send its request, and to take the response.
 pub(crate) const SPARE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a client beyond the limit of connections waits for another one to go.
+/// How long a client beyond the limit of connections waits until another connection closes.
 const SPARE_WAIT: Duration = Duration::from_secs(1);
 
-/// The first bytes of the requests that a spare connection answers.
+/// The first bytes of the requests that a spare connection serves.
 const HEALTH_REQUESTS: [&[u8]; 4] = [b"GET /healthz", b"GET /readyz", b"HEAD /healthz", b"HEAD /readyz"];
 
-/// The open connections of one server; dropping it cuts them.
+/// The open connections of one server. The drop closes them.
 #[derive(Debug)]
 pub(crate) struct Connections {
     permits: ConnectionPermits,
@@ -42,14 +42,14 @@ pub(crate) struct Connections {
     limits: ApiLimits,
     #[cfg(feature = "tls")]
     tls: Option<(Tls, Transport)>,
-    answers: Room,
+    budget: ResponseBudget,
 }
 
-/// The connections that may be open at a time.
+/// The permits for the connections that may be open at a time.
 #[derive(Clone, Debug)]
 struct ConnectionPermits {
     regular: Arc<Semaphore>,
-    /// Beyond the limit, for requests for health alone.
+    /// Permits beyond the limit, only for health requests.
     spare: Arc<Semaphore>,
     spares: usize,
 }
@@ -66,7 +66,7 @@ impl ConnectionPermits {
         Self { regular: Arc::new(Semaphore::new(regular)), spare: Arc::new(Semaphore::new(spares)), spares }
     }
 
-    /// A permit for the next connection: a spare permit if all others are taken.
+    /// Waits for a permit for the next connection: a spare permit if no regular permit is free.
     async fn take(&self) -> Option<ConnectionPermit> {
         tokio::select! {
             biased;
@@ -75,14 +75,16 @@ impl ConnectionPermits {
         }
     }
 
-    /// The permit of a connection whose client has sent these `first` bytes. A client that does not ask for health waits
-    /// for a regular permit, unless so many wait that health could not be asked for.
+    /// Exchanges a spare permit for a regular permit if possible. `first` has the first bytes that the client sent.
+    ///
+    /// If the client does not send a health request, it waits for a regular permit. It does not wait if less than half of the
+    /// spare permits are free, so that health requests still get a connection.
     async fn upgrade(&self, permit: ConnectionPermit, first: &[u8]) -> ConnectionPermit {
         let ConnectionPermit::Spare { .. } = permit else { return permit };
         let regular = Arc::clone(&self.regular).acquire_owned();
-        let asks_health = HEALTH_REQUESTS.iter().any(|request| first.starts_with(request));
+        let is_health = HEALTH_REQUESTS.iter().any(|request| first.starts_with(request));
         let wait =
-            if asks_health || self.spare.available_permits() < self.spares / 2 { Duration::ZERO } else { SPARE_WAIT };
+            if is_health || self.spare.available_permits() < self.spares / 2 { Duration::ZERO } else { SPARE_WAIT };
         match tokio::time::timeout(wait, regular).await {
             Ok(Ok(regular)) => ConnectionPermit::Regular { _permit: regular },
             _ => permit,
@@ -91,7 +93,7 @@ impl ConnectionPermits {
 }
 
 impl Connections {
-    /// The plain connections of a server within `limits`.
+    /// Unencrypted connections with `limits`.
     pub(crate) fn new(limits: &ApiLimits) -> Self {
         let cut = CancellationToken::new();
         Self {
@@ -101,12 +103,12 @@ impl Connections {
             limits: limits.clone(),
             #[cfg(feature = "tls")]
             tls: None,
-            answers: Room::new(limits.max_untaken_bytes),
+            budget: ResponseBudget::new(limits.max_untaken_bytes),
         }
     }
 
-    /// These connections, encrypted if `protection` says so.
-    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "nothing says so"))]
+    /// These connections, encrypted if `protection` has TLS.
+    #[cfg_attr(not(feature = "tls"), expect(unused_variables, reason = "no TLS without the feature"))]
     pub(crate) fn encrypted_by(self, protection: &Protection, transport: Transport) -> Self {
         Self {
             #[cfg(feature = "tls")]
@@ -115,13 +117,13 @@ impl Connections {
         }
     }
 
-    /// These connections, and beyond their limit [`ApiLimits::HEALTH_CONNECTIONS`] spare ones.
+    /// These connections, and [`ApiLimits::HEALTH_CONNECTIONS`] spare connections beyond their limit.
     pub(crate) fn with_spares(self) -> Self {
         Self { permits: ConnectionPermits::new(self.limits.max_connections, ApiLimits::HEALTH_CONNECTIONS), ..self }
     }
 
-    /// Accepts from `listener`, as long as there is a permit, without an end. A connection comes out once its client has
-    /// begun to speak: a server may wait for ever for one that hasn't, even when it is told to stop.
+    /// Accepts connections from `listener` without end, while permits are free. The stream returns a connection only after
+    /// its client has sent the first bytes. Otherwise a server might wait for ever for a silent client, even during a shutdown.
     pub(crate) fn accept(&self, listener: TcpListener) -> impl futures::Stream<Item = Connection> + Send + use<> {
         let (permits, cut, idle_timeout) = (self.permits.clone(), self.cut.clone(), self.limits.idle_timeout);
         let most = self.limits.max_connections + permits.spares;
@@ -134,13 +136,13 @@ impl Connections {
                 Some(((stream, address, cut, permit), (listener, permits)))
             }
         });
-        let answers = self.answers.clone();
+        let budget = self.budget.clone();
         #[cfg(feature = "tls")]
         let tls = self.tls.clone();
-        let spoken_to = accepted.map(move |(stream, address, cut, permit)| {
+        let ready = accepted.map(move |(stream, address, cut, permit)| {
             #[cfg(feature = "tls")]
             let acceptor = tls.as_ref().map(|(tls, transport)| tls.acceptor(*transport));
-            let client = Client { address, room: answers.of_another() };
+            let client = Client { address, budget: budget.for_connection() };
             let permits = permits.clone();
             async move {
                 let timeout = match permit {
@@ -154,71 +156,73 @@ impl Connections {
                     let stream = Stream::Encrypted(Box::new(stream));
                     return Some(Connection { stream, client, cut, stalled: None, idle_timeout, permit });
                 }
-                let (stream, first) = spoken(stream, timeout).await?;
+                let (stream, first) = wait_for_first_bytes(stream, timeout).await?;
                 let permit = permits.upgrade(permit, &first).await;
                 let stream = Stream::Plain(stream);
                 Some(Connection { stream, client, cut, stalled: None, idle_timeout, permit })
             }
         });
-        spoken_to.buffer_unordered(most).filter_map(std::future::ready)
+        ready.buffer_unordered(most).filter_map(std::future::ready)
     }
 
-    /// Runs the server to its end, which comes when every connection has closed after `shutdown`; those that have not
-    /// within the limit are cut.
+    /// Runs the server until `shutdown`, and then until every connection has closed. Connections that are still open after
+    /// [`ApiLimits::stop_timeout`] are closed.
     pub(crate) async fn run<T>(self, serving: impl Future<Output = T>, shutdown: &CancellationToken) -> T {
         let mut serving = pin!(serving);
-        let too_long = async {
+        let stop_timeout = async {
             shutdown.cancelled().await;
             tokio::time::sleep(self.limits.stop_timeout).await;
         };
         tokio::select! {
             done = &mut serving => return done,
-            () = too_long => {}
+            () = stop_timeout => {}
         }
-        tracing::warn!(after = ?self.limits.stop_timeout, "cutting the connections that are still open");
+        tracing::warn!(after = ?self.limits.stop_timeout, "closing the connections that are still open");
         drop(self.cut_on_drop);
         serving.await
     }
 }
 
-/// `stream` once its client speaks, and the first bytes of a request.
-async fn spoken(stream: TcpStream, idle_timeout: Duration) -> Option<(TcpStream, [u8; 16])> {
+/// Waits until the client has sent the first bytes of a request, and returns `stream` with these bytes. They stay in
+/// `stream`.
+async fn wait_for_first_bytes(stream: TcpStream, idle_timeout: Duration) -> Option<(TcpStream, [u8; 16])> {
     let mut first = [0; 16];
-    // Not `readable`: it may say so of one that isn't.
-    let begun = tokio::time::timeout(idle_timeout, stream.peek(&mut first)).await;
-    matches!(begun, Ok(Ok(1..))).then_some((stream, first))
+    // `peek` and not `readable`, because `readable` may return although no bytes are there.
+    let peeked = tokio::time::timeout(idle_timeout, stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(1..))).then_some((stream, first))
 }
 
 async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((stream, address)) => {
-                // An answer is written whole: nothing is gained by waiting for more. A client that is gone already
-                // shows when it is read from.
+                // Each response is written at once, so a delay to collect more bytes would gain nothing. An error here
+                // means that the client has disconnected, and the next read reports that too.
                 let _ = stream.set_nodelay(true);
                 return (stream, address);
             }
-            Err(error) if is_of_one_connection(&error) => {}
+            Err(error) if affects_one_connection(&error) => {}
             Err(error) => {
-                tracing::warn!(%error, "no connection can be accepted for now");
+                tracing::warn!(%error, "cannot accept connections; retrying");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-fn is_of_one_connection(error: &io::Error) -> bool {
+/// Whether only the connection that was about to be accepted failed, and the listener works.
+fn affects_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// A connection, which holds its permit until it is dropped.
+/// An accepted connection. It holds its permit until the drop.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: Stream,
     client: Client,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
-    /// Ends when a client that takes nothing is given up.
+    /// The timeout for a client that takes no bytes. `None` while the client takes bytes.
     stalled: Option<Pin<Box<Sleep>>>,
     idle_timeout: Duration,
     permit: ConnectionPermit,
@@ -231,18 +235,18 @@ enum Stream {
     Encrypted(Box<tls::Encrypted>),
 }
 
-/// What both kinds of streams can.
+/// The operations that plain and encrypted streams share.
 trait ReadWrite: AsyncRead + AsyncWrite + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ReadWrite for S {}
 
 impl Connection {
-    /// Whether the connection is beyond the limit: it is to answer for health alone.
+    /// Whether the connection is beyond the limit, and so serves only health requests.
     pub(crate) fn is_spare(&self) -> bool {
         matches!(self.permit, ConnectionPermit::Spare { .. })
     }
 
-    /// The other end.
+    /// The client of this connection.
     pub(crate) fn client(&self) -> Client {
         self.client.clone()
     }
@@ -254,16 +258,18 @@ impl Connection {
         }
     }
 
-    /// What came of writing. A client that takes nothing would hold its permit, and its answer, for ever: no server asks
-    /// an answer for more while it cannot be written.
-    fn unless_stalled<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    /// Returns the result of a write, or an error if the client has taken no bytes for the idle timeout.
+    ///
+    /// Without this timeout such a client would hold its permit and its response for ever. The body of the response cannot
+    /// detect the stall, because the server does not poll the body while it cannot write.
+    fn check_stalled<T>(&mut self, cx: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.stalled = None;
             return written;
         }
         let idle_timeout = self.idle_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(idle_timeout)));
-        stalled.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes nothing")))
+        stalled.as_mut().poll(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the client takes no bytes")))
     }
 
     fn stream(&mut self) -> Pin<&mut dyn ReadWrite> {
@@ -286,7 +292,7 @@ impl AsyncWrite for Connection {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.check_cut(cx)?;
         let written = self.stream().poll_write(cx, buf);
-        self.unless_stalled(cx, written)
+        self.check_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -296,7 +302,7 @@ impl AsyncWrite for Connection {
     ) -> Poll<io::Result<usize>> {
         self.check_cut(cx)?;
         let written = self.stream().poll_write_vectored(cx, bufs);
-        self.unless_stalled(cx, written)
+        self.check_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -309,11 +315,11 @@ impl AsyncWrite for Connection {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream().poll_flush(cx);
-        self.unless_stalled(cx, flushed)
+        self.check_stalled(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = self.stream().poll_shutdown(cx);
-        self.unless_stalled(cx, flushed)
+        self.check_stalled(cx, flushed)
     }
 }

@@ -1,30 +1,30 @@
 #![doc = include_str!("../README.md")]
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// Both servers share what one of them alone would not use.
+// Some shared items are unused if only one of the two servers is built.
 #![cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code, unused_imports))]
 
-mod answers;
 pub mod auth;
 mod client;
 mod connections;
 #[cfg(feature = "grpc")]
 mod grpc;
+mod handlers;
 mod health;
 #[cfg(feature = "http")]
 mod http;
+mod lifo_semaphore;
 mod metrics;
 mod parameters;
 #[cfg(feature = "grpc")]
 pub mod proto;
+mod response_budget;
 mod response_cache;
-mod room;
 mod server;
 mod server_limits;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 #[cfg(feature = "tls")]
 mod tls;
-mod turns;
 
 #[cfg(feature = "http")]
 #[doc(no_inline)]

@@ -1,4 +1,4 @@
-//! The parameters of both transports, from text to questions: here, and nowhere else, it is decided what is accepted.
+//! Parses the parameters of both transports from text into requests. Only this module decides which values are accepted.
 
 use std::str::FromStr;
 
@@ -8,14 +8,14 @@ use netagg_core::usage::{
 };
 use netagg_core::{EventType, Granularity, UserId, Zone};
 
-/// Names no more wrong parameters than this, however many there are.
+/// The maximum number of wrong parameters that an error names.
 const MAX_PROBLEMS: usize = 16;
 
 const TIME: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z";
 const TIME_IN_URL: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z (in a URL, the + of an offset is written %2B)";
 const DATE: &str = "a date such as 2025-10-20";
 
-/// The parameters of a request, each at most once, and what is wrong with it so far.
+/// The parameters of a request, each at most once, and the problems found so far.
 #[derive(Debug, Default)]
 pub(crate) struct Parameters {
     given: Vec<(&'static str, String)>,
@@ -24,27 +24,27 @@ pub(crate) struct Parameters {
 }
 
 impl Parameters {
-    /// Those of a URL; the default is those of a message.
+    /// No parameters yet, for a request by URL. The default is for a gRPC message.
     pub(crate) fn of_url() -> Self {
         Self { is_in_url: true, ..Self::default() }
     }
 
-    /// Notes that `name` is given as `text`. The first one given counts; another is a problem.
-    pub(crate) fn give(&mut self, name: &'static str, text: String) {
+    /// Adds the parameter `name` with the value `text`. The first value counts, and a second value is a problem.
+    pub(crate) fn add(&mut self, name: &'static str, text: String) {
         match self.given.iter().find(|(given, _)| *given == name) {
-            Some((_, first)) => self.refuse(name, &format!("{first}, then {text}"), "one value"),
+            Some((_, first)) => self.add_problem(name, &format!("{first}, then {text}"), "one value"),
             None => self.given.push((name, text)),
         }
     }
 
-    /// Notes what is wrong with `name`, unless something is wrong with it already.
-    pub(crate) fn refuse(&mut self, name: &str, found: &str, accepted: &str) {
+    /// Adds a problem with `name`, unless `name` has a problem already.
+    pub(crate) fn add_problem(&mut self, name: &str, found: &str, accepted: &str) {
         if self.problems.len() < MAX_PROBLEMS && self.problems.iter().all(|problem| problem.name != name) {
             self.problems.push(InvalidParameter::new(name, found, accepted));
         }
     }
 
-    /// The question for a user's events that they ask of `service`.
+    /// Returns the request for a user's events, prepared by `service`.
     pub(crate) fn into_detail(mut self, service: &UsageService) -> Result<PreparedDetail, InvalidQuery> {
         let user_id = self.user_id();
         let time = if self.is_in_url { TIME_IN_URL } else { TIME };
@@ -54,7 +54,8 @@ impl Parameters {
         let limit = self.optional("limit", &format!("an integer from 1 to {MAX_LIMIT}"));
         let event_type = self.optional("type", EventType::ACCEPTED);
         let request = || -> Result<_, Wrong> {
-            // What is wrong and no part of what the others are checked by is left out of that. A cursor is of its type.
+            // A wrong type, limit or cursor is left out here, because the check of the range does not need it. So the error
+            // can also name a wrong range. A cursor belongs to one type, so it is also left out if the type is wrong.
             let cursor = if event_type.is_ok() { cursor.unwrap_or_default() } else { None };
             Ok(DetailRequest {
                 user_id: user_id?,
@@ -65,16 +66,16 @@ impl Parameters {
                 limit: limit.unwrap_or_default().map(|Limit(limit)| limit),
             })
         };
-        self.unless_wrong(request(), |request| service.prepare_detail(request))
+        self.prepare(request(), |request| service.prepare_detail(request))
     }
 
-    /// The question for everybody's totals that they ask of `service`.
+    /// Returns the request for the totals of all users, prepared by `service`.
     pub(crate) fn into_aggregates(mut self, service: &UsageService) -> Result<PreparedAggregates, InvalidQuery> {
         let request = self.totals();
-        self.unless_wrong(request, |request| service.prepare_aggregates(request))
+        self.prepare(request, |request| service.prepare_aggregates(request))
     }
 
-    /// The question for a user's totals that they ask of `service`.
+    /// Returns the request for a user's totals, prepared by `service`.
     pub(crate) fn into_user_aggregates(
         mut self,
         service: &UsageService,
@@ -82,7 +83,7 @@ impl Parameters {
         let user_id = self.user_id();
         let totals = self.totals();
         let request = || Ok(UserAggregatesRequest { user_id: user_id?, totals: totals? });
-        self.unless_wrong(request(), |request| service.prepare_user_aggregates(request))
+        self.prepare(request(), |request| service.prepare_user_aggregates(request))
     }
 
     fn user_id(&mut self) -> Result<UserId, Wrong> {
@@ -96,14 +97,16 @@ impl Parameters {
         let event_type = self.optional("type", EventType::ACCEPTED);
         let zone = self.optional("tz", Zone::ACCEPTED);
         let (granularity, from, to) = (granularity?, from?, to?);
-        // What is wrong and no part of what the others are checked by is left out of that; nor is a zone, if they are given.
+        // A wrong type is left out here, because the check of the range does not need it. So the error can also name a wrong
+        // range. If both dates are given, the check does not need the zone either.
         let zone = if from.is_some() && to.is_some() { zone.unwrap_or_default() } else { zone? };
         let (event_type, zone) = (event_type.unwrap_or_default(), zone.unwrap_or(Zone::UTC));
         Ok(AggregatesRequest { granularity, from, to, event_type, zone })
     }
 
-    /// The prepared `request`, unless it makes no sense or a parameter is wrong: the error names both.
-    fn unless_wrong<T, P>(
+    /// Returns the prepared `request`. If a parameter is wrong, or the parameters contradict each other, the error names all
+    /// problems.
+    fn prepare<T, P>(
         mut self,
         request: Result<T, Wrong>,
         prepare: impl FnOnce(T) -> Result<P, InvalidQuery>,
@@ -112,7 +115,7 @@ impl Parameters {
             Ok(Ok(prepared)) if self.problems.is_empty() => return Ok(prepared),
             Ok(Err(query)) => {
                 for problem in query.problems {
-                    self.refuse(&problem.name, &problem.found, &problem.accepted);
+                    self.add_problem(&problem.name, &problem.found, &problem.accepted);
                 }
             }
             _ => {}
@@ -122,7 +125,7 @@ impl Parameters {
 
     fn required<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Result<T, Wrong> {
         if self.given.iter().all(|(given, _)| *given != name) {
-            self.refuse(name, "nothing", accepted);
+            self.add_problem(name, "nothing", accepted);
         }
         self.optional(name, accepted)?.ok_or(Wrong)
     }
@@ -132,17 +135,17 @@ impl Parameters {
         let text = given.map(|at| self.given.swap_remove(at).1);
         let value = text.as_deref().and_then(|text| text.parse().ok());
         if let (Some(text), None) = (&text, &value) {
-            self.refuse(name, text, accepted);
+            self.add_problem(name, text, accepted);
         }
         if self.problems.iter().any(|problem| problem.name == name) { Err(Wrong) } else { Ok(value) }
     }
 }
 
-/// A parameter that a problem names.
+/// The error for a parameter that is wrong. The problem itself is in [`Parameters`].
 #[derive(Clone, Copy, Debug)]
 struct Wrong;
 
-/// What may be a cursor.
+/// A text that has the form of a cursor.
 struct CursorText(String);
 
 impl FromStr for CursorText {
@@ -153,7 +156,7 @@ impl FromStr for CursorText {
     }
 }
 
-/// The size of a page, in digits alone.
+/// The size of a page, written only with digits.
 struct Limit(u32);
 
 impl FromStr for Limit {

@@ -1,8 +1,8 @@
-//! Encoded responses, kept for a short time for the many clients that ask for the same totals.
+//! Encoded responses, kept for a short time for the many clients that request the same totals.
 //!
-//! This cache is no wrapper around the [`Cache`](netagg_core::ports::Cache) of the usage service. A wrapper holds answers in the form
-//! of the store, so each hit would be decoded, encoded and hashed again. That gave 0.14 of the requests/s of a bare handler;
-//! encoded responses give 0.60 (docs/performance.md).
+//! This cache is not a wrapper around the [`Cache`](netagg_core::ports::Cache) of the usage service. A wrapper holds answers in
+//! the form of the store, so each hit would be decoded, encoded and hashed again. That gave 0.14 of the requests/s of a bare
+//! handler. Encoded responses give 0.60 (docs/performance.md).
 
 use std::fmt;
 use std::hash::Hash;
@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use moka::Expiry;
 use moka::future::Cache;
 
-/// How long a response is repeated. An answer is at most 1 s behind the commits of the aggregator. Redis and PostgreSQL need
-/// the larger part of it.
+/// How long a cached response is used. A response is at most 1 s behind the commits of the aggregator. Redis and PostgreSQL
+/// need the larger part of this second.
 const TTL: Duration = Duration::from_millis(50);
 
 /// The largest size of all responses together, in bytes.
@@ -21,12 +21,12 @@ const MAX_BYTES: u64 = 8 << 20;
 
 /// Responses of type `V` to requests of type `K`. Of many concurrent requests for the same response, one computes it.
 #[derive(Clone)]
-pub(crate) struct ResponseCache<K, V>(Cache<K, Answer<V>>);
+pub(crate) struct ResponseCache<K, V>(Cache<K, Entry<V>>);
 
 #[derive(Clone)]
-struct Answer<V> {
+struct Entry<V> {
     value: V,
-    asked: Instant,
+    computed_since: Instant,
     bytes: u32,
 }
 
@@ -38,41 +38,41 @@ where
     pub(crate) fn new() -> Self {
         let cache = Cache::builder()
             .max_capacity(MAX_BYTES)
-            .weigher(|_, answer: &Answer<V>| answer.bytes)
+            .weigher(|_, entry: &Entry<V>| entry.bytes)
             .expire_after(Ttl)
             .build();
         Self(cache)
     }
 
-    /// The response to `question`. If there is none younger than [`TTL`], `ask` computes it and its size in bytes. Failures
-    /// are not kept.
-    pub(crate) async fn get<E, A>(&self, question: K, ask: impl FnOnce() -> A) -> Result<V, E>
+    /// Returns the response for `key`. If the cache has no response younger than [`TTL`], `compute` computes the response and
+    /// its size in bytes. Failures are not cached.
+    pub(crate) async fn get<E, A>(&self, key: K, compute: impl FnOnce() -> A) -> Result<V, E>
     where
         E: Clone + Send + Sync + 'static,
         A: Future<Output = Result<(V, usize), E>>,
     {
-        if let Some(answer) = self.0.get(&question).await {
+        if let Some(entry) = self.0.get(&key).await {
             count_local_hit();
-            return Ok(answer.value);
+            return Ok(entry.value);
         }
-        let ask = async {
+        let compute = async {
             // The age counts from here: a commit after the start of the query may be missing in its result.
-            let asked = Instant::now();
-            let (value, bytes) = ask().await?;
-            Ok(Answer { value, asked, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) })
+            let computed_since = Instant::now();
+            let (value, bytes) = compute().await?;
+            Ok(Entry { value, computed_since, bytes: u32::try_from(bytes).unwrap_or(u32::MAX) })
         };
         // Boxed, so that the future of a hit stays small.
-        let answer = Box::pin(self.0.entry(question).or_try_insert_with(ask)).await;
-        let answer = answer.map_err(|failure: Arc<E>| (*failure).clone())?;
-        if !answer.is_fresh() {
+        let entry = Box::pin(self.0.entry(key).or_try_insert_with(compute)).await;
+        let entry = entry.map_err(|failure: Arc<E>| (*failure).clone())?;
+        if !entry.is_fresh() {
             count_local_hit();
         }
-        Ok(answer.into_value().value)
+        Ok(entry.into_value().value)
     }
 }
 
 fn count_local_hit() {
-    metrics::counter!("netagg_cache_lookups_total", "outcome" => "kept").increment(1);
+    metrics::counter!("netagg_cache_lookups_total", "outcome" => "local_hit").increment(1);
 }
 
 impl<K, V> fmt::Debug for ResponseCache<K, V> {
@@ -83,9 +83,9 @@ impl<K, V> fmt::Debug for ResponseCache<K, V> {
 
 struct Ttl;
 
-impl<K, V> Expiry<K, Answer<V>> for Ttl {
-    fn expire_after_create(&self, _: &K, answer: &Answer<V>, _: Instant) -> Option<Duration> {
-        Some(TTL.saturating_sub(answer.asked.elapsed()))
+impl<K, V> Expiry<K, Entry<V>> for Ttl {
+    fn expire_after_create(&self, _: &K, entry: &Entry<V>, _: Instant) -> Option<Duration> {
+        Some(TTL.saturating_sub(entry.computed_since.elapsed()))
     }
 }
 
@@ -96,35 +96,35 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn many_ask_once_and_a_failure_is_not_kept() {
+    async fn concurrent_requests_compute_once_and_failures_are_not_cached() {
         let cache = ResponseCache::new();
-        let asked = AtomicU32::new(0);
+        let computed = AtomicU32::new(0);
         let fails = || async {
-            asked.fetch_add(1, Ordering::Relaxed);
-            Err::<(u32, usize), _>("away")
+            computed.fetch_add(1, Ordering::Relaxed);
+            Err::<(u32, usize), _>("unavailable")
         };
         for _ in 0..2 {
-            assert!(matches!(cache.get("question", fails).await, Err("away")));
+            assert!(matches!(cache.get("key", fails).await, Err("unavailable")));
         }
-        assert_eq!(asked.swap(0, Ordering::Relaxed), 2);
+        assert_eq!(computed.swap(0, Ordering::Relaxed), 2);
 
-        let answers = || async {
+        let succeeds = || async {
             tokio::task::yield_now().await;
-            Ok::<_, &str>((asked.fetch_add(1, Ordering::Relaxed), 1))
+            Ok::<_, &str>((computed.fetch_add(1, Ordering::Relaxed), 1))
         };
-        let same = futures::future::join_all((0..100).map(|_| cache.get("question", answers))).await;
-        assert!(same.into_iter().all(|answer| matches!(answer, Ok(0))));
-        assert!(matches!(cache.get("another", answers).await, Ok(1)));
+        let same = futures::future::join_all((0..100).map(|_| cache.get("key", succeeds))).await;
+        assert!(same.into_iter().all(|response| matches!(response, Ok(0))));
+        assert!(matches!(cache.get("another", succeeds).await, Ok(1)));
     }
 
     #[tokio::test]
-    async fn an_answer_that_took_its_moment_is_not_given_again() {
+    async fn a_response_that_took_longer_than_the_ttl_is_not_reused() {
         let cache = ResponseCache::new();
         let slow = || async {
             tokio::time::sleep(TTL).await;
             Ok::<_, &str>(("old", 1))
         };
-        assert!(matches!(cache.get("question", slow).await, Ok("old")));
-        assert!(matches!(cache.get("question", || async { Ok::<_, &str>(("new", 1)) }).await, Ok("new")));
+        assert!(matches!(cache.get("key", slow).await, Ok("old")));
+        assert!(matches!(cache.get("key", || async { Ok::<_, &str>(("new", 1)) }).await, Ok("new")));
     }
 }

@@ -1,4 +1,4 @@
-//! Both servers, and the parts of them that an application can mount.
+//! The HTTP and gRPC servers, and the parts of them that an application can mount.
 
 use std::sync::Arc;
 
@@ -7,15 +7,15 @@ use netagg_core::usage::UsageService;
 use crate::auth::Protection;
 use crate::server_limits::ApiLimits;
 
-/// The API over one [`UsageService`]: as servers of its own, or as routes and a gRPC service for the servers of an
+/// The API over one [`UsageService`]. It runs its own servers, or gives routes and a gRPC service to the servers of an
 /// application.
 ///
-/// | to answer | on a listener | in your server |
+/// | protocol | on a listener | in your server |
 /// |---|---|---|
 /// | HTTP | [`serve_http`](Self::serve_http) | [`router`](Self::router), [`health_router`](Self::health_router) |
 /// | gRPC | [`serve_grpc`](Self::serve_grpc) | [`grpc_service`](Self::grpc_service) |
 ///
-/// Without further settings everybody may ask everything, within [`ApiLimits::default`].
+/// Without further settings every caller may make every request, within [`ApiLimits::default`].
 #[derive(Clone, Debug)]
 pub struct Server {
     pub(crate) service: Arc<UsageService>,
@@ -25,25 +25,25 @@ pub struct Server {
 }
 
 impl Server {
-    /// The API that answers from `service`.
+    /// The API over `service`.
     pub fn new(service: Arc<UsageService>) -> Self {
         Self { service, protection: Protection::default(), limits: ApiLimits::default(), base_path: None }
     }
 
-    /// Lets in the callers that `protection` lets in. The application runs [`Protection::refresh_loop`].
+    /// Accepts only the callers that `protection` accepts. The application has to run [`Protection::refresh_loop`].
     #[must_use]
     pub fn with_protection(self, protection: Protection) -> Self {
         Self { protection, ..self }
     }
 
-    /// Takes no more than `limits` allow. The limits of connections hold for servers on a listener alone.
+    /// Applies `limits`. The limits of connections apply only to servers on a listener.
     #[must_use]
     pub fn with_limits(self, limits: ApiLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Says in the OpenAPI description that the API lies below `path`, such as `/usage`: the path at which an application
-    /// nests [`router`](Self::router).
+    /// Sets the path of the API in the OpenAPI description, such as `/usage`: the path at which an application nests
+    /// [`router`](Self::router).
     #[must_use]
     pub fn with_base_path(self, path: &str) -> Self {
         Self { base_path: Some(path.into()), ..self }

@@ -1,42 +1,45 @@
-//! What one server takes at most.
+//! The limits of one server.
 
 use std::time::Duration;
 
-/// What one server takes at most, so that no client can take all of it. The defaults suit a service behind a proxy as
-/// well as one in the open.
+/// The limits of one server, so that no client can use up all its resources. The defaults suit a service behind a proxy, and
+/// a service that clients reach directly.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ApiLimits {
-    /// The most connections at a time. Over HTTP a client beyond them waits up to 1 s for a connection to close, then gets
-    /// 503 with `Retry-After`. `/healthz` and `/readyz` answer beyond the limit, on [`Self::HEALTH_CONNECTIONS`] more.
-    /// Default: 1,024.
+    /// The maximum number of open connections. Over HTTP a client beyond this limit waits up to 1 s until a connection
+    /// closes, then gets 503 with `Retry-After`. `/healthz` and `/readyz` have [`Self::HEALTH_CONNECTIONS`] additional
+    /// connections. Default: 1,024.
     pub max_connections: usize,
-    /// The most requests answered at a time; further ones wait for their turn, the newest next. Default: 64.
+    /// The maximum number of requests that run at a time. Further requests wait, and the newest runs next. Default: 64.
     pub max_requests: usize,
-    /// How long a request waits for its turn before it is told to come again. Default: 200 ms.
-    pub turn_timeout: Duration,
-    /// The most exports and streams at a time, beside those requests; a further one is told to come again. Default: 16.
+    /// How long a request waits before it is rejected as overloaded (503 with `Retry-After`, or `UNAVAILABLE`). Default:
+    /// 200 ms.
+    pub queue_timeout: Duration,
+    /// The maximum number of exports and streams that run at a time, in addition to [`max_requests`](Self::max_requests).
+    /// Further ones are rejected as overloaded. Default: 16.
     pub max_exports: usize,
-    /// The most bytes of answers that clients have not taken yet; one connection may use a quarter of it. Beyond it the
-    /// answer is to come again. Default: 48 MiB.
+    /// The maximum size of all responses that clients have not taken yet, in bytes. One connection may use a quarter of it.
+    /// A request whose response exceeds the limit is rejected as overloaded. Default: 48 MiB.
     pub max_untaken_bytes: usize,
-    /// The most bytes of an HTTP request's line and headers. Default: 32 KiB.
+    /// The maximum size of the request line and headers of an HTTP request, in bytes. Default: 32 KiB.
     pub max_head_bytes: usize,
-    /// The most bytes of a request's body. No HTTP request has a use for one. Default: 64 KiB.
+    /// The maximum size of a request body, in bytes. No HTTP request of the API needs a body. Default: 64 KiB.
     pub max_body_bytes: usize,
-    /// How long a request may take before it is answered as unavailable. Default: 10 s.
+    /// How long a request may run before it fails as unavailable. Default: 10 s.
     pub request_timeout: Duration,
-    /// How long a connection may take to send its next request, to take the next part of an answer, and to prove that it
-    /// is alive. Longer than the usual idle time of a proxy (60 s), which would else reuse a connection that is just
-    /// being closed. Default: 75 s.
+    /// How long a client may take to send its next request, to take the next part of a response, and to prove that the
+    /// connection is alive. It is longer than the usual idle timeout of a proxy (60 s): otherwise the proxy could reuse a
+    /// connection while the server closes it. Default: 75 s.
     pub idle_timeout: Duration,
-    /// How long requests and streams may go on once the server is told to stop; what is left then is cut. Default: 15 s.
+    /// How long requests and streams may run after the shutdown begins. Then the server closes the connections that are
+    /// still open. Default: 15 s.
     pub stop_timeout: Duration,
 }
 
 impl ApiLimits {
-    /// Connections of an HTTP server beside [`Self::max_connections`]. They answer `/healthz` and `/readyz` while all others
-    /// are taken.
+    /// Connections of an HTTP server in addition to [`Self::max_connections`]. They serve `/healthz` and `/readyz` while all
+    /// other connections are in use.
     pub const HEALTH_CONNECTIONS: usize = 16;
 }
 
@@ -45,7 +48,7 @@ impl Default for ApiLimits {
         Self {
             max_connections: 1_024,
             max_requests: 64,
-            turn_timeout: Duration::from_millis(200),
+            queue_timeout: Duration::from_millis(200),
             max_exports: 16,
             max_untaken_bytes: 48 << 20,
             max_head_bytes: 32 * 1_024,

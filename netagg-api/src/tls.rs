@@ -1,4 +1,4 @@
-//! TLS from files that are read again when they change.
+//! TLS with certificates and keys from files, which are read again when they change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -24,61 +24,61 @@ use x509_parser::prelude::{FromDer, X509Certificate, X509Version};
 
 use crate::client::Transport;
 
-/// A connection that is encrypted.
+/// An encrypted connection.
 pub(crate) type Encrypted = BufReader<TlsStream<TcpStream>>;
 
-/// How long a client may take to agree on how to encrypt.
+/// How long a TLS handshake may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How often the files are looked at.
+/// How often the files are checked for changes.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A certificate this near its end is worth a warning; certificates that renew themselves do so long before.
-const NEAR_ITS_END: TimeDelta = TimeDelta::days(7);
+/// The log warns if the certificate expires within this time. Automatic renewal replaces a certificate long before.
+const EXPIRY_WARNING: TimeDelta = TimeDelta::days(7);
 
-/// Where certificates and keys are, all of them in PEM.
+/// The files with certificates and keys, in PEM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TlsFiles {
-    /// The server's certificate, followed by those between it and a root that clients know.
+    /// The server's certificate, followed by the intermediate certificates up to a root that clients trust.
     pub certificates: PathBuf,
-    /// The private key of the first of them, without a passphrase.
+    /// The private key of the server's certificate, without a passphrase.
     pub key: PathBuf,
-    /// The certificates that clients' own must come from, if clients need one (mutual TLS).
+    /// The certificates of the authorities that sign client certificates, if clients need a certificate (mutual TLS).
     pub client_authorities: Option<PathBuf>,
 }
 
-/// Why files cannot be served from.
+/// Why TLS cannot use the files.
 #[derive(Debug, Error)]
 #[allow(clippy::exhaustive_enums)]
 pub enum TlsError {
-    /// Of the certificates.
-    #[error("no certificates that can be served are in {path}: {source}")]
+    /// The file with the server's certificates cannot be used.
+    #[error("{path} has no usable server certificates: {source}")]
     Certificates {
-        /// Where they should be.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
-    /// Of the key.
-    #[error("no private key of that certificate is in {path}: {source}")]
+    /// The file with the private key cannot be used.
+    #[error("{path} has no private key of the server certificate: {source}")]
     Key {
-        /// Where it should be.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
-    /// Of the authorities of clients.
-    #[error("no certificates to check clients by are in {path}: {source}")]
+    /// The file with the authorities of clients cannot be used.
+    #[error("{path} has no usable certificates to verify clients: {source}")]
     ClientAuthorities {
-        /// Where they should be.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong.
+        /// The cause.
         source: BoxError,
     },
 }
 
-/// The TLS of both servers. New connections get what [`refresh_loop`](Self::refresh_loop) has read last.
+/// The TLS configuration of both servers. New connections use the files that [`refresh_loop`](Self::refresh_loop) read last.
 #[derive(Clone, Debug)]
 pub struct Tls {
     files: Arc<TlsFiles>,
@@ -89,27 +89,27 @@ pub struct Tls {
 struct Served {
     http: Arc<ServerConfig>,
     grpc: Arc<ServerConfig>,
-    /// When the server's certificate ends, in seconds of Unix time.
+    /// When the server's certificate expires, in seconds of Unix time.
     expires: i64,
 }
 
 impl Tls {
-    /// TLS 1.2 and 1.3 with what is in `files` now.
+    /// Reads `files` and returns TLS 1.2 and 1.3 with their contents.
     ///
     /// # Errors
-    /// A file that cannot be read, or holds something else, or a key that isn't the certificate's.
+    /// If a file cannot be read or has invalid contents, or if the key does not belong to the certificate.
     pub fn read(files: TlsFiles) -> Result<Self, TlsError> {
         let served = Contents::read(&files)?.serve(&files)?;
         Ok(Self { files: Arc::new(files), served: Arc::new(RwLock::new(served)) })
     }
 
-    /// Reads the files again whenever they change, until `shutdown`. While what they hold cannot be served, what was
-    /// read before goes on: a certificate and its key are seldom replaced in one moment.
+    /// Reads the files again whenever they change, until `shutdown`. If their contents cannot be used, the previous contents
+    /// stay in use: a certificate and its key are rarely replaced at the same instant.
     pub async fn refresh_loop(&self, shutdown: &CancellationToken) {
         self.warn_of_readable_key();
         let mut tried = None;
         while !shutdown.is_cancelled() {
-            self.look(&mut tried).await;
+            self.reload(&mut tried).await;
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(INTERVAL) => {}
@@ -117,8 +117,8 @@ impl Tls {
         }
     }
 
-    /// Serves what is in the files, unless that was `tried` before.
-    async fn look(&self, tried: &mut Option<Contents>) {
+    /// Reads the files and uses their contents, unless these contents were `tried` before.
+    async fn reload(&self, tried: &mut Option<Contents>) {
         let files = Arc::clone(&self.files);
         let Ok(found) = tokio::task::spawn_blocking(move || Contents::read(&files)).await else { return };
         if found.as_ref().ok() == tried.as_ref() {
@@ -127,11 +127,11 @@ impl Tls {
         let served = found.and_then(|contents| tried.insert(contents).serve(&self.files));
         match served {
             Ok(served) => self.replace(served),
-            Err(error) => tracing::warn!(%error, "what was read before goes on being served"),
+            Err(error) => tracing::warn!(%error, "cannot use the new TLS files; the previous files stay in use"),
         }
     }
 
-    /// How the next connection of `transport` is met.
+    /// The TLS acceptor for the next connection of `transport`.
     pub(crate) fn acceptor(&self, transport: Transport) -> TlsAcceptor {
         let served = self.served.read().unwrap_or_else(PoisonError::into_inner);
         let config = match transport {
@@ -144,10 +144,10 @@ impl Tls {
     fn replace(&self, served: Served) {
         metrics::gauge!("netagg_tls_certificate_expiry_timestamp_seconds").set(served.expires as f64);
         let expires = DateTime::from_timestamp(served.expires, 0).map(|expires| expires.to_rfc3339());
-        if served.expires < (Utc::now() + NEAR_ITS_END).timestamp() {
-            tracing::warn!(expires, "the API's certificate is near its end, or past it");
+        if served.expires < (Utc::now() + EXPIRY_WARNING).timestamp() {
+            tracing::warn!(expires, "the API's certificate expires soon, or has expired");
         } else {
-            tracing::info!(expires, "serving this certificate");
+            tracing::info!(expires, "using this certificate");
         }
         *self.served.write().unwrap_or_else(PoisonError::into_inner) = served;
     }
@@ -157,7 +157,7 @@ impl Tls {
         use std::os::unix::fs::PermissionsExt;
         let is_open = fs::metadata(&self.files.key).is_ok_and(|key| key.permissions().mode() & 0o007 != 0);
         if is_open {
-            tracing::warn!(path = %self.files.key.display(), "everybody on this machine may read the private key");
+            tracing::warn!(path = %self.files.key.display(), "every user of this machine can read the private key");
         }
     }
 
@@ -165,9 +165,10 @@ impl Tls {
     fn warn_of_readable_key(&self) {}
 }
 
-/// `stream` once its client has agreed on how to encrypt, and speaks.
+/// Performs the TLS handshake on `stream` and waits for the first bytes of the client. Returns `None` if the client takes too
+/// long for either, or the handshake fails.
 pub(crate) async fn encrypted(acceptor: TlsAcceptor, stream: TcpStream, idle_timeout: Duration) -> Option<Encrypted> {
-    // A task of its own: its arithmetic takes a while, and others are waiting.
+    // A separate task, because the computations of a handshake take a while and would delay other connections.
     let handshake = async move {
         let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await.ok()?.ok()?;
         Some(BufReader::new(stream))
@@ -176,11 +177,11 @@ pub(crate) async fn encrypted(acceptor: TlsAcceptor, stream: TcpStream, idle_tim
         metrics::counter!("netagg_tls_handshake_failures_total").increment(1);
         return None;
     };
-    let begun = tokio::time::timeout(idle_timeout, stream.fill_buf()).await;
-    matches!(begun, Ok(Ok([_, ..]))).then_some(stream)
+    let first = tokio::time::timeout(idle_timeout, stream.fill_buf()).await;
+    matches!(first, Ok(Ok([_, ..]))).then_some(stream)
 }
 
-/// What is in the files.
+/// The contents of the files.
 #[derive(PartialEq, Eq)]
 struct Contents {
     certificates: Vec<u8>,
@@ -213,12 +214,12 @@ impl Contents {
             .with_client_cert_verifier(clients)
             .with_single_cert(chain, key)
             .map_err(|error| wrong_key(files, error))?;
-        let speaking = |protocol: &[u8]| {
+        let with_protocol = |protocol: &[u8]| {
             let mut config = config.clone();
             config.alpn_protocols = vec![protocol.to_vec()];
             Arc::new(config)
         };
-        Ok(Served { http: speaking(b"http/1.1"), grpc: speaking(b"h2"), expires })
+        Ok(Served { http: with_protocol(b"http/1.1"), grpc: with_protocol(b"h2"), expires })
     }
 }
 
@@ -230,20 +231,26 @@ fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, BoxError> {
 fn private_key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, BoxError> {
     PrivateKeyDer::from_pem_slice(pem).map_err(|error| {
         let text = String::from_utf8_lossy(pem);
-        if text.contains("ENCRYPTED") { "it has a passphrase; one without is accepted".into() } else { error.into() }
+        if text.contains("ENCRYPTED") {
+            "the key has a passphrase; only a key without a passphrase is accepted".into()
+        } else {
+            error.into()
+        }
     })
 }
 
-/// When the server's own certificate ends.
+/// When the server's own certificate expires, in seconds of Unix time.
 fn expires(chain: &[CertificateDer<'_>]) -> Result<i64, BoxError> {
     let own = chain.first().ok_or("no certificate")?;
     let (_, certificate) = X509Certificate::from_der(own).map_err(|error| error.to_string())?;
-    // Else the key would be blamed: it is checked against the certificate, which is read again for that.
+    // Without this check the error would name the key as the cause: rustls reads the certificate again when it compares the
+    // key with it.
     if certificate.version() != X509Version::V3 {
         let version = certificate.version().0 + 1;
-        return Err(
-            format!("the first is of X.509 version {version}, which names no host; version 3 is accepted").into()
-        );
+        return Err(format!(
+            "the first certificate has X.509 version {version}, which names no host; only version 3 is accepted"
+        )
+        .into());
     }
     ParsedCertificate::try_from(own)?;
     Ok(certificate.validity().not_after.timestamp())
@@ -283,7 +290,7 @@ mod tests {
         (cert.pem(), signing_key.serialize_pem())
     }
 
-    /// A folder with a certificate, and the files of it.
+    /// A folder with a certificate and its key, and the paths of these files.
     fn folder() -> (TempDir, TlsFiles) {
         let folder = tempfile::tempdir().expect("a folder");
         let files = TlsFiles {
@@ -301,12 +308,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_served_says_which_file_and_why() {
+    fn an_error_names_the_file_and_the_cause() {
         let (folder, files) = folder();
         let read = |files: &TlsFiles| Tls::read(files.clone()).map(drop).map_err(|error| error.to_string());
         assert_eq!(read(&files), Ok(()));
 
-        // As `openssl x509 -req` makes them without a file of extensions.
+        // `openssl x509 -req` makes such a certificate if it gets no file of extensions.
         let of_version_1 = "-----BEGIN CERTIFICATE-----
 MIIBJDCBywIUf1ikRzarHiG0f5QBVPgvHe/g0YAwCgYIKoZIzj0EAwIwFDESMBAG
 A1UEAwwJbG9jYWxob3N0MCAXDTI2MTEyODA1MjEyNFoYDzIxMjYxMTA0MDUyMTI0
@@ -322,7 +329,7 @@ wQG8e+1zv58=
         let encrypted = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
         for (file, contents, why) in [
             ("key.pem", other_key.as_str(), "keys may not be consistent"),
-            ("key.pem", encrypted, "it has a passphrase"),
+            ("key.pem", encrypted, "the key has a passphrase"),
             ("key.pem", "", "no items found"),
             ("cert.pem", "nonsense", "no CERTIFICATE in PEM"),
             ("cert.pem", of_version_1, "X.509 version 1"),
@@ -331,7 +338,7 @@ wQG8e+1zv58=
             let path = folder.path().join(file);
             let good = fs::read(&path).expect("read");
             fs::write(&path, contents).expect("written");
-            let error = read(&files).expect_err("refused");
+            let error = read(&files).expect_err("rejected");
             assert!(error.contains(file) && error.contains(why), "{error}");
             fs::write(&path, good).expect("written");
         }
@@ -339,7 +346,7 @@ wQG8e+1zv58=
             (TlsFiles { certificates: missing.clone(), ..files.clone() }, "missing"),
             (TlsFiles { key: missing.clone(), ..files.clone() }, "missing"),
             (TlsFiles { client_authorities: Some(missing.clone()), ..files.clone() }, "missing"),
-            (TlsFiles { client_authorities: Some(files.key.clone()), ..files.clone() }, "to check clients by"),
+            (TlsFiles { client_authorities: Some(files.key.clone()), ..files.clone() }, "to verify clients"),
         ] {
             assert!(read(&files).is_err_and(|error| error.contains(name)), "{files:?}");
         }
@@ -348,28 +355,28 @@ wQG8e+1zv58=
     #[tokio::test]
     async fn new_files_are_served_and_broken_ones_are_not() {
         let (_folder, files) = folder();
-        let tls = Tls::read(files.clone()).expect("good");
+        let tls = Tls::read(files.clone()).expect("valid files");
         let served = || Arc::as_ptr(&tls.served.read().expect("not poisoned").http);
         let mut tried = None;
-        tls.look(&mut tried).await;
+        tls.reload(&mut tried).await;
         let first = served();
-        tls.look(&mut tried).await;
-        assert_eq!(served(), first, "nothing has changed");
+        tls.reload(&mut tried).await;
+        assert_eq!(served(), first, "the files have not changed");
 
         let second = certificate(&["two"]);
         fs::write(&files.certificates, &second.0).expect("written");
-        tls.look(&mut tried).await;
-        assert_eq!(served(), first, "the key is still the other one's");
+        tls.reload(&mut tried).await;
+        assert_eq!(served(), first, "the key does not belong to the new certificate yet");
         fs::remove_file(&files.key).expect("removed");
-        tls.look(&mut tried).await;
-        assert_eq!(served(), first, "the key is away");
+        tls.reload(&mut tried).await;
+        assert_eq!(served(), first, "the key file is missing");
         put(&files, &second);
-        tls.look(&mut tried).await;
+        tls.reload(&mut tried).await;
         assert_ne!(served(), first);
     }
 
     #[test]
-    fn the_end_is_that_of_the_servers_own_certificate() {
+    fn the_expiry_is_the_expiry_of_the_servers_own_certificate() {
         let mut params = CertificateParams::new(["one".to_owned()]).expect("parameters");
         params.not_after = rcgen::date_time_ymd(2031, 2, 3);
         let own = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");

@@ -1,7 +1,7 @@
-//! What the consumer adds to an event: batches, the tracker of offsets, tasks; with a store that costs nothing.
+//! Measures the cost of the consumer for each event: batches, offset tracking and tasks. The store does nothing.
 //!
 //! `cargo bench -p netagg-core --bench consumer`
-#![allow(clippy::expect_used, reason = "a benchmark that cannot go on ends")]
+#![allow(clippy::expect_used, reason = "a benchmark that cannot continue panics")]
 
 use std::sync::Arc;
 
@@ -39,11 +39,12 @@ fn batches(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// A store that accepts every batch and does no work.
 #[derive(Debug)]
-struct FreeStore;
+struct NoopStore;
 
 #[async_trait]
-impl EventStore for FreeStore {
+impl EventStore for NoopStore {
     async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
         Ok(BatchOutcome { new: batch.items().len() as u64, ..BatchOutcome::default() })
     }
@@ -83,7 +84,7 @@ fn ingest(criterion: &mut Criterion) {
                 log
             },
             |log| {
-                let ingestor = Ingestor::new(Arc::new(FreeStore), Arc::new(MemoryDeadLetters::new()));
+                let ingestor = Ingestor::new(Arc::new(NoopStore), Arc::new(MemoryDeadLetters::new()));
                 runtime.block_on(ingestor.run(&mut log.source("group"), CancellationToken::new())).expect("the end");
                 assert_eq!(ingestor.stats().snapshot().new, u64::from(COUNT));
                 log

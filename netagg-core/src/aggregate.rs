@@ -6,15 +6,15 @@ use std::ops::AddAssign;
 use crate::event::{Event, EventType, IdentifiedEvent, Identity};
 use crate::time::Day;
 
-/// What one event adds to the totals of its day.
+/// The amounts that one event adds to the totals of its day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Contribution {
-    /// Which event it is, and its day.
+    /// The identity of the event, with its day.
     pub identity: Identity,
-    /// The event's type.
+    /// The type of the event.
     pub event_type: EventType,
-    /// Seconds.
+    /// The duration in seconds; 0 if the event has none.
     pub duration_sec: u32,
     /// Bytes sent by the user.
     pub bytes_up: u64,
@@ -23,7 +23,7 @@ pub struct Contribution {
 }
 
 impl Contribution {
-    /// What `event` adds.
+    /// The contribution of `event`.
     pub fn of(event: &Event) -> Self {
         Self::with_identity(event, Identity::of(event))
     }
@@ -46,17 +46,17 @@ impl From<&IdentifiedEvent> for Contribution {
     }
 }
 
-/// Sums over events. Byte sums are wide enough for any number of events of any size.
+/// The sums over some events. The sums of bytes cannot overflow, whatever the number and size of the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Totals {
-    /// How many events.
+    /// The number of events.
     pub count_events: u64,
-    /// Seconds.
+    /// The sum of durations in seconds.
     pub sum_duration: u64,
-    /// Bytes sent by users.
+    /// The sum of bytes sent by users.
     pub sum_bytes_up: u128,
-    /// Bytes received by users.
+    /// The sum of bytes received by users.
     pub sum_bytes_down: u128,
 }
 
@@ -78,7 +78,7 @@ impl AddAssign<&Contribution> for Totals {
     }
 }
 
-/// Adds contributions up by day and type, in that order.
+/// Sums contributions by day and type. The result is ordered by day, then by type.
 pub fn sum_by_day<'a>(contributions: impl IntoIterator<Item = &'a Contribution>) -> BTreeMap<(Day, EventType), Totals> {
     let mut sums = BTreeMap::<_, Totals>::new();
     for contribution in contributions {
@@ -93,7 +93,7 @@ pub fn sum_by_day<'a>(contributions: impl IntoIterator<Item = &'a Contribution>)
 pub struct AggregateRow {
     /// The day, or the first day of the month.
     pub date: Day,
-    /// The type of the events summed.
+    /// The type of the events.
     pub event_type: EventType,
     /// The sums.
     pub totals: Totals,

@@ -1,4 +1,4 @@
-//! The aggregator: every valid event into the totals of its day.
+//! The aggregator counts each valid event in the totals of its day.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Error;
 use crate::aggregate::Contribution;
 use crate::batch::Batch;
-use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
+use crate::consumer::{self, Aborted, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
 use crate::event::EventLimits;
 use crate::ingestor::log_conflicts;
 use crate::json_decoder::JsonDecoder;
@@ -20,10 +20,10 @@ use crate::validator::Validator;
 /// The name of the service.
 const SERVICE: &str = "aggregator";
 
-/// Counts the events of a source, each once, and tells the cache which totals changed.
+/// Counts each event of a source once, and invalidates cached responses whose totals changed.
 ///
-/// A record's position is committed only when its event is durably counted or known as a duplicate. Records that hold
-/// no valid event are passed over: the [`Ingestor`](crate::Ingestor) keeps them among the dead letters.
+/// The aggregator commits the offset of a record only after its event is durably counted or known as a duplicate or a conflict.
+/// The aggregator skips records without a valid event: the [`Ingestor`](crate::Ingestor) sends them to the dead letters.
 #[derive(Debug)]
 pub struct Aggregator {
     store: Arc<dyn AggregateStore>,
@@ -35,7 +35,7 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// An aggregator into `store`, with the default limits and batches and no cache.
+    /// An aggregator that counts events in `store`, with the default limits and batch settings and without a cache.
     pub fn new(store: Arc<dyn AggregateStore>) -> Self {
         Self {
             store,
@@ -47,64 +47,71 @@ impl Aggregator {
         }
     }
 
-    /// Invalidates answers in `cache` when their totals change. While the cache is away, the invalidation waits for it.
+    /// Invalidates cached responses in `cache` when their totals change. While the cache is unavailable, the invalidation waits.
     #[must_use]
     pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
         self.maintenance.cache = Some(cache);
         self
     }
 
-    /// Has `repair` look now and then for days whose totals conflicting duplicates have parted from the events.
+    /// Runs `repair` every few seconds to correct the totals of dirty days, such as days with a conflict.
     #[must_use]
     pub fn with_repair(mut self, repair: Arc<dyn TotalsRepair>) -> Self {
         self.maintenance.repair = Some(repair);
         self
     }
 
-    /// Decodes records by `decoder` instead of as JSON. An ingestor of the same records must be given the same decoder:
-    /// otherwise the totals differ from the stored events.
+    /// Decodes records with `decoder` instead of as JSON. An ingestor of the same records needs the same decoder. Otherwise the
+    /// totals differ from the stored events.
     #[must_use]
     pub fn with_decoder(self, decoder: Arc<dyn EventDecoder>) -> Self {
         Self { decoder, ..self }
     }
 
-    /// Judges events by `limits`. An ingestor of the same events must be given the same.
+    /// Accepts only events within `limits`. An ingestor of the same events needs the same limits.
     #[must_use]
     pub fn with_limits(self, limits: EventLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Batches by `config`.
+    /// Uses the batch settings and timeouts of `config`.
     #[must_use]
     pub fn with_config(self, config: ConsumerConfig) -> Self {
         Self { config, ..self }
     }
 
     /// Adds the label `service` to the metrics that ingestors and aggregators share, for a process that runs both on one
-    /// recorder. Call it first: [`stats`](Self::stats) and [`register_metrics`](Self::register_metrics) go by it.
+    /// recorder. Call this before [`stats`](Self::stats) and [`register_metrics`](Self::register_metrics), which depend on the
+    /// label.
     #[must_use]
     pub fn with_service_label(self) -> Self {
         Self { stats: Arc::new(ConsumerStats::labelled(SERVICE)), ..self }
     }
 
-    /// Registers the counters at 0: a counter that first shows when it moves hides its first move. [`run`](Self::run) does it
-    /// first; a service that waits for its database before may call it earlier, once its recorder is installed.
+    /// Registers the counters at 0. A counter that appears only with its first increment would hide this increment from
+    /// monitoring.
+    ///
+    /// [`run`](Self::run) does this at its start. A service that first waits for its database can call this earlier, once its
+    /// recorder is installed.
     pub fn register_metrics(&self) {
         self.stats.register_metrics(&["kafka", "postgres", "redis"]);
-        metrics::counter!("netagg_events_counted_total").absolute(0);
+        metrics::counter!("netagg_events_aggregated_total").absolute(0);
         metrics::counter!("netagg_repaired_days_total").absolute(0);
     }
 
-    /// Its counters.
+    /// The counters of this aggregator.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
     }
 
-    /// Aggregates until `source` has ended and all of it is done and committed, or until `shutdown` is cancelled and
-    /// what was read is done or [`ConsumerConfig::drain_timeout`] is over; then closes the source.
+    /// Aggregates until `source` ends or `shutdown` is cancelled, and closes the source.
+    ///
+    /// When `source` ends, the aggregator first finishes and commits all records, however long this takes. When `shutdown` is
+    /// cancelled, it finishes the records that it has read, for at most [`ConsumerConfig::drain_timeout`].
     ///
     /// # Errors
-    /// Only what no repetition can help.
+    /// An error that is not [retryable](Error::is_retryable). Also an error of a commit, and an error of the close at the end of
+    /// `source`. All other retryable errors are retried.
     pub async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
         self.register_metrics();
         let changes = Arc::new(ChangedMonths::default());
@@ -144,7 +151,7 @@ struct AggregateSink {
 
 #[async_trait]
 impl Sink for AggregateSink {
-    async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned> {
+    async fn process(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Aborted> {
         let (outcome, invalid) = loop {
             let mut invalid = 0;
             let mut batch = Batch::builder(spans.clone());
@@ -159,14 +166,14 @@ impl Sink for AggregateSink {
             }
             let batch = batch.build();
             match retrier.run(|| self.store.add(&batch)).await {
-                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
+                Err(Aborted::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
                 outcome => break (outcome?, invalid),
             }
         };
         self.changes.add(outcome.days.iter().map(|day| day.month()));
         log_conflicts(&outcome);
         self.stats.finished(&outcome, invalid);
-        metrics::counter!("netagg_events_counted_total").increment(outcome.new);
+        metrics::counter!("netagg_events_aggregated_total").increment(outcome.new);
         Ok(())
     }
 }

@@ -1,30 +1,30 @@
-//! Batches of items with an identity: distinct, sorted, and with the stretch of the log they came from.
+//! Batches of items with an identity. The items are distinct and sorted, and the batch has the spans that they came from.
 
 use std::ops::AddAssign;
 
 use crate::aggregate::Contribution;
 use crate::event::{EventKey, IdentifiedEvent, Identity};
-use crate::record::{PartitionId, Place, Span};
+use crate::record::{PartitionId, RecordPosition, Span};
 use crate::time::Day;
 
-/// For how many items a builder reserves memory at most, whatever its spans say.
+/// The largest number of items for which a builder reserves memory, even if its spans have more records.
 const MAX_RESERVED_ITEMS: usize = 100_000;
 
-/// One identity that came with two contents.
+/// Two copies of one identity with different contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Conflict {
-    /// The copy that counts.
+    /// The copy that stays.
     pub kept: Identity,
     /// The copy that was dropped.
     pub dropped: Identity,
-    /// Where the dropped copy lies; `None` if it came from no log.
-    pub place: Option<Place>,
+    /// The position of the dropped copy; `None` if it was not read from a log.
+    pub position: Option<RecordPosition>,
 }
 
-/// Something that has an [`Identity`].
+/// An item that has an [`Identity`].
 pub trait Identified {
-    /// Its identity.
+    /// The identity of the item.
     fn identity(&self) -> Identity;
 }
 
@@ -40,33 +40,33 @@ impl Identified for Contribution {
     }
 }
 
-/// Items of distinct identity in the order of their keys, the copies that came after them, and the stretches of the log
-/// they all came from.
+/// Items with distinct identities, in the order of their keys, with their later copies and the spans that all of them came
+/// from.
 ///
-/// The order lets concurrent writers of a ledger lock in one order, so that they wait for each other and never
-/// deadlock.
+/// Because of this order, concurrent writers of a ledger take their locks in the same order. So they wait for each other and
+/// never deadlock.
 #[derive(Clone, Debug)]
 pub struct Batch<T> {
     items: Vec<T>,
-    /// Those of `items`, one for each.
+    /// The origin of each of `items`, at the same index.
     origins: Vec<Origin>,
-    /// Later copies of `items`, in the order they were read among those of one identity.
+    /// Later copies of `items`, in the order of `items`. Copies of one identity are in the order in which they were read.
     repeats: Vec<(Identity, Origin)>,
     spans: Vec<Span>,
-    /// Records without a valid event, for each of `spans`.
+    /// The number of records without a valid event in each of `spans`.
     invalid: Vec<u64>,
 }
 
-/// Which span an item was read in, and at what offset; `None` if it came from no log.
+/// The index of the span that an item was read in, and its offset. `None` if the item was not read from a log.
 type Origin = Option<(usize, i64)>;
 
 impl<T: Identified> Batch<T> {
-    /// A batch that comes from no log. Of one identity, the first of `items` is taken.
+    /// A batch that was not read from a log. The first item of each identity stays, and later ones are copies.
     pub fn new(items: Vec<T>) -> Self {
         Self::of(items.into_iter().map(|item| (item, None)).collect(), Vec::new(), Vec::new())
     }
 
-    /// A batch of what was read in `spans`, to be filled in the order it was read.
+    /// A builder for a batch of the records in `spans`. Add the records in the order in which they were read.
     pub fn builder(spans: Vec<Span>) -> BatchBuilder<T> {
         let records: u64 = spans.iter().map(|span| span.records).sum();
         let capacity = usize::try_from(records).unwrap_or(MAX_RESERVED_ITEMS).min(MAX_RESERVED_ITEMS);
@@ -74,9 +74,9 @@ impl<T: Identified> Batch<T> {
     }
 
     fn of(all: Vec<(T, Origin)>, spans: Vec<Span>, invalid: Vec<u64>) -> Self {
-        // Keys and positions are sorted instead of items, which are large: each item moves once.
+        // Items are large. Sorting keys and indexes instead moves each item only once.
         let mut order: Vec<_> = all.iter().map(|(item, _)| item.identity().key).zip(0_usize..).collect();
-        order.sort_unstable(); // by position, too: the first read stays first
+        order.sort_unstable(); // also by index, so the first copy stays first
         let mut all: Vec<Option<(T, Origin)>> = all.into_iter().map(Some).collect();
         let (mut items, mut origins) = (Vec::with_capacity(all.len()), Vec::with_capacity(all.len()));
         let (mut repeats, mut last) = (Vec::new(), None);
@@ -97,16 +97,18 @@ impl<T: Identified> Batch<T> {
         &self.items
     }
 
-    /// The stretches of the log that are done with once this batch is.
+    /// The spans of the log that are processed once this batch is stored.
     pub fn spans(&self) -> &[Span] {
         &self.spans
     }
 
-    /// What becomes of every record, given which identities the ledger knew before: an item whose key isn't `known` is
-    /// new, whatever comes with a known key, or after the first of this batch, is a duplicate or a conflict.
-    pub fn judge(&self, known: impl Fn(&EventKey) -> Option<Identity>) -> BatchOutcome {
+    /// Decides for each record whether it is new, a duplicate or a conflict. `known` returns the identity that the ledger knew
+    /// before under a key.
+    ///
+    /// The first item of a key is new if the key is not known. All other items are duplicates or conflicts.
+    pub fn resolve(&self, known: impl Fn(&EventKey) -> Option<Identity>) -> BatchOutcome {
         let mut outcome = BatchOutcome {
-            tallies: self.invalid.iter().map(|&invalid| Tally { invalid, ..Tally::default() }).collect(),
+            span_counts: self.invalid.iter().map(|&invalid| SpanCounts { invalid, ..SpanCounts::default() }).collect(),
             ..BatchOutcome::default()
         };
         let mut repeats = self.repeats.iter().peekable();
@@ -120,7 +122,7 @@ impl<T: Identified> Batch<T> {
                 None => {
                     outcome.new += 1;
                     outcome.days.push(identity.day);
-                    outcome.tally(origin, |tally| tally.accepted += 1);
+                    outcome.update_span_counts(origin, |counts| counts.accepted += 1);
                     identity
                 }
             };
@@ -136,18 +138,18 @@ impl<T: Identified> Batch<T> {
     fn drop_copy(&self, kept: Identity, dropped: Identity, origin: Origin, outcome: &mut BatchOutcome) {
         if kept.content == dropped.content {
             outcome.duplicates += 1;
-            outcome.tally(origin, |tally| tally.duplicates += 1);
+            outcome.update_span_counts(origin, |counts| counts.duplicates += 1);
             return;
         }
-        outcome.tally(origin, |tally| tally.conflicts += 1);
-        let place = origin.and_then(|(span, offset)| {
-            self.spans.get(span).map(|span| Place { partition: span.partition.clone(), offset })
+        outcome.update_span_counts(origin, |counts| counts.conflicts += 1);
+        let position = origin.and_then(|(span, offset)| {
+            self.spans.get(span).map(|span| RecordPosition { partition: span.partition.clone(), offset })
         });
-        outcome.conflicts.push(Conflict { kept, dropped, place });
+        outcome.conflicts.push(Conflict { kept, dropped, position });
     }
 }
 
-/// A [`Batch`] that is being filled with what was read in its spans.
+/// Builds a [`Batch`] from the records that were read in its spans.
 #[derive(Debug)]
 pub struct BatchBuilder<T> {
     items: Vec<(T, Origin)>,
@@ -156,71 +158,72 @@ pub struct BatchBuilder<T> {
 }
 
 impl<T: Identified> BatchBuilder<T> {
-    /// Adds what was read at `offset` of `partition`.
+    /// Adds the item that was read at `offset` of `partition`.
     pub fn push(&mut self, partition: &PartitionId, offset: i64, item: T) {
         let origin = self.span(partition, offset).map(|span| (span, offset));
         self.items.push((item, origin));
     }
 
-    /// Counts a record that holds no valid event.
+    /// Counts a record without a valid event.
     pub fn reject(&mut self, partition: &PartitionId, offset: i64) {
         if let Some(span) = self.span(partition, offset) {
             self.invalid[span] += 1;
         }
     }
 
-    /// The batch.
+    /// Returns the batch.
     pub fn build(self) -> Batch<T> {
         Batch::of(self.items, self.spans, self.invalid)
     }
 
-    /// Which span a record belongs to. There are as many as a consumer has partitions: few.
+    /// The index of the span that a record belongs to. A consumer has few partitions, so a batch has few spans.
     fn span(&self, partition: &PartitionId, offset: i64) -> Option<usize> {
         let covers = |span: &Span| (span.from..span.to).contains(&offset) && span.partition == *partition;
         self.spans.iter().position(covers)
     }
 }
 
-/// What became of a batch's records.
+/// How many records of a batch were new, duplicates, conflicts or invalid.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct BatchOutcome {
-    /// Items that were new.
+    /// The number of new items.
     pub new: u64,
-    /// Items that were there before with the same content, those within the batch included.
+    /// The number of items that were known before with the same content. Copies within the batch are included.
     pub duplicates: u64,
-    /// Items that were there before with other content, those within the batch included.
+    /// The items that were known before with other content. Copies within the batch are included.
     pub conflicts: Vec<Conflict>,
     /// The days whose totals may have changed, in order.
     pub days: Vec<Day>,
-    /// What became of the records of each of the batch's spans.
-    pub tallies: Vec<Tally>,
+    /// The counts for each span of the batch, in the order of the spans.
+    pub span_counts: Vec<SpanCounts>,
 }
 
 impl BatchOutcome {
-    /// Counts in the tally of the span an item came from, if it came from one.
-    fn tally(&mut self, origin: Origin, count: impl FnOnce(&mut Tally)) {
-        if let Some(tally) = origin.and_then(|(span, _)| self.tallies.get_mut(span)) {
-            count(tally);
+    /// Changes the counts of the span that an item came from, if it came from a span.
+    fn update_span_counts(&mut self, origin: Origin, count: impl FnOnce(&mut SpanCounts)) {
+        if let Some(counts) = origin.and_then(|(span, _)| self.span_counts.get_mut(span)) {
+            count(counts);
         }
     }
 }
 
-/// What became of the records of a [`Span`]: their sum is [`Span::records`], or a record was lost on the way.
+/// How many records of a [`Span`] were new, duplicates, conflicts or invalid. The sum is [`Span::records`], unless a record was
+/// lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct Tally {
-    /// Events that were new.
+pub struct SpanCounts {
+    /// The number of new events.
     pub accepted: u64,
-    /// Events that were there before with the same content.
+    /// The number of events that were known before with the same content.
     pub duplicates: u64,
-    /// Events that were there before with other content.
+    /// The number of events that were known before with other content.
     pub conflicts: u64,
-    /// Records that hold no valid event.
+    /// The number of records without a valid event.
     pub invalid: u64,
 }
 
-impl AddAssign for Tally {
+impl AddAssign for SpanCounts {
     fn add_assign(&mut self, other: Self) {
         self.accepted += other.accepted;
         self.duplicates += other.duplicates;
@@ -257,15 +260,15 @@ mod tests {
     fn the_first_of_each_identity_is_kept_in_the_order_of_keys() {
         let batch = Batch::new(vec![item(2, 1), item(1, 7), item(2, 1), item(2, 9), item(1, 7)]);
         assert_eq!(batch.items(), [item(1, 7), item(2, 1)]);
-        let outcome = batch.judge(NOTHING_KNOWN);
+        let outcome = batch.resolve(NOTHING_KNOWN);
         assert_eq!((outcome.new, outcome.duplicates), (2, 2));
-        assert_eq!(outcome.conflicts, [Conflict { kept: item(2, 1).0, dropped: item(2, 9).0, place: None }]);
+        assert_eq!(outcome.conflicts, [Conflict { kept: item(2, 1).0, dropped: item(2, 9).0, position: None }]);
     }
 
     #[test]
     fn every_copy_is_judged_by_the_one_that_counts() {
         let batch = Batch::new(vec![item(1, 7), item(1, 8), item(1, 7)]);
-        let outcome = batch.judge(|_| Some(item(1, 8).0));
+        let outcome = batch.resolve(|_| Some(item(1, 8).0));
         assert_eq!((outcome.new, outcome.duplicates, outcome.conflicts.len()), (0, 1, 2));
         assert!(outcome.days.is_empty());
     }
@@ -282,15 +285,15 @@ mod tests {
             builder.push(&partitions[partition], offset, item);
         }
         builder.reject(&partitions[0], 7);
-        let outcome = builder.build().judge(|key| (*key == item(2, 1).0.key).then_some(item(2, 1).0));
+        let outcome = builder.build().resolve(|key| (*key == item(2, 1).0.key).then_some(item(2, 1).0));
         assert_eq!(
-            outcome.tallies,
+            outcome.span_counts,
             [
-                Tally { accepted: 1, conflicts: 1, invalid: 1, ..Tally::default() },
-                Tally { duplicates: 2, ..Tally::default() }
+                SpanCounts { accepted: 1, conflicts: 1, invalid: 1, ..SpanCounts::default() },
+                SpanCounts { duplicates: 2, ..SpanCounts::default() }
             ]
         );
-        let place = Some(Place { partition: partitions[0].clone(), offset: 6 });
-        assert_eq!(outcome.conflicts, [Conflict { kept: item(1, 7).0, dropped: item(1, 8).0, place }]);
+        let position = Some(RecordPosition { partition: partitions[0].clone(), offset: 6 });
+        assert_eq!(outcome.conflicts, [Conflict { kept: item(1, 7).0, dropped: item(1, 8).0, position }]);
     }
 }

@@ -1,4 +1,4 @@
-//! The consumer groups of both services.
+//! The consumer groups of the ingestors and the aggregators.
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use crate::Error;
 use crate::ports::GroupOffsets;
 use crate::processing_mode::ProcessingMode;
 
-/// The consumer groups of the ingestors and the aggregators, and the broker that tells their offsets.
+/// The consumer groups of the ingestors and the aggregators, and access to their offsets.
 #[derive(Clone, Debug)]
 pub struct ConsumerGroups {
-    /// Tells the offsets and the members of the groups.
+    /// Reads the offsets and the members of the groups.
     pub offsets: Arc<dyn GroupOffsets>,
     /// The topic that both services read.
     pub topic: String,
     /// The group of the ingestors.
     pub ingestor: String,
-    /// The group of the aggregators; `None` in the [combined](ProcessingMode::Combined) mode, which has none.
+    /// The group of the aggregators; `None` in the [combined](ProcessingMode::Combined) mode, which has no aggregators.
     pub aggregator: Option<String>,
 }
 
@@ -30,11 +30,11 @@ impl ConsumerGroups {
         }
     }
 
-    /// Checks that the services are stopped and have processed the whole topic. Only then may the limits of events change, or
-    /// the mode: all services must judge every record in the same way.
+    /// Checks that the services are stopped and have processed the whole topic. Change the event limits or the mode only in this
+    /// state, because all services must decide in the same way about each record.
     ///
     /// # Errors
-    /// [`NotDrained`], with the groups that have members, or else with the groups that lag.
+    /// [`NotDrained`], with the groups that have members. If no group has members, with the groups that have a lag.
     pub async fn check_drained(&self) -> Result<(), NotDrained> {
         let groups = || std::iter::once(&self.ingestor).chain(&self.aggregator);
         let mut members = Vec::new();
@@ -58,25 +58,25 @@ impl ConsumerGroups {
     }
 }
 
-/// Why a topic does not count as drained.
+/// Why a topic is not drained.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NotDrained {
     /// Services are running.
-    #[error("the services are at work: {}", list(.members, "members"))]
+    #[error("the services are running: {}", list(.members, "members"))]
     Running {
-        /// The groups that have members, and how many. A killed member counts until its session ends.
+        /// The groups that have members, and the number of members. A killed member counts until its session ends.
         members: Vec<(String, usize)>,
     },
     /// The services are stopped and have not processed all records.
-    #[error("{topic} is not drained: {}", list(.lags, "messages before it"))]
+    #[error("{topic} is not drained: {}", list(.lags, "unprocessed messages"))]
     Behind {
         /// The topic.
         topic: String,
-        /// The groups that lag, and by how many records.
+        /// The groups that have a lag, and the lag in messages.
         lags: Vec<(String, i64)>,
     },
-    /// The broker does not tell.
+    /// The offsets or members cannot be read.
     #[error(transparent)]
     Broker(#[from] Error),
 }
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_topic_is_drained_once_both_groups_have_stopped_behind_its_end() {
+    async fn a_topic_is_drained_once_both_groups_have_stopped_at_its_end() {
         let check_in = async |mode, members, lags| {
             let offsets = Arc::new(Broker { members, lags });
             let groups =
@@ -125,11 +125,11 @@ mod tests {
         };
         let check = async |members, lags| check_in(ProcessingMode::Separate, members, lags).await;
         assert_eq!(check(0, Some([0, 0])).await, Ok(()));
-        assert_eq!(check(0, None).await, Ok(()), "without a topic nothing is left to read");
-        assert_eq!(check(2, Some([1, 2])).await, Err("the services are at work: a has 2 members".to_owned()));
-        let behind = "events is not drained: i has 3 messages before it and a has 3 messages before it";
+        assert_eq!(check(0, None).await, Ok(()), "a topic that does not exist has no messages");
+        assert_eq!(check(2, Some([1, 2])).await, Err("the services are running: a has 2 members".to_owned()));
+        let behind = "events is not drained: i has 3 unprocessed messages and a has 3 unprocessed messages";
         assert_eq!(check(0, Some([1, 2])).await, Err(behind.to_owned()));
-        let behind = "events is not drained: i has 3 messages before it";
+        let behind = "events is not drained: i has 3 unprocessed messages";
         assert_eq!(check_in(ProcessingMode::Combined, 2, Some([1, 2])).await, Err(behind.to_owned()));
     }
 }

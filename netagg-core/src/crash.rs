@@ -1,12 +1,12 @@
-//! The places where the death of a process could cost exactness if anything were in the wrong order, by name.
+//! Crash points: named places in the code where a crash would make totals wrong if the steps around it had a wrong order.
 //!
-//! With the feature `crash-points`, which is for tests, the environment's `FAILPOINTS` (as the crate `fail` reads it)
-//! makes a program abort at one of them: `FAILPOINTS='batch_done=2*off->return'` the third time it passes there. Without
-//! the feature nothing of this is compiled in.
+//! The feature `crash-points` is for tests. With it, the environment variable `FAILPOINTS` makes a program abort at a crash
+//! point; the crate `fail` defines its syntax. For example, `FAILPOINTS='batch_done=2*off->return'` aborts the program when it
+//! passes this point for the third time. Without the feature, no crash point is compiled in.
 
 macro_rules! crash_points {
     ($($(#[doc = $doc:literal])+ $point:ident = $name:literal,)+) => {
-        /// A place where a process may die; what happens then is told in `docs/reliability.md`.
+        /// A place where tests abort a process. `docs/reliability.md` says what happens after a crash at each place.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         #[non_exhaustive]
         pub enum CrashPoint {
@@ -17,7 +17,7 @@ macro_rules! crash_points {
             /// Every point.
             pub const ALL: &[Self] = &[$(Self::$point,)+];
 
-            /// Its name in `FAILPOINTS`.
+            /// The name of the point in `FAILPOINTS`.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$point => $name,)+
@@ -28,61 +28,61 @@ macro_rules! crash_points {
 }
 
 crash_points! {
-    /// Records are read, none of them is in a batch.
+    /// Records are read. None of them is in a batch.
     Fetched = "fetched",
-    /// Partitions were assigned, none of their records is read.
+    /// Partitions were assigned. None of their records is read.
     Assigned = "assigned",
-    /// Partitions were revoked, what was gathered of them is not yet forgotten.
+    /// Partitions were revoked. Their records are still in the pending batch.
     Revoked = "revoked",
-    /// Dead letters are handed to the client, no broker has acknowledged them.
+    /// Dead letters are passed to the client. No broker has acknowledged them.
     DeadLettersInFlight = "dead_letters_in_flight",
-    /// A batch's dead letters are durable, none of its events is.
+    /// The dead letters of a batch are durable. None of its events is.
     DeadLettersSent = "dead_letters_sent",
-    /// A partition of `events_raw` is made and attached, and not committed.
+    /// A month partition of `events_raw` is created and attached, but not committed.
     PartitionAttached = "partition_attached",
-    /// A partition of `events_raw` is committed, none of its events is stored.
+    /// A month partition of `events_raw` is committed. None of its events is stored.
     PartitionMade = "partition_made",
-    /// The ledger refused a batch for a known key, and the attempt is rolled back.
+    /// The ledger rejected a batch because of a known key, and the transaction is rolled back.
     LedgerRefused = "ledger_refused",
-    /// A batch's new keys are in the ledger, nothing else of it is written.
+    /// The new keys of a batch are in the ledger. No other part of the batch is written.
     LedgerEntered = "ledger_entered",
-    /// The days of a batch's conflicts are marked for repair.
+    /// The days of the conflicts of a batch are marked as dirty.
     ConflictsMarked = "conflicts_marked",
-    /// A batch's events are in `events_raw`.
+    /// The events of a batch are in `events_raw`.
     EventsCopied = "events_copied",
-    /// A batch's totals are added to `agg_day`.
+    /// The totals of a batch are added to `agg_day`.
     TotalsAdded = "totals_added",
-    /// A batch's progress is noted; only the commit is missing.
+    /// The progress of a batch is written. Only the commit of the transaction is missing.
     ProgressNoted = "progress_noted",
-    /// The transaction of a batch is committed, and nobody in this process knows yet.
+    /// The transaction of a batch is committed, but the process has not handled the result.
     Committed = "committed",
-    /// A batch is done, its offsets are not committed.
+    /// A batch is done. Its offsets are not committed.
     BatchDone = "batch_done",
-    /// Offsets are handed over to be committed.
+    /// Offsets are passed to the source for a commit.
     OffsetsCommitted = "offsets_committed",
-    /// A day's correction is computed, and not applied.
+    /// The correction of a day is computed, but not applied.
     RepairComputed = "repair_computed",
-    /// A day's correction is applied, and not committed.
+    /// The correction of a day is applied, but not committed.
     RepairApplied = "repair_applied",
-    /// Months are recorded as dropped, and still there.
+    /// Months are recorded as dropped, but their partitions still exist.
     MonthsRefused = "months_refused",
-    /// A month's partition is detached, and still there as a table.
+    /// The partition of a month is detached, but still exists as a table.
     MonthDetached = "month_detached",
-    /// A month's table is gone, its identities are not.
+    /// The table of a month is deleted. The identities of the month still exist.
     MonthTableDropped = "month_table_dropped",
-    /// A switch of the mode is recorded, and nothing else of it is done.
+    /// A switch of the mode is recorded. No other step of the switch is done.
     SwitchRecorded = "switch_recorded",
-    /// The aggregator's group is deleted or has new offsets; the tables are as before.
+    /// The group of the aggregator is deleted or has new offsets. The tables are unchanged.
     GroupMoved = "group_moved",
-    /// The tables have the new mode, and nothing is committed.
+    /// The tables have the new mode, but this is not committed.
     TablesSwitched = "tables_switched",
-    /// A service was asked to stop, what it has in flight is not finished.
+    /// A service was asked to stop. Its batches in flight are not finished.
     Stopping = "stopping",
-    /// A stopping service has finished everything, and not committed the last offsets.
+    /// A stopping service has finished its batches, but not committed the last offsets.
     Drained = "drained",
 }
 
-/// Dies here if a test says so.
+/// Aborts the process here if `FAILPOINTS` enables `point`.
 #[inline]
 pub fn pass(point: CrashPoint) {
     #[cfg(feature = "crash-points")]
@@ -91,7 +91,7 @@ pub fn pass(point: CrashPoint) {
     let _ = point;
 }
 
-/// Panics here if a test says so, as a fault in the task `name` would: `FAILPOINTS='name=panic'`.
+/// Panics here if `FAILPOINTS='name=panic'` is set, like a bug in the task `name` would.
 #[inline]
 pub fn in_task(name: &str) {
     #[cfg(feature = "crash-points")]
@@ -100,9 +100,9 @@ pub fn in_task(name: &str) {
     let _ = name;
 }
 
-/// Reads which points are to be deadly, from the environment; to be called once, first.
+/// Reads the enabled points from the environment. Call this once, at the start of the program.
 #[cfg(feature = "crash-points")]
 pub fn set_up() {
-    // Kept for the life of the process.
+    // The scenario stays active until the process ends.
     std::mem::forget(fail::FailScenario::setup());
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 const UNITS: [(&str, u64); 6] =
     [("us", 1), ("ms", 1_000), ("s", 1_000_000), ("m", 60_000_000), ("h", 3_600_000_000), ("d", 86_400_000_000)];
 
-/// A duration as text: an integer and a unit of `us ms s m h d`. A zero needs no unit.
+/// A duration that parses from and prints as text: an integer and a unit of `us ms s m h d`. A zero needs no unit.
 ///
-/// It prints in the largest unit that needs no fraction.
+/// The duration prints in the largest unit that needs no fraction.
 ///
 /// ```
 /// use std::time::Duration;
@@ -27,11 +27,11 @@ const UNITS: [(&str, u64); 6] =
 pub struct HumanDuration(pub Duration);
 
 impl HumanDuration {
-    /// The accepted texts, for messages to people.
+    /// A description of the accepted texts, for messages to users.
     pub const ACCEPTED: &'static str = "an integer and a unit (us ms s m h d)";
 }
 
-/// A text that is no [`HumanDuration`].
+/// The error for a text that is not a [`HumanDuration`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{} is accepted", HumanDuration::ACCEPTED)]
 pub struct InvalidDuration(());

@@ -1,17 +1,18 @@
-//! The one error of ports and services.
+//! The error type of all ports and services.
 
 use crate::time::Month;
 
-/// What an adapter reports as the cause.
+/// The error that an adapter reports as the cause.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// The text of `error`, and those of its causes that are not part of the texts before: an error often quotes its cause.
+/// The text of `error`, followed by the texts of its causes. A text that is part of an earlier text is left out, because errors
+/// often quote their cause.
 pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
     let mut texts: Vec<String> = Vec::new();
     let mut next = Some(error);
     while let Some(error) = next {
         let text = error.to_string();
-        if !texts.iter().any(|told| told.contains(&text)) {
+        if !texts.iter().any(|earlier| earlier.contains(&text)) {
             texts.push(text);
         }
         next = error.source();
@@ -19,87 +20,86 @@ pub fn causes(error: &dyn std::error::Error) -> Vec<String> {
     texts
 }
 
-/// Why a port or a service could not do what it was asked.
+/// Why a call of a port or a service failed.
 ///
-/// What matters to a caller is whether doing the same again can help: [`Error::is_retryable`].
+/// A caller mainly needs to know whether a retry can help: see [`Error::is_retryable`].
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A dependency is away, overloaded, or broke off; nothing of the call took effect, or all of it did. The same
-    /// call again may succeed, with no effect doubled.
+    /// A dependency is unavailable or overloaded, or it broke the connection. The call had either no effect or its full effect.
+    /// A retry of the call may succeed, and never doubles an effect.
     #[error("{dependency} is unavailable: {source}")]
     Unavailable {
-        /// What is unavailable, such as `postgres`.
+        /// The name of the dependency, such as `postgres`.
         dependency: &'static str,
-        /// What was seen of it.
+        /// The error that the adapter got.
         #[source]
         source: BoxError,
     },
-    /// A dependency answers, but an operator has to act before it can serve: a schema not migrated, a password or a
-    /// privilege that is wrong, a topic that isn't there. The same call succeeds once that is done.
+    /// A dependency responds, but an operator must act before netagg can use it. Examples: a missing migration, a wrong password,
+    /// a missing privilege, a missing topic. After the operator has acted, a retry of the call succeeds.
     #[error("{dependency} is not set up: {reason}")]
     NotSetUp {
-        /// What is to be set up, such as `postgres`.
+        /// The name of the dependency, such as `postgres`.
         dependency: &'static str,
-        /// What is wrong, and what to do.
+        /// The problem, and the action that solves it.
         reason: String,
-        /// What was seen of it.
+        /// The error that the adapter got, if there is one.
         #[source]
         source: Option<BoxError>,
     },
-    /// A dependency is set up in a way that netagg does not support; nothing of the call took effect. The same call fails
-    /// again, until the set-up is another one.
-    #[error("{dependency} is not supported as it is set up: {reason}")]
+    /// netagg does not support the setup of a dependency. The call had no effect. A retry fails until the setup is changed.
+    #[error("the setup of {dependency} is not supported: {reason}")]
     Unsupported {
-        /// The dependency, such as `postgres`.
+        /// The name of the dependency, such as `postgres`.
         dependency: &'static str,
-        /// How it is set up, and what to do.
+        /// The unsupported setup, and the action that solves the problem.
         reason: String,
     },
-    /// A dependency refuses this very data. The same call fails again.
+    /// A dependency refuses the data of the call. A retry with the same data fails again.
     #[error("{dependency} refuses the data: {source}")]
     Refused {
-        /// What refuses it, such as `postgres`.
+        /// The name of the dependency, such as `postgres`.
         dependency: &'static str,
-        /// What it says.
+        /// The reason that the dependency gives.
         #[source]
         source: BoxError,
     },
-    /// Events of the call lie in months that retention has dropped; nothing of it took effect. The same call without
-    /// them succeeds.
+    /// Some events of the call are in months that retention has dropped. The call had no effect. A call without these events
+    /// succeeds.
     #[error("the months up to {through} are dropped")]
     MonthsDropped {
-        /// The newest month that is dropped, and with it every month before.
+        /// The newest dropped month. All earlier months are dropped, too.
         through: Month,
     },
-    /// A bug or a state nobody foresaw. The same call most likely fails again.
+    /// A bug or an unexpected state. A retry most likely fails again.
     #[error("{dependency} failed: {source}")]
     Internal {
-        /// Where it happened.
+        /// The dependency or the part of netagg that failed.
         dependency: &'static str,
-        /// What happened.
+        /// The cause.
         #[source]
         source: BoxError,
     },
 }
 
 impl Error {
-    /// A dependency that is away for now.
+    /// The error of a dependency that is unavailable for now.
     pub fn unavailable(dependency: &'static str, source: impl Into<BoxError>) -> Self {
         Self::Unavailable { dependency, source: source.into() }
     }
 
-    /// A state nobody foresaw.
+    /// The error of a bug or of an unexpected state.
     pub fn internal(dependency: &'static str, source: impl Into<BoxError>) -> Self {
         Self::Internal { dependency, source: source.into() }
     }
 
-    /// Whether the same call may succeed later, by itself or once an operator has acted.
+    /// Whether a retry may succeed later, perhaps only after an operator has acted.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::NotSetUp { .. })
     }
 
-    /// The dependency it is about, such as `postgres`; `None` if the request itself is what is wrong.
+    /// The dependency that the error is about, such as `postgres`; `None` if the data of the call are the problem.
     pub fn dependency(&self) -> Option<&'static str> {
         match self {
             Self::Unavailable { dependency, .. }
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_cause_that_is_quoted_is_not_told_again() {
+    fn a_quoted_cause_is_not_repeated() {
         #[derive(Debug, thiserror::Error)]
         #[error("no way")]
         struct Outer(#[source] std::io::Error);

@@ -1,8 +1,8 @@
-//! The lengths of the periods that totals are given for.
+//! The lengths of the periods of totals.
 
 use std::str::FromStr;
 
-/// The length of the periods that totals are given for.
+/// The length of the periods of totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Granularity {
@@ -13,10 +13,10 @@ pub enum Granularity {
 }
 
 impl Granularity {
-    /// The accepted spellings, for messages to people.
+    /// A description of the accepted names, for messages to users.
     pub const ACCEPTED: &str = "DAY or MONTH";
 
-    /// Its name in the API.
+    /// The name in the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Day => "DAY",
@@ -33,7 +33,7 @@ impl FromStr for Granularity {
     }
 }
 
-/// A text that names no [`Granularity`].
+/// The error for a text that is not the name of a [`Granularity`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown granularity: {} is accepted, in upper case", Granularity::ACCEPTED)]
 pub struct UnknownGranularity;

@@ -1,4 +1,4 @@
-//! The ingestor: every valid event into the event store, everything else to the dead letters.
+//! The ingestor stores each valid event in the event store, and sends all other records to the dead letters.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Error;
 use crate::batch::{Batch, BatchOutcome};
-use crate::consumer::{self, Abandoned, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
+use crate::consumer::{self, Aborted, ConsumerConfig, ConsumerStats, EventConsumer, Retrier, Sink};
 use crate::crash::{self, CrashPoint};
 use crate::dead_letter::DeadLetter;
 use crate::event::{EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
@@ -21,13 +21,13 @@ use crate::validator::Validator;
 /// The name of the service.
 const SERVICE: &str = "ingestor";
 
-/// Stores the events of a source, each once.
+/// Stores each event of a source once.
 ///
-/// A record's position is committed only when its event is durably stored, known as a duplicate, or durably among the
-/// dead letters. An absent store is waited for.
+/// The ingestor commits the offset of a record only after one of three results: the event is durably stored, the event is known
+/// as a duplicate or a conflict, or the record is durably among the dead letters. If the store is unavailable, the ingestor
+/// waits for it.
 ///
-/// A [combined](Self::combined) ingestor also counts the events, and takes the place of an
-/// [`Aggregator`](crate::Aggregator).
+/// A [combined](Self::combined) ingestor also counts the events, and replaces an [`Aggregator`](crate::Aggregator).
 #[derive(Debug)]
 pub struct Ingestor {
     store: Arc<dyn EventStore>,
@@ -42,7 +42,7 @@ pub struct Ingestor {
 }
 
 impl Ingestor {
-    /// An ingestor into `store`, with the default limits and batches.
+    /// An ingestor that stores events in `store`, with the default limits and batch settings.
     pub fn new(store: Arc<dyn EventStore>, dead_letters: Arc<dyn DeadLetters>) -> Self {
         Self {
             store,
@@ -56,56 +56,60 @@ impl Ingestor {
         }
     }
 
-    /// An ingestor into `store`, which counts each event in the transaction that stores it. No aggregator reads the same
+    /// An ingestor for `store`, which counts each event in the transaction that stores it. Do not run an aggregator on the same
     /// records.
     pub fn combined(store: Arc<dyn CombinedStore>, dead_letters: Arc<dyn DeadLetters>) -> Self {
         Self { counts: true, ..Self::new(store, dead_letters) }
     }
 
-    /// Invalidates answers in `cache` when their totals change, for a [combined](Self::combined) ingestor. While the cache is
-    /// away, the invalidation waits for it.
+    /// Invalidates cached responses in `cache` when their totals change, for a [combined](Self::combined) ingestor. While the
+    /// cache is unavailable, the invalidation waits.
     #[must_use]
     pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
         self.maintenance.cache = Some(cache);
         self
     }
 
-    /// Has `repair` look now and then for days whose totals are to be computed again, for a [combined](Self::combined)
-    /// ingestor: after events moved to a partition that was mended.
+    /// Runs `repair` every few seconds to correct the totals of dirty days, for a [combined](Self::combined) ingestor. A day
+    /// becomes dirty when events that were set aside move to their month partition.
     #[must_use]
     pub fn with_repair(mut self, repair: Arc<dyn TotalsRepair>) -> Self {
         self.maintenance.repair = Some(repair);
         self
     }
 
-    /// Decodes records by `decoder` instead of as JSON. An aggregator of the same records must be given the same decoder:
-    /// otherwise the totals differ from the stored events.
+    /// Decodes records with `decoder` instead of as JSON. An aggregator of the same records needs the same decoder. Otherwise
+    /// the totals differ from the stored events.
     #[must_use]
     pub fn with_decoder(self, decoder: Arc<dyn EventDecoder>) -> Self {
         Self { decoder, ..self }
     }
 
-    /// Judges events by `limits`. An aggregator of the same events must be given the same.
+    /// Accepts only events within `limits`. An aggregator of the same events needs the same limits.
     #[must_use]
     pub fn with_limits(self, limits: EventLimits) -> Self {
         Self { limits, ..self }
     }
 
-    /// Batches by `config`.
+    /// Uses the batch settings and timeouts of `config`.
     #[must_use]
     pub fn with_config(self, config: ConsumerConfig) -> Self {
         Self { config, ..self }
     }
 
     /// Adds the label `service` to the metrics that ingestors and aggregators share, for a process that runs both on one
-    /// recorder. Call it first: [`stats`](Self::stats) and [`register_metrics`](Self::register_metrics) go by it.
+    /// recorder. Call this before [`stats`](Self::stats) and [`register_metrics`](Self::register_metrics), which depend on the
+    /// label.
     #[must_use]
     pub fn with_service_label(self) -> Self {
         Self { stats: Arc::new(ConsumerStats::labelled(SERVICE)), ..self }
     }
 
-    /// Registers the counters at 0: a counter that first shows when it moves hides its first move. [`run`](Self::run) does it
-    /// first; a service that waits for its database before may call it earlier, once its recorder is installed.
+    /// Registers the counters at 0. A counter that appears only with its first increment would hide this increment from
+    /// monitoring.
+    ///
+    /// [`run`](Self::run) does this at its start. A service that first waits for its database can call this earlier, once its
+    /// recorder is installed.
     pub fn register_metrics(&self) {
         self.stats.register_metrics(match self.maintenance.cache {
             Some(_) => &["kafka", "postgres", "redis"],
@@ -113,7 +117,7 @@ impl Ingestor {
         });
         metrics::counter!("netagg_events_stored_total").absolute(0);
         if self.counts {
-            metrics::counter!("netagg_events_counted_total").absolute(0);
+            metrics::counter!("netagg_events_aggregated_total").absolute(0);
             metrics::counter!("netagg_repaired_days_total").absolute(0);
         }
         for kind in InvalidKind::ALL {
@@ -121,16 +125,19 @@ impl Ingestor {
         }
     }
 
-    /// Its counters.
+    /// The counters of this ingestor.
     pub fn stats(&self) -> Arc<ConsumerStats> {
         self.stats.clone()
     }
 
-    /// Ingests until `source` has ended and all of it is done and committed, or until `shutdown` is cancelled and what
-    /// was read is done or [`ConsumerConfig::drain_timeout`] is over; then closes the source.
+    /// Ingests until `source` ends or `shutdown` is cancelled, and closes the source.
+    ///
+    /// When `source` ends, the ingestor first finishes and commits all records, however long this takes. When `shutdown` is
+    /// cancelled, it finishes the records that it has read, for at most [`ConsumerConfig::drain_timeout`].
     ///
     /// # Errors
-    /// Only what no repetition can help.
+    /// An error that is not [retryable](Error::is_retryable). Also an error of a commit, and an error of the close at the end of
+    /// `source`. All other retryable errors are retried.
     pub async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error> {
         self.register_metrics();
         let changes = Arc::new(ChangedMonths::default());
@@ -164,7 +171,7 @@ impl EventConsumer for Ingestor {
 #[derive(Debug)]
 struct IngestSink {
     store: Arc<dyn EventStore>,
-    /// Learns which totals changed, if the store also counts.
+    /// Collects the months whose totals changed, if the store also counts the events.
     changes: Option<Arc<ChangedMonths>>,
     dead_letters: Arc<dyn DeadLetters>,
     validator: Validator,
@@ -173,15 +180,15 @@ struct IngestSink {
 
 #[async_trait]
 impl Sink for IngestSink {
-    async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned> {
+    async fn process(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Aborted> {
         let mut dead = BTreeSet::new();
         let outcome = loop {
-            let batch = self.sort(&records, spans.clone(), &mut dead, retrier).await?;
+            let batch = self.decode_batch(&records, spans.clone(), &mut dead, retrier).await?;
             match retrier.run(|| self.store.store(&batch)).await {
-                Err(Abandoned::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
-                Err(Abandoned::Failed(error @ Error::Refused { .. })) => {
-                    tracing::error!(%error, "the store refuses a batch; its events are stored one by one");
-                    return self.take_one_by_one(&records, &spans, dead, retrier).await;
+                Err(Aborted::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
+                Err(Aborted::Failed(error @ Error::Refused { .. })) => {
+                    tracing::error!(%error, "the store refused a batch; storing its events one by one");
+                    return self.process_one_by_one(&records, &spans, dead, retrier).await;
                 }
                 outcome => break outcome?,
             }
@@ -192,59 +199,62 @@ impl Sink for IngestSink {
 }
 
 impl IngestSink {
-    /// The events in `records`. What holds none is sent to the dead letters, before the store notes it as done with;
-    /// those whose index is in `dead` are there already.
-    async fn sort(
+    /// Returns the batch of the events in `records`. Sends the records without a valid event to the dead letters, before the
+    /// store records their offsets as processed.
+    ///
+    /// `dead` has the indexes of the records that are already dead letters; the new ones are added.
+    async fn decode_batch(
         &self,
         records: &[Record],
         spans: Vec<Span>,
         dead: &mut BTreeSet<usize>,
         retrier: &Retrier,
-    ) -> Result<Batch<IdentifiedEvent>, Abandoned> {
+    ) -> Result<Batch<IdentifiedEvent>, Aborted> {
         let mut batch = Batch::builder(spans);
-        let mut letters = Vec::new();
+        let mut dead_letters = Vec::new();
         for (index, record) in records.iter().enumerate() {
-            let verdict = if dead.contains(&index) { None } else { Some(self.validator.validate(record)) };
-            match verdict {
+            let validated = if dead.contains(&index) { None } else { Some(self.validator.validate(record)) };
+            match validated {
                 Some(Ok(event)) => batch.push(&record.partition, record.offset, event.into()),
                 Some(Err(reason)) => {
-                    letters.push(DeadLetter { record: record.clone(), reason });
+                    dead_letters.push(DeadLetter { record: record.clone(), reason });
                     dead.insert(index);
                     batch.reject(&record.partition, record.offset);
                 }
                 None => batch.reject(&record.partition, record.offset),
             }
         }
-        if !letters.is_empty() {
-            self.send(&letters, retrier).await?;
+        if !dead_letters.is_empty() {
+            self.send(&dead_letters, retrier).await?;
             crash::pass(CrashPoint::DeadLettersSent);
         }
         Ok(batch.build())
     }
 
-    /// The way out when the store refuses something that passed validation: nothing blocks, and what is refused is
-    /// kept among the dead letters.
-    async fn take_one_by_one(
+    /// Stores each event in a batch of its own, after the store has refused a batch of valid events. The record of a refused
+    /// event becomes a dead letter, so it does not block its partition.
+    async fn process_one_by_one(
         &self,
         records: &[Record],
         spans: &[Span],
         mut dead: BTreeSet<usize>,
         retrier: &Retrier,
-    ) -> Result<(), Abandoned> {
-        let (alone, vacant) = each_alone(records, spans);
-        for (index, (record, span)) in records.iter().zip(alone).enumerate() {
+    ) -> Result<(), Aborted> {
+        let (record_spans, vacant) = spans_by_record(records, spans);
+        for (index, (record, span)) in records.iter().zip(record_spans).enumerate() {
             let mut is_dead: BTreeSet<usize> = dead.take(&index).into_iter().map(|_| 0).collect();
             let outcome = loop {
-                let batch = self.sort(std::slice::from_ref(record), span.clone(), &mut is_dead, retrier).await?;
+                let batch =
+                    self.decode_batch(std::slice::from_ref(record), span.clone(), &mut is_dead, retrier).await?;
                 match retrier.run(|| self.store.store(&batch)).await {
-                    Err(Abandoned::Failed(Error::MonthsDropped { through })) => {
+                    Err(Aborted::Failed(Error::MonthsDropped { through })) => {
                         self.validator.months_are_dropped(through);
                     }
-                    Err(Abandoned::Failed(error @ Error::Refused { .. })) if is_dead.insert(0) => {
+                    Err(Aborted::Failed(error @ Error::Refused { .. })) if is_dead.insert(0) => {
                         let reason =
                             InvalidEvent::message(InvalidKind::RefusedByStore, error.to_string(), "storable data");
-                        let letter = [DeadLetter { record: record.clone(), reason }];
-                        self.send(&letter, retrier).await?;
+                        let dead_letter = [DeadLetter { record: record.clone(), reason }];
+                        self.send(&dead_letter, retrier).await?;
                     }
                     outcome => break outcome?,
                 }
@@ -258,10 +268,10 @@ impl IngestSink {
         Ok(())
     }
 
-    async fn send(&self, letters: &[DeadLetter], retrier: &Retrier) -> Result<(), Abandoned> {
-        retrier.run(|| self.dead_letters.send(letters)).await?;
-        for letter in letters {
-            metrics::counter!("netagg_dead_letters_total", "kind" => letter.reason.kind().as_str()).increment(1);
+    async fn send(&self, dead_letters: &[DeadLetter], retrier: &Retrier) -> Result<(), Aborted> {
+        retrier.run(|| self.dead_letters.send(dead_letters)).await?;
+        for dead_letter in dead_letters {
+            metrics::counter!("netagg_dead_letters_total", "kind" => dead_letter.reason.kind().as_str()).increment(1);
         }
         Ok(())
     }
@@ -272,37 +282,37 @@ impl IngestSink {
         metrics::counter!("netagg_events_stored_total").increment(outcome.new);
         if let Some(changes) = &self.changes {
             changes.add(outcome.days.iter().map(|day| day.month()));
-            metrics::counter!("netagg_events_counted_total").increment(outcome.new);
+            metrics::counter!("netagg_events_aggregated_total").increment(outcome.new);
         }
     }
 }
 
-/// For each record the part of its span that ends with it, and the parts after the last records, which hold none.
-/// Together they are the spans.
-fn each_alone(records: &[Record], spans: &[Span]) -> (Vec<Vec<Span>>, Vec<Span>) {
+/// Splits `spans` into parts that end with one record each, and the parts after the last records, which hold no record.
+/// Together the parts cover the same offsets as `spans`.
+fn spans_by_record(records: &[Record], spans: &[Span]) -> (Vec<Vec<Span>>, Vec<Span>) {
     let mut rest = spans.to_vec();
-    let alone = records.iter().map(|record| {
+    let record_spans = records.iter().map(|record| {
         let covers =
             |span: &&mut Span| span.partition == record.partition && (span.from..span.to).contains(&record.offset);
         let Some(span) = rest.iter_mut().find(covers) else { return Vec::new() };
-        let alone = Span {
+        let part = Span {
             to: record.offset + 1,
             records: 1,
             last_timestamp: record.instant().or(span.last_timestamp),
             ..span.clone()
         };
-        span.from = alone.to;
-        vec![alone]
+        span.from = part.to;
+        vec![part]
     });
-    let alone = alone.collect();
+    let record_spans = record_spans.collect();
     rest.retain_mut(|span| {
         span.records = 0;
         span.from < span.to
     });
-    (alone, rest)
+    (record_spans, rest)
 }
 
-/// One line for the first conflict of a batch: a sample, however many there are.
+/// Logs the number of conflicts of a batch, with the first conflict as a sample.
 pub(crate) fn log_conflicts(outcome: &BatchOutcome) {
     if let Some(first) = outcome.conflicts.first() {
         tracing::warn!(
@@ -310,8 +320,8 @@ pub(crate) fn log_conflicts(outcome: &BatchOutcome) {
             key = %first.kept.key,
             kept = %first.kept.content,
             dropped = %first.dropped.content,
-            place = first.place.as_ref().map(ToString::to_string),
-            "events came again with other content; the first copy counts"
+            position = first.position.as_ref().map(ToString::to_string),
+            "copies of known events had other content and were dropped; the first copies stay"
         );
     }
 }
@@ -327,12 +337,12 @@ mod tests {
         let record = |offset| Record::new(partition.clone(), offset, "");
         let span = Span { partition: partition.clone(), from: 3, to: 10, records: 3, last_timestamp: None };
         let records = [record(4), record(5), record(9)];
-        let (alone, vacant) = each_alone(&records, std::slice::from_ref(&span));
+        let (record_spans, vacant) = spans_by_record(&records, std::slice::from_ref(&span));
         let parts = |parts: Vec<Span>| parts.iter().map(|part| (part.from, part.to, part.records)).collect::<Vec<_>>();
-        assert_eq!(parts(alone.concat()), [(3, 5, 1), (5, 6, 1), (6, 10, 1)]);
+        assert_eq!(parts(record_spans.concat()), [(3, 5, 1), (5, 6, 1), (6, 10, 1)]);
         assert_eq!(parts(vacant), []);
-        let (alone, vacant) = each_alone(&records[..2], &[Span { records: 2, ..span }]);
-        assert_eq!(parts(alone.concat()), [(3, 5, 1), (5, 6, 1)]);
+        let (record_spans, vacant) = spans_by_record(&records[..2], &[Span { records: 2, ..span }]);
+        assert_eq!(parts(record_spans.concat()), [(3, 5, 1), (5, 6, 1)]);
         assert_eq!(parts(vacant), [(6, 10, 0)], "the offsets after the last record");
     }
 }

@@ -4,14 +4,14 @@ use crate::event::{Event, InvalidEvent};
 use crate::ports::EventDecoder;
 use crate::record::Record;
 
-/// Decodes records whose value is one JSON object, as [`Event::decode`] reads it. Services use it unless they are given
+/// Decodes records whose value is one JSON object that [`Event::decode`] accepts. Services use this decoder unless you set
 /// another decoder.
 #[derive(Clone, Copy, Debug, Default)]
 #[non_exhaustive]
 pub struct JsonDecoder;
 
 impl JsonDecoder {
-    /// The decoder. It has no settings.
+    /// A decoder. It has no settings.
     pub const fn new() -> Self {
         Self
     }

@@ -40,7 +40,7 @@ pub use {async_trait, bytes, chrono, tokio_util, uuid};
 
 pub use aggregate::{AggregateRow, Contribution, Totals, sum_by_day};
 pub use aggregator::Aggregator;
-pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, Tally};
+pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, SpanCounts};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
 pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
 pub use consumer_groups::{ConsumerGroups, NotDrained};
@@ -58,7 +58,7 @@ pub use json_decoder::JsonDecoder;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
 pub use processing_mode::{ProcessingMode, UnknownMode};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
-pub use record::{Header, OutgoingRecord, PartitionId, Place, Position, Record, RecordTimestamp, Span};
+pub use record::{Header, OutgoingRecord, PartitionId, Position, Record, RecordPosition, RecordTimestamp, Span};
 pub use stream_source::StreamSource;
 pub use time::{Day, Month, ParseTimeError, Timestamp};
 pub use zone::{UnknownZone, Zone};

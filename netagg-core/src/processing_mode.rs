@@ -1,4 +1,4 @@
-//! Whether two services or one write events and totals.
+//! Whether one service or two services write events and totals.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,7 +18,7 @@ impl ProcessingMode {
     /// Both modes.
     pub const ALL: [Self; 2] = [Self::Separate, Self::Combined];
 
-    /// The name in the database, in variables and in commands.
+    /// The name in the database, in environment variables and in commands.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Separate => "separate",
@@ -33,7 +33,7 @@ impl fmt::Display for ProcessingMode {
     }
 }
 
-/// A name that no mode has.
+/// The error for a name that no mode has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("expected separate or combined")]
 #[non_exhaustive]

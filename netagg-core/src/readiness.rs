@@ -1,4 +1,4 @@
-//! Whether a service is ready: which dependencies it can use, and since when and why it cannot use the others.
+//! Whether a service is ready: which dependencies it can use, and since when and why it cannot use other dependencies.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,22 +14,22 @@ use crate::time::Timestamp;
 
 /// The pause between two checks of a dependency.
 const INTERVAL: Duration = Duration::from_secs(1);
-/// How long a check may take.
+/// The longest time that a check may take.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Whether a service works without a dependency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Criticality {
-    /// The service is not ready without it.
+    /// The service is not ready without the dependency.
     Required,
-    /// The service is ready without it, but slower or incomplete.
+    /// The service is ready without the dependency, but slower or incomplete.
     Optional,
 }
 
-/// The state of a service's dependencies, by name.
+/// The state of the dependencies of a service, by name.
 ///
-/// [`watch`](Self::watch) checks a dependency again and again; [`register`](Self::register) and [`set`](Self::set) are for
-/// states that the program learns by itself. [`report`](Self::report) is the answer for a load balancer or an operator.
+/// [`watch`](Self::watch) checks a dependency every second. [`register`](Self::register) and [`set`](Self::set) are for states
+/// that the program finds out by itself. [`report`](Self::report) returns the state for a load balancer or an operator.
 #[derive(Default)]
 pub struct Readiness {
     shutdown: CancellationToken,
@@ -47,48 +47,48 @@ struct Dependency {
 #[derive(Clone, Debug)]
 struct Problem {
     reason: String,
-    /// Since when it cannot be used, also if the reasons changed.
+    /// Since when the dependency cannot be used, also if the reason has changed since then.
     since: Timestamp,
 }
 
-/// What a service tells about its readiness; as JSON, the body of `/readyz`.
+/// The readiness of a service. As JSON, it is the body of `/readyz`.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct ReadinessReport {
     /// Whether every required dependency can be used, and the service is not stopping.
     pub ready: bool,
-    /// Why a required dependency cannot be used. The name `service` stands for a stop.
+    /// For each required dependency that cannot be used, the reason. The name `service` means that the service is stopping.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub dependencies: BTreeMap<&'static str, String>,
-    /// Why an optional dependency cannot be used.
+    /// For each optional dependency that cannot be used, the reason.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub notes: BTreeMap<&'static str, String>,
-    /// Since when each of these dependencies cannot be used, also if the reasons changed.
+    /// Since when each of these dependencies cannot be used, also if the reason has changed since then.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub since: BTreeMap<&'static str, Timestamp>,
 }
 
 impl Readiness {
-    /// The readiness of a service that stops with `shutdown`. From then on the service is not ready, and no dependency is
-    /// checked.
+    /// The readiness of a service that stops with `shutdown`. After `shutdown` is cancelled, the service is not ready, and no
+    /// dependency is checked.
     pub fn new(shutdown: CancellationToken) -> Self {
         Self { shutdown, ..Self::default() }
     }
 
-    /// Takes the reason of a stop from `reason`; without one it is `stopping`.
+    /// Reports the result of `reason` as the reason of a stop. If the result is `None`, the reason is `stopping`.
     #[must_use]
     pub fn with_stop_reason(self, reason: impl Fn() -> Option<String> + Send + Sync + 'static) -> Self {
         Self { stop_reason: Some(Box::new(reason)), ..self }
     }
 
-    /// Adds a dependency. It counts as unusable until [`set`](Self::set) says otherwise.
+    /// Adds a dependency. The dependency counts as unusable until [`set`](Self::set) changes its state.
     pub fn register(&self, name: &'static str, criticality: Criticality) {
         let problem = Problem { reason: "not reached yet".to_owned(), since: SystemClock.now() };
         self.lock().insert(name, Dependency { criticality, problem: Some(problem) });
     }
 
-    /// Records why the dependency `name` cannot be used, or with `None` that it can. A change is logged once. Has no effect
-    /// on a name that is not registered.
+    /// Records why the dependency `name` cannot be used; `None` means that it can be used. Each change is logged once. A name
+    /// that is not registered has no effect.
     pub fn set(&self, name: &'static str, problem: Option<String>) {
         let mut dependencies = self.lock();
         let Some(Dependency { criticality, problem: known }) = dependencies.get_mut(name) else { return };
@@ -97,7 +97,9 @@ impl Readiness {
             (None, Some(reason)) if *criticality == Criticality::Required => {
                 tracing::warn!(dependency = name, reason, "not ready");
             }
-            (None, Some(reason)) => tracing::warn!(dependency = name, reason, "going on without it"),
+            (None, Some(reason)) => {
+                tracing::warn!(dependency = name, reason, "not usable; the service continues without this dependency");
+            }
             _ => {}
         }
         let since = known.take().map_or_else(|| SystemClock.now(), |known| known.since);
@@ -105,9 +107,9 @@ impl Readiness {
     }
 
     /// Registers the dependency `name` at once, and returns a future that checks it every second until the shutdown. Spawn
-    /// the future as a task. A check that takes longer than 3 s counts as failed.
+    /// this future as a task. A check that takes longer than 3 s counts as failed.
     ///
-    /// If `check` panics, the dependency counts as unusable from then on.
+    /// If `check` panics, the dependency counts as unusable from this time on.
     pub fn watch<C, E>(
         self: &Arc<Self>,
         name: &'static str,
@@ -127,7 +129,7 @@ impl Readiness {
                 let problem = match tokio::time::timeout(TIMEOUT, check()).await {
                     Ok(Ok(())) => None,
                     Ok(Err(error)) => Some(error.to_string()),
-                    Err(_) => Some(format!("no answer within {} s", TIMEOUT.as_secs())),
+                    Err(_) => Some(format!("no response within {} s", TIMEOUT.as_secs())),
                 };
                 readiness.set(name, problem);
                 tokio::select! {
@@ -161,7 +163,7 @@ impl Readiness {
         report
     }
 
-    /// Sets the gauge `netagg_dependency_up` of every dependency to its state now. Call it before each scrape.
+    /// Sets the gauge `netagg_dependency_up` of every dependency to its current state. Call this before each scrape.
     pub fn record_metrics(&self) {
         for (name, dependency) in &*self.lock() {
             let is_up = if dependency.problem.is_none() { 1.0 } else { 0.0 };
@@ -180,7 +182,7 @@ impl fmt::Debug for Readiness {
     }
 }
 
-/// Replaces the last state of a dependency when its check panics: no later state would come.
+/// Marks a dependency as unusable when its check panics. Otherwise the last state would stay forever.
 struct Watcher<'a> {
     readiness: &'a Readiness,
     name: &'static str,
@@ -189,7 +191,7 @@ struct Watcher<'a> {
 impl Drop for Watcher<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.readiness.set(self.name, Some("its watcher has panicked; the service stops".to_owned()));
+            self.readiness.set(self.name, Some("the task that checks it has panicked; the service stops".to_owned()));
         }
     }
 }
@@ -216,16 +218,18 @@ mod tests {
     async fn a_watched_dependency_is_checked_until_the_shutdown() {
         let shutdown = CancellationToken::new();
         let readiness = Arc::new(Readiness::new(shutdown.clone()));
-        let is_away = Arc::new(std::sync::atomic::AtomicBool::new(true));
+        let is_unavailable = Arc::new(std::sync::atomic::AtomicBool::new(true));
         let watch = readiness.watch("postgres", Criticality::Required, {
-            let is_away = is_away.clone();
-            async move || if is_away.load(std::sync::atomic::Ordering::Relaxed) { Err("away") } else { Ok(()) }
+            let is_unavailable = is_unavailable.clone();
+            async move || {
+                if is_unavailable.load(std::sync::atomic::Ordering::Relaxed) { Err("unavailable") } else { Ok(()) }
+            }
         });
         assert_eq!(readiness.report().dependencies["postgres"], "not reached yet");
         let watch = tokio::spawn(watch);
         tokio::time::sleep(INTERVAL / 2).await;
-        assert_eq!(readiness.report().dependencies["postgres"], "away");
-        is_away.store(false, std::sync::atomic::Ordering::Relaxed);
+        assert_eq!(readiness.report().dependencies["postgres"], "unavailable");
+        is_unavailable.store(false, std::sync::atomic::Ordering::Relaxed);
         tokio::time::sleep(INTERVAL).await;
         assert!(readiness.report().ready);
         shutdown.cancel();
@@ -238,7 +242,7 @@ mod tests {
         let watch = readiness
             .watch("redis", Criticality::Optional, async || std::future::pending::<Result<(), String>>().await);
         drop(tokio::time::timeout(TIMEOUT + INTERVAL / 2, watch).await);
-        assert_eq!(readiness.report().notes["redis"], "no answer within 3 s");
+        assert_eq!(readiness.report().notes["redis"], "no response within 3 s");
     }
 
     #[test]
@@ -246,12 +250,12 @@ mod tests {
         let readiness = Readiness::default();
         readiness.register("postgres", Criticality::Required);
         readiness.register("redis", Criticality::Optional);
-        assert!(!readiness.report().ready, "not before it was reached");
+        assert!(!readiness.report().ready, "not ready before the first check");
         readiness.set("postgres", None);
-        readiness.set("redis", Some("away".to_owned()));
+        readiness.set("redis", Some("unavailable".to_owned()));
         let report = readiness.report();
         assert!(report.ready);
-        assert_eq!(report.notes["redis"], "away");
+        assert_eq!(report.notes["redis"], "unavailable");
         readiness.set("postgres", Some("connection refused".to_owned()));
         let report = readiness.report();
         assert_eq!(
@@ -259,14 +263,14 @@ mod tests {
             serde_json::json!({
                 "ready": false,
                 "dependencies": {"postgres": "connection refused"},
-                "notes": {"redis": "away"},
+                "notes": {"redis": "unavailable"},
                 "since": {"postgres": report.since["postgres"], "redis": report.since["redis"]},
             })
         );
     }
 
     #[test]
-    fn what_is_away_is_so_since_it_went_whatever_the_reason() {
+    fn a_new_reason_does_not_change_the_start_of_an_outage() {
         let readiness = Readiness::default();
         readiness.register("postgres", Criticality::Required);
         let begun = readiness.report().since["postgres"];

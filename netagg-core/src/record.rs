@@ -11,9 +11,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[allow(clippy::exhaustive_structs)]
 pub struct PartitionId {
-    /// The topic's name, shared by all that name it.
+    /// The name of the topic. All partitions of a topic can share the text.
     pub topic: Arc<str>,
-    /// The partition's number, from 0.
+    /// The number of the partition, from 0.
     pub number: i32,
 }
 
@@ -30,32 +30,32 @@ impl fmt::Display for PartitionId {
     }
 }
 
-/// Where a record lies.
+/// The position of a record in a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct Place {
-    /// Its partition.
+pub struct RecordPosition {
+    /// The partition of the record.
     pub partition: PartitionId,
-    /// Its position there.
+    /// The offset of the record in the partition.
     pub offset: i64,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.partition, self.offset)
     }
 }
 
-/// The timestamp that a record's producer or broker gave it.
+/// The timestamp that the producer or the broker gave to a record.
 ///
-/// Logs keep a number of milliseconds. A producer that sends another unit (microseconds, nanoseconds) gives one that no
-/// calendar has; such a number is kept, so that dead letters tell it.
+/// A log stores the timestamp as a number of milliseconds. If a producer sends another unit, such as microseconds or
+/// nanoseconds, the number is out of the range of the calendar. This type keeps such a number, so that the dead letter shows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum RecordTimestamp {
     /// An instant of the years 0001 to 9999.
     Instant(Timestamp),
-    /// Milliseconds since 1970 that lie outside of these years.
+    /// A number of milliseconds since 1970 that is outside of these years.
     OutOfRange(i64),
 }
 
@@ -76,7 +76,7 @@ impl RecordTimestamp {
         }
     }
 
-    /// The instant, unless it is out of range.
+    /// The instant; `None` if the timestamp is out of range.
     pub const fn instant(self) -> Option<Timestamp> {
         match self {
             Self::Instant(instant) => Some(instant),
@@ -91,21 +91,21 @@ impl From<Timestamp> for RecordTimestamp {
     }
 }
 
-/// A record as a consumer reads it.
+/// A record that a consumer reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Record {
-    /// Where it lies.
+    /// The partition of the record.
     pub partition: PartitionId,
-    /// Its position there.
+    /// The offset of the record in the partition.
     pub offset: i64,
-    /// The timestamp its producer or broker gave it, if any.
+    /// The timestamp from the producer or the broker, if there is one.
     pub timestamp: Option<RecordTimestamp>,
-    /// Its key; for events, the user.
+    /// The key; for events, the user.
     pub key: Option<Bytes>,
-    /// Its value; for events, JSON. `None` is a tombstone.
+    /// The value; for events, JSON. `None` is a tombstone.
     pub value: Option<Bytes>,
-    /// Its headers, in order; names may repeat.
+    /// The headers, in order. A name may occur more than once.
     pub headers: Vec<Header>,
 }
 
@@ -126,7 +126,7 @@ impl Record {
         Self { partition, offset, timestamp: None, key: None, value: Some(value.into()), headers: Vec::new() }
     }
 
-    /// Sets the timestamp, by which the age of the record's event is judged. A record without a timestamp holds no valid event.
+    /// Sets the timestamp. The age limits of events refer to it, so a record without a timestamp becomes a dead letter.
     #[must_use]
     pub fn with_timestamp(self, timestamp: impl Into<RecordTimestamp>) -> Self {
         Self { timestamp: Some(timestamp.into()), ..self }
@@ -144,12 +144,12 @@ impl Record {
         Self { headers, ..self }
     }
 
-    /// The instant of its timestamp, if it has one that is in range.
+    /// The instant of the timestamp, if the record has a timestamp that is in range.
     pub fn instant(&self) -> Option<Timestamp> {
         self.timestamp.and_then(RecordTimestamp::instant)
     }
 
-    /// Bytes of key, value and headers: what holding it costs.
+    /// The size of key, value and headers in bytes: about the memory that the record takes.
     pub fn size(&self) -> usize {
         let len = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
         let headers: usize = self.headers.iter().map(|header| header.name.len() + len(&header.value)).sum();
@@ -157,15 +157,15 @@ impl Record {
     }
 }
 
-/// A record as a producer hands it over; the log gives it its place.
+/// A record that a producer sends. The log decides its offset.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct OutgoingRecord {
-    /// Decides the partition: equal keys go to the same one, in order.
+    /// The key, which decides the partition. Records with equal keys go to the same partition, in order.
     pub key: Option<Bytes>,
-    /// Its value.
+    /// The value.
     pub value: Option<Bytes>,
-    /// Its headers.
+    /// The headers.
     pub headers: Vec<Header>,
 }
 
@@ -188,13 +188,13 @@ impl From<Record> for OutgoingRecord {
     }
 }
 
-/// A named value beside a record's own.
+/// A header of a record: a name and a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Header {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its value; `None` is null, which is not empty.
+    /// The value. `None` is null, which differs from an empty value.
     pub value: Option<Bytes>,
 }
 
@@ -205,19 +205,20 @@ impl Header {
     }
 }
 
-/// A position in a partition: every record below `next_offset` is done with.
+/// A position in a partition: every record below `next_offset` is processed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Position {
     /// The partition.
     pub partition: PartitionId,
-    /// The offset of the first record that is not done with.
+    /// The offset of the first record that is not processed.
     pub next_offset: i64,
 }
 
-/// A stretch of a partition: the offsets from `from` up to, but not including, `to`.
+/// A range of offsets of a partition: from `from` up to, but not including, `to`.
 ///
-/// It covers offsets that hold no record (compacted ones, transaction markers), so that the spans of one reader join.
+/// A span also covers offsets without a record (compacted records, markers of transactions). So the spans of one reader follow
+/// each other without gaps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Span {
@@ -227,8 +228,8 @@ pub struct Span {
     pub from: i64,
     /// The offset after the last one.
     pub to: i64,
-    /// How many records were read in it; the other offsets hold none.
+    /// How many records were read in the span. The other offsets hold no record.
     pub records: u64,
-    /// The timestamp of its last record that has one.
+    /// The timestamp of the last record of the span that has a timestamp.
     pub last_timestamp: Option<Timestamp>,
 }

@@ -1,4 +1,4 @@
-//! A source over any stream.
+//! A source that reads any stream.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,17 +13,19 @@ use crate::error::{BoxError, Error};
 use crate::ports::{Clock, EventSource, SourceEvent, SystemClock};
 use crate::record::{PartitionId, Position, Record};
 
-/// The most records handed over at a time.
+/// The largest number of records in a chunk.
 const CHUNK: usize = 1_000;
 
-/// No record is added to a chunk of so many bytes.
+/// The size in bytes from which a chunk takes no further record.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// An [`EventSource`] over a stream: of records, or of plain values such as the lines of a file.
+/// An [`EventSource`] that reads a stream of records, or a stream of plain values such as the lines of a file.
 ///
-/// It reads the stream alone, without a group, and ends with it. It takes from the stream as much as is ready, up to 1,000
-/// records or about 1 MiB at a time. Commits are kept in memory: [`committed`](Self::committed) returns them, and a stream
-/// that is read again from its beginning delivers its records again. Their events are then duplicates.
+/// The source needs no consumer group, and ends when the stream ends. It takes all records that are ready, up to 1,000 records
+/// or about 1 MiB at a time.
+///
+/// The source keeps commits in memory, and [`committed`](Self::committed) returns them. If you read a stream again from its
+/// beginning, all its records are delivered again, and their events are duplicates.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -35,39 +37,39 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 /// let lines = stream::iter([Ok::<_, std::io::Error>("not an event"), Ok("{}")]);
 /// let mut source = StreamSource::of_values("my lines", lines);
-/// let letters = Arc::new(MemoryDeadLetters::new());
-/// let ingestor = Ingestor::new(Arc::new(MemoryEventStore::new()), letters.clone());
+/// let dead_letters = Arc::new(MemoryDeadLetters::new());
+/// let ingestor = Ingestor::new(Arc::new(MemoryEventStore::new()), dead_letters.clone());
 /// ingestor.run(&mut source, CancellationToken::new()).await?;
-/// assert_eq!(letters.letters().len(), 2);
+/// assert_eq!(dead_letters.sent().len(), 2);
 /// assert_eq!(source.committed()[0].next_offset, 2);
 /// # Ok::<_, netagg_core::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct StreamSource {
     records: Fuse<BoxStream<'static, Result<Record, Error>>>,
-    /// An error that came behind the records of the last chunk.
+    /// An error that followed the records of the last chunk.
     failure: Option<Error>,
     committed: Vec<Position>,
 }
 
 impl StreamSource {
-    /// Reads `records`, of any number of partitions.
+    /// A source of `records`, which may belong to any number of partitions.
     ///
-    /// The offsets of one partition must increase. Each record needs a timestamp: the age of its event is judged by it.
-    /// After a retryable error the stream is read on; another error ends the service that reads.
+    /// The offsets of one partition must increase. Each record needs a timestamp, because the age limits of events refer to it.
+    /// After a retryable error, the source continues with the stream. Any other error ends the service that reads the source.
     pub fn of_records(records: impl Stream<Item = Result<Record, Error>> + Send + 'static) -> Self {
         Self { records: records.boxed().fuse(), failure: None, committed: Vec::new() }
     }
 
-    /// Reads `values` as the records of partition 0 of the topic `name`. The offset of a record is its number in the stream,
-    /// from 0. Its timestamp is the time when it was read. Errors of the stream are not retryable.
+    /// A source of `values`, as the records of partition 0 of the topic `name`. The offset of a record is its number in the
+    /// stream, from 0. Its timestamp is the time when it was read. Errors of the stream are not retryable.
     ///
-    /// The lines of any reader are such a stream: `futures::stream::iter(reader.split(b'\n'))`, where reading may block the
-    /// thread. Yield bytes, not text: a line that is not UTF-8 then becomes a dead letter, while an error of the stream ends the
-    /// service.
+    /// The lines of any reader are such a stream: `futures::stream::iter(reader.split(b'\n'))`. This may block the thread. Use
+    /// bytes, not text, as values. Then a line that is not UTF-8 becomes a dead letter. With text, the line would be an error of
+    /// the stream, and would end the service.
     ///
-    /// For an archive that is read more than once, use [`of_records`](Self::of_records) with the timestamps of the archive:
-    /// the age of an event is judged by the timestamp of its record.
+    /// For an archive that you read more than once, use [`of_records`](Self::of_records) with the timestamps of the archive,
+    /// because the age limits of events refer to the timestamps of the records.
     pub fn of_values<V, E>(name: impl Into<Arc<str>>, values: impl Stream<Item = Result<V, E>> + Send + 'static) -> Self
     where
         V: Into<Bytes>,
@@ -174,11 +176,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_comes_behind_the_records_before_it_and_reading_goes_on() {
+    async fn an_error_follows_the_records_before_it_and_reading_continues() {
         let record = |offset| Record::new(PartitionId::new("events", 0), offset, offset.to_string());
-        let away = Error::unavailable("stream", "away");
+        let unavailable = Error::unavailable("stream", "unavailable");
         let mut source =
-            StreamSource::of_records(stream::iter([Ok(record(0)), Ok(record(1)), Err(away), Ok(record(2))]));
+            StreamSource::of_records(stream::iter([Ok(record(0)), Ok(record(1)), Err(unavailable), Ok(record(2))]));
         assert_eq!(values(source.next().await.expect("records")), ["0", "1"]);
         assert!(source.next().await.expect_err("the stream's error").is_retryable());
         assert_eq!(values(source.next().await.expect("records")), ["2"]);
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_ready_is_not_held_back() {
+    async fn ready_records_are_returned_at_once() {
         let lines = stream::iter([Ok::<_, Error>("one")]).chain(stream::pending());
         let mut source = StreamSource::of_values("lines", lines);
         assert_eq!(values(source.next().await.expect("records")), ["one"]);

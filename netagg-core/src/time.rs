@@ -1,4 +1,4 @@
-//! Instants and calendar units in UTC, as netagg stores and compares them.
+//! The instants, days and months in UTC that netagg stores and compares.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,8 +15,8 @@ const MAX_MICROS: i64 = 253_402_300_800 * MICROS_PER_SECOND - 1;
 
 /// An instant in UTC, to the microsecond, within the years 0001 to 9999.
 ///
-/// It is parsed from [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339) and prints as RFC 3339 with `Z` and a
-/// fraction only where that isn't zero.
+/// A timestamp parses from [RFC 3339](https://www.rfc-editor.org/rfc/rfc3339). It prints as RFC 3339 with `Z`, and with a
+/// fraction only if the fraction is not zero.
 ///
 /// ```
 /// use netagg_core::Timestamp;
@@ -60,19 +60,19 @@ impl Timestamp {
         self.0.div_euclid(1_000)
     }
 
-    /// The instant `by` later, or the last one there is.
+    /// The instant `by` later, but at most [`MAX`](Self::MAX).
     pub fn saturating_add(self, by: std::time::Duration) -> Self {
         let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_add(by).min(MAX_MICROS))
     }
 
-    /// The instant `by` earlier, or the first one there is.
+    /// The instant `by` earlier, but at least [`MIN`](Self::MIN).
     pub fn saturating_sub(self, by: std::time::Duration) -> Self {
         let by = i64::try_from(by.as_micros()).unwrap_or(i64::MAX);
         Self(self.0.saturating_sub(by).max(MIN_MICROS))
     }
 
-    /// The UTC day this instant lies in.
+    /// The UTC day of this instant.
     pub fn day(self) -> Day {
         Day::from_epoch_days(self.0.div_euclid(MICROS_PER_DAY))
     }
@@ -86,7 +86,7 @@ impl Timestamp {
 impl TryFrom<DateTime<Utc>> for Timestamp {
     type Error = ParseTimeError;
 
-    /// Cuts to the microsecond.
+    /// Cuts digits after the microsecond.
     fn try_from(at: DateTime<Utc>) -> Result<Self, ParseTimeError> {
         Self::from_micros(at.timestamp_micros()).ok_or(ParseTimeError::YearOutOfRange)
     }
@@ -139,29 +139,31 @@ impl<'de> Deserialize<'de> for Timestamp {
     }
 }
 
-/// Why a text is no instant, day or month.
+/// Why a text is not an instant, a day or a month.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseTimeError {
-    /// Not of the form of RFC 3339.
+    /// The text does not have the form of RFC 3339.
     #[error("not RFC 3339: a time such as 2025-10-20T12:34:56Z is accepted")]
     Malformed,
-    /// Of the right form, but no such date or time of day.
+    /// The text has the right form, but this date or time of day does not exist.
     #[error("no such date or time")]
     NoSuchTime,
-    /// Outside the years 0001 to 9999 in UTC.
+    /// The time is outside the years 0001 to 9999 in UTC.
     #[error("outside the years 0001 to 9999 in UTC")]
     YearOutOfRange,
-    /// Not a date of the form `YYYY-MM-DD`.
+    /// The text is not a date of the form `YYYY-MM-DD`.
     #[error("not a date: YYYY-MM-DD is accepted")]
     MalformedDay,
-    /// Not a month of the form `YYYY-MM`.
+    /// The text is not a month of the form `YYYY-MM`.
     #[error("not a month: YYYY-MM is accepted")]
     MalformedMonth,
 }
 
-/// `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`, by hand: chrono also takes a space for `T` and other forms that
-/// netagg's contract refuses, and this is the hottest parser of the pipeline.
+/// Parses `YYYY-MM-DDThh:mm:ss[.fraction](Z|±hh:mm)`.
+///
+/// This does not use chrono's parser for two reasons. chrono also accepts forms that the contract of netagg rejects, such as a
+/// space instead of `T`. And this is the most frequently used parser of the pipeline.
 fn parse_rfc3339(text: &[u8]) -> Result<Timestamp, ParseTimeError> {
     use ParseTimeError::{Malformed, NoSuchTime, YearOutOfRange};
     let (head, rest) = text.split_at_checked(19).ok_or(Malformed)?;
@@ -200,7 +202,7 @@ fn parse_rfc3339(text: &[u8]) -> Result<Timestamp, ParseTimeError> {
     if hour > 23 || minute > 59 || second > 60 {
         return Err(NoSuchTime);
     }
-    // Year 0000 exists for chrono, and an offset may carry it into 0001 or out of 9999.
+    // chrono has a year 0000. An offset may move a time of this year into 0001, or a time of 9999 out of the range.
     let date = NaiveDate::from_ymd_opt(year as i32, month as u32, day as u32).ok_or(NoSuchTime)?;
     let micros = if second == 60 { 0 } else { micros };
     let days = i64::from(date.num_days_from_ce()) - EPOCH_DAYS_FROM_CE;
@@ -208,7 +210,7 @@ fn parse_rfc3339(text: &[u8]) -> Result<Timestamp, ParseTimeError> {
     Timestamp::from_micros(seconds * MICROS_PER_SECOND + micros).ok_or(YearOutOfRange)
 }
 
-/// The number that `text`, all ASCII digits, spells.
+/// The number in `text`; `None` if a byte is not an ASCII digit.
 fn digits(text: &[u8]) -> Option<i64> {
     text.iter().try_fold(0_i64, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + i64::from(byte - b'0')))
 }
@@ -231,29 +233,29 @@ impl Day {
         i64::from(self.0.num_days_from_ce()) - EPOCH_DAYS_FROM_CE
     }
 
-    /// The month this day lies in.
+    /// The month of this day.
     pub fn month(self) -> Month {
         Month(self.0.with_day(1).unwrap_or(self.0))
     }
 
-    /// Its first instant; `None` outside the years 0001 to 9999.
+    /// The first instant of the day; `None` outside the years 0001 to 9999.
     pub fn start(self) -> Option<Timestamp> {
         Timestamp::from_micros(self.epoch_days() * MICROS_PER_DAY)
     }
 
-    /// The day `days` later (earlier, if negative), or the nearest one of the years 0001 to 9999.
+    /// The day that is `days` later, or earlier if `days` is negative. The result stays in the years 0001 to 9999.
     pub fn saturating_add_days(self, days: i64) -> Self {
         let (first, last) = (Timestamp::MIN.day().epoch_days(), Timestamp::MAX.day().epoch_days());
         Self::from_epoch_days(self.epoch_days().saturating_add(days).clamp(first, last))
     }
 
-    /// The day of this year, month and day of the month, if there is one in the years 0001 to 9999.
+    /// The day with this year, month and day of the month, if it exists in the years 0001 to 9999.
     pub(crate) fn from_ymd(year: i16, month: i8, day: i8) -> Option<Self> {
         let (month, day) = (u32::try_from(month).ok()?, u32::try_from(day).ok()?);
         NaiveDate::from_ymd_opt(year.into(), month, day).filter(|_| year > 0).map(Self)
     }
 
-    /// Year, month and day of the month; each fits.
+    /// Year, month and day of the month. Each fits its type.
     pub(crate) fn to_ymd(self) -> (i16, i8, i8) {
         (self.0.year() as i16, self.0.month() as i8, self.0.day() as i8)
     }
@@ -297,17 +299,17 @@ impl FromStr for Day {
 pub struct Month(NaiveDate);
 
 impl Month {
-    /// Its first day.
+    /// The first day of the month.
     pub fn first_day(self) -> Day {
         Day(self.0)
     }
 
-    /// Its last day.
+    /// The last day of the month.
     pub fn last_day(self) -> Day {
         self.next().first_day().saturating_add_days(-1)
     }
 
-    /// The month after it.
+    /// The next month.
     pub fn next(self) -> Self {
         Self(self.0.checked_add_months(Months::new(1)).unwrap_or(self.0))
     }
@@ -351,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_contract_accepts() {
+    fn times_that_the_contract_accepts() {
         for (text, stored) in [
             ("2025-10-20T12:34:56Z", "2025-10-20T12:34:56Z"),
             ("2025-10-20t12:34:56z", "2025-10-20T12:34:56Z"),
@@ -369,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_contract_refuses() {
+    fn times_that_the_contract_rejects() {
         for (text, error) in [
             ("", ParseTimeError::Malformed),
             ("2025-10-20", ParseTimeError::Malformed),
@@ -405,7 +407,7 @@ mod tests {
     }
 
     #[test]
-    fn days_end_with_the_years_that_events_have() {
+    fn days_stay_in_the_years_0001_to_9999() {
         let day = |text: &str| text.parse::<Day>().expect("valid");
         assert_eq!(day("2024-02-28").saturating_add_days(2), day("2024-03-01"));
         assert_eq!(day("0001-01-05").saturating_add_days(-29), day("0001-01-01"));
@@ -415,7 +417,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_instant_survives_its_text(micros in MIN_MICROS..=MAX_MICROS) {
+        fn an_instant_parses_from_its_text(micros in MIN_MICROS..=MAX_MICROS) {
             let at = Timestamp::from_micros(micros).expect("in range");
             prop_assert_eq!(at.to_string().parse::<Timestamp>(), Ok(at));
             prop_assert!(at.day().start().expect("in range") <= at);

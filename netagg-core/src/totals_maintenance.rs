@@ -1,4 +1,4 @@
-//! The work beside a consumer that changes totals: the cache learns which months changed, and dirty days are repaired.
+//! The work beside a consumer that changes totals: it invalidates the changed months in the cache, and repairs dirty days.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,17 +8,17 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::consumer::{Abandoned, ConsumerStats, Retrier, RetryPolicy};
+use crate::consumer::{Aborted, ConsumerStats, Retrier, RetryPolicy};
 use crate::ports::{Cache, TotalsRepair};
 use crate::time::Month;
 
-/// The pause between two looks for totals to repair, before a random share on top. A conflict is repaired within 30 s.
+/// The pause between two repairs, before a random part is added. With this pause, a conflict is repaired within 30 s.
 const REPAIR_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How long a stop waits for the cache to learn of the last changes.
+/// How long a stop waits for the invalidation of the last changes in the cache.
 const LAST_INVALIDATION: Duration = Duration::from_secs(1);
 
-/// Invalidates a cache and repairs dirty days, as far as there is a cache and a repair.
+/// Invalidates the cache and repairs dirty days. Both are optional.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TotalsMaintenance {
     pub(crate) cache: Option<Arc<dyn Cache>>,
@@ -26,7 +26,7 @@ pub(crate) struct TotalsMaintenance {
 }
 
 impl TotalsMaintenance {
-    /// Runs beside `consume`, which adds to `changes`, until it ends.
+    /// Runs `consume`, which adds to `changes`, and the maintenance beside it. Ends after `consume` has ended.
     pub(crate) async fn run_beside(
         &self,
         consume: impl Future<Output = Result<(), Error>>,
@@ -53,7 +53,7 @@ impl TotalsMaintenance {
     }
 }
 
-/// The months whose totals changed since the cache was last told: a set, however long the cache is away.
+/// The months whose totals changed since the last invalidation. The set stays small, even in a long outage of the cache.
 #[derive(Debug, Default)]
 pub(crate) struct ChangedMonths {
     months: Mutex<BTreeSet<Month>>,
@@ -71,7 +71,7 @@ impl ChangedMonths {
     }
 }
 
-/// Repairs dirty days until `stop`, beside the consumer, which never waits for it.
+/// Repairs dirty days until `stop`, beside the consumer. The consumer never waits for a repair.
 async fn keep_repairing(
     repair: &dyn TotalsRepair,
     changes: &ChangedMonths,
@@ -83,42 +83,42 @@ async fn keep_repairing(
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            // Members of a group that started together would else look together.
+            // Without the random part, members that started together would repair at the same moments.
             () = tokio::time::sleep(retrier.jittered(REPAIR_INTERVAL)) => {}
         }
         match retrier.run(|| repair.repair()).await {
             Ok(days) if days.is_empty() => {}
             Ok(days) => {
-                tracing::info!(days = days.len(), "totals follow the events again after conflicts");
+                tracing::info!(days = days.len(), "repaired the totals of dirty days");
                 metrics::counter!("netagg_repaired_days_total").increment(days.len() as u64);
                 changes.add(days.iter().map(|day| day.month()));
             }
-            Err(Abandoned::Stopping) => return,
-            Err(Abandoned::Failed(error)) => tracing::error!(%error, "totals are not repaired; trying again"),
+            Err(Aborted::Stopping) => return,
+            Err(Aborted::Failed(error)) => tracing::error!(%error, "cannot repair totals; will try again"),
         }
     }
 }
 
-/// Tells `cache` the changed months until `stop`, beside the consumer, which never waits for it.
+/// Invalidates the changed months in `cache` until `stop`, beside the consumer. The consumer never waits for the cache.
 async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &CancellationToken, stats: ConsumerStats) {
-    // An earlier run may have committed changes without an invalidation.
+    // An earlier run may have ended between the commit of a change and its invalidation.
     let mut all = true;
-    let mut untold = BTreeSet::new();
+    let mut pending = BTreeSet::new();
     let policy = RetryPolicy { max_delay: Duration::from_millis(500), ..RetryPolicy::default() };
     let retrier = Retrier::new(policy, stop.clone(), Arc::new(stats));
     loop {
-        untold.append(&mut changes.take());
+        pending.append(&mut changes.take());
         tokio::select! {
             biased;
-            told = retrier.run(|| tell(cache, all, &untold)) => match told {
+            outcome = retrier.run(|| invalidate_months(cache, all, &pending)) => match outcome {
                 Ok(()) => {
                     all = false;
-                    untold.clear();
+                    pending.clear();
                 }
-                Err(Abandoned::Failed(error)) => {
-                    tracing::warn!(%error, "the cache cannot be invalidated now; the next change invalidates these months, too");
+                Err(Aborted::Failed(error)) => {
+                    tracing::warn!(%error, "cannot invalidate the cache; will retry these months with the next change");
                 }
-                Err(Abandoned::Stopping) => break,
+                Err(Aborted::Stopping) => break,
             },
             () = stop.cancelled() => break,
         }
@@ -128,16 +128,16 @@ async fn invalidate(cache: &dyn Cache, changes: &ChangedMonths, stop: &Cancellat
             () = stop.cancelled() => break,
         }
     }
-    untold.append(&mut changes.take());
-    let told = tokio::time::timeout(LAST_INVALIDATION, tell(cache, false, &untold)).await;
-    if !matches!(told, Ok(Ok(()))) {
+    pending.append(&mut changes.take());
+    let outcome = tokio::time::timeout(LAST_INVALIDATION, invalidate_months(cache, false, &pending)).await;
+    if !matches!(outcome, Ok(Ok(()))) {
         tracing::warn!(
-            "stopping before the cache learned of the last changes; the next start invalidates the whole cache"
+            "stopping before the last changes are invalidated in the cache; the next start invalidates the whole cache"
         );
     }
 }
 
-async fn tell(cache: &dyn Cache, all: bool, months: &BTreeSet<Month>) -> Result<(), Error> {
+async fn invalidate_months(cache: &dyn Cache, all: bool, months: &BTreeSet<Month>) -> Result<(), Error> {
     if all {
         return cache.invalidate_all().await;
     }

@@ -9,8 +9,8 @@ use crate::time::Month;
 
 /// The decoder, the limits, and the months that the store has reported as dropped.
 ///
-/// The store knows first that retention has dropped a month. It reports the month when an event of the month reaches it.
-/// From then on the validator rejects such events.
+/// The store is the first to know that retention has dropped a month. It reports the month when it gets an event of this month.
+/// After the report, the validator rejects such events.
 #[derive(Debug)]
 pub(crate) struct Validator {
     decoder: Arc<dyn EventDecoder>,
@@ -39,7 +39,7 @@ impl Validator {
         }
     }
 
-    /// Rejects events of the month `through` and of every month before it from now on.
+    /// From now on, rejects events of the month `through` and of all earlier months.
     pub(crate) fn months_are_dropped(&self, through: Month) {
         let mut known = self.dropped_through.lock().unwrap_or_else(PoisonError::into_inner);
         *known = (*known).max(Some(through));

@@ -1,4 +1,4 @@
-//! Time zones: where days and months of a calendar begin.
+//! Time zones, which decide when the days and months of a calendar begin.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,14 +8,15 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 
 use crate::time::{Day, Timestamp};
 
-/// A time zone of the [IANA database](https://www.iana.org/time-zones), as it was when this crate was built: the
-/// machine's own files are not read. Prints and parses as its name, such as `Europe/Moscow`.
+/// A time zone of the [IANA database](https://www.iana.org/time-zones). This crate contains the database from the time of its
+/// build, and does not read the files of the operating system. A zone parses from and prints as its name, such as
+/// `Europe/Moscow`.
 ///
 /// ```
 /// use netagg_core::{Timestamp, Zone};
 ///
 /// let berlin: Zone = "Europe/Berlin".parse()?;
-/// let day = "2025-03-30".parse()?; // of 23 hours
+/// let day = "2025-03-30".parse()?; // this day has 23 hours
 /// let (start, next): (Timestamp, Timestamp) = ("2025-03-29T23:00:00Z".parse()?, "2025-03-30T22:00:00Z".parse()?);
 /// assert_eq!((berlin.start_of(day), berlin.day_of(start)), (start, day));
 /// assert_eq!(berlin.start_of(day.saturating_add_days(1)), next);
@@ -25,17 +26,17 @@ use crate::time::{Day, Timestamp};
 pub struct Zone(TimeZone);
 
 impl Zone {
-    /// What is accepted, for messages to people.
+    /// A description of the accepted names, for messages to users.
     pub const ACCEPTED: &str = "UTC or a name of the IANA time zone database such as Europe/Moscow";
     /// Coordinated universal time.
     pub const UTC: Self = Self(TimeZone::UTC);
 
-    /// Its name in the database.
+    /// The name of the zone in the database.
     pub fn name(&self) -> &str {
         self.0.iana_name().unwrap_or("UTC")
     }
 
-    /// The day of its calendar that `at` lies in.
+    /// The day of the zone's calendar that contains `at`.
     pub fn day_of(&self, at: Timestamp) -> Day {
         if *self == Self::UTC {
             return at.day();
@@ -44,8 +45,11 @@ impl Zone {
         date.ok().and_then(from_date).unwrap_or_else(|| at.day())
     }
 
-    /// The first instant of `day`, the earlier one if it begins twice; of a day that the zone left out, the first one
-    /// after it. At the ends of the years 0001 to 9999, the first or the last instant there is.
+    /// The first instant of `day` in the zone.
+    ///
+    /// - If the day begins twice, this is the earlier instant.
+    /// - If the zone skipped the day, this is the first instant after the gap.
+    /// - If this instant is outside the years 0001 to 9999, the result is [`Timestamp::MIN`] or [`Timestamp::MAX`].
     pub fn start_of(&self, day: Day) -> Timestamp {
         if *self == Self::UTC {
             return day.start().unwrap_or(Timestamp::MAX);
@@ -60,7 +64,7 @@ impl Zone {
         if !matches!(midnight.offset(), AmbiguousOffset::Gap { .. }) {
             return Ok(midnight.compatible()?.timestamp());
         }
-        // Clocks jumped over it, and not always to its end: the day begins with the jump.
+        // The clocks skipped midnight, perhaps from 23:30 to 00:30. The day begins at the instant of this jump.
         let before = midnight.earlier()?.timestamp();
         Ok(self.0.following(before).next().map_or(before, |jump| jump.timestamp()))
     }
@@ -73,7 +77,7 @@ impl FromStr for Zone {
         if matches!(name, "UTC" | "Etc/UTC") {
             return Ok(Self::UTC);
         }
-        // It would take names in any letter case.
+        // `TimeZone::get` accepts names in any letter case, and netagg accepts only the exact name.
         let zone = TimeZone::get(name).map(Self).map_err(|_| UnknownZone)?;
         if zone.name() == name { Ok(zone) } else { Err(UnknownZone) }
     }
@@ -85,7 +89,7 @@ impl fmt::Display for Zone {
     }
 }
 
-/// A text that names no [`Zone`].
+/// The error for a text that is not the name of a [`Zone`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown time zone: {} is accepted", Zone::ACCEPTED)]
 pub struct UnknownZone;
@@ -110,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_database() {
+    fn only_the_exact_names_of_the_database_are_accepted() {
         for name in ["Europe/Moscow", "Asia/Kathmandu", "America/Argentina/Buenos_Aires", "Etc/GMT+5", "UTC"] {
             assert_eq!(zone(name).to_string(), name);
         }
@@ -127,12 +131,12 @@ mod tests {
             ("UTC", "2025-10-20", "2025-10-20T00:00:00Z"),
             ("Europe/Moscow", "2025-10-20", "2025-10-19T21:00:00Z"),
             ("Asia/Kathmandu", "2025-10-20", "2025-10-19T18:15:00Z"),
-            ("Australia/Lord_Howe", "2025-04-06", "2025-04-05T13:00:00Z"), // of 24.5 hours
+            ("Australia/Lord_Howe", "2025-04-06", "2025-04-05T13:00:00Z"), // this day has 24.5 hours
             ("Australia/Lord_Howe", "2025-04-07", "2025-04-06T13:30:00Z"),
-            ("America/Havana", "2025-11-02", "2025-11-02T04:00:00Z"), // its first hour comes twice
+            ("America/Havana", "2025-11-02", "2025-11-02T04:00:00Z"), // its first hour occurs twice
             ("America/Santiago", "2025-09-07", "2025-09-07T04:00:00Z"), // it has no midnight
-            ("America/Toronto", "1919-03-31", "1919-03-31T04:30:00Z"), // nor has this one, and it begins half past
-            ("Pacific/Apia", "2011-12-30", "2011-12-30T10:00:00Z"),   // there was no such day
+            ("America/Toronto", "1919-03-31", "1919-03-31T04:30:00Z"), // it has no midnight and begins at 00:30
+            ("Pacific/Apia", "2011-12-30", "2011-12-30T10:00:00Z"),   // the zone skipped this day
             ("Pacific/Apia", "2011-12-31", "2011-12-30T10:00:00Z"),
         ] {
             let (day, at): (Day, Timestamp) = (day.parse().expect("a day"), start.parse().expect("a time"));
@@ -141,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_calendar_ends_with_the_years_that_events_have() {
+    fn the_calendar_has_the_years_0001_to_9999() {
         let day = |text: &str| text.parse::<Day>().expect("valid");
         for name in ["UTC", "Asia/Tokyo", "America/New_York"] {
             assert!(zone(name).start_of(day("9999-12-31")) > zone(name).start_of(day("9999-12-29")), "{name}");
@@ -151,7 +155,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn an_instant_lies_in_its_day(
+        fn a_day_contains_its_instants(
             seconds in 0_i64..4_102_444_800,
             name in prop::sample::select(vec!["Europe/Moscow", "America/New_York", "Asia/Tehran", "Pacific/Chatham"]),
         ) {

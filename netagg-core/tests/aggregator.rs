@@ -1,5 +1,5 @@
-//! The services that count, and their cache, through the public interface.
-#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Tests the services that count, and their cache, through the public interface.
+#![allow(clippy::expect_used, reason = "a test that cannot continue panics")]
 
 mod common;
 
@@ -18,62 +18,64 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-/// A cache that is away, hangs, or fails for good when the test says so.
+/// A cache that a test can make unavailable, hanging, or permanently broken.
 #[derive(Debug, Default)]
-struct Moody {
+struct FaultyCache {
     inner: MemoryCache,
-    is_away: AtomicBool,
+    is_unavailable: AtomicBool,
     hangs: AtomicBool,
     is_broken: AtomicBool,
     attempts: AtomicUsize,
-    told: Notify,
+    /// Signals each successful invalidation.
+    invalidated: Notify,
 }
 
-impl Moody {
-    async fn tell(&self, effect: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
+impl FaultyCache {
+    async fn invalidate_with(&self, effect: impl Future<Output = Result<(), Error>>) -> Result<(), Error> {
         self.attempts.fetch_add(1, SeqCst);
         if self.hangs.load(SeqCst) {
             std::future::pending::<()>().await;
         }
-        if self.is_away.load(SeqCst) {
-            return Err(Error::unavailable("cache", "away"));
+        if self.is_unavailable.load(SeqCst) {
+            return Err(Error::unavailable("cache", "down"));
         }
         if self.is_broken.load(SeqCst) {
             return Err(Error::internal("cache", "broken"));
         }
         effect.await?;
-        self.told.notify_one();
+        self.invalidated.notify_one();
         Ok(())
     }
 
-    /// Whether an answer of this month is still kept.
-    async fn keeps(&self, month: &str) -> bool {
+    /// Whether a response of this month is still cached.
+    async fn has(&self, month: &str) -> bool {
         matches!(self.inner.lookup(&key(month)).await, Ok(Lookup::Hit(_)))
     }
 
-    async fn fill(&self, month: &str) {
+    /// Caches a response of this month.
+    async fn fill_month(&self, month: &str) {
         if let Ok(Lookup::Miss(ticket)) = self.inner.lookup(&key(month)).await {
-            self.inner.fill(ticket, Bytes::from_static(b"answer"), 100 * HOUR).await.expect("filled");
+            self.inner.fill(ticket, Bytes::from_static(b"response"), 100 * HOUR).await.expect("filled");
         }
     }
 }
 
 #[async_trait]
-impl Cache for Moody {
+impl Cache for FaultyCache {
     async fn lookup(&self, key: &CacheKey) -> Result<Lookup, Error> {
         self.inner.lookup(key).await
     }
 
-    async fn fill(&self, ticket: CacheTicket, answer: Bytes, ttl: Duration) -> Result<(), Error> {
-        self.inner.fill(ticket, answer, ttl).await
+    async fn fill(&self, ticket: CacheTicket, response: Bytes, ttl: Duration) -> Result<(), Error> {
+        self.inner.fill(ticket, response, ttl).await
     }
 
     async fn invalidate(&self, months: &[Month]) -> Result<(), Error> {
-        self.tell(self.inner.invalidate(months)).await
+        self.invalidate_with(self.inner.invalidate(months)).await
     }
 
     async fn invalidate_all(&self) -> Result<(), Error> {
-        self.tell(self.inner.invalidate_all()).await
+        self.invalidate_with(self.inner.invalidate_all()).await
     }
 }
 
@@ -81,23 +83,23 @@ fn key(month: &str) -> CacheKey {
     CacheKey { name: month.to_owned(), months: vec![month.parse().expect("a month")] }
 }
 
-/// A service that counts, at work on an open log.
-struct Stage {
+/// A running service that counts events from an open log.
+struct Fixture {
     log: MemoryLog,
     store: Arc<MemoryAggregateStore>,
-    cache: Arc<Moody>,
+    cache: Arc<FaultyCache>,
     shutdown: CancellationToken,
     run: JoinHandle<Result<(), Error>>,
 }
 
-impl Stage {
-    /// With an aggregator.
-    fn new(cache: Moody) -> Self {
+impl Fixture {
+    /// A fixture with an aggregator.
+    fn new(cache: FaultyCache) -> Self {
         Self::with(cache, |totals, cache| Box::new(Aggregator::new(totals).with_cache(cache)))
     }
 
-    /// With an ingestor that also counts.
-    fn combined(cache: Moody) -> Self {
+    /// A fixture with an ingestor that also counts.
+    fn combined(cache: FaultyCache) -> Self {
         Self::with(cache, |totals, cache| {
             let store = Arc::new(MemoryCombinedStore::of(Arc::default(), totals));
             Box::new(Ingestor::combined(store, Arc::new(MemoryDeadLetters::new())).with_cache(cache))
@@ -105,8 +107,8 @@ impl Stage {
     }
 
     fn with(
-        cache: Moody,
-        service: impl FnOnce(Arc<MemoryAggregateStore>, Arc<Moody>) -> Box<dyn EventConsumer>,
+        cache: FaultyCache,
+        service: impl FnOnce(Arc<MemoryAggregateStore>, Arc<FaultyCache>) -> Box<dyn EventConsumer>,
     ) -> Self {
         let (log, store, cache) = (MemoryLog::new("events", 1), Arc::new(MemoryAggregateStore::new()), Arc::new(cache));
         let shutdown = CancellationToken::new();
@@ -125,9 +127,10 @@ impl Stage {
                 sleep(Duration::from_millis(10)).await;
             }
         };
-        timeout(Duration::from_secs(5), committed).await.expect("the cache never slows the consumer");
+        timeout(Duration::from_secs(5), committed).await.expect("a commit that does not wait for the cache");
     }
 
+    /// Stops the service, and returns how long the stop took.
     async fn stop(self) -> Duration {
         self.shutdown.cancel();
         let start = Instant::now();
@@ -137,97 +140,98 @@ impl Stage {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_change_is_told_at_once_and_leaves_other_months_alone() {
-    for stage in [Stage::new(Moody::default()), Stage::combined(Moody::default())] {
-        stage.cache.told.notified().await; // of everything, at the start
+async fn a_change_invalidates_only_its_month_at_once() {
+    for fixture in [Fixture::new(FaultyCache::default()), Fixture::combined(FaultyCache::default())] {
+        fixture.cache.invalidated.notified().await; // all months, at the start
         for month in ["2025-09", "2025-10"] {
-            stage.cache.fill(month).await;
+            fixture.cache.fill_month(month).await;
         }
-        stage.count(1, "2025-10").await;
-        assert!(!stage.cache.keeps("2025-10").await);
-        assert!(stage.cache.keeps("2025-09").await);
-        // A duplicate changes nothing.
-        stage.cache.fill("2025-10").await;
-        append(&stage.log, json(1));
-        stage.count(2, "2025-09").await;
-        assert!(stage.cache.keeps("2025-10").await);
+        fixture.count(1, "2025-10").await;
+        assert!(!fixture.cache.has("2025-10").await);
+        assert!(fixture.cache.has("2025-09").await);
+        // A duplicate invalidates no month.
+        fixture.cache.fill_month("2025-10").await;
+        append(&fixture.log, json(1));
+        fixture.count(2, "2025-09").await;
+        assert!(fixture.cache.has("2025-10").await);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_earlier_run_could_not_tell_is_told_at_the_start() {
-    let cache = Moody::default();
-    cache.fill("2025-01").await;
-    let stage = Stage::new(cache);
-    stage.cache.told.notified().await;
-    assert!(!stage.cache.keeps("2025-01").await);
+async fn all_months_are_invalidated_at_the_start() {
+    let cache = FaultyCache::default();
+    cache.fill_month("2025-01").await;
+    let fixture = Fixture::new(cache);
+    fixture.cache.invalidated.notified().await;
+    assert!(!fixture.cache.has("2025-01").await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cache_that_was_away_is_told_of_every_month_when_it_is_back() {
-    let stage = Stage::new(Moody::default());
-    stage.cache.told.notified().await;
+async fn changed_months_are_invalidated_when_the_cache_is_available_again() {
+    let fixture = Fixture::new(FaultyCache::default());
+    fixture.cache.invalidated.notified().await;
     let months = ["2025-08", "2025-09", "2025-10"];
     for month in months {
-        stage.cache.fill(month).await;
+        fixture.cache.fill_month(month).await;
     }
-    stage.cache.is_away.store(true, SeqCst);
+    fixture.cache.is_unavailable.store(true, SeqCst);
     for (id, month) in months.iter().enumerate() {
-        stage.count(id as u128, month).await;
+        fixture.count(id as u128, month).await;
     }
     sleep(HOUR).await;
-    stage.cache.is_away.store(false, SeqCst);
-    let back = Instant::now();
-    stage.cache.told.notified().await;
-    assert!(back.elapsed() <= Duration::from_secs(1), "told after {:?}", back.elapsed());
+    fixture.cache.is_unavailable.store(false, SeqCst);
+    let available_since = Instant::now();
+    fixture.cache.invalidated.notified().await;
+    let elapsed = available_since.elapsed();
+    assert!(elapsed <= Duration::from_secs(1), "invalidated after {elapsed:?}");
     for month in months {
-        assert!(!stage.cache.keeps(month).await, "{month}");
+        assert!(!fixture.cache.has(month).await, "{month}");
     }
-    stage.stop().await;
+    fixture.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_cache_that_hangs_slows_neither_the_consumer_nor_a_stop_by_more_than_a_second() {
-    let stage = Stage::new(Moody { hangs: true.into(), ..Moody::default() });
+    let fixture = Fixture::new(FaultyCache { hangs: true.into(), ..FaultyCache::default() });
     for id in 0..20 {
-        stage.count(id, "2025-10").await;
+        fixture.count(id, "2025-10").await;
     }
-    let run = timeout(HOUR, stage.stop()).await;
-    assert!(run.is_ok_and(|took| took <= Duration::from_secs(1)));
+    let stop = timeout(HOUR, fixture.stop()).await;
+    assert!(stop.is_ok_and(|elapsed| elapsed <= Duration::from_secs(1)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_cache_that_fails_for_good_is_tried_once_a_change() {
-    let stage = Stage::new(Moody::default());
-    stage.cache.told.notified().await;
-    stage.cache.is_broken.store(true, SeqCst);
-    let before = stage.cache.attempts.load(SeqCst);
+async fn a_permanently_broken_cache_is_called_once_per_change() {
+    let fixture = Fixture::new(FaultyCache::default());
+    fixture.cache.invalidated.notified().await;
+    fixture.cache.is_broken.store(true, SeqCst);
+    let before = fixture.cache.attempts.load(SeqCst);
     for id in 1..=3 {
-        stage.count(id, "2025-10").await;
+        fixture.count(id, "2025-10").await;
         sleep(HOUR).await;
-        assert_eq!(stage.cache.attempts.load(SeqCst), before + id as usize);
+        assert_eq!(fixture.cache.attempts.load(SeqCst), before + id as usize);
     }
-    // It is mended: all is told with the next change.
-    stage.cache.fill("2025-10").await;
-    stage.cache.is_broken.store(false, SeqCst);
-    stage.count(4, "2025-09").await;
-    assert!(!stage.cache.keeps("2025-10").await);
-    stage.stop().await;
+    // The cache works again. The next change also invalidates the earlier months.
+    fixture.cache.fill_month("2025-10").await;
+    fixture.cache.is_broken.store(false, SeqCst);
+    fixture.count(4, "2025-09").await;
+    assert!(!fixture.cache.has("2025-10").await);
+    fixture.stop().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_changes_are_told_before_the_run_ends() {
-    let stage = Stage::new(Moody::default());
-    stage.cache.told.notified().await;
-    stage.cache.fill("2025-10").await;
-    append(&stage.log, json(1));
-    stage.log.close();
-    stage.run.await.expect("no panic").expect("the end");
-    assert!(!stage.cache.keeps("2025-10").await);
+async fn the_last_changes_are_invalidated_before_the_run_ends() {
+    let fixture = Fixture::new(FaultyCache::default());
+    fixture.cache.invalidated.notified().await;
+    fixture.cache.fill_month("2025-10").await;
+    append(&fixture.log, json(1));
+    fixture.log.close();
+    fixture.run.await.expect("no panic").expect("the end");
+    assert!(!fixture.cache.has("2025-10").await);
 }
 
 #[tokio::test]
-async fn invalid_records_are_passed_over_and_duplicates_count_once() {
+async fn invalid_records_are_skipped_and_duplicates_count_once() {
     let values = ["".to_owned(), json(1), "[]".to_owned(), json(1), json(1).replace("60", "61"), json(2)];
     let log = common::log_of(values);
     let store = Arc::new(MemoryAggregateStore::new());

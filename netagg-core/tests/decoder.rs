@@ -1,5 +1,5 @@
-//! Both services with a decoder of the application.
-#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Tests both services with a custom decoder.
+#![allow(clippy::expect_used, reason = "a test that cannot continue panics")]
 
 mod common;
 
@@ -11,7 +11,7 @@ use netagg_core::ports::EventDecoder;
 use netagg_core::{Aggregator, Event, Ingestor, InvalidEvent, InvalidKind, Record};
 use tokio_util::sync::CancellationToken;
 
-/// Decodes JSON that is written backwards.
+/// Decodes JSON whose bytes are in reverse order.
 #[derive(Debug)]
 struct Backwards;
 
@@ -29,9 +29,9 @@ impl EventDecoder for Backwards {
 async fn ingestor_and_aggregator_agree_with_a_custom_decoder_and_dead_letters_keep_the_bytes() {
     let backwards = |id| json(id).chars().rev().collect::<String>();
     let log = log_of([backwards(1), json(2), backwards(3), backwards(1), "}".to_owned(), backwards(4)]);
-    let (events, letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
+    let (events, dead_letters) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()));
     let totals = Arc::new(MemoryAggregateStore::new());
-    let ingestor = Ingestor::new(events.clone(), letters.clone()).with_decoder(Arc::new(Backwards));
+    let ingestor = Ingestor::new(events.clone(), dead_letters.clone()).with_decoder(Arc::new(Backwards));
     let aggregator = Aggregator::new(totals.clone()).with_decoder(Arc::new(Backwards));
     ingestor.run(&mut log.source("ingestor"), CancellationToken::new()).await.expect("the end");
     aggregator.run(&mut log.source("aggregator"), CancellationToken::new()).await.expect("the end");
@@ -42,9 +42,9 @@ async fn ingestor_and_aggregator_agree_with_a_custom_decoder_and_dead_letters_ke
     assert_eq!((stored.new, stored.duplicates, stored.invalid), (3, 1, 2));
     assert_eq!((counted.new, counted.duplicates, counted.invalid), (3, 1, 2));
 
-    let letters = letters.letters();
-    let of = |at: usize| (letters[at].record.value.as_deref(), letters[at].reason.kind());
+    let dead_letters = dead_letters.sent();
+    let of = |at: usize| (dead_letters[at].record.value.as_deref(), dead_letters[at].reason.kind());
     assert_eq!(of(0), (Some(json(2).as_bytes()), InvalidKind::Custom));
     assert_eq!(of(1), (Some(&b"}"[..]), InvalidKind::MalformedJson));
-    assert_eq!(letters[0].reason.to_string(), "first byte: found Some(123); accepted: a closing brace");
+    assert_eq!(dead_letters[0].reason.to_string(), "first byte: found Some(123); accepted: a closing brace");
 }

@@ -1,5 +1,5 @@
-//! The in-memory adapters pass the suites, and faulty ones do not.
-#![allow(clippy::expect_used, reason = "a test that cannot go on fails")]
+//! Tests that the adapters in memory pass the test suites, and that faulty adapters fail them.
+#![allow(clippy::expect_used, reason = "a test that cannot continue panics")]
 
 use std::sync::{Arc, Mutex};
 
@@ -12,52 +12,54 @@ use netagg_core::testkit::RepairedStores;
 use netagg_core::{Day, Error, OutgoingRecord, PartitionId, Position, Record, StreamSource, testkit};
 
 #[tokio::test]
-async fn stores_in_memory_keep_events_totals_and_progress() {
+async fn reopened_stores_in_memory_keep_events_totals_and_progress() {
     let (events, totals) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
     testkit::event_store_reopened(async || events.clone(), async |partition| events.done(partition)).await;
     testkit::aggregate_store_reopened(async || totals.clone(), async |partition| totals.done(partition)).await;
 }
 
 #[tokio::test]
-#[should_panic = "offsets noted as done"]
-async fn an_event_store_that_notes_no_spans_is_caught() {
+#[should_panic = "processed offsets after"]
+async fn an_event_store_that_records_no_spans_fails() {
     let events = Arc::new(MemoryEventStore::new());
     testkit::event_store_reopened(async || events.clone(), async |_| Vec::new()).await;
 }
 
 #[tokio::test]
-#[should_panic = "offsets noted as done"]
-async fn an_aggregate_store_that_notes_no_spans_is_caught() {
+#[should_panic = "processed offsets after"]
+async fn an_aggregate_store_that_records_no_spans_fails() {
     let totals = Arc::new(MemoryAggregateStore::new());
     testkit::aggregate_store_reopened(async || totals.clone(), async |_| Vec::new()).await;
 }
 
 #[tokio::test]
-#[should_panic = "offsets noted as done after offsets 7..9"]
-async fn an_event_store_that_loses_its_data_is_caught() {
+#[should_panic = "processed offsets after offsets 7..9"]
+async fn an_event_store_that_loses_its_data_fails() {
     let last = Mutex::new(Arc::new(MemoryEventStore::new()));
     let open = async || {
         let fresh = Arc::new(MemoryEventStore::new());
-        last.lock().expect("no poison").clone_from(&fresh);
+        last.lock().expect("an unpoisoned lock").clone_from(&fresh);
         fresh
     };
-    testkit::event_store_reopened(open, async |partition| last.lock().expect("no poison").done(partition)).await;
+    testkit::event_store_reopened(open, async |partition| last.lock().expect("an unpoisoned lock").done(partition))
+        .await;
 }
 
 #[tokio::test]
-#[should_panic = "offsets noted as done after offsets 7..9"]
-async fn an_aggregate_store_that_loses_its_data_is_caught() {
+#[should_panic = "processed offsets after offsets 7..9"]
+async fn an_aggregate_store_that_loses_its_data_fails() {
     let last = Mutex::new(Arc::new(MemoryAggregateStore::new()));
     let open = async || {
         let fresh = Arc::new(MemoryAggregateStore::new());
-        last.lock().expect("no poison").clone_from(&fresh);
+        last.lock().expect("an unpoisoned lock").clone_from(&fresh);
         fresh
     };
-    testkit::aggregate_store_reopened(open, async |partition| last.lock().expect("no poison").done(partition)).await;
+    testkit::aggregate_store_reopened(open, async |partition| last.lock().expect("an unpoisoned lock").done(partition))
+        .await;
 }
 
 #[tokio::test]
-async fn the_repair_in_memory_conforms() {
+async fn the_repair_in_memory_passes_its_suite() {
     testkit::totals_repair(async || {
         let (events, totals) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
         let repair = Arc::new(MemoryTotalsRepair::new(events.clone(), totals.clone()));
@@ -66,7 +68,7 @@ async fn the_repair_in_memory_conforms() {
     .await;
 }
 
-/// Finds no dirty day, as if no store marked one.
+/// A repair that finds no dirty day, as if no store marked a day as dirty.
 #[derive(Debug)]
 struct NothingDirty;
 
@@ -78,8 +80,8 @@ impl TotalsRepair for NothingDirty {
 }
 
 #[tokio::test]
-#[should_panic = "the totals are not those of the stored events"]
-async fn stores_that_mark_no_days_of_conflicts_are_caught() {
+#[should_panic = "the totals differ from the stored events"]
+async fn stores_that_mark_no_days_of_conflicts_fail() {
     testkit::totals_repair(async || {
         let (events, totals) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
         RepairedStores { events, totals, repair: Arc::new(NothingDirty) }
@@ -88,7 +90,7 @@ async fn stores_that_mark_no_days_of_conflicts_are_caught() {
 }
 
 #[tokio::test]
-async fn publisher_and_offsets_of_the_log_conform() {
+async fn publisher_and_offsets_of_the_log_pass_their_suites() {
     let log = MemoryLog::new("events", 1);
     testkit::event_publisher(&log, async |count| {
         let (mut source, mut received) = (log.source("group"), Vec::new());
@@ -112,12 +114,12 @@ fn stream_source(values: &[Bytes]) -> StreamSource {
 }
 
 #[tokio::test]
-async fn a_source_over_a_stream_conforms() {
+async fn a_source_over_a_stream_passes_its_suite() {
     testkit::plain_source(async |values| move || Box::new(stream_source(&values)) as Box<dyn EventSource>).await;
 }
 
 #[tokio::test]
-async fn a_log_that_is_read_alone_conforms() {
+async fn a_log_with_a_single_reader_passes_its_suite() {
     testkit::plain_source(async |values: Vec<Bytes>| {
         let log = MemoryLog::new("events", 1);
         let timestamp = netagg_core::RecordTimestamp::from_millis(1_761_000_000_000);
@@ -130,7 +132,7 @@ async fn a_log_that_is_read_alone_conforms() {
     .await;
 }
 
-/// A faulty source: reads a [`StreamSource`], and changes the events or takes time before them.
+/// A faulty source. It reads a [`StreamSource`], and changes or delays the records.
 #[derive(Debug)]
 struct Faulty {
     inner: StreamSource,
@@ -139,12 +141,12 @@ struct Faulty {
 
 #[derive(Clone, Copy, Debug)]
 enum Fault {
-    /// Waits while it holds records, and loses them if it is cancelled.
-    LosesCancelled,
+    /// Waits after it has read records, and loses them if the read is cancelled meanwhile.
+    LosesRecordsOfCancelledReads,
     /// Gives each record the same offset.
     SameOffset,
-    /// Skips the first records, whether they are committed or not.
-    Skips,
+    /// Skips the first 70 records, although they are not committed.
+    SkipsRecords,
 }
 
 #[async_trait]
@@ -153,9 +155,9 @@ impl EventSource for Faulty {
         let mut event = self.inner.next().await?;
         let SourceEvent::Records(records) = &mut event else { return Ok(event) };
         match self.fault {
-            Fault::LosesCancelled => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
+            Fault::LosesRecordsOfCancelledReads => tokio::time::sleep(std::time::Duration::from_millis(1)).await,
             Fault::SameOffset => records.iter_mut().for_each(|record| record.offset = 0),
-            Fault::Skips => records.retain(|record| record.offset >= 70),
+            Fault::SkipsRecords => records.retain(|record| record.offset >= 70),
         }
         Ok(event)
     }
@@ -169,7 +171,7 @@ impl EventSource for Faulty {
     }
 }
 
-/// Runs the suite on a source with this fault.
+/// Runs the suite with a source that has this fault.
 async fn faulty(fault: Fault) {
     testkit::plain_source(async |values| {
         move || Box::new(Faulty { inner: stream_source(&values), fault }) as Box<dyn EventSource>
@@ -179,18 +181,18 @@ async fn faulty(fault: Fault) {
 
 #[tokio::test]
 #[should_panic = "values, with cancelled reads"]
-async fn a_source_that_loses_records_of_cancelled_reads_is_caught() {
-    faulty(Fault::LosesCancelled).await;
+async fn a_source_that_loses_records_of_cancelled_reads_fails() {
+    faulty(Fault::LosesRecordsOfCancelledReads).await;
 }
 
 #[tokio::test]
-#[should_panic = "offsets of values/0 increase: 0 comes after 0"]
-async fn a_source_that_repeats_an_offset_is_caught() {
+#[should_panic = "offsets of values/0 do not increase: 0 comes after 0"]
+async fn a_source_that_repeats_an_offset_fails() {
     faulty(Fault::SameOffset).await;
 }
 
 #[tokio::test]
 #[should_panic = "values: found 2430 items, expected 2500; item 0"]
-async fn a_source_that_skips_records_is_caught() {
-    faulty(Fault::Skips).await;
+async fn a_source_that_skips_records_fails() {
+    faulty(Fault::SkipsRecords).await;
 }

@@ -18,25 +18,25 @@ use crate::error::{self, KAFKA};
 use crate::metadata::{self, REQUEST};
 use crate::{ConfigError, KafkaConfig, log, record};
 
-/// How long one poll lasts at most.
+/// The maximum time of one poll.
 const POLL: Duration = Duration::from_millis(100);
-/// How long a broker may say nothing.
+/// How long a broker may send nothing.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// The offsets that a topic has when the reader is opened, to be read by a consumer without a group. Memory is bounded
-/// by what librdkafka fetches ahead.
+/// Reads the offsets that a topic has when the reader is opened. It uses a consumer without a group. Memory is bounded by the
+/// records that librdkafka fetches ahead.
 ///
-/// Records of transactions that are open or were aborted are not among what is read.
+/// The reader skips records of open and aborted transactions.
 pub(crate) struct BoundedReader {
     consumer: BaseConsumer<Context>,
     brokers: Arc<str>,
     topic: Arc<str>,
-    /// By partition; none is empty.
+    /// The offsets that are still to read, by partition. No range is empty.
     spans: BTreeMap<i32, Range<i64>>,
 }
 
 impl BoundedReader {
-    /// Of all that `topic` has now; `None` if it is not there.
+    /// A reader of all offsets that `topic` has now; `None` if the topic does not exist.
     pub(crate) async fn open(config: &KafkaConfig, topic: &str) -> Result<Option<Self>, Error> {
         let consumer: BaseConsumer<Context> = config
             .reader()
@@ -55,7 +55,7 @@ impl BoundedReader {
         tokio::task::spawn_blocking(open).await.map_err(|error| Error::internal(KAFKA, error))?
     }
 
-    /// Leaves out what comes before the first record whose timestamp is not before `since`, in each partition.
+    /// Starts each partition at the first record whose timestamp is not before `since`.
     pub(crate) fn start_at(&mut self, since: Timestamp) -> Result<(), Error> {
         self.find(since).map_err(|error| error::of(error, &self.brokers, &self.topic))
     }
@@ -63,7 +63,7 @@ impl BoundedReader {
     fn find(&mut self, since: Timestamp) -> KafkaResult<()> {
         let mut wanted = TopicPartitionList::with_capacity(self.spans.len());
         for partition in self.spans.keys() {
-            // negative ones have other meanings
+            // Negative values have other meanings.
             wanted.add_partition_offset(&self.topic, *partition, Offset::Offset(since.as_millis().max(0)))?;
         }
         let found = self.consumer.offsets_for_times(wanted, REQUEST)?;
@@ -80,7 +80,7 @@ impl BoundedReader {
         Ok(())
     }
 
-    /// Leaves out everything but `offsets` of `partition`.
+    /// Reads only `offsets` of `partition`.
     pub(crate) fn narrow(&mut self, partition: i32, offsets: Range<i64>) {
         self.spans.retain(|number, _| *number == partition);
         for span in self.spans.values_mut() {
@@ -89,7 +89,7 @@ impl BoundedReader {
         self.forget_empty();
     }
 
-    /// Leaves out the partitions that are not named, and what comes before the offset named.
+    /// Reads only the partitions in `starts`, each from its offset there.
     pub(crate) fn start_from(&mut self, starts: &BTreeMap<i32, i64>) {
         self.spans.retain(|number, span| {
             let start = starts.get(number);
@@ -102,36 +102,36 @@ impl BoundedReader {
         self.spans.retain(|_, span| !span.is_empty());
     }
 
-    /// Calls `each` with the records, those of a partition in order, as long as it asks for more of that partition.
-    /// Blocks.
+    /// Calls `each` with each record. The records of a partition come in order, until `each` returns `false` for the
+    /// partition. Blocks the thread.
     ///
     /// # Errors
-    /// When the broker refuses, or has said nothing for 30 s.
+    /// When the broker rejects a request, or has sent nothing for 30 s.
     pub(crate) fn read(mut self, mut each: impl FnMut(Record) -> bool) -> Result<(), Error> {
         self.assign().map_err(|error| error::of(error, &self.brokers, &self.topic))?;
         let mut heard = Instant::now();
-        let mut complaint = None;
+        let mut last_error = None;
         while !self.spans.is_empty() {
             let has_answered = match self.consumer.poll(POLL) {
                 Some(Ok(message)) => {
                     let (number, offset) = (message.partition(), message.offset());
                     if let Some(span) = self.spans.get(&number) {
-                        let goes_on = span.contains(&offset)
+                        let wants_more = span.contains(&offset)
                             && each(record::copy(&message, PartitionId::new(Arc::clone(&self.topic), number)));
-                        if !goes_on || offset + 1 >= span.end {
+                        if !wants_more || offset + 1 >= span.end {
                             self.spans.remove(&number);
                         }
                     }
                     true
                 }
-                // the last offsets of a partition may hold no record
+                // The last offsets of a partition may hold no record.
                 Some(Err(KafkaError::PartitionEOF(number))) => {
                     self.spans.remove(&number);
                     true
                 }
                 Some(Err(error)) => match error::of(error, &self.brokers, &self.topic) {
                     error @ Error::Unavailable { .. } => {
-                        complaint = Some(error);
+                        last_error = Some(error);
                         false
                     }
                     error => return Err(error),
@@ -141,7 +141,7 @@ impl BoundedReader {
             if has_answered {
                 heard = Instant::now();
             } else if heard.elapsed() > SILENCE {
-                return Err(complaint.unwrap_or_else(|| error::silence(&self.brokers)));
+                return Err(last_error.unwrap_or_else(|| error::silence(&self.brokers)));
             }
         }
         Ok(())
@@ -172,7 +172,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // the read that fails tells its caller
+        // The read that fails returns an error to its caller.
         tracing::debug!(%error, reason, "kafka reader");
     }
 }

@@ -1,4 +1,4 @@
-//! How to reach the brokers, and librdkafka's properties on top.
+//! How to reach the brokers, and other properties of librdkafka.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,10 +9,10 @@ use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::types::RDKafkaConfRes;
 
-/// The brokers, and what else librdkafka shall know.
+/// The brokers, and other properties of librdkafka.
 ///
-/// Everything has a default that bounds memory and loses nothing; [`with_option`](Self::with_option) passes any of
-/// librdkafka's properties through, such as `security.protocol`.
+/// The defaults bound memory and lose no events. [`with_option`](Self::with_option) sets other properties of librdkafka,
+/// such as `security.protocol`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KafkaConfig {
     brokers: String,
@@ -20,23 +20,24 @@ pub struct KafkaConfig {
 }
 
 impl KafkaConfig {
-    /// The brokers to start from: `host:port`, several with commas between.
+    /// The bootstrap brokers: `host:port`, several separated by commas.
     pub fn new(brokers: impl Into<String>) -> Self {
         Self { brokers: brokers.into(), options: BTreeMap::new() }
     }
 
-    /// The brokers to start from.
+    /// The bootstrap brokers.
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 
-    /// Sets a property of librdkafka for all clients; a producer ignores those of consumers, and the other way round.
+    /// Sets a property of librdkafka for all clients. Producers ignore properties of consumers, and consumers ignore
+    /// properties of producers.
     ///
-    /// An alias stands for the property it names: `compression.type` replaces `compression.codec`.
+    /// An alias stands for the property that it names: `compression.type` replaces `compression.codec`.
     ///
     /// # Errors
-    /// For a property that librdkafka does not have, a value that it does not take, and a property that is
-    /// [reserved](ConfigError::Reserved). No error tells the value of a secret.
+    /// For a property that librdkafka does not have, a value that it does not accept, and a property that is
+    /// [reserved](ConfigError::Reserved). No error shows the value of a secret.
     pub fn with_option(mut self, name: &str, value: &str) -> Result<Self, ConfigError> {
         let canonical = ALIASES.iter().find(|(alias, _)| *alias == name).map_or(name, |(_, property)| property);
         if let Some((_, reason)) = RESERVED.iter().find(|(reserved, _)| *reserved == canonical) {
@@ -48,7 +49,7 @@ impl KafkaConfig {
                 return Err(ConfigError::Unknown { name: name.to_owned() });
             }
             Err(_) if is_secret(canonical) => {
-                let (value, reason) = ("(not shown)".to_owned(), "not taken by librdkafka".to_owned());
+                let (value, reason) = ("(not shown)".to_owned(), "not accepted by librdkafka".to_owned());
                 return Err(ConfigError::Invalid { name: name.to_owned(), value, reason });
             }
             Err(error) => {
@@ -63,8 +64,8 @@ impl KafkaConfig {
         Ok(self)
     }
 
-    /// Whether librdkafka takes these properties together for a member of `group`, so that a program need not find out
-    /// once it has reached everything else.
+    /// Checks whether librdkafka accepts these properties together for a member of `group`. So a program can fail before it
+    /// connects to other services.
     ///
     /// # Errors
     /// For properties that contradict each other, and files that cannot be read.
@@ -73,17 +74,17 @@ impl KafkaConfig {
         Ok(())
     }
 
-    /// For a member of `group`.
+    /// The properties of a member of `group`.
     pub(crate) fn consumer(&self, group: &str) -> ClientConfig {
         let mut config = self.client(CONSUMER);
         config.set("group.id", group);
         let longest = self.options.get("session.timeout.ms").filter(|timeout| is_longer(timeout, MAX_POLL_INTERVAL));
         if let Some(timeout) = longest.filter(|_| !self.options.contains_key("max.poll.interval.ms")) {
-            // librdkafka wants it no shorter than the session's timeout.
+            // librdkafka requires that this interval is not shorter than the session timeout.
             config.set("max.poll.interval.ms", timeout);
         }
         if self.options.get("group.protocol").is_some_and(|protocol| protocol == "consumer") {
-            // these are the broker's to decide then, and librdkafka refuses them
+            // With this protocol, the broker decides these properties, and librdkafka rejects them.
             for property in ["heartbeat.interval.ms", "partition.assignment.strategy", "session.timeout.ms"] {
                 config.remove(property);
             }
@@ -91,7 +92,7 @@ impl KafkaConfig {
         config
     }
 
-    /// For one that reads partitions of its own choice: it joins no group and commits nothing.
+    /// The properties of a reader that chooses its own partitions: it joins no group and commits nothing.
     pub(crate) fn reader(&self) -> ClientConfig {
         let mut config = self.consumer(READERS_GROUP);
         for property in ["group.instance.id", "group.protocol", "group.remote.assignor"] {
@@ -104,7 +105,7 @@ impl KafkaConfig {
         config
     }
 
-    /// For a producer whose batches are at most `batch_bytes`.
+    /// The properties of a producer with batches of at most `batch_bytes`.
     pub(crate) fn producer(&self, batch_bytes: usize) -> ClientConfig {
         let mut config = self.client(PRODUCER);
         if !self.options.contains_key("batch.size") {
@@ -113,20 +114,20 @@ impl KafkaConfig {
         config
     }
 
-    /// For the one producer at a time that sends in transactions called `id`.
+    /// The properties of a producer that sends in transactions with the id `id`. Only one such producer works at a time.
     pub(crate) fn transactional_producer(&self, id: &str, batch_bytes: usize) -> ClientConfig {
         const TIMEOUT: &str = "transaction.timeout.ms";
         let mut config = self.producer(batch_bytes);
         config.set("transactional.id", id);
         if !self.options.contains_key(TIMEOUT) {
-            // For so long a producer that died holds up the readers of what it wrote to: no longer than it must, and
-            // librdkafka wants no message to outlive its transaction.
+            // If a producer dies, it blocks the readers of its topics for this time. So the timeout is as short as
+            // possible: librdkafka requires that no message outlives its transaction.
             config.set(TIMEOUT, MESSAGE_TIMEOUT);
         }
         config
     }
 
-    /// For a client that neither reads nor writes records.
+    /// The properties of a client that neither reads nor writes records.
     pub(crate) fn admin(&self) -> ClientConfig {
         self.client(&[])
     }
@@ -145,14 +146,14 @@ impl KafkaConfig {
 }
 
 impl Default for KafkaConfig {
-    /// A broker on this machine, at Kafka's port.
+    /// A broker on this machine, at Kafka's usual port.
     fn default() -> Self {
         Self::new("localhost:9092")
     }
 }
 
 impl fmt::Debug for KafkaConfig {
-    /// Tells which options are set, not to what: some are secrets.
+    /// Shows which options are set, but not their values, because some are secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let options: Vec<_> = self.options.keys().collect();
         f.debug_struct("KafkaConfig").field("brokers", &self.brokers).field("options", &options).finish()
@@ -164,43 +165,43 @@ impl fmt::Debug for KafkaConfig {
 #[non_exhaustive]
 pub enum ConfigError {
     /// librdkafka has no such property.
-    #[error("{name} is no property of librdkafka; see its CONFIGURATION.md for those there are")]
+    #[error("{name} is no property of librdkafka; its CONFIGURATION.md lists all properties")]
     Unknown {
-        /// The property, as it was given.
+        /// The property, as the caller named it.
         name: String,
     },
-    /// The property does not take the value.
-    #[error("{name} does not take {value}: {reason}")]
+    /// The property does not accept the value.
+    #[error("{name} does not accept {value}: {reason}")]
     Invalid {
-        /// The property, as it was given.
+        /// The property, as the caller named it.
         name: String,
-        /// The value; not that of a secret.
+        /// The value; not shown for a secret.
         value: String,
-        /// What librdkafka says.
+        /// The reason that librdkafka gives.
         reason: String,
     },
     /// netagg sets the property itself; another value would break a guarantee.
     #[error("{name} cannot be set: {reason}")]
     Reserved {
-        /// The property, as it was given.
+        /// The property, as the caller named it.
         name: String,
-        /// What depends on it.
+        /// The guarantee that depends on the property.
         reason: &'static str,
     },
-    /// Each property is fine, but librdkafka makes no client of them.
+    /// Each property is valid, but librdkafka cannot create a client with all of them.
     #[error("librdkafka refuses the configuration: {reason}")]
     Refused {
-        /// What librdkafka says.
+        /// The reason that librdkafka gives.
         reason: String,
     },
 }
 
 impl From<KafkaError> for ConfigError {
-    /// Of an error while a client was made.
+    /// Converts an error from the creation of a client.
     fn from(error: KafkaError) -> Self {
         let reason = match error {
-            // its text has the value, which may be a secret
-            KafkaError::ClientConfig(_, _, name, _) => format!("{name} has a value that it does not take"),
+            // The text of this error has the value, which may be a secret.
+            KafkaError::ClientConfig(_, _, name, _) => format!("{name} has a value that it does not accept"),
             KafkaError::ClientCreation(reason) => reason,
             other => {
                 other.rdkafka_error_code().map_or_else(|| other.to_string(), |code: RDKafkaErrorCode| code.to_string())
@@ -210,7 +211,7 @@ impl From<KafkaError> for ConfigError {
     }
 }
 
-/// The group that readers without a group have to name.
+/// The group name of readers, which librdkafka requires although they join no group.
 const READERS_GROUP: &str = "netagg-reader";
 
 /// How long a member of a group may go without polling, in milliseconds.
@@ -220,50 +221,50 @@ fn is_longer(millis: &str, other: &str) -> bool {
     millis.parse::<u64>().ok() > other.parse().ok()
 }
 
-/// How long a message is tried to be sent.
+/// How long a producer tries to send a message, in milliseconds.
 const MESSAGE_TIMEOUT: &str = "30000";
 
-/// What every client is told.
+/// The properties of all clients.
 const CLIENT: &[(&str, &str)] = &[
     ("client.id", "netagg"),
     ("reconnect.backoff.max.ms", "2000"),
     ("socket.keepalive.enable", "true"),
-    // a topic that is made later is found within this time
+    // A topic that is created later is found within this time.
     ("topic.metadata.refresh.interval.ms", "5000"),
 ];
 
 const CONSUMER: &[(&str, &str)] = &[
-    // a new group starts with all there is
+    // A new group starts at the first offset.
     ("auto.offset.reset", "earliest"),
-    // only what is stored is committed, by us
+    // Only offsets of stored events are committed, and the source commits them itself.
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
-    // At a low rate the broker would answer each event by itself; so it waits for more, which costs at most this time.
+    // At a low rate, the broker would send each event in its own response. So it waits for more events, at most 100 ms.
     ("fetch.min.bytes", "16384"),
     ("fetch.wait.max.ms", "100"),
-    // of what comes over the wire: compressed events grow tenfold when unpacked; a larger message comes nevertheless
+    // These limits apply to compressed data: events grow tenfold when decompressed. A larger message is still delivered.
     ("fetch.max.bytes", "2097152"),
     ("fetch.message.max.bytes", "262144"),
-    // librdkafka's defaults hold 64 MiB, and stall for a second whenever that is full
+    // With its defaults, librdkafka holds 64 MiB, and pauses for a second whenever this buffer is full.
     ("fetch.queue.backoff.ms", "50"),
-    // librdkafka reports the end of a partition, as offsets without a record may lie before it
+    // librdkafka reports the end of a partition, because offsets without a record may lie before it.
     ("enable.partition.eof", "true"),
     ("queued.max.messages.kbytes", "16384"),
     ("isolation.level", "read_committed"),
-    // members keep what they go on with, learn of a rebalance by a heartbeat, and are replaced after the session's
-    // timeout if they crash
+    // In a rebalance, members keep the partitions that stay theirs. They learn of a rebalance by a heartbeat. If they
+    // crash, they are replaced after the session timeout.
     ("heartbeat.interval.ms", "1000"),
-    // How long a rebalance waits for a member that takes no part in it. A thread of its own polls, so none needs longer.
+    // How long a rebalance waits for a member that takes no part in it. A separate thread polls, so no member needs longer.
     ("max.poll.interval.ms", MAX_POLL_INTERVAL),
     ("partition.assignment.strategy", "cooperative-sticky"),
     ("session.timeout.ms", "15000"),
-    // tells us which brokers are up
+    // The statistics show which brokers are connected.
     ("statistics.interval.ms", "1000"),
 ];
 
-/// What readers without a group are told beside what consumers are.
+/// The properties of readers without a group, in addition to the properties of consumers.
 const READER: &[(&str, &str)] = &[
-    // dead letters are alike and packed tightly: what comes over the wire grows a hundredfold
+    // Dead letters are alike and compress well: fetched data grows a hundredfold when decompressed.
     ("fetch.message.max.bytes", "65536"),
     ("queued.min.messages", "5000"),
 ];
@@ -273,15 +274,17 @@ const PRODUCER: &[(&str, &str)] = &[
     ("compression.codec", "lz4"),
     ("enable.idempotence", "true"),
     ("queue.buffering.max.ms", "5"),
-    // room for the largest dead letter; what fits is the broker's to say
+    // Large enough for the largest dead letter. The broker decides which size it accepts.
     ("message.max.bytes", "2097152"),
     ("message.timeout.ms", MESSAGE_TIMEOUT),
-    // as Java's clients do, so that a key goes to one partition whoever writes it; null keys go anywhere
+    // The same partitioner as in Java's clients, so that all clients send a key to the same partition. Records with a null
+    // key go to any partition.
     ("partitioner", "murmur2_random"),
     ("queue.buffering.max.kbytes", "32768"),
 ];
 
-/// Aliases, and the properties they name. librdkafka takes whichever was set last, and we set in no certain order.
+/// Aliases, and the properties that they name. librdkafka would use the property that was set last, but properties are set
+/// here in no particular order.
 const ALIASES: &[(&str, &str)] = &[
     ("auto.commit.enable", "enable.auto.commit"),
     ("compression.type", "compression.codec"),
@@ -295,17 +298,17 @@ const ALIASES: &[(&str, &str)] = &[
     ("sasl.mechanism", "sasl.mechanisms"),
 ];
 
-/// What is not for options to set, and why.
+/// The properties that options cannot set, and the reasons.
 const RESERVED: &[(&str, &str)] = &[
     ("acks", "an event counts as sent when all replicas in sync have it"),
     ("auto.offset.reset", "a new group must start with the first event"),
-    ("bootstrap.servers", "the brokers are configured by themselves"),
-    ("delivery.report.only.error", "every event sent is waited for"),
+    ("bootstrap.servers", "the brokers are configured separately"),
+    ("delivery.report.only.error", "the producer waits for the result of every event"),
     ("enable.auto.commit", "only offsets of stored events are committed"),
     ("enable.auto.offset.store", "only offsets of stored events are committed"),
     ("enable.partition.eof", "positions pass the offsets at the end of a partition that hold no record"),
     ("enable.idempotence", "events of one user must stay in order"),
-    ("group.id", "the group is configured by itself"),
+    ("group.id", "the group is configured separately"),
     ("isolation.level", "events of aborted transactions must not be read"),
     ("offset.store.method", "offsets are kept by the broker"),
     ("statistics.interval.ms", "readiness and lag depend on the statistics"),
@@ -374,12 +377,12 @@ mod tests {
             let error = with(&[(name, "1")]).expect_err("reserved");
             assert!(matches!(&error, ConfigError::Reserved { name: named, .. } if named == name), "{error}");
         }
-        let error = with(&[("rebalance_cb", "1")]).expect_err("not for text");
+        let error = with(&[("rebalance_cb", "1")]).expect_err("no text is accepted");
         assert!(matches!(error, ConfigError::Invalid { .. }), "{error}");
     }
 
     #[test]
-    fn properties_that_do_not_go_together_are_refused() {
+    fn properties_that_contradict_each_other_are_refused() {
         let config = with(&[("session.timeout.ms", "10000"), ("max.poll.interval.ms", "5000")]).expect("valid each");
         let error = config.consumer("group").create::<BaseConsumer>().map(drop).expect_err("too short");
         assert!(ConfigError::from(error).to_string().contains("max.poll.interval.ms"));

@@ -1,12 +1,12 @@
-//! Kafka's errors, by what they mean to a caller.
+//! Translates Kafka's errors for the callers of ports.
 
 use netagg_core::Error;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-/// What the ports' errors call this dependency.
+/// The name of this dependency in errors.
 pub(crate) const KAFKA: &str = "kafka";
 
-/// The port's error for `error`, seen while working on `topic` of `brokers`.
+/// The port's error for `error`, which happened during work on `topic` of `brokers`.
 pub(crate) fn of(error: KafkaError, brokers: &str, topic: &str) -> Error {
     let code = error.rdkafka_error_code();
     let error = Failed { brokers: brokers.to_owned(), error };
@@ -26,12 +26,12 @@ pub(crate) fn of(error: KafkaError, brokers: &str, topic: &str) -> Error {
             | RDKafkaErrorCode::PolicyViolation,
         ) => Error::Refused { dependency: KAFKA, source: error.into() },
         Some(RDKafkaErrorCode::InvalidArgument | RDKafkaErrorCode::InvalidTopic) => Error::internal(KAFKA, error),
-        // most codes tell of a state that brokers get over
+        // Most codes describe a state that passes.
         _ => Error::unavailable(KAFKA, error),
     }
 }
 
-/// What librdkafka says, and of which brokers.
+/// An error of librdkafka, with the brokers.
 #[derive(Debug, thiserror::Error)]
 #[error("{error} (brokers {brokers})")]
 struct Failed {
@@ -40,7 +40,7 @@ struct Failed {
     error: KafkaError,
 }
 
-/// The brokers have said nothing for too long.
+/// The error for brokers that have sent nothing for too long.
 pub(crate) fn silence(brokers: &str) -> Error {
     of(KafkaError::Global(RDKafkaErrorCode::OperationTimedOut), brokers, "")
 }

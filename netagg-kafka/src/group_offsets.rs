@@ -1,4 +1,4 @@
-//! The ports [`GroupOffsets`] and [`GroupAdmin`] over the administration of topics.
+//! The ports [`GroupOffsets`] and [`GroupAdmin`], by [`KafkaTopics`].
 
 use async_trait::async_trait;
 use netagg_core::Error;

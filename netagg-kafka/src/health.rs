@@ -1,4 +1,4 @@
-//! What a consumer knows of its broker and of its partitions, for readiness and metrics.
+//! The state of a consumer, its broker and its partitions, for readiness and metrics.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,33 +10,33 @@ use rdkafka::Statistics;
 
 use crate::source::Backlog;
 
-/// Statistics come every second. Without any for so long, the thread that polls hangs.
+/// Statistics come every second. If none come for this time, the polling thread hangs.
 const POLLED: Duration = Duration::from_secs(30);
 
-/// Tells how a [`KafkaSource`](crate::KafkaSource) fares; a cheap handle that outlives it.
+/// The health of a [`KafkaSource`](crate::KafkaSource). This is a cheap handle that may outlive the source.
 #[derive(Clone, Debug)]
 pub struct KafkaHealth(Arc<Mutex<State>>);
 
-/// What keeps a source from reading.
+/// The reason why a source cannot read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct KafkaProblem {
-    /// What is wrong, for a person.
+    /// The reason as text, for an operator.
     pub reason: String,
-    /// When it began.
+    /// When the problem began.
     pub since: SystemTime,
 }
 
-/// How far a source is behind in one of its partitions, about a second ago.
+/// The lag of a source in one of its partitions, as of about one second ago.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct SourceLag {
     /// The partition.
     pub partition: PartitionId,
-    /// How many offsets the broker held that were not done with.
+    /// How many offsets the broker held that were not processed.
     pub events: u64,
-    /// How old the oldest record is that was read and not done with, by its own timestamp, to a second; while none has
-    /// been read, how long there has been one to read. Zero if everything was done with.
+    /// The age of the oldest record that was read and is not processed, by its own timestamp, to a precision of one second.
+    /// If no such record was read, the time for which there has been a record to read. Zero if all offsets were processed.
     pub age: Duration,
 }
 
@@ -44,7 +44,8 @@ pub struct SourceLag {
 struct State {
     /// Why the source never reads again.
     ended: Option<KafkaProblem>,
-    /// When statistics last came, which are served by polling; `None` before the first and after the end.
+    /// When the last statistics came, which librdkafka delivers while the thread polls. `None` before the first statistics
+    /// and after the end.
     polled: Option<(Instant, SystemTime)>,
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
@@ -75,18 +76,18 @@ impl KafkaHealth {
         })))
     }
 
-    /// What keeps the source from reading; `None` while it can, also if it has no partition because there are more
-    /// members than partitions.
+    /// The reason why the source cannot read. `None` while it can read, and also if it has no partition because the group
+    /// has more members than partitions.
     pub fn problem(&self) -> Option<KafkaProblem> {
         let state = self.state();
         if let Some((_, at)) = state.polled.filter(|(polled, _)| polled.elapsed() > POLLED) {
-            let reason = "the thread that polls stands still".to_owned();
+            let reason = "the polling thread hangs".to_owned();
             return Some(KafkaProblem { reason, since: at });
         }
         [&state.ended, &state.stall, &state.broker, &state.topic, &state.group].into_iter().find_map(Clone::clone)
     }
 
-    /// Fails while [`problem`](Self::problem) tells one: a check of readiness.
+    /// Fails while there is a [`problem`](Self::problem). This is a check for readiness.
     ///
     /// # Errors
     /// The reason, as text.
@@ -94,7 +95,7 @@ impl KafkaHealth {
         self.problem().map_or(Ok(()), |problem| Err(problem.reason))
     }
 
-    /// How many times the consumer was replaced because it stood still although the broker had records for it.
+    /// How many times the consumer was replaced because it received nothing although the broker had records for it.
     pub fn replaced(&self) -> u64 {
         self.state().replaced
     }
@@ -104,7 +105,7 @@ impl KafkaHealth {
         self.state().assigned.keys().cloned().collect()
     }
 
-    /// How far the source is behind, for each assigned partition that the broker has told of.
+    /// The lag of the source in each assigned partition for which the broker has reported offsets.
     pub fn lag(&self) -> Vec<SourceLag> {
         let now = SystemClock.now();
         let lag = |(partition, backlog): (&PartitionId, &Backlog)| {
@@ -114,15 +115,15 @@ impl KafkaHealth {
         self.state().assigned.iter().filter_map(lag).collect()
     }
 
-    /// For how long the broker has had no new commit of some assigned partition of which more is read than committed;
-    /// zero if there is none such.
+    /// The longest time without a new commit in an assigned partition that has records read and not committed. Zero if
+    /// there is no such partition.
     pub fn commit_age(&self) -> Duration {
         let now = SystemClock.now();
         let longest = self.state().assigned.values().map(|backlog| backlog.uncommitted_micros(now)).max();
         Duration::from_micros(longest.unwrap_or(0))
     }
 
-    /// Notes records on their way to the reader.
+    /// Notes records that are being handed to the reader.
     pub(crate) fn read(&self, records: &[Record]) {
         let now = SystemClock.now();
         let mut state = self.state();
@@ -133,7 +134,7 @@ impl KafkaHealth {
         }
     }
 
-    /// Takes in what librdkafka knows, and up to where the partitions are done.
+    /// Updates the state from librdkafka's statistics, and from the processed positions of the partitions.
     pub(crate) fn update(&self, statistics: &Statistics, done: &[Position]) {
         let now = SystemClock.now();
         let mut state = self.state();
@@ -166,7 +167,7 @@ impl KafkaHealth {
         note(&mut self.state().topic, problem, "topic");
     }
 
-    /// How many offsets the broker had deleted before they were read, as far as it was noticed: their records are lost.
+    /// How many offsets the broker deleted before they were read, as far as noticed. Their records are lost.
     pub fn deleted_unread(&self) -> u64 {
         self.state().deleted
     }
@@ -180,16 +181,17 @@ impl KafkaHealth {
         note(&mut self.state().group, problem, "group");
     }
 
-    /// Notes that another consumer goes on in place of a consumer that stood still, whose last `state` is for the log.
+    /// Notes that a stalled consumer is replaced by another consumer. `state` is the last state of the stalled consumer,
+    /// for the log.
     pub(crate) fn replace(&self, reason: String, state: &str) {
-        tracing::warn!(reason, state, "kafka consumer stands still: it is replaced");
+        tracing::warn!(reason, state, "kafka consumer is stalled: it is replaced");
         let mut state = self.state();
         state.replaced += 1;
-        let reason = format!("the consumer stood still and is being replaced: {reason}");
+        let reason = format!("the consumer was stalled and is being replaced: {reason}");
         state.stall = Some(KafkaProblem { reason, since: SystemTime::now() });
     }
 
-    /// Notes that the successor of a consumer that stood still does its work.
+    /// Notes that the successor of a stalled consumer works.
     pub(crate) fn recovered(&self) {
         note(&mut self.state().stall, None, "consumer");
     }

@@ -18,9 +18,9 @@ mod topics;
 
 pub use config::{ConfigError, KafkaConfig};
 pub use dead_letters::{
-    KafkaDeadLetters, KafkaLetterReader, KafkaReplay, LetterCount, LetterFilter, LetterKind, LetterOrigin,
-    LetterSummary, Letters, ReplayCount, ReplayError, ReplayPlan, ReplayReport, Replayable, Replayed, StoredLetter,
-    Unreplayable, replay_markers_topic,
+    DlqCount, DlqFilter, DlqKind, DlqOrigin, DlqReader, DlqRecord, DlqRecords, DlqSummary, KafkaDeadLetters,
+    KafkaReplay, ReplayCount, ReplayError, ReplayPlan, ReplayReport, Replayable, Replayed, Unreplayable,
+    replay_markers_topic,
 };
 pub use health::{KafkaHealth, KafkaProblem, SourceLag};
 pub use metadata::PartitionDescription;

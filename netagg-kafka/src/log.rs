@@ -2,8 +2,8 @@
 
 use rdkafka::config::RDKafkaLogLevel;
 
-/// Passes a line on: warnings as such, connection troubles for debugging only. They come with every attempt to
-/// reconnect, and a [`KafkaHealth`](crate::KafkaHealth) or a failing call tells of them.
+/// Forwards a log line: warnings as warnings, but connection errors only for debugging. Connection errors come with every
+/// attempt to reconnect, and a [`KafkaHealth`](crate::KafkaHealth) or a failing call reports them.
 pub(crate) fn forward(level: RDKafkaLogLevel, facility: &str, message: &str) {
     let ignored_on_purpose = facility == "CONFWARN" && message.contains("will be ignored by this");
     let connection = matches!(facility, "FAIL" | "ERROR");

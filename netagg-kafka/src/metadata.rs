@@ -1,4 +1,5 @@
-//! Questions about partitions and offsets, which a broker answers once partitions and groups have their leaders.
+//! Requests for partitions and offsets. A broker answers them once partitions have their leaders, and groups have their
+//! coordinators.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 /// How long one request may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 
-/// How long to wait before a leader or a coordinator is looked for again.
+/// The pause before the next request while a partition has no leader or a group has no coordinator.
 pub(crate) const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 
 /// A partition of a topic.
@@ -19,20 +20,20 @@ pub(crate) const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 pub struct PartitionDescription {
     /// Its number, from 0.
     pub number: i32,
-    /// The broker that leads it; `None` while there is none.
+    /// The broker that is its leader; `None` while it has no leader.
     pub leader: Option<i32>,
-    /// The brokers that have a copy.
+    /// The brokers that have a copy of it.
     pub replicas: Vec<i32>,
-    /// Those whose copy is complete.
+    /// The brokers whose copy is complete.
     pub in_sync: Vec<i32>,
-    /// The first offset that is still there.
+    /// The first offset that the broker still has.
     pub low: i64,
     /// The offset that the next message gets.
     pub high: i64,
 }
 
-/// What the consumer's group has committed. The first one to ask makes the broker's topic of offsets; until that has its
-/// leaders, there is no coordinator.
+/// The offsets that the consumer's group has committed. On a new broker, the first request creates the broker's topic of
+/// offsets. Until this topic has its leaders, there is no coordinator.
 pub(crate) fn committed(consumer: &BaseConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
     const NO_COORDINATOR: [RDKafkaErrorCode; 3] = [
         RDKafkaErrorCode::NotCoordinator,
@@ -42,15 +43,15 @@ pub(crate) fn committed(consumer: &BaseConsumer, list: &TopicPartitionList) -> K
     after_election(&NO_COORDINATOR, || consumer.committed_offsets(list.clone(), REQUEST))
 }
 
-/// The first offset of a partition and the next one. One that was just made, or whose broker is coming back, has no
-/// leader at first.
+/// The first offset of a partition, and the offset of its next message. A partition has no leader at first if it was just
+/// created, or if its broker has just restarted.
 fn watermarks<C: ClientContext>(client: &Client<C>, topic: &str, number: i32) -> KafkaResult<(i64, i64)> {
     const NO_LEADER: [RDKafkaErrorCode; 2] =
         [RDKafkaErrorCode::NotLeaderForPartition, RDKafkaErrorCode::LeaderNotAvailable];
     after_election(&NO_LEADER, || client.fetch_watermarks(topic, number, REQUEST))
 }
 
-/// Asks again while the answer is one of `not_yet`, for as long as one request may take.
+/// Calls `ask` again while its error is one of `not_yet`, for at most the time limit of one request.
 fn after_election<T>(not_yet: &[RDKafkaErrorCode], ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     let begun = Instant::now();
     loop {
@@ -63,12 +64,12 @@ fn after_election<T>(not_yet: &[RDKafkaErrorCode], ask: impl Fn() -> KafkaResult
     }
 }
 
-/// The partitions of `topic`; `None` if it is not there. Blocks.
+/// The partitions of `topic`; `None` if the topic does not exist. Blocks the thread.
 pub(crate) fn partitions<C: ClientContext>(
     client: &Client<C>,
     topic: &str,
 ) -> KafkaResult<Option<Vec<PartitionDescription>>> {
-    // asking for the one topic could make it
+    // A request for only this topic could create it.
     let metadata = client.fetch_metadata(None, REQUEST)?;
     let Some(found) = metadata.topics().iter().find(|found| found.name() == topic) else { return Ok(None) };
     let describe = |partition: &rdkafka::metadata::MetadataPartition| {

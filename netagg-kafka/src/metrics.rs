@@ -9,12 +9,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::health::KafkaHealth;
 
-/// Describes the metrics of this crate to the recorder in scope: their units and meanings. Installs nothing.
+/// Describes the metrics of this crate, with their units and meanings, to the recorder in scope. Installs no recorder.
 pub fn describe_metrics() {
     describe_counter!(
         "netagg_offsets_deleted_unread_total",
         Unit::Count,
-        "Offsets that the broker had deleted before they were read: their records are lost."
+        "Offsets that the broker deleted before they were read. Their records are lost."
     );
     describe_counter!(
         "netagg_consumers_replaced_total",
@@ -22,21 +22,21 @@ pub fn describe_metrics() {
         "Kafka consumers that received nothing although the broker had records for them, and were replaced."
     );
     describe_gauge!(
-        "netagg_consumer_lag_events",
+        "netagg_consumer_lag_records",
         Unit::Count,
-        "Offsets of an assigned partition that are not durably done, as of a second ago."
+        "Offsets of an assigned partition that are not durably processed, as of one second ago."
     );
     describe_gauge!(
         "netagg_consumer_lag_seconds",
         Unit::Seconds,
-        "Age of the oldest record of an assigned partition that was read and is not durably done, by its timestamp; \
-         while none was read, how long there has been one to read; 0 without lag."
+        "Age of the oldest record of an assigned partition that was read and is not durably processed, by its timestamp. \
+         If no such record was read: the time for which there has been a record to read. 0 without lag."
     );
     describe_gauge!(
-        "netagg_commit_age_seconds",
+        "netagg_commit_lag_seconds",
         Unit::Seconds,
-        "Longest time without a new commit for an assigned partition of which more is read than committed; 0 if there \
-         is none such."
+        "Longest time without a new commit for an assigned partition that has records read and not committed. 0 if there \
+         is no such partition."
     );
 }
 
@@ -48,7 +48,7 @@ pub struct KafkaMetrics {
 }
 
 impl KafkaMetrics {
-    /// The metrics of the source that `health` tells of.
+    /// The metrics of the source with this `health`.
     pub fn new(health: KafkaHealth) -> Self {
         Self { health, labels: Vec::new() }
     }
@@ -60,15 +60,15 @@ impl KafkaMetrics {
         self
     }
 
-    /// Records the figures as of now. Call it before each scrape, with a recorder that starts empty: a partition that has
-    /// moved to another member then leaves no figure behind. Where the recorder keeps its figures, run
+    /// Records the current values. Call it before each scrape, with a recorder that starts empty: then a partition that has
+    /// moved to another member leaves no value behind. If the recorder keeps its values, run
     /// [`keep_recording`](Self::keep_recording) instead.
     pub fn record(&self) {
         self.record_assigned();
     }
 
-    /// Does as [`record`](Self::record) every `interval` until `shutdown`. The lag of a partition that has moved to another
-    /// member is set to 0: sums over all members count no partition twice.
+    /// Does the same as [`record`](Self::record) every `interval` until `shutdown`. The lag of a partition that has moved
+    /// to another member is set to 0, so that sums over all members count no partition twice.
     pub async fn keep_recording(self, interval: Duration, shutdown: CancellationToken) {
         let mut before = BTreeSet::new();
         loop {
@@ -85,7 +85,7 @@ impl KafkaMetrics {
 
     /// Returns the partitions whose lag is recorded.
     fn record_assigned(&self) -> BTreeSet<PartitionId> {
-        gauge!("netagg_commit_age_seconds", self.labels.clone()).set(self.health.commit_age());
+        gauge!("netagg_commit_lag_seconds", self.labels.clone()).set(self.health.commit_age());
         counter!("netagg_consumers_replaced_total", self.labels.clone()).absolute(self.health.replaced());
         counter!("netagg_offsets_deleted_unread_total", self.labels.clone()).absolute(self.health.deleted_unread());
         let recorded = self.health.lag().into_iter().map(|lag| {
@@ -99,7 +99,7 @@ impl KafkaMetrics {
         let mut labels = self.labels.clone();
         labels.push(Label::new("topic", partition.topic.to_string()));
         labels.push(Label::new("partition", partition.number.to_string()));
-        gauge!("netagg_consumer_lag_events", labels.clone()).set(events as f64);
+        gauge!("netagg_consumer_lag_records", labels.clone()).set(events as f64);
         gauge!("netagg_consumer_lag_seconds", labels).set(age);
     }
 }

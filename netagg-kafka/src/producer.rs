@@ -1,4 +1,4 @@
-//! The producer under the publisher and the dead letters.
+//! The producer that the publisher and the writer of dead letters use.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -17,7 +17,7 @@ use rdkafka::producer::{BaseProducer, FutureProducer, FutureRecord};
 
 use crate::{ConfigError, error, log};
 
-/// How long to wait for room in the queue when none of the waiting records is this call's own.
+/// How long to wait before the next attempt if the queue is full, and none of its records belongs to this call.
 const QUEUE_FULL: Duration = Duration::from_millis(5);
 
 /// Appends records to one topic and waits until all replicas in sync have them.
@@ -30,16 +30,16 @@ pub(crate) struct Producer {
 /// The producer in use.
 #[derive(Default)]
 struct Current {
-    /// Made when the first record is sent: a producer that sends nothing takes 1 % of a core.
+    /// Created when the first record is sent: a producer that sends nothing takes 1 % of a core.
     producer: Option<FutureProducer<Context>>,
-    /// How many there were before it.
+    /// How many producers there were before this producer.
     predecessors: u64,
 }
 
-/// A record that was not taken.
+/// A record that was not delivered.
 #[derive(Debug)]
-pub(crate) struct Failure {
-    /// Which one of the call's records.
+pub(crate) struct DeliveryError {
+    /// The index of the record in the call.
     pub(crate) index: usize,
     pub(crate) error: KafkaError,
 }
@@ -51,16 +51,18 @@ impl Producer {
         Ok(Self { topic: topic.into(), config, current: Mutex::default() })
     }
 
-    /// The port's error for a failure of it.
+    /// The port's error for `error`.
     pub(crate) fn explain(&self, error: KafkaError) -> Error {
         error::of(error, self.config.get("bootstrap.servers").unwrap_or_default(), &self.topic)
     }
 
-    /// Returns once each record is durable or has failed. Those with equal keys stay in order.
-    pub(crate) async fn send(&self, records: &[OutgoingRecord]) -> Vec<Failure> {
+    /// Returns once each record is durable or has failed. Records with equal keys stay in order.
+    pub(crate) async fn send(&self, records: &[OutgoingRecord]) -> Vec<DeliveryError> {
         let (producer, predecessors) = match self.producer() {
             Ok(producer) => producer,
-            Err(error) => return (0..records.len()).map(|index| Failure { index, error: error.clone() }).collect(),
+            Err(error) => {
+                return (0..records.len()).map(|index| DeliveryError { index, error: error.clone() }).collect();
+            }
         };
         let mut failures = Vec::new();
         let mut waiting = VecDeque::with_capacity(records.len());
@@ -80,7 +82,7 @@ impl Producer {
                         }
                     }
                     Err((error, _)) => {
-                        failures.push(Failure { index, error });
+                        failures.push(DeliveryError { index, error });
                         break;
                     }
                 }
@@ -108,7 +110,7 @@ impl Producer {
         }
     }
 
-    /// The producer in use, and how many there were before it.
+    /// The producer in use, and how many producers there were before it.
     fn producer(&self) -> KafkaResult<(FutureProducer<Context>, u64)> {
         let mut current = self.current();
         let producer = match &current.producer {
@@ -118,14 +120,14 @@ impl Producer {
         Ok((producer, current.predecessors))
     }
 
-    /// Gives up the producer that had so many before it, unless another call has done so.
+    /// Gives up the producer with this number of predecessors, unless another call has already done so.
     fn give_up(&self, predecessors: u64, code: RDKafkaErrorCode) {
         let mut current = self.current();
         if current.predecessors > predecessors {
             return;
         }
-        // Its callers tell of the failure.
-        tracing::debug!(topic = &*self.topic, %code, "kafka producer given up; going on with a new one");
+        // The callers report the failure.
+        tracing::debug!(topic = &*self.topic, %code, "kafka producer given up; continuing with a new producer");
         *current = Current { producer: None, predecessors: predecessors + 1 };
     }
 
@@ -134,13 +136,13 @@ impl Producer {
     }
 }
 
-/// Whether a producer that fails so may take nothing more, while its successor does.
+/// Whether a producer may accept no more records after this failure, while a new producer does.
 fn is_end(code: RDKafkaErrorCode) -> bool {
     match code {
-        // An idempotent producer has lost track of its sequence: a topic made anew, a broker that lost data.
+        // An idempotent producer has lost track of its sequence: the topic was recreated, or a broker has lost data.
         RDKafkaErrorCode::Fatal => true,
-        // It may have forgotten its brokers for good: librdkafka does if one that comes back tells of none, itself
-        // included (https://github.com/confluentinc/librdkafka/issues/5301).
+        // The producer may have lost its brokers for good. This happens in librdkafka if a returning broker reports no brokers,
+        // not even itself (https://github.com/confluentinc/librdkafka/issues/5301).
         RDKafkaErrorCode::MessageTimedOut => true,
         _ => false,
     }
@@ -152,7 +154,7 @@ impl fmt::Debug for Producer {
     }
 }
 
-/// The headers of `record` as librdkafka takes them.
+/// The headers of `record` in the form of librdkafka.
 pub(crate) fn headers(record: &OutgoingRecord) -> Option<OwnedHeaders> {
     let empty = OwnedHeaders::new_with_capacity(record.headers.len());
     let insert = |headers: OwnedHeaders, header: &netagg_core::Header| {
@@ -161,12 +163,12 @@ pub(crate) fn headers(record: &OutgoingRecord) -> Option<OwnedHeaders> {
     (!record.headers.is_empty()).then(|| record.headers.iter().fold(empty, insert))
 }
 
-fn failure(index: usize, delivered: Option<OwnedDeliveryResult>) -> Option<Failure> {
+fn failure(index: usize, delivered: Option<OwnedDeliveryResult>) -> Option<DeliveryError> {
     match delivered {
         Some(Ok(_)) => None,
-        Some(Err((error, _))) => Some(Failure { index, error }),
-        // a producer that was replaced by another call
-        None => Some(Failure { index, error: KafkaError::Canceled }),
+        Some(Err((error, _))) => Some(DeliveryError { index, error }),
+        // Another call has replaced the producer.
+        None => Some(DeliveryError { index, error: KafkaError::Canceled }),
     }
 }
 
@@ -178,7 +180,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // the records that cannot be sent tell their callers
+        // The callers get an error for each record that cannot be sent.
         tracing::debug!(%error, reason, "kafka producer");
     }
 }

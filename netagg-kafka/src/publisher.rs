@@ -7,15 +7,15 @@ use netagg_core::{Error, OutgoingRecord};
 use crate::producer::Producer;
 use crate::{ConfigError, KafkaConfig};
 
-/// librdkafka's default, just below the size that brokers take by default.
+/// The default of librdkafka, just below the size that brokers accept by default.
 const BATCH_BYTES: usize = 1_000_000;
 
 /// Appends events to a topic.
 ///
-/// A call returns when all replicas in sync have all of its records, so nothing is left to flush at the end. One call
-/// after the other makes one round trip each: send hundreds of records at a time, or several calls at once.
+/// A call returns when all replicas in sync have all of its records, so no records are left to flush at the end. Each call
+/// takes one round trip. So send hundreds of records in a call, or make several calls at once.
 ///
-/// An absent broker is waited for as long as `message.timeout.ms` says, 30 s unless set otherwise.
+/// If the broker is unavailable, a call waits up to `message.timeout.ms`, which is 30 s by default.
 #[derive(Debug)]
 pub struct KafkaPublisher {
     producer: Producer,
@@ -25,7 +25,7 @@ impl KafkaPublisher {
     /// A publisher to `topic`, which need not exist yet. It connects by itself.
     ///
     /// # Errors
-    /// When librdkafka does not take the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &KafkaConfig, topic: &str) -> Result<Self, ConfigError> {
         Ok(Self { producer: Producer::new(config.producer(BATCH_BYTES), topic)? })
     }
@@ -34,7 +34,7 @@ impl KafkaPublisher {
 #[async_trait]
 impl EventPublisher for KafkaPublisher {
     async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), Error> {
-        // one that can never succeed matters more than one that may
+        // An error that a retry cannot resolve is more important than a retryable error.
         let errors = self.producer.send(&records).await.into_iter().map(|failure| self.producer.explain(failure.error));
         errors.min_by_key(Error::is_retryable).map_or(Ok(()), Err)
     }

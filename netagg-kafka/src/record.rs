@@ -1,4 +1,4 @@
-//! A message of librdkafka, copied.
+//! Copies messages of librdkafka.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use netagg_core::{Header, PartitionId, Record, RecordTimestamp};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 
-/// Copies `message`: a borrowed one pins the whole fetch it came with.
+/// Copies `message`. A borrowed message would keep its whole fetch in memory.
 pub(crate) fn copy(message: &BorrowedMessage<'_>, partition: PartitionId) -> Record {
     Record {
         partition,
@@ -18,7 +18,7 @@ pub(crate) fn copy(message: &BorrowedMessage<'_>, partition: PartitionId) -> Rec
     }
 }
 
-/// All headers but those whose names are no UTF-8: rdkafka panics on them, and one must not stop its partition.
+/// All headers except headers whose name is not UTF-8: rdkafka panics on such a header, and it must not block its partition.
 fn headers(headers: &impl Headers) -> Vec<Header> {
     let header = |index| {
         let header = headers.try_get(index)?;

@@ -1,4 +1,4 @@
-//! A consumer over Kafka with everything that it needs beside its work.
+//! Runs a consumer over Kafka, with its readiness, metrics and completeness.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::{ConfigError, KafkaConfig, KafkaSource};
 /// How often the lag is recorded.
 const METRICS_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The database in whose place a consumer may wait, as its errors call it.
+/// The name of the database in errors. A consumer may wait for the database.
 const DATABASE: &str = "postgres";
 
 /// Runs ingestors and aggregators over a topic, each with its readiness, its lag as metrics, and its completeness.
@@ -32,7 +32,7 @@ impl KafkaRunner {
     /// A runner over `topic`. It connects by itself.
     ///
     /// # Errors
-    /// When librdkafka does not take the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(
         config: &KafkaConfig,
         topic: &str,
@@ -51,7 +51,7 @@ impl KafkaRunner {
     /// - a [`CompletenessTracker`] records up to which instant the topic is processed.
     ///
     /// # Errors
-    /// When librdkafka does not take the configuration; those of the consumer.
+    /// When librdkafka rejects the configuration. Also the errors of the consumer.
     pub async fn run(
         &self,
         consumer: impl EventConsumer,

@@ -1,4 +1,4 @@
-//! Makes topics and looks at them.
+//! The administration of topics and consumer groups.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -20,10 +20,10 @@ use crate::error::{self, KAFKA};
 use crate::metadata::{ELECTION_PAUSE, PartitionDescription, REQUEST, committed, partitions};
 use crate::{ConfigError, KafkaConfig, log};
 
-/// The largest value of an event.
+/// The maximum size of an event's value.
 const EVENT_BYTES: u64 = 1 << 20;
-/// Room for a message's key, headers and framing.
-const ROOM: u64 = 64 << 10;
+/// The additional size for a message's key, headers and framing.
+const OVERHEAD: u64 = 64 << 10;
 
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
@@ -33,51 +33,51 @@ pub struct KafkaTopics {
     config: KafkaConfig,
 }
 
-/// A topic to be made.
+/// A topic to create.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TopicSpec {
     /// Its name.
     pub name: String,
-    /// How many partitions it gets.
+    /// How many partitions the topic gets.
     pub partitions: i32,
-    /// How many copies of each; `None` leaves it to the broker.
+    /// How many copies each partition gets; `None` uses the default of the broker.
     pub replication: Option<i32>,
-    /// The size of the largest batch, and so of a message.
+    /// The maximum size of a batch, and so of a message.
     pub max_message_bytes: u64,
-    /// Whether only the last message of each key is kept, for ever.
+    /// Whether the broker keeps only the last message of each key, for ever.
     pub is_compacted: bool,
 }
 
 impl TopicSpec {
-    /// A topic of events: 8 partitions, and room for events of 1 MiB.
+    /// A topic of events: 8 partitions, for events of up to 1 MiB.
     pub fn events(name: impl Into<String>) -> Self {
-        let max_message_bytes = EVENT_BYTES + ROOM;
+        let max_message_bytes = EVENT_BYTES + OVERHEAD;
         Self { name: name.into(), partitions: 8, replication: None, max_message_bytes, is_compacted: false }
     }
 
-    /// The topic of dead letters of such events: also room for the headers that tell why.
+    /// The dead-letter topic of such events. Its messages may be larger, because headers with the reason are added.
     pub fn dead_letters(name: impl Into<String>) -> Self {
-        Self { max_message_bytes: EVENT_BYTES + 2 * ROOM, ..Self::events(name) }
+        Self { max_message_bytes: EVENT_BYTES + 2 * OVERHEAD, ..Self::events(name) }
     }
 
-    /// A topic of marks, each of which counts until there is another one of its key.
+    /// A topic of markers. A marker counts until a newer marker has the same key.
     pub(crate) fn markers(name: impl Into<String>) -> Self {
         Self { partitions: 1, is_compacted: true, ..Self::events(name) }
     }
 }
 
-/// What became of a topic to be made.
+/// The result of the creation of a topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Creation {
-    /// It was made.
+    /// The topic was created.
     Created,
-    /// One of this name is there; it was left as it is.
+    /// A topic of this name already exists, and was not changed.
     Existed,
 }
 
-/// A topic, in brief.
+/// A short description of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TopicListing {
@@ -87,32 +87,32 @@ pub struct TopicListing {
     pub partitions: usize,
 }
 
-/// A topic, in full.
+/// The full description of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TopicDescription {
     /// Its name.
     pub name: String,
-    /// The size of the largest batch it takes; `None` if the broker does not tell.
+    /// The maximum size of a batch; `None` if the broker does not report it.
     pub max_message_bytes: Option<u64>,
     /// Its partitions, by number.
     pub partitions: Vec<PartitionDescription>,
 }
 
 impl KafkaTopics {
-    /// Connects by itself, with the first request.
+    /// A client that connects by itself, with the first request.
     ///
     /// # Errors
-    /// When librdkafka does not take the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
         let admin = Arc::new(config.admin().create_with_context(Context)?);
         Ok(Self { admin, config: config.clone() })
     }
 
-    /// Makes a topic, unless there is one of this name, and waits until clients find it with all its partitions.
+    /// Creates a topic, unless a topic of this name exists. Waits until clients find the new topic with all its partitions.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn create(&self, topic: &TopicSpec) -> Result<Creation, Error> {
         let size = topic.max_message_bytes.to_string();
         let replication = TopicReplication::Fixed(topic.replication.unwrap_or(-1));
@@ -129,11 +129,11 @@ impl KafkaTopics {
             }
             Some(Err((_, RDKafkaErrorCode::TopicAlreadyExists))) => Ok(Creation::Existed),
             Some(Err((_, code))) => Err(self.explain(KafkaError::AdminOp(code), &topic.name)),
-            None => Err(Error::internal(KAFKA, "the broker does not say whether it made the topic")),
+            None => Err(Error::internal(KAFKA, "the broker does not report whether it created the topic")),
         }
     }
 
-    /// Waits until each partition of a topic that was made has its leader: brokers answer before they all know of it.
+    /// Waits until each partition of a new topic has its leader: the broker answers before all brokers know the topic.
     async fn await_leaders(&self, topic: &TopicSpec) -> Result<(), Error> {
         let TopicSpec { name, partitions, .. } = topic.clone();
         self.blocking(&topic.name, move |client| {
@@ -155,10 +155,10 @@ impl KafkaTopics {
         .await
     }
 
-    /// All topics but the broker's own, by name.
+    /// All topics except the broker's internal topics, by name.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn list(&self) -> Result<Vec<TopicListing>, Error> {
         let mut topics = self
             .blocking("", |client| {
@@ -175,10 +175,10 @@ impl KafkaTopics {
         Ok(topics)
     }
 
-    /// What there is to know about a topic; `None` if it is not there.
+    /// The full description of a topic; `None` if the topic does not exist.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn describe(&self, topic: &str) -> Result<Option<TopicDescription>, Error> {
         let name = topic.to_owned();
         let Some(partitions) = self.blocking(topic, move |client| partitions(client, &name)).await? else {
@@ -191,10 +191,10 @@ impl KafkaTopics {
         Ok(Some(TopicDescription { name: topic.to_owned(), max_message_bytes: size, partitions }))
     }
 
-    /// How many members `group` has: consumers that the broker takes for alive.
+    /// How many members `group` has. Members are consumers that the broker considers alive.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn members(&self, group: &str) -> Result<usize, Error> {
         let name = group.to_owned();
         self.blocking("", move |client| {
@@ -204,21 +204,22 @@ impl KafkaTopics {
         .await
     }
 
-    /// How far `group` has got in `topic`, by partition; `None` if the topic is not there.
+    /// The lag of `group` in `topic`, by partition; `None` if the topic does not exist. The lag of a partition is 0 if none
+    /// of its remaining offsets holds a record.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn lag(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
         let Some(mut lag) = self.lag_in_offsets(group, topic).await? else { return Ok(None) };
         self.forget_empty(topic, &mut lag).await?;
         Ok(Some(lag))
     }
 
-    /// As [`lag`](Self::lag), of offsets whether or not they hold a record: nothing is read for it. How far the group has
-    /// got is as of after where the partitions end.
+    /// Like [`lag`](Self::lag), but counts the offsets whether or not they hold a record, and reads no records. The
+    /// committed offsets are read after the ends of the partitions.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
         let consumer: BaseConsumer =
             self.config.consumer(group).create().map_err(|error: KafkaError| self.explain(error, topic))?;
@@ -235,7 +236,7 @@ impl KafkaTopics {
                     Some(Offset::Offset(offset)) => Some(offset),
                     _ => None,
                 };
-                // what has been deleted cannot be read any more
+                // Deleted records cannot be read any more.
                 let lag = (high - committed.unwrap_or(low).max(low)).max(0);
                 PartitionLag { number, committed, high, lag }
             };
@@ -247,7 +248,7 @@ impl KafkaTopics {
     /// Commits `offsets` of `topic` for `group`, which has no members: pairs of a partition and its next offset.
     ///
     /// # Errors
-    /// If the group has members. Retryable while the broker is away or refuses access.
+    /// If the group has members. Retryable while the broker is unavailable or refuses access.
     pub async fn commit_group(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), Error> {
         let consumer: BaseConsumer =
             self.config.consumer(group).create().map_err(|error: KafkaError| self.explain(error, topic))?;
@@ -267,7 +268,7 @@ impl KafkaTopics {
     /// Deletes `group`, which has no members, with its committed offsets. A group that does not exist is no error.
     ///
     /// # Errors
-    /// If the group has members. Retryable while the broker is away or refuses access.
+    /// If the group has members. Retryable while the broker is unavailable or refuses access.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
         let deleted = self.admin.delete_groups(&[group], &options()).await.map_err(|error| self.explain(error, ""))?;
         match deleted.into_iter().next() {
@@ -276,8 +277,8 @@ impl KafkaTopics {
         }
     }
 
-    /// Clears the lag where none of the offsets before the group holds a record. A transaction ends with a mark, and
-    /// where that is a partition's last offset no reader ever gets past it.
+    /// Sets the lag of a partition to 0 if none of its remaining offsets holds a record. A transaction ends with a marker.
+    /// If the marker is the last offset of a partition, no reader ever gets past it.
     async fn forget_empty(&self, topic: &str, lag: &mut [PartitionLag]) -> Result<(), Error> {
         let starts: BTreeMap<_, _> =
             lag.iter().filter(|lag| lag.lag > 0).map(|lag| (lag.number, lag.high - lag.lag)).collect();
@@ -334,7 +335,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // the request that fails tells its caller
+        // The request that fails returns an error to its caller.
         tracing::debug!(%error, reason, "kafka admin");
     }
 }

@@ -1,4 +1,5 @@
-//! The maintenance of `events_raw` beside an ingestor: partitions ahead, retention, and events that were set aside.
+//! The maintenance of `events_raw`, which runs beside an ingestor. It creates partitions ahead, drops old months, and
+//! stores events that were set aside.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,19 +18,19 @@ use crate::stores::{SetAside, WaitingMonth};
 /// How often partitions are created ahead and old months are dropped.
 const INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-/// The pause before the next attempt after a failure, and between two looks at events that were set aside.
+/// The pause before the next attempt after a failure, and between two attempts to store events that were set aside.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The name of the partitions in readiness.
+/// The name of this dependency in readiness.
 const DEPENDENCY: &str = "partitions";
 
-/// Which monthly partitions of `events_raw` exist.
+/// Which monthly partitions of `events_raw` to create ahead, and which to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionPlan {
-    /// For how many months after the current one partitions are created ahead.
+    /// How many months after the current month get a partition ahead of time.
     pub ahead: u32,
-    /// How long events are kept: a month is dropped once all of it is older. `None` keeps all events.
+    /// How long events are kept. A month is dropped once the whole month is older. `None` keeps all events.
     pub retention: Option<Duration>,
 }
 
@@ -41,14 +42,14 @@ impl Default for PartitionPlan {
 }
 
 impl PartitionPlan {
-    /// The plan with another number of months ahead.
+    /// Returns the plan with partitions for this number of months ahead.
     #[must_use]
     pub const fn with_ahead(self, months: u32) -> Self {
         Self { ahead: months, ..self }
     }
 
-    /// The plan that keeps events for so long; `None` keeps all. Must be at least the
-    /// [`max_age`](EventLimits::max_age) of the event limits, otherwise no month is dropped.
+    /// Returns the plan that keeps events for this time; `None` keeps all events. The retention must be at least the
+    /// [`max_age`](EventLimits::max_age) of the event limits. Otherwise no month is dropped.
     #[must_use]
     pub const fn with_retention(self, retention: Option<Duration>) -> Self {
         Self { retention, ..self }
@@ -59,9 +60,9 @@ impl PartitionPlan {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MaintenanceReport {
-    /// How many events that were set aside have moved to `events_raw` in this round.
+    /// How many of the events that were set aside moved to `events_raw` in this round.
     pub stored: u64,
-    /// The months whose partition cannot be created, and why.
+    /// The months whose partition cannot be created, and the reasons.
     pub not_made: Vec<(Month, String)>,
     /// The months whose events are still set aside.
     pub waiting: Vec<WaitingMonth>,
@@ -73,8 +74,8 @@ impl MaintenanceReport {
         self.waiting.iter().map(|month| month.events).sum()
     }
 
-    /// The months without a partition and how many events wait for each, for an optional dependency of readiness; `None` if
-    /// there is no such month.
+    /// The problem for an optional dependency of readiness: the months without a partition, and how many events wait for
+    /// each month. `None` if there is no such month.
     pub fn problem(&self) -> Option<String> {
         let mut problems: BTreeMap<Month, String> =
             self.not_made.iter().map(|(month, reason)| (*month, reason.clone())).collect();
@@ -88,11 +89,11 @@ impl MaintenanceReport {
     }
 }
 
-/// Keeps the partitions of `events_raw` as a [`PartitionPlan`] says, in the background of an ingestor.
+/// Keeps the partitions of `events_raw` as a [`PartitionPlan`] says. It runs in the background of an ingestor.
 ///
-/// Every hour it creates partitions ahead and drops months that are too old. Every 5 s it stores events that were set aside,
-/// if their month has a partition by now. Months that come sooner get their partition with their first event. Several
-/// processes may run it on one database.
+/// Every hour it creates partitions ahead and drops months that are too old. Every 5 s it stores events that were set
+/// aside, if their month has a partition by now. If an event comes before the partition of its month exists, the event
+/// store makes this partition. Several processes may run the maintenance on one database.
 #[derive(Debug)]
 pub struct PartitionMaintenance {
     partitions: Partitions,
@@ -104,7 +105,8 @@ pub struct PartitionMaintenance {
 }
 
 impl PartitionMaintenance {
-    /// The maintenance of `postgres`, whose services agree on `limits`: see [`Postgres::agree_on_limits`].
+    /// The maintenance of `postgres`. All services of this database must use the same `limits`: see
+    /// [`Postgres::agree_on_limits`].
     pub fn new(postgres: &Postgres, plan: PartitionPlan, limits: EventLimits) -> Self {
         Self {
             partitions: postgres.partitions(),
@@ -116,8 +118,8 @@ impl PartitionMaintenance {
         }
     }
 
-    /// Runs rounds until `shutdown`. The optional dependency `partitions` of `readiness` tells the problem of the last report.
-    /// Errors are logged, and the next round tries again.
+    /// Runs rounds until `shutdown`. The optional dependency `partitions` of `readiness` shows the
+    /// [problem](MaintenanceReport::problem) of the last report. Errors are logged, and the next round tries again.
     pub async fn run(mut self, readiness: Arc<Readiness>, shutdown: CancellationToken) {
         readiness.register(DEPENDENCY, Criticality::Optional);
         readiness.set(DEPENDENCY, None);
@@ -132,7 +134,7 @@ impl PartitionMaintenance {
                     metrics::gauge!("netagg_events_set_aside").set(round.events_set_aside() as f64);
                     readiness.set(DEPENDENCY, round.problem());
                 }
-                Err(error) => tracing::debug!(%error, "events that are set aside are stored later"),
+                Err(error) => tracing::debug!(%error, "cannot store the events that are set aside; trying again"),
             }
             tokio::select! {
                 () = shutdown.cancelled() => {}
@@ -144,17 +146,16 @@ impl PartitionMaintenance {
     /// One round: creates and drops partitions if that is due, then stores events that were set aside.
     ///
     /// # Errors
-    /// When the events that were set aside cannot be read or stored. A failure to create or drop partitions is logged, and
-    /// is no error.
+    /// When the events that were set aside cannot be read or stored. A failure to create or drop partitions is only logged.
     pub async fn round(&mut self) -> Result<MaintenanceReport, Error> {
         if self.due <= Instant::now() {
             let pause = match self.carry_out().await {
                 Ok(()) if self.not_made.is_empty() => INTERVAL,
-                // The second one: another process drops months.
+                // `Busy`: another process drops months.
                 Ok(()) | Err(DropError::Busy) => RETRY,
                 Err(DropError::Store(error)) if error.is_retryable() => {
-                    // Readiness tells the reason.
-                    tracing::debug!(%error, "partitions are created and dropped later");
+                    // Readiness shows the reason.
+                    tracing::debug!(%error, "cannot create or drop partitions; trying again");
                     RETRY
                 }
                 Err(error) => {

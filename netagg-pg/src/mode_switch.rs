@@ -1,8 +1,10 @@
-//! The switch of a database from separate services to a combined one, and back.
+//! The switch of a database from the separate to the combined mode, and back.
 //!
-//! First the switch is recorded, so that no service writes. Then the consumer group of the aggregator is deleted, or gets the
-//! offsets of the ingestor. At last one transaction changes the tables and records the new mode. A switch that was
-//! interrupted begins again: each step may be repeated.
+//! 1. The switch is recorded. From then on, no service writes.
+//! 2. The consumer group of the aggregator is deleted, or gets the committed offsets of the ingestor.
+//! 3. One transaction changes the tables and records the new mode.
+//!
+//! After an interruption, the switch begins again at the first step: each step may be repeated.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,14 +46,14 @@ pub enum SwitchError {
     /// Services are running or have records to process.
     #[error(transparent)]
     NotDrained(#[from] NotDrained),
-    /// Totals of these days are to be computed again first: a running aggregator or a rebuild does it.
-    #[error("the totals of {days} days from {first} to {last} are to be computed again first")]
+    /// The totals of these days must be recomputed before the switch. The running service that counts does this, or a rebuild.
+    #[error("the totals of {days} days from {first} to {last} must be recomputed first")]
     DirtyDays {
-        /// How many days.
+        /// How many days are dirty.
         days: u64,
-        /// The first of them.
+        /// The first dirty day.
         first: Day,
-        /// The last of them.
+        /// The last dirty day.
         last: Day,
     },
     /// A switch to the other mode is not finished.
@@ -60,13 +62,14 @@ pub enum SwitchError {
         /// The other mode.
         to: ProcessingMode,
     },
-    /// The database or the broker fails.
+    /// The database or the broker has failed.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
 impl Postgres {
-    /// Switching the mode of this database, whose services are in `groups`. `admin` changes the group of the aggregator.
+    /// Returns the handle that switches the mode of this database. `groups` are the consumer groups of its services.
+    /// `admin` changes the group of the aggregator.
     pub fn mode_switch(&self, groups: ConsumerGroups, admin: Arc<dyn GroupAdmin>) -> ModeSwitch {
         ModeSwitch { postgres: self.clone(), groups, admin }
     }
@@ -76,12 +79,12 @@ impl ModeSwitch {
     /// Switches the database to `to`. Returns `None` if it already has this mode. An [audit](Postgres::audit) afterwards shows
     /// that totals are exact.
     ///
-    /// The services are stopped and have processed the whole topic. While the switch works, no service can write; readers
-    /// see the totals as they are.
+    /// Before the call, the services must be stopped and must have processed the whole topic. During the switch, no service
+    /// can write, and readers see unchanged totals.
     ///
     /// # Errors
-    /// If the services are not stopped or behind, or days are dirty: then nothing has changed. After any other error the
-    /// switch may have begun: the same call finishes it.
+    /// If a service is running or has records to process, or if days are dirty: then nothing has changed. After any other
+    /// error the switch may have begun, and the same call finishes it.
     pub async fn run(&self, to: ProcessingMode) -> Result<Option<SwitchReport>, SwitchError> {
         self.postgres.check_schema().await?;
         let before = self.postgres.recorded_mode().await?;
@@ -104,7 +107,7 @@ impl ModeSwitch {
         Ok(Some(SwitchReport { before, counted_identities }))
     }
 
-    /// Records that the switch has begun, unless the mode is another one than `before` by now. From here on, no service
+    /// Records that the switch has begun, unless another process has changed the mode `before`. From then on, no service
     /// writes.
     async fn begin(&self, before: RecordedMode, to: ProcessingMode) -> Result<(), SwitchError> {
         let begin = async {
@@ -129,7 +132,8 @@ impl ModeSwitch {
         }
     }
 
-    /// Without an aggregator, its group would lag for ever. A new aggregator goes on where the ingestor is.
+    /// Deletes the group of the aggregator, which would lag for ever without an aggregator. Or commits the offsets of the
+    /// ingestor for it, so that a new aggregator continues where the ingestor has stopped.
     async fn move_group(&self, to: ProcessingMode) -> Result<(), Error> {
         let ConsumerGroups { offsets, topic, ingestor, .. } = &self.groups;
         let Some(aggregator) = &self.groups.aggregator else { return Ok(()) };
@@ -143,7 +147,7 @@ impl ModeSwitch {
         }
     }
 
-    /// Changes the tables and records the mode. Returns how many identities the ledger of the totals got.
+    /// Changes the tables and records the mode. Returns how many identities the new ledger of the totals has.
     async fn finish(&self, to: ProcessingMode) -> Result<u64, PgError> {
         let mut connection = self.connection().await?;
         mode::begin_alone(&mut connection).await?;
@@ -167,7 +171,7 @@ impl ModeSwitch {
         Ok(identities.unsigned_abs())
     }
 
-    /// Without time limits: filling a ledger takes minutes.
+    /// Opens a connection without a time limit for statements, because filling a ledger takes minutes.
     async fn connection(&self) -> Result<PgConnection, PgError> {
         let mut connection = self.postgres.unlimited_connection().await?;
         self.postgres.refuse_distribution(&mut connection).await?;

@@ -1,13 +1,14 @@
-//! How long events are kept: whole months are dropped, the oldest first.
+//! Retention: drops whole months of events, the oldest month first.
 //!
-//! The order of the steps makes both services agree, whatever is in flight:
+//! The order of the steps keeps events and totals equal, whatever batches are in flight:
 //!
-//! 1. The month is recorded behind the month fence, which every batch checks in its transaction.
-//! 2. The transactions that may have read the older answer are waited for. Other writers go on.
-//! 3. No event of the month can be stored or counted any more, so its totals are made equal to its events for good.
-//! 4. Its partition is detached and dropped, and its identities are removed.
+//! 1. The month is recorded in the month fence, which every batch checks in its transaction.
+//! 2. The run waits for transactions that may have read the older state of the fence. Other writers continue.
+//! 3. From now on, no event of the month can be stored or counted. So the totals of the month are made equal to its events,
+//!    and neither changes again.
+//! 4. The partition of the month is detached and dropped, and its identities are removed.
 //!
-//! The next run, of any process, finishes an interrupted run.
+//! If a run is interrupted, the next run of any process finishes it.
 
 use std::time::Duration;
 
@@ -21,17 +22,17 @@ use crate::schema::month_fence;
 use crate::schema::partitions::{bounds_of, month_of};
 use crate::schema::settings::{read_month, record_month};
 
-/// The setting with the newest month whose identities are removed, too.
+/// The setting with the newest month whose identities are also removed.
 const REMOVED_THROUGH: &str = "identities_removed_through";
 
-/// The setting with the month that is being dropped. If its table is detached already, retention has detached it and drops
-/// it. Other detached tables belong to an operator.
+/// The setting with the month that is being dropped. If the table of this month is already detached, then retention has
+/// detached it, and drops it. Other detached tables belong to an operator.
 const DROPPING: &str = "dropping_month";
 
-/// How long a step waits for a lock before it fails. The next run continues there.
+/// How long a step waits for a lock before it fails. The next run continues with this step.
 const LOCK_TIMEOUT: &str = "10s";
 
-/// How long to wait for older transactions. None is allowed to take longer.
+/// How long to wait for older transactions. No transaction of a writer may take longer.
 const OLD_WRITERS: Duration = Duration::from_secs(120);
 
 /// How long to wait for other repairs of a month's days.
@@ -61,7 +62,7 @@ pub struct Dropped {
 #[non_exhaustive]
 pub enum DropError {
     /// Events of these months may still be valid.
-    #[error("events of up to {} days ago are still taken: months before {earliest} can be dropped, no later ones", .max_age.as_secs() / 86_400)]
+    #[error("events of up to {} days ago are still accepted: only months before {earliest} can be dropped", .max_age.as_secs() / 86_400)]
     StillTaken {
         /// How old events may be.
         max_age: Duration,
@@ -71,7 +72,7 @@ pub enum DropError {
     /// Another process is dropping months.
     #[error("another process is dropping months right now")]
     Busy,
-    /// The database cannot do it now.
+    /// The database has failed or is unavailable.
     #[error(transparent)]
     Store(#[from] Error),
 }
@@ -83,7 +84,7 @@ impl From<PgError> for DropError {
 }
 
 impl Postgres {
-    /// Dropping months of events.
+    /// Returns the handle that drops months of events.
     pub fn retention(&self) -> Retention {
         Retention { postgres: self.clone() }
     }
@@ -105,10 +106,10 @@ impl Retention {
             .await
     }
 
-    /// Drops every month before `before` for good: its events and their identities. Its totals stay; before the events go,
-    /// the totals are made equal to them. Writers of other months go on.
+    /// Drops every month before `before` for good: its events and their identities. The totals of the month stay. Before
+    /// the events are dropped, the totals are made equal to them. Writers of other months continue.
     ///
-    /// A month of which valid events may still come is not dropped. `limits` and the time `now` decide which events are
+    /// A month is not dropped while its events can still be valid. `limits` and the time `now` decide which events are
     /// valid.
     ///
     /// # Errors
@@ -119,11 +120,11 @@ impl Retention {
         if before > earliest {
             return Err(DropError::StillTaken { max_age: limits.max_age, earliest });
         }
-        // Its session holds the lock, and has no time limits.
+        // The session of this connection holds the lock, and has no time limits.
         let mut connection = self.postgres.unlimited_connection().await?;
         self.postgres.refuse_distribution(&mut connection).await?;
         let dropped = self.drop_with(&mut connection, before).await;
-        // The connection is lost in any case.
+        // An error of `close` does not matter: the connection is not used again.
         let _ = connection.close().await;
         dropped
     }
@@ -159,7 +160,7 @@ impl Retention {
         Ok(dropped)
     }
 
-    /// Makes the totals of `month` equal to its events. Neither changes after this.
+    /// Makes the totals of `month` equal to its events. Neither the totals nor the events change after this.
     async fn freeze(&self, month: Month) -> Result<(), Error> {
         let repairs = self.postgres.repairs();
         let days = repairs.days(month.first_day(), month.last_day()).await?;
@@ -167,14 +168,14 @@ impl Retention {
     }
 }
 
-/// The first month of which valid events may still come at `now`.
+/// The first month whose events can still be valid at `now`.
 fn first_accepted_month(limits: EventLimits, now: Timestamp) -> Month {
     now.saturating_sub(limits.max_age).day().month()
 }
 
-/// Puts the months before `before` behind the month fence. Returns the newest month behind the fence, if any.
+/// Records the months before `before` in the month fence. Returns the newest month in the fence, if any.
 async fn close_fence(connection: &mut PgConnection, before: Month) -> Result<Option<Month>, PgError> {
-    // Months without a partition have no events to drop, so the fence need not reach them.
+    // Months without a partition have no events to drop, so they need not be in the fence.
     let kept = tables(connection).await?.into_iter().filter(|table| table.state != State::Detached);
     let newest = kept.map(|table| table.month).filter(|month| *month < before).max();
     if let Some(newest) = newest {
@@ -218,7 +219,7 @@ struct Table {
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum State {
     Attached,
-    /// Its detaching was interrupted.
+    /// A `DETACH PARTITION … CONCURRENTLY` of the table was interrupted.
     Detaching,
     Detached,
 }
@@ -252,7 +253,7 @@ async fn tables(connection: &mut PgConnection) -> Result<Vec<Table>, PgError> {
 /// Detaches the table, without locking out readers and writers of other months, and drops it.
 async fn drop_table(connection: &mut PgConnection, table: &Table) -> Result<(), PgError> {
     record_month(connection, DROPPING, table.month).await?;
-    // `name` has the digits of a month: no text from outside.
+    // `name` is `events_raw_` and the digits of a month, so it contains no text from outside.
     let name = &table.name;
     match table.state {
         State::Attached => {
@@ -271,7 +272,8 @@ async fn drop_table(connection: &mut PgConnection, table: &Table) -> Result<(), 
 
 /// Removes the rows of months up to `through` from both ledgers and the lists of days. Returns how many identities it removed.
 ///
-/// No index has the day, since it would cost every write. So the ledgers are read from end to end, some pages at a time.
+/// The ledgers have no index on the day, because it would slow down every write. So they are read from end to end, some
+/// pages at a time.
 async fn remove_identities(connection: &mut PgConnection, through: Month) -> Result<u64, PgError> {
     if read_month(connection, REMOVED_THROUGH).await?.is_some_and(|removed| removed >= through) {
         return Ok(0);

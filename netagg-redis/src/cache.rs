@@ -1,4 +1,4 @@
-//! The cache.
+//! The cache of responses in Redis.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,19 +22,20 @@ use uuid::Uuid;
 use crate::circuit::Circuit;
 use crate::{ConfigError, RedisConfig, key};
 
-/// What the ports' errors call this dependency.
+/// The name of this dependency in errors.
 const REDIS: &str = "redis";
 
-/// How long a version is kept that nobody changes, in seconds. It may well go before its answers do: they become stale.
+/// How long a version is kept if no invalidation changes it, in seconds. If a version expires before its responses, they
+/// become stale.
 const VERSION_SECONDS: i64 = 7 * 24 * 60 * 60;
 
-/// Gives the versions in KEYS, and the id of the history that they are part of. A version that is missing is made of
-/// ARGV\[1\], to be kept for ARGV\[2\] seconds: an evicted one must not leave a gap that looks the same before and after
-/// an invalidation.
+/// Returns the versions in KEYS, and the id of the server's history. If a version is missing, the script sets it to
+/// ARGV\[1\] and keeps it for ARGV\[2\] seconds. An evicted version must not leave a gap that looks the same before and
+/// after an invalidation.
 ///
-/// A server begins a new history when it starts or is promoted, and so has another id from then on. It may have lost
-/// invalidations of the old one; with its id in their keys, no answers of before can be reached in any case. One script,
-/// so that versions and id are of one server, whatever redirects or reconnects a command.
+/// A server begins a new history, with a new id, when it starts or becomes a master. It may have lost invalidations of the
+/// old history. The id is part of the keys of responses, so no response of the old history can be reached. One script reads
+/// versions and id, so that both come from the same server even if a command is redirected or reconnected.
 const VERSIONS: &str = r"
 local versions = redis.call('MGET', unpack(KEYS))
 for i, key in ipairs(KEYS) do
@@ -46,73 +47,75 @@ end
 versions[#KEYS + 1] = string.match(redis.call('INFO', 'replication'), 'master_replid:(%x+)')
 return versions";
 
-/// After what pause it is looked again whether there are connections.
+/// The pause between two checks whether there are connections.
 const RECHECK: Duration = Duration::from_millis(20);
 
-/// After what pause a server is told again that could not be told.
-const REMINDER: Duration = Duration::from_millis(100);
+/// The pause before a failed invalidation after a reconnect is tried again.
+const INVALIDATION_RETRY: Duration = Duration::from_millis(100);
 
-/// Answers in Redis.
+/// A cache of responses in Redis.
 ///
-/// Each call ends within [`RedisConfig::timeout`]. While Redis does not answer, lookups and fills fail at once, except
-/// one now and then that tries; an invalidation always tries. Everything goes on by itself when Redis is back.
+/// Each call ends within [`RedisConfig::timeout`]. While Redis does not answer, lookups and fills fail at once, except for
+/// an occasional attempt. An invalidation always tries. When Redis answers again, the cache works again by itself.
 pub struct RedisCache {
     pool: Pool,
-    /// They drive the connections.
+    /// The tasks that drive the connections.
     connecting: Vec<ConnectHandle>,
-    /// They notice refusals and reconnections; none ends before the cache does.
-    noticing: Vec<ConnectHandle>,
+    /// The tasks that record connection errors, and that invalidate after reconnects. They run as long as the cache.
+    watchers: Vec<ConnectHandle>,
     circuit: Circuit,
-    /// Whether the server takes invalidations: without them, a lookup would find outdated answers.
+    /// The circuit of invalidations. While the server accepts none, a lookup would find outdated responses.
     writes: Circuit,
-    refusal: Arc<Refusal>,
-    /// Whether it has ever invalidated anything.
+    last_connect_error: Arc<LastConnectError>,
+    /// Whether this cache has ever been asked to invalidate responses.
     invalidates: Arc<AtomicBool>,
     config: RedisConfig,
 }
 
 impl RedisCache {
-    /// A cache in the Redis of `config`, which need not be there yet. To be called within a Tokio runtime, which
-    /// drives the connections.
+    /// A cache in the Redis of `config`, which need not be available yet. Call this within a Tokio runtime, which drives
+    /// the connections.
     ///
     /// # Errors
-    /// When the URL is not one of a Redis.
+    /// When the URL is not valid for Redis.
     pub fn new(config: RedisConfig) -> Result<Self, ConfigError> {
         let (performance, connection) = (Some(config.performance()), Some(config.connection()));
         let size = config.connections.max(1);
         let pool = Pool::new(config.client()?, performance, connection, Some(RedisConfig::reconnect()), size)?;
-        let (invalidates, refusal) = (Arc::<AtomicBool>::default(), Arc::<Refusal>::default());
-        // Before anything connects: no failure is missed.
-        let mut noticing: Vec<_> =
-            pool.clients().iter().map(|client| tokio::spawn(listen(client.error_rx(), refusal.clone()))).collect();
+        let (invalidates, last_connect_error) = (Arc::<AtomicBool>::default(), Arc::<LastConnectError>::default());
+        // Subscribe before the first connection, so that no failure is missed.
+        let record = |client: &Client| tokio::spawn(record_errors(client.error_rx(), last_connect_error.clone()));
+        let mut watchers: Vec<_> = pool.clients().iter().map(record).collect();
         let connecting = pool.connect_pool();
-        noticing.extend(pool.clients().iter().map(|client| tokio::spawn(remind(client.clone(), invalidates.clone()))));
+        let invalidate =
+            |client: &Client| tokio::spawn(invalidate_after_reconnects(client.clone(), invalidates.clone()));
+        watchers.extend(pool.clients().iter().map(invalidate));
         Ok(Self {
             pool,
             connecting,
-            noticing,
+            watchers,
             circuit: Circuit::of_answers(),
             writes: Circuit::of_writes(),
-            refusal,
+            last_connect_error,
             invalidates,
             config,
         })
     }
 
-    /// Returns once all connections are made. It fails no call and may wait for ever.
+    /// Waits until all connections are made, possibly for ever.
     pub async fn connected(&self) {
         while self.pool.wait_for_connect().await.is_err() {
             tokio::time::sleep(RECHECK).await;
         }
     }
 
-    /// Asks Redis whether answers can be looked up, for readiness.
+    /// Checks whether responses can be looked up and invalidated, for readiness.
     ///
     /// # Errors
-    /// While they cannot: also of a server that is alive and refuses the commands that this takes. From the death of a
-    /// task of the cache on, too: without it, answers may be stale after Redis was away.
+    /// While Redis does not answer, or rejects one of the commands that the cache needs. Also after a background
+    /// task of the cache has ended: then responses may be stale after an outage of Redis.
     pub async fn ping(&self) -> Result<(), Error> {
-        if self.noticing.iter().any(ConnectHandle::is_finished) {
+        if self.watchers.iter().any(ConnectHandle::is_finished) {
             const REASON: &str =
                 "a task that follows the connections has ended, so answers may be stale; restart the service";
             return Err(Error::internal(REDIS, REASON));
@@ -125,31 +128,31 @@ impl RedisCache {
         self.check_writes().await
     }
 
-    /// Deletes a key that is not there. A replica, or a server that cannot save its data, answers reads and refuses this; a
-    /// server that is full takes it, as it takes an invalidation.
+    /// Deletes a key that does not exist. A replica, or a server that cannot save its data, serves reads and rejects this
+    /// command. A server that is out of memory accepts it, and also accepts an invalidation.
     async fn check_writes(&self) -> Result<(), Error> {
         let written = self.bounded(async |client| client.del(key::WRITABLE).await).await;
         self.writes.note(&written);
         written
     }
 
-    /// Makes a call unless it would most likely be in vain.
-    async fn sparing<T>(
+    /// Makes a call if the circuit admits it. Otherwise the call would most likely fail.
+    async fn call_if_admitted<T>(
         &self,
         call: impl AsyncFnOnce(WithOptions<Client>) -> Result<T, fred::error::Error>,
     ) -> Result<T, Error> {
         if self.circuit.admits() {
             self.bounded(call).await
         } else {
-            Err(Error::unavailable(REDIS, "it did not answer just now"))
+            Err(Error::unavailable(REDIS, "it did not answer recent calls"))
         }
     }
 
-    async fn outdate(&self, keys: Vec<String>) -> Result<(), Error> {
+    async fn invalidate_keys(&self, keys: Vec<String>) -> Result<(), Error> {
         self.invalidates.store(true, Ordering::Relaxed);
-        let outdated = self.bounded(async |client| outdate(&client, keys).await).await;
-        self.writes.note(&outdated);
-        outdated
+        let renewed = self.bounded(async |client| renew_versions(&client, keys).await).await;
+        self.writes.note(&renewed);
+        renewed
     }
 
     async fn bounded<T>(
@@ -160,13 +163,13 @@ impl RedisCache {
         let called = tokio::time::timeout(self.config.timeout, call(fail_fast(client))).await;
         let result = match called {
             Ok(result) => result.map_err(|error| {
-                // Without a connection a call fails for want of one, which says nothing.
-                let refusal = if client.is_connected() { None } else { self.refusal.last() };
-                refusal.unwrap_or_else(|| reason(&error))
+                // Without a connection, the error of the call does not have the reason. The last connect error has it.
+                let connect_error = if client.is_connected() { None } else { self.last_connect_error.last() };
+                connect_error.unwrap_or_else(|| reason(&error))
             }),
             Err(_) => {
-                let refusal = if client.is_connected() { None } else { self.refusal.last() };
-                Err(refusal.unwrap_or_else(|| format!("no answer within {:?}", self.config.timeout)))
+                let connect_error = if client.is_connected() { None } else { self.last_connect_error.last() };
+                Err(connect_error.unwrap_or_else(|| format!("no answer within {:?}", self.config.timeout)))
             }
         };
         self.circuit.note(&result);
@@ -179,11 +182,11 @@ impl Cache for RedisCache {
     async fn lookup(&self, key: &CacheKey) -> Result<Lookup, Error> {
         if self.writes.is_open() {
             if !self.writes.admits() {
-                return Err(Error::unavailable(REDIS, "it took no write just now"));
+                return Err(Error::unavailable(REDIS, "it did not accept a recent write"));
             }
             self.check_writes().await?;
         }
-        self.sparing(async |client| {
+        self.call_if_admitted(async |client| {
             let versions = if key.months.is_empty() { Vec::new() } else { versions(&client, &key.months).await? };
             let answer = key::answer(&key.name, &versions);
             Ok(match client.get::<Option<Bytes>, _>(&answer).await? {
@@ -199,24 +202,26 @@ impl Cache for RedisCache {
         if millis == 0 || answer.len() > self.config.max_answer_bytes {
             return Ok(());
         }
-        self.sparing(async |client| client.set(ticket.key(), answer, Some(Expiration::PX(millis)), None, false).await)
-            .await
+        self.call_if_admitted(async |client| {
+            client.set(ticket.key(), answer, Some(Expiration::PX(millis)), None, false).await
+        })
+        .await
     }
 
     async fn invalidate(&self, months: &[Month]) -> Result<(), Error> {
-        self.outdate(months.iter().map(|month| key::month(*month)).collect()).await
+        self.invalidate_keys(months.iter().map(|month| key::month(*month)).collect()).await
     }
 
     async fn invalidate_all(&self) -> Result<(), Error> {
-        self.outdate(vec![key::ALL_MONTHS.to_owned()]).await
+        self.invalidate_keys(vec![key::ALL_MONTHS.to_owned()]).await
     }
 }
 
 /// Why the last attempt to connect failed.
 #[derive(Debug, Default)]
-struct Refusal(Mutex<Option<String>>);
+struct LastConnectError(Mutex<Option<String>>);
 
-impl Refusal {
+impl LastConnectError {
     fn last(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -226,27 +231,27 @@ impl Refusal {
     }
 }
 
-/// Keeps what a client says of its connections in `refusal`.
-async fn listen(
+/// Records the connection errors of a client in `last_connect_error`.
+async fn record_errors(
     mut errors: broadcast::Receiver<(fred::error::Error, Option<Server>)>,
-    refusal: Arc<Refusal>,
+    last_connect_error: Arc<LastConnectError>,
 ) -> Result<(), fred::error::Error> {
     loop {
         match errors.recv().await {
-            Ok((error, _)) => refusal.note(reason(&error)),
+            Ok((error, _)) => last_connect_error.note(reason(&error)),
             Err(RecvError::Lagged(_)) => {}
             Err(RecvError::Closed) => return Ok(()),
         }
     }
 }
 
-/// What `error` says: of a server's answer the answer itself.
+/// The text of `error`. For an error reply of the server, this is the reply itself.
 fn reason(error: &fred::error::Error) -> String {
     match error.kind() {
         ErrorKind::Auth | ErrorKind::Cluster | ErrorKind::InvalidArgument | ErrorKind::Unknown => {
             error.details().to_owned()
         }
-        // The client has the system's errors in the form for debugging.
+        // The client formats errors of the operating system with `Debug`.
         ErrorKind::IO => {
             let quoted = ["message: \"", "error: \""].iter().find_map(|name| error.details().split_once(name));
             match quoted.and_then(|(_, text)| text.split_once('"')) {
@@ -263,8 +268,8 @@ fn fail_fast(client: &Client) -> WithOptions<Client> {
     client.with_options(&Options { fail_fast: true, ..Options::default() })
 }
 
-/// What the key of an answer from `months` holds besides its name: their versions, the one of all months together, and
-/// which server's they are.
+/// Reads the parts of the key of a response from `months` besides its name: the version of all months together, the version
+/// of each month, and the id of the server's history.
 async fn versions(client: &WithOptions<Client>, months: &[Month]) -> Result<Vec<Bytes>, fred::error::Error> {
     let keys: Vec<_> =
         std::iter::once(key::ALL_MONTHS.to_owned()).chain(months.iter().map(|month| key::month(*month))).collect();
@@ -276,31 +281,33 @@ fn new_version() -> String {
     Uuid::new_v4().simple().to_string()
 }
 
-/// Makes everything that was answered under the versions in `keys` unreachable.
-async fn outdate(client: &WithOptions<Client>, keys: Vec<String>) -> Result<(), fred::error::Error> {
+/// Renews the versions in `keys`. All responses under the old versions become unreachable.
+async fn renew_versions(client: &WithOptions<Client>, keys: Vec<String>) -> Result<(), fred::error::Error> {
     let renewed = keys.iter().map(|key| {
         let expires = Some(Expiration::EX(VERSION_SECONDS));
         client.set::<(), _, _>(key, new_version(), expires, None, false)
     });
-    // sent together, in one round trip
+    // All commands are sent together, in one round trip.
     match try_join_all(renewed).await {
-        // A server that is full takes nothing new; a version that is missing is as good as a new one.
+        // A server that is out of memory rejects a new version, so delete the old version. The next lookup makes a new one.
         Err(error) if error.details().starts_with("OOM") => client.del(keys).await,
         renewed => renewed.map(drop),
     }
 }
 
-/// Makes all answers stale whenever `client` is connected anew, once `invalidates` is set: a server that took over from
-/// another may not have heard of what that one was told last, while readers were with it already.
-async fn remind(client: Client, invalidates: Arc<AtomicBool>) -> Result<(), fred::error::Error> {
+/// Invalidates all responses after each reconnect of `client`, once `invalidates` is set. A server that has taken over from
+/// another server may lack the last invalidations, and readers may already be connected to it.
+async fn invalidate_after_reconnects(client: Client, invalidates: Arc<AtomicBool>) -> Result<(), fred::error::Error> {
     client.wait_for_connect().await?;
     netagg_core::crash::in_task("reminder");
     let mut reconnects = client.reconnect_rx();
     let client = fail_fast(&client);
-    // how many there were does not matter
+    // The number of reconnects does not matter, so a lagged receiver is no problem.
     while !matches!(reconnects.recv().await, Err(RecvError::Closed)) {
-        while invalidates.load(Ordering::Relaxed) && outdate(&client, vec![key::ALL_MONTHS.to_owned()]).await.is_err() {
-            tokio::time::sleep(REMINDER).await;
+        while invalidates.load(Ordering::Relaxed)
+            && renew_versions(&client, vec![key::ALL_MONTHS.to_owned()]).await.is_err()
+        {
+            tokio::time::sleep(INVALIDATION_RETRY).await;
         }
     }
     Ok(())
@@ -308,7 +315,7 @@ async fn remind(client: Client, invalidates: Arc<AtomicBool>) -> Result<(), fred
 
 impl Drop for RedisCache {
     fn drop(&mut self) {
-        self.connecting.iter().chain(&self.noticing).for_each(ConnectHandle::abort);
+        self.connecting.iter().chain(&self.watchers).for_each(ConnectHandle::abort);
     }
 }
 

@@ -1,21 +1,21 @@
-//! Spares callers a server that does not answer, or that takes no writes.
+//! The circuit breaker: calls fail at once while the server does not answer, or accepts no writes.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// How many answers in a row must fail.
+/// How many calls in a row must fail before the circuit opens.
 const FAILURES: u32 = 5;
-/// How long calls are refused then, until one may try again.
+/// How long an open circuit rejects calls before it admits the next attempt.
 const REST: Duration = Duration::from_millis(500);
 
-/// Counts failures; after several in a row it admits one call every [`REST`], until one succeeds.
+/// Counts failed calls. After several failures in a row, it opens: it admits one call every [`REST`], until a call succeeds.
 #[derive(Debug)]
 pub(crate) struct Circuit {
     state: Mutex<State>,
-    /// How many calls in a row must fail.
+    /// How many calls in a row must fail before the circuit opens.
     failures: u32,
-    /// What the log says then.
-    trouble: &'static str,
+    /// The log message when the circuit opens.
+    warning: &'static str,
 }
 
 #[derive(Debug, Default)]
@@ -25,18 +25,18 @@ struct State {
 }
 
 impl Circuit {
-    /// Of calls that a server answers.
+    /// The circuit of all calls.
     pub(crate) fn of_answers() -> Self {
-        Self { state: Mutex::default(), failures: FAILURES, trouble: "redis does not answer; going on without it" }
+        Self { state: Mutex::default(), failures: FAILURES, warning: "redis does not answer; continuing without it" }
     }
 
-    /// Of writes. One that fails is enough: a server that takes no writes keeps outdated answers.
+    /// The circuit of writes. It opens after one failure: a server that accepts no writes keeps outdated responses.
     pub(crate) fn of_writes() -> Self {
-        const TROUBLE: &str = "redis takes no writes, so its answers may be outdated; going on without it";
-        Self { state: Mutex::default(), failures: 1, trouble: TROUBLE }
+        const WARNING: &str = "redis accepts no writes, so its responses may be outdated; continuing without it";
+        Self { state: Mutex::default(), failures: 1, warning: WARNING }
     }
 
-    /// Whether calls are refused, but for attempts.
+    /// Whether calls are rejected, except for attempts.
     pub(crate) fn is_open(&self) -> bool {
         self.state().next_attempt.is_some()
     }
@@ -51,7 +51,7 @@ impl Circuit {
         match state.next_attempt {
             Some(next) if now < next => false,
             Some(_) => {
-                // the others wait how this one fares
+                // Other calls are rejected while this call is tried.
                 state.next_attempt = Some(now + REST);
                 true
             }
@@ -59,7 +59,7 @@ impl Circuit {
         }
     }
 
-    /// Notes how a call went.
+    /// Records the outcome of a call.
     pub(crate) fn note<T, E: std::fmt::Display>(&self, result: &Result<T, E>) {
         self.note_at(result, Instant::now());
     }
@@ -69,14 +69,14 @@ impl Circuit {
         match result {
             Ok(_) => {
                 if state.next_attempt.take().is_some() {
-                    tracing::info!("redis is back");
+                    tracing::info!("redis answers again");
                 }
                 state.failures = 0;
             }
             Err(error) => {
                 state.failures = state.failures.saturating_add(1);
                 if state.failures >= self.failures && state.next_attempt.replace(now + REST).is_none() {
-                    tracing::warn!(%error, "{}", self.trouble);
+                    tracing::warn!(%error, "{}", self.warning);
                 }
             }
         }
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn it_opens_after_failures_in_a_row_and_closes_with_a_success() {
         let (circuit, now) = (Circuit::of_answers(), Instant::now());
-        let (failed, succeeded) = (Err::<(), _>("away"), Ok::<_, &str>(()));
+        let (failed, succeeded) = (Err::<(), _>("unavailable"), Ok::<_, &str>(()));
         for _ in 1..FAILURES {
             circuit.note_at(&failed, now);
         }
@@ -104,8 +104,8 @@ mod tests {
             circuit.note_at(&failed, now);
         }
         assert!(!circuit.admits_at(now));
-        assert!(circuit.admits_at(now + REST), "one may try");
-        assert!(!circuit.admits_at(now + REST), "the others wait");
+        assert!(circuit.admits_at(now + REST), "one call is admitted");
+        assert!(!circuit.admits_at(now + REST), "other calls are rejected");
         circuit.note_at(&failed, now + REST);
         assert!(!circuit.admits_at(now + REST));
         assert!(circuit.admits_at(now + REST * 2));

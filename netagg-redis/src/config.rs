@@ -1,4 +1,4 @@
-//! How to reach Redis, and how much of it to use.
+//! How to reach Redis, and the limits of its use.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,58 +12,59 @@ use fred::types::config::{
 use rustls::crypto::ring;
 use rustls::{ClientConfig, RootCertStore};
 
-/// What comes before `://`, and what it stands for.
+/// The accepted schemes of a URL.
 const SCHEMES: &[&str] = &["redis", "rediss", "redis-cluster", "rediss-cluster", "redis-sentinel", "rediss-sentinel"];
 
 /// How many commands may wait to be written, for each connection.
 const COMMANDS: usize = 1_024;
 
-/// Where Redis is, and the bounds of its use.
+/// The address of Redis, and the limits of its use.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RedisConfig {
-    /// `redis://user:password@host:port/database`; `rediss` for TLS. With `-cluster` or `-sentinel` after the scheme,
-    /// more nodes follow as `?node=host:port&node=…`, and for Sentinel, whose nodes these are then,
-    /// `&sentinelServiceName=…`, and `&sentinelPassword=…` if they ask for one. Default: `redis://localhost:6379`.
+    /// `redis://user:password@host:port/database`, or `rediss` for TLS. Append `-cluster` to the scheme for a cluster, or
+    /// `-sentinel` for Sentinel. More nodes follow as `?node=host:port&node=…`. For Sentinel, all these nodes are nodes of
+    /// Sentinel. Then add `&sentinelServiceName=…`, and `&sentinelPassword=…` if the nodes require a password. Default:
+    /// `redis://localhost:6379`.
     pub url: String,
     /// How long one call may take. Default: 100 ms.
     pub timeout: Duration,
-    /// How long connecting may take, before it is tried again. Default: 1 s.
+    /// How long one attempt to connect may take. Default: 1 s.
     pub connect_timeout: Duration,
     /// How many connections to keep; commands share them. Default: 2.
     pub connections: usize,
-    /// The longest an answer is kept, whatever it is filled with. Default: 1 day.
+    /// The maximum time that a response is kept, even if the caller asks for a longer time. Default: 1 day.
     pub max_ttl: Duration,
-    /// The largest answer that is kept, in bytes. Default: 1 MiB.
+    /// The maximum size of a response that is kept, in bytes. Default: 1 MiB.
     pub max_answer_bytes: usize,
 }
 
 impl RedisConfig {
     /// A Redis at `host` and `port`, without password or TLS.
     pub fn at(host: &str, port: u16) -> Self {
-        // an IPv6 address
+        // In a URL, an IPv6 address stands in brackets.
         let host = if host.contains(':') && !host.starts_with('[') { format!("[{host}]") } else { host.to_owned() };
         Self { url: format!("redis://{host}:{port}"), ..Self::default() }
     }
 
-    /// The Redis at `url`, with the default bounds.
+    /// The Redis at `url`, with the default limits.
     ///
     /// # Errors
-    /// When it is no URL of a Redis; the error does not quote it.
+    /// When `url` is not valid for Redis. The error does not quote it.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
         let config = Self { url: url.to_owned(), ..Self::default() };
         config.client()?;
         Ok(config)
     }
 
-    /// For the client; its state does not matter before it connects.
+    /// The configuration of the client.
     pub(crate) fn client(&self) -> Result<Config, ConfigError> {
         let scheme = self.url.split_once("://").map_or("", |(scheme, _)| scheme);
         if !SCHEMES.contains(&scheme) {
-            return Err(ConfigError { reason: "it does not start with one of the schemes".to_owned() });
+            return Err(ConfigError { reason: "it does not start with an accepted scheme".to_owned() });
         }
-        // Not by the scheme: the client would take a provider of cryptography for granted, and panics where the program has
-        // several and has chosen none.
+        // Do not let the client set up TLS from the scheme: it would take the cryptography provider of the process, and
+        // panic if the program has several providers and has chosen none.
         let (url, tls) = match self.url.strip_prefix("rediss") {
             Some(rest) => (format!("redis{rest}").into(), Some(tls()?)),
             None => (Cow::Borrowed(&*self.url), None),
@@ -71,10 +72,10 @@ impl RedisConfig {
         let mut config = Config::from_url(&url)?;
         config.tls = tls;
         if let ServerConfig::Clustered { policy, .. } = &mut config.server {
-            // the nodes of the URL may be those that are away
+            // The nodes of the URL may be unavailable, so use the nodes that the cluster has reported.
             *policy = ClusterDiscoveryPolicy::UseCache;
         }
-        // Redis is optional: the first connection is no more important than the next one
+        // Redis is optional, so a failed first connection is retried like any later connection.
         Ok(Config { fail_fast: false, ..config })
     }
 
@@ -90,7 +91,7 @@ impl RedisConfig {
             max_command_buffer_len: COMMANDS,
             reconnect_on_auth_error: true,
             tcp: TcpConfig { nodelay: Some(true), ..TcpConfig::default() },
-            // a server that hangs gives up its connection
+            // The client closes its connection to a server that hangs.
             unresponsive: UnresponsiveConfig {
                 max_timeout: Some(Duration::from_secs(2)),
                 interval: Duration::from_millis(500),
@@ -99,24 +100,24 @@ impl RedisConfig {
         }
     }
 
-    /// For ever, after 50 ms at first and every quarter of a second in the end: readers and the one who invalidates are
-    /// to be back at about the same time.
+    /// Reconnects for ever, at first after 50 ms and later every 250 ms. So readers and the service that invalidates
+    /// reconnect at about the same time.
     pub(crate) fn reconnect() -> ReconnectPolicy {
         ReconnectPolicy::new_exponential(0, 50, 250, 2)
     }
 
     /// The URL without user, password and parameters.
-    fn place(&self) -> String {
-        let place = self.url.split('?').next().unwrap_or_default();
-        match (place.split_once("://"), place.rsplit_once('@')) {
-            (Some((scheme, _)), Some((_, place))) => format!("{scheme}://{place}"),
-            _ => place.to_owned(),
+    fn url_without_secrets(&self) -> String {
+        let url = self.url.split('?').next().unwrap_or_default();
+        match (url.split_once("://"), url.rsplit_once('@')) {
+            (Some((scheme, _)), Some((_, server))) => format!("{scheme}://{server}"),
+            _ => url.to_owned(),
         }
     }
 }
 
 impl Default for RedisConfig {
-    /// A Redis on this machine, at its usual port; a call may take 100 ms.
+    /// A Redis on this machine, at its usual port. A call may take 100 ms.
     fn default() -> Self {
         Self {
             url: "redis://localhost:6379".to_owned(),
@@ -130,10 +131,10 @@ impl Default for RedisConfig {
 }
 
 impl fmt::Debug for RedisConfig {
-    /// Shows no login.
+    /// Does not show user and password.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisConfig")
-            .field("url", &self.place())
+            .field("url", &self.url_without_secrets())
             .field("timeout", &self.timeout)
             .field("connect_timeout", &self.connect_timeout)
             .field("connections", &self.connections)
@@ -143,8 +144,8 @@ impl fmt::Debug for RedisConfig {
     }
 }
 
-/// TLS 1.2 and 1.3 with servers whose certificate comes from an authority that this machine trusts, or from one in the
-/// file that `SSL_CERT_FILE` names.
+/// TLS 1.2 and 1.3. The certificate of the server must come from an authority that this machine trusts, or from an
+/// authority in the file that `SSL_CERT_FILE` names.
 fn tls() -> Result<TlsConfig, ConfigError> {
     let found = rustls_native_certs::load_native_certs();
     if let (true, Some(error)) = (found.certs.is_empty(), found.errors.first()) {
@@ -161,8 +162,8 @@ fn tls() -> Result<TlsConfig, ConfigError> {
 /// Why a configuration cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "not the address of a Redis: {reason}; accepted is redis://[user:password@]host[:port][/database], and rediss for \
-     TLS, redis-cluster or redis-sentinel for redis"
+    "not the URL of a Redis server: {reason}; the form is redis://[user:password@]host[:port][/database], with rediss for \
+     TLS, or with redis-cluster or redis-sentinel"
 )]
 pub struct ConfigError {
     reason: String,
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_of_every_kind_are_taken() {
+    fn urls_of_every_kind_are_accepted() {
         for url in [
             "redis://localhost",
             "redis://user:pass@localhost:6380/3",
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn other_addresses_are_refused_without_a_word_of_their_passwords() {
+    fn invalid_urls_are_refused_without_showing_their_passwords() {
         for url in
             ["", "localhost:6379", "http://user:hunter2@localhost", "redis://user:hunter2@localhost:port", "redis://"]
         {

@@ -1,10 +1,14 @@
 //! The keys in Redis.
 //!
-//! All begin with `netagg:1:`, where 1 is the version of this schema. A version key holds a random text that is never
-//! used twice; the key of an answer is a hash of its name, of the versions it was computed under, and of the history that
-//! the server said they are part of. What was computed before a version changed lies under a key that nobody looks up any
-//! more, and no accident of Redis brings it back: an eviction or a flush leads to new versions, and a server that starts
-//! from an old snapshot, or takes over without the last versions of another, begins a new history.
+//! All keys begin with `netagg:1:`, where 1 is the version of this scheme of keys. There are two kinds:
+//!
+//! - A version key holds a random text that is never used twice. There is one for each month, and one for all months together.
+//! - The key of a cached response is a hash over the name of the response, the versions that it was computed under, and the
+//!   history of the server.
+//!
+//! After a change of a version, no lookup uses the keys of responses that were computed before. No failure of Redis makes
+//! these responses reachable again. An eviction or a flush leads to new versions. A server begins a new history if it
+//! starts from an old snapshot, or if it becomes the master without the last versions of the old master.
 
 use std::fmt::Write;
 
@@ -12,23 +16,23 @@ use bytes::Bytes;
 use netagg_core::Month;
 use sha2::{Digest, Sha256};
 
-/// The version of all months together. The hash tag in braces puts all version keys on one node of a cluster, so that
-/// they are read with one command; answers spread over all nodes.
+/// The version key of all months together. The hash tag in braces puts all version keys on one node of a cluster, so that
+/// one command reads them. The keys of responses spread over all nodes.
 pub(crate) const ALL_MONTHS: &str = "netagg:1:{version}:all";
 
-/// Deleted to learn whether the server takes writes; never there. It would lie where the versions do.
+/// A key that never exists. Deleting it shows whether the server accepts writes. It is on the same node as the versions.
 pub(crate) const WRITABLE: &str = "netagg:1:{version}:writable";
 
-/// The version of one month.
+/// The version key of one month.
 pub(crate) fn month(month: Month) -> String {
     format!("netagg:1:{{version}}:{month}")
 }
 
-/// The answer named `name` under `versions`.
+/// The key of the response named `name` under `versions`.
 pub(crate) fn answer(name: &str, versions: &[Bytes]) -> String {
     let mut hash = Sha256::new();
     for part in std::iter::once(name.as_bytes()).chain(versions.iter().map(|version| &version[..])) {
-        // with its length, so that no two lists of parts look alike
+        // The length of each part is hashed, too, so that different lists of parts never give the same input.
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -44,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn other_names_and_other_versions_are_other_keys() {
+    fn different_names_or_versions_give_different_keys() {
         let versions = |texts: &[&'static str]| texts.iter().map(|text| Bytes::from(*text)).collect::<Vec<_>>();
         let keys = [
             answer("name", &versions(&[])),

@@ -1,13 +1,13 @@
-//! Rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store`, with fsync on:
+//! Measures the rows per second of `PgEventStore::store`, `PgAggregateStore::add` and `PgCombinedStore::store`, with fsync on:
 //!
 //! ```sh
 //! cargo bench -p netagg-testkit --bench write
 //! ```
 //!
-//! Each figure is the median of `RUNS` runs (default 3), each on `ROWS` events (default 400000) of three months in batches
-//! of `BATCH` (default 5000), in a fresh database that is dropped afterwards. With duplicates, that share of each batch
-//! are events of earlier batches. `COPY_ABOVE` is the setting of `PgConfig`, `DATABASE_URL` names another server than the one
-//! that is started. An argument keeps only the cases whose name contains it.
+//! Each figure is the median of `RUNS` runs (default 3). A run writes `ROWS` events (default 400000) of three months in batches
+//! of `BATCH` events (default 5000), to an empty database that is dropped afterwards. In the cases with duplicates, this share
+//! of each batch repeats events of earlier batches. `COPY_ABOVE` is the setting of `PgConfig`. `DATABASE_URL` names a server;
+//! without it, the benchmark starts a server. An argument selects the cases whose name contains it.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for people")]
 
@@ -87,7 +87,7 @@ struct Batches {
     contributions: Vec<Arc<Batch<Contribution>>>,
 }
 
-/// The items as read from all spans in turn.
+/// A batch of the items. The spans take turns in providing the next item.
 fn batch<T: Identified>(items: impl Iterator<Item = T>, spans: Vec<Span>) -> Batch<T> {
     let mut batch = Batch::builder(spans.clone());
     for (number, item) in items.enumerate() {
@@ -104,7 +104,7 @@ impl Batches {
             let repeats = number >= size && number % 100 < duplicates;
             events.push(if repeats { events[number - size].clone() } else { event(number as u64).into() });
         }
-        // As a consumer of eight partitions has it: each batch holds a stretch of every one.
+        // As for a consumer of eight partitions, each batch has a range of offsets of every partition.
         let spans = |batch: usize| {
             let span = |number| Span {
                 partition: PartitionId::new("events.telecom", number),
@@ -203,7 +203,7 @@ impl Server {
     }
 }
 
-/// Seconds that `connections` tasks take for all batches.
+/// The seconds that `connections` tasks need for all batches.
 async fn run<T, F>(
     connections: usize,
     batches: &[Arc<Batch<T>>],

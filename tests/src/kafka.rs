@@ -1,4 +1,4 @@
-//! A broker that speaks Kafka's protocol: Redpanda in a container, Apache Kafka natively.
+//! A broker with the Kafka protocol: Redpanda in a container, or Apache Kafka as a native process.
 
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const VARIABLE: &str = "NETAGG_TEST_KAFKA_BROKERS";
 /// How long a broker may take to create or delete a topic.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The address of the shared broker, as `bootstrap.servers` takes it. Topics do not create themselves: [`topic`].
+/// The address of the shared broker, for `bootstrap.servers`. The broker does not create topics by itself: use [`topic`].
 ///
 /// # Panics
 /// When no broker can be found or started.
@@ -37,30 +37,31 @@ async fn shared() -> (String, bool) {
     }
 }
 
-/// A topic of the test's own on the shared broker.
+/// A topic on the shared broker that only one test uses.
 #[derive(Debug)]
 pub struct Topic {
     name: String,
     brokers: String,
-    /// Whether the broker outlives this process: then the topic is deleted with this value.
+    /// Whether the broker outlives this process. If it does, the topic is deleted when this value is dropped.
     outlives_us: bool,
 }
 
 impl Topic {
-    /// Its name, which no other topic has.
+    /// The unique name of the topic.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The address of its broker, as `bootstrap.servers` takes it.
+    /// The address of the broker, for `bootstrap.servers`.
     #[must_use]
     pub fn brokers(&self) -> &str {
         &self.brokers
     }
 }
 
-/// A fresh, empty topic with a unique name and so many partitions. It is deleted with the value, or with its broker.
+/// Creates an empty topic with a unique name and this number of partitions. The topic is deleted when the value is dropped, or
+/// together with its broker.
 ///
 /// # Panics
 /// When no broker can be found or started, or the broker does not create the topic.
@@ -82,13 +83,13 @@ impl Drop for Topic {
             return;
         }
         let (brokers, name) = (self.brokers.clone(), self.name.clone());
-        // a runtime of its own: the test's may be the one that drops this value
+        // The deletion needs its own runtime, because the runtime of the test may be dropping this value.
         let deleting = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             let admin = admin(&brokers).ok()?;
             runtime.block_on(admin.delete_topics(&[&name], &AdminOptions::new())).ok()
         });
-        // best effort: the broker is somebody else's
+        // Best effort: an error must not fail the test, because the test did not start this broker.
         let _ = deleting.join();
     }
 }
@@ -113,22 +114,22 @@ impl SharedBroker {
     }
 }
 
-/// A broker of the test's own, to be stopped and crashed.
+/// A broker that only one test uses. The test may stop it and crash it.
 #[derive(Debug)]
 pub struct Broker(server::Server<Kafka>);
 
 impl Broker {
-    /// Starts one.
+    /// Starts a broker.
     ///
     /// # Panics
     /// When no server can be found or started.
     pub async fn start() -> Self {
-        // After a crash the broker may come back only when its former session has timed out (9 s by default).
+        // After a crash the broker can register again only when its former session has timed out (9 s by default).
         let properties = &["broker.session.timeout.ms=4000", "broker.heartbeat.interval.ms=500"];
         Self(server::Server::start(|| Kafka::new(properties, None)).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// Starts one that sends its clients to another port of this machine, where a proxy leads to [`Self::port`].
+    /// Starts a broker that sends its clients to `port` of this machine. There a proxy must forward to [`Self::port`].
     ///
     /// # Panics
     /// When no broker can be started.
@@ -137,34 +138,34 @@ impl Broker {
         Self(server::Server::start(recipe).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// Its own TCP port on this machine.
+    /// The TCP port of the broker on this machine.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port()
     }
 
-    /// Its address, as `bootstrap.servers` takes it; the same after a restart.
+    /// The address of the broker, for `bootstrap.servers`. It stays the same after a restart.
     #[must_use]
     pub fn brokers(&self) -> String {
         address(self.0.port())
     }
 
-    /// Stops it cleanly.
+    /// Stops the broker cleanly.
     pub async fn stop(&self) {
         self.0.stop().await;
     }
 
-    /// Kills it; topics, messages and committed offsets survive.
+    /// Kills the broker. Topics, messages and committed offsets survive.
     pub async fn crash(&self) {
         self.0.crash().await;
     }
 
-    /// Starts it again with its data, and waits until it answers.
+    /// Starts the broker again with its data, and waits until it responds.
     pub async fn start_again(&self) {
         self.0.start_again().await;
     }
 
-    /// Freezes it: connections stay open and nothing answers.
+    /// Freezes the broker: connections stay open, but the broker does not respond.
     pub async fn pause(&self) {
         self.0.pause().await;
     }
@@ -178,9 +179,9 @@ impl Broker {
 #[derive(Debug)]
 struct Kafka {
     controller: Port,
-    /// For Apache Kafka, not for Redpanda.
+    /// Properties of Apache Kafka; Redpanda does not get them.
     properties: &'static [&'static str],
-    /// The port that clients are sent to, if it is not the broker's own.
+    /// The port that the broker advertises to clients, if it differs from its own port.
     advertised: Option<u16>,
 }
 
@@ -223,7 +224,7 @@ impl Recipe for Kafka {
             command.arg(format!("advertised.listeners=PLAINTEXT://{}", address(port)));
         }
         command.env("KAFKA_CONTROLLER_PORT", self.controller.number.to_string());
-        // quick to start rather than quick for ever
+        // These options make the start fast, at the cost of throughput.
         command.env("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1");
     }
 

@@ -16,7 +16,7 @@ pub mod redis;
 
 pub use wait::eventually;
 
-/// A name that nothing else has: `prefix`, a dash and 32 hexadecimal digits.
+/// A unique name: `prefix`, a dash and 32 hexadecimal digits.
 #[must_use]
 pub fn unique(prefix: &str) -> String {
     format!("{prefix}-{}", uuid::Uuid::new_v4().simple())

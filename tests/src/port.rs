@@ -2,15 +2,16 @@
 
 use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 
-/// Below the ports that systems give to outgoing connections: such a port could be taken while its server is stopped,
-/// even by a client that tries to reach it.
+/// The range is below the ports that systems use for outgoing connections. While a server is stopped, an outgoing connection
+/// could take a port of that other range, even the connection of a client of this server.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A TCP port on this machine that no other test uses for as long as this value lives.
+/// A TCP port on this machine that no other test uses while this value lives.
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) number: u16,
-    // UDP has port numbers of its own: holding the same one there tells other tests that the TCP port is taken.
+    // UDP ports are separate from TCP ports. The bound UDP port with the same number shows other tests that the TCP port is
+    // in use.
     _reservation: UdpSocket,
 }
 
@@ -20,7 +21,8 @@ impl Port {
             .take(1_000)
             .find_map(|number| {
                 let reservation = UdpSocket::bind((Ipv4Addr::LOCALHOST, number)).ok()?;
-                // on all addresses, as Docker publishes ports there; nobody listens once this listener is dropped
+                // Docker publishes ports on all addresses, so the port must be free on all of them. Dropping the listener frees
+                // the port again.
                 TcpListener::bind((Ipv4Addr::UNSPECIFIED, number)).ok()?;
                 Some(Self { number, _reservation: reservation })
             })

@@ -1,4 +1,4 @@
-//! PostgreSQL.
+//! PostgreSQL servers and databases for tests.
 
 use std::process::Command;
 use std::time::Duration;
@@ -12,23 +12,23 @@ use crate::supervisor::Signals;
 
 const VARIABLE: &str = "NETAGG_TEST_POSTGRES_URL";
 
-/// A database of the test's own on the shared server.
+/// A database on the shared server that only one test uses.
 #[derive(Debug)]
 pub struct Database {
     url: String,
-    /// On a server that outlives this process: where to drop the database from.
+    /// The address to drop the database from, if the server outlives this process.
     drop_from: Option<String>,
 }
 
 impl Database {
-    /// Its address, user and password included.
+    /// The address of the database, with user and password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 }
 
-/// A fresh, empty database with a unique name. It is dropped with the value, or with its server.
+/// Creates an empty database with a unique name. The database is dropped when the value is dropped, or together with its server.
 ///
 /// # Panics
 /// When no server can be found or started.
@@ -36,7 +36,8 @@ pub async fn database() -> Database {
     database_from("template1").await
 }
 
-/// A copy of a database on the shared server that nobody is connected to, to be had as a fresh one is.
+/// Creates a copy of a database on the shared server, with a unique name. The original must have no connections. The copy is
+/// dropped like the database of [`database`].
 ///
 /// # Panics
 /// When no server can be found or started.
@@ -61,12 +62,12 @@ impl Drop for Database {
     fn drop(&mut self) {
         let Some(server) = self.drop_from.take() else { return };
         let name = name_in(&self.url).to_owned();
-        // a runtime of its own: the test's may be the one that drops this value
+        // Dropping the database needs its own runtime, because the runtime of the test may be dropping this value.
         let dropping = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
             runtime.block_on(execute(&server, &format!(r#"DROP DATABASE "{name}" WITH (FORCE)"#))).ok()
         });
-        // best effort: the server is somebody else's
+        // Best effort: an error must not fail the test, because the test did not start this server.
         let _ = dropping.join();
     }
 }
@@ -92,12 +93,12 @@ impl SharedServer {
     }
 }
 
-/// A server of the test's own, durable as in production, to be stopped and crashed.
+/// A server that only one test uses, durable as in production. The test may stop it and crash it.
 #[derive(Debug)]
 pub struct Server(server::Server<Postgres>);
 
 impl Server {
-    /// Starts one, with the role `app_user` and the empty database `network_events`.
+    /// Starts a server with the role `app_user` and the empty database `network_events`.
     ///
     /// # Panics
     /// When no server can be found or started.
@@ -105,28 +106,28 @@ impl Server {
         Self(server::Server::start(|| Postgres { durable: true }).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// The address of the database; the same after a restart.
+    /// The address of the database. It stays the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
         url(self.0.port())
     }
 
-    /// Stops it cleanly; connections are closed.
+    /// Stops the server cleanly, and closes its connections.
     pub async fn stop(&self) {
         self.0.stop().await;
     }
 
-    /// Ends it at once, as a crash does; the next start recovers from the write-ahead log.
+    /// Ends the server at once, like a crash. The next start recovers from the write-ahead log.
     pub async fn crash(&self) {
         self.0.crash().await;
     }
 
-    /// Starts it again with its data, and waits until it answers.
+    /// Starts the server again with its data, and waits until it responds.
     pub async fn start_again(&self) {
         self.0.start_again().await;
     }
 
-    /// Freezes it: connections stay open and nothing answers.
+    /// Freezes the server: connections stay open, but the server does not respond.
     pub async fn pause(&self) {
         self.0.pause().await;
     }
@@ -167,7 +168,7 @@ impl Recipe for Postgres {
 
     fn native(&self, command: &mut Command) {
         command.args(self.options());
-        // sorts text as the image does, by language: a query that relies on byte order must say so
+        // The server sorts text by language, like the image. So a query that relies on byte order fails if it does not say so.
         let locale = "--locale-provider=icu --icu-locale=en-US";
         let sync = if self.durable { "" } else { "--no-sync" };
         command.env("POSTGRES_INITDB_ARGS", format!("{locale} {sync}"));
@@ -187,7 +188,7 @@ fn url(port: u16) -> String {
     format!("postgres://app_user:app_password@127.0.0.1:{port}/network_events")
 }
 
-/// `url` with another database's name.
+/// `url` with the name of another database.
 fn with_database(url: &str, name: &str) -> String {
     let (address, query) = url.split_once('?').map_or((url, None), |(address, query)| (address, Some(query)));
     let authority = address.find("://").map_or(0, |at| at + 3);
@@ -205,7 +206,7 @@ async fn execute(url: &str, statement: &str) -> Result<(), String> {
     };
     match tokio::time::timeout(Duration::from_secs(30), executing).await {
         Ok(result) => result.map_err(|error| error.to_string()),
-        Err(_) => Err("no answer within 30 s".to_owned()),
+        Err(_) => Err("no response within 30 s".to_owned()),
     }
 }
 

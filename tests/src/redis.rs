@@ -1,4 +1,4 @@
-//! Redis: one server, a cluster, or a pair that sentinels watch.
+//! Redis: a single server, a cluster, or a master and a replica that sentinels watch.
 
 mod cluster;
 mod commands;
@@ -20,7 +20,7 @@ use crate::supervisor::Signals;
 
 const VARIABLE: &str = "NETAGG_TEST_REDIS_URL";
 
-/// The address of the shared Redis. Tests share its keys too: make them unique, and flush nothing.
+/// The address of the shared Redis. Tests also share its keys: use unique keys, and never flush the server.
 ///
 /// # Panics
 /// When no server can be found or started.
@@ -47,12 +47,12 @@ impl SharedServer {
     }
 }
 
-/// A server of the test's own, to be stopped, frozen and flushed. It keeps nothing over a restart.
+/// A server that only one test uses. The test may stop, freeze and flush it. A restart loses all data.
 #[derive(Debug)]
 pub struct Server(server::Server<Redis>);
 
 impl Server {
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
     /// When no server can be found or started.
@@ -60,34 +60,34 @@ impl Server {
         Self(server::Server::start(|| Redis).await.unwrap_or_else(|error| panic!("{error}")))
     }
 
-    /// Its address; the same after a restart.
+    /// The address of the server. It stays the same after a restart.
     #[must_use]
     pub fn url(&self) -> String {
         address(self.0.port())
     }
 
-    /// Its TCP port on this machine.
+    /// The TCP port of the server on this machine.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.0.port()
     }
 
-    /// Stops it cleanly.
+    /// Stops the server cleanly.
     pub async fn stop(&self) {
         self.0.stop().await;
     }
 
-    /// Kills it.
+    /// Kills the server.
     pub async fn crash(&self) {
         self.0.crash().await;
     }
 
-    /// Starts it again, empty, and waits until it answers.
+    /// Starts the server again without data, and waits until it responds.
     pub async fn start_again(&self) {
         self.0.start_again().await;
     }
 
-    /// Freezes it: connections stay open and nothing answers.
+    /// Freezes the server: connections stay open, but the server does not respond.
     pub async fn pause(&self) {
         self.0.pause().await;
     }

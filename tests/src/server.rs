@@ -1,4 +1,4 @@
-//! One server of any kind, in a container or native, that can be stopped, crashed and started again.
+//! A server of any kind, in a container or native, that a test can stop, crash and start again.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,30 +10,31 @@ use crate::docker;
 use crate::port::Port;
 use crate::supervisor::{Order, Signals, Supervisor};
 
-/// How long a server may take until it answers. On two cores with much other work, the start of a broker has taken two minutes.
+/// How long a server may take until it responds. On two cores with much other work, the start of a broker has taken two minutes.
 const READY: Duration = Duration::from_secs(400);
 
-/// A server that loses its port ends at once, and is tried again on another one; a later end has another reason.
+/// A server whose port was taken ends soon after its start. If a start fails within this time, the harness tries another port. A
+/// later failure has another reason.
 const LOST_PORT: Duration = Duration::from_secs(60);
 
-/// What is particular to a kind of server.
+/// How to start and check a kind of server.
 pub(crate) trait Recipe {
-    /// As `native/serve` calls it.
+    /// The name of the kind for `native/serve`.
     const NAME: &'static str;
 
-    /// The port that it listens on inside of its container.
+    /// The port that the server listens on in its container.
     const PORT: u16;
 
-    /// The signals for a native one.
+    /// The signals for a native server.
     const SIGNALS: Signals;
 
-    /// The image and what to run in it; clients come to `port` of this machine.
+    /// The image and its command. Clients connect to `port` of this machine.
     fn container(&self, port: u16) -> ContainerRequest<GenericImage>;
 
     /// Adds options and environment to the call of `native/serve`.
     fn native(&self, command: &mut Command);
 
-    /// Connects and exchanges something.
+    /// Connects, sends a request, and checks the response.
     async fn answers(&self, port: u16) -> Result<(), String>;
 }
 
@@ -52,7 +53,7 @@ enum Location {
 }
 
 impl<R: Recipe> Server<R> {
-    /// A running server: in a container if a Docker engine answers, else native.
+    /// Starts a server: in a container if a Docker engine is available, else native.
     pub(crate) async fn start(recipe: impl Fn() -> R) -> Result<Self, String> {
         let docker = if docker::answers().await {
             match Self::start_retrying(&recipe, Way::Docker).await {
@@ -60,7 +61,7 @@ impl<R: Recipe> Server<R> {
                 Err(error) => format!("Docker: {error}"),
             }
         } else {
-            "no Docker engine answers".to_owned()
+            "no Docker engine is available".to_owned()
         };
         if let Err(missing) = installed(R::NAME) {
             return Err(format!(
@@ -118,14 +119,14 @@ impl<R: Recipe> Server<R> {
         &self.recipe
     }
 
-    /// The TCP port on this machine; it stays the same.
+    /// The TCP port on this machine. It stays the same after a restart.
     pub(crate) fn port(&self) -> u16 {
         self.port.number
     }
 
     /// Carries out `order`; after [`Order::Start`] call [`Self::until_it_answers`].
     async fn order(&self, order: Order) -> Result<(), String> {
-        if self.supervisor.order(order).await { Ok(()) } else { Err(format!("{} does not {order:?}", R::NAME)) }
+        if self.supervisor.order(order).await { Ok(()) } else { Err(format!("{}: {order:?} has failed", R::NAME)) }
     }
 
     async fn until_it_answers(&self) -> Result<(), String> {
@@ -136,13 +137,13 @@ impl<R: Recipe> Server<R> {
             }
             let Err(error) = self.recipe.answers(self.port()).await else { return Ok(()) };
             if begun.elapsed() > READY {
-                return Err(format!("{} does not answer: {error}\n{}", R::NAME, self.log().await));
+                return Err(format!("{} does not respond: {error}\n{}", R::NAME, self.log().await));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// The last lines that the server wrote.
+    /// The last lines of the server's log.
     async fn log(&self) -> String {
         match &self.location {
             Location::Container(name) => docker::log(name).await,
@@ -186,7 +187,7 @@ enum Way {
     Native,
 }
 
-/// A script that the crate brings: those of `deploy/native` in the repository.
+/// The path of a script that the crate contains. In the repository the scripts are in `deploy/native`.
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("native").join(name)
 }
@@ -199,9 +200,10 @@ fn installed(service: &str) -> Result<(), String> {
     }
 }
 
-/// Tells where a service comes from, past the capture of test output: it explains a whole run, not one test.
+/// Prints where a service comes from. The test harness does not capture this line, because it belongs to the whole run and not
+/// to a single test.
 pub(crate) fn announce(service: &str, what: &str) {
     use std::io::Write;
-    // nobody reads stderr then
+    // An error means that stderr has no reader.
     let _ = writeln!(std::io::stderr(), "netagg-testkit: {service}: {what}");
 }

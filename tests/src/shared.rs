@@ -1,20 +1,20 @@
-//! Services that all tests of a process share: found or started once, by the first test that asks.
+//! Services that all tests of a process share. The first test that needs a service finds it or starts it.
 
 use std::sync::OnceLock;
 
-/// What became of a shared service. A failure is kept too, so that the other tests fail at once.
+/// A shared service, or the reason why it could not be started. The failure is kept, so that the other tests fail at once.
 pub(crate) type Shared<T> = OnceLock<Result<T, String>>;
 
-/// The value of `cell`, made by `make` if this is the first call.
+/// The value of `cell`. The first call creates the value with `make`.
 ///
 /// # Panics
-/// When it could not be made.
+/// When the value could not be created.
 pub(crate) async fn get<T, Made>(cell: &'static Shared<T>, make: fn() -> Made) -> &'static T
 where
     T: Send + Sync,
     Made: Future<Output = Result<T, String>> + 'static,
 {
-    // Each test has a runtime of its own, which ends with it: the service must not depend on any of them.
+    // Each test has its own runtime, which ends with the test. The service must not depend on the runtime of a test.
     let made = tokio::task::spawn_blocking(move || {
         cell.get_or_init(|| {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
@@ -27,7 +27,7 @@ where
     }
 }
 
-/// An address in the environment; empty is unset.
+/// An address in the environment. An empty variable counts as unset.
 pub(crate) fn from_environment(variable: &str) -> Option<String> {
     std::env::var(variable).ok().filter(|value| !value.is_empty())
 }

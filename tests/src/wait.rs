@@ -1,11 +1,11 @@
-//! Waiting for something to become true.
+//! Waits until a condition is true.
 
 use std::time::{Duration, Instant};
 
-/// Calls `check` until it succeeds and returns what it returned.
+/// Calls `check` until it succeeds, and returns its value.
 ///
 /// # Panics
-/// When `deadline` has passed. The message has `what`, the condition that was waited for, and the last error.
+/// When `deadline` has passed. The message contains the name of the condition (`what`) and the last error.
 pub async fn eventually<T>(deadline: Duration, what: &str, mut check: impl AsyncFnMut() -> Result<T, String>) -> T {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! The harness itself: the services are there, apart from each other, and come back with their data.
+//! The test harness itself: its servers are available, separate from each other, and keep their data over a restart.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
 #[tokio::test]
-async fn a_database_is_fresh_and_answers() {
+async fn a_new_database_is_empty_and_available() {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect(database.url()).await.unwrap();
     let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&mut connection).await.unwrap();
@@ -31,7 +31,7 @@ async fn a_database_is_fresh_and_answers() {
 }
 
 #[tokio::test]
-async fn databases_are_apart() {
+async fn databases_are_separate() {
     let (one, other) = (postgres::database().await, postgres::database().await);
     let mut connection = PgConnection::connect(one.url()).await.unwrap();
     sqlx::query("CREATE TABLE mine ()").execute(&mut connection).await.unwrap();
@@ -39,7 +39,7 @@ async fn databases_are_apart() {
     assert!(sqlx::query("SELECT FROM mine").execute(&mut connection).await.is_err());
 }
 
-/// A test as an application has it: the example in the README of `netagg-testkit`.
+/// A test like in an application: the example in the README of `netagg-testkit`.
 #[tokio::test]
 async fn a_service_runs_on_a_fresh_database_and_a_fresh_topic() {
     let (database, topic) = (postgres::database().await, kafka::topic(4).await);
@@ -48,8 +48,8 @@ async fn a_service_runs_on_a_fresh_database_and_a_fresh_topic() {
     postgres.migrations().up().await.unwrap();
     let config = KafkaConfig::new(topic.brokers());
     let mut source = KafkaSource::new(&config, &unique("group"), topic.name()).unwrap();
-    let letters = Arc::new(MemoryDeadLetters::new());
-    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), letters.clone());
+    let dead_letters = Arc::new(MemoryDeadLetters::new());
+    let ingestor = Ingestor::new(Arc::new(PgEventStore::new(postgres)), dead_letters.clone());
     let (stats, stop) = (ingestor.stats(), CancellationToken::new());
     let service = tokio::spawn({
         let stop = stop.clone();
@@ -61,13 +61,13 @@ async fn a_service_runs_on_a_fresh_database_and_a_fresh_topic() {
     while now.new + now.invalid < 2 {
         now = stats.changed(&now).await;
     }
-    assert_eq!(letters.letters().len(), 2);
+    assert_eq!(dead_letters.sent().len(), 2);
     stop.cancel();
     service.await.unwrap().unwrap();
 }
 
 #[tokio::test]
-async fn redis_answers() {
+async fn redis_is_available() {
     assert_eq!(ping(&redis::url().await).await, Ok(()));
 }
 
@@ -103,7 +103,7 @@ async fn create(admin: &AdminClient<DefaultClientContext>, topic: &str) {
 }
 
 #[tokio::test]
-async fn kafka_creates_topics_that_are_asked_for_and_no_others() {
+async fn kafka_creates_a_topic_only_on_request() {
     let admin = admin(&kafka::brokers().await);
     let (topic, other) = (unique("events"), unique("events"));
     create(&admin, &topic).await;
@@ -138,13 +138,13 @@ async fn an_owned_postgres_stops_crashes_and_keeps_its_data() {
 
     server.pause().await;
     let mut asking = Box::pin(sqlx::query("SELECT 1").execute(&mut connection));
-    assert!(tokio::time::timeout(Duration::from_millis(500), &mut asking).await.is_err(), "it answers while paused");
+    assert!(tokio::time::timeout(Duration::from_millis(500), &mut asking).await.is_err(), "the paused server responds");
     server.resume().await;
     asking.await.unwrap();
 }
 
 #[tokio::test]
-async fn an_owned_redis_pauses_and_comes_back() {
+async fn an_owned_redis_pauses_crashes_and_starts_again() {
     let server = redis::Server::start().await;
     server.pause().await;
     assert!(ping(&server.url()).await.is_err());

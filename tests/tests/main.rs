@@ -1,4 +1,4 @@
-//! All integration tests in one program, so that each service is started once.
+//! All integration tests in a single program, so that each server is started only once.
 
 #![allow(
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! The crates in a registry other than crates.io: `deploy/publish` puts them there, and a new project takes them from there.
+//! The crates in a registry other than crates.io: `deploy/publish` uploads them, and a new project downloads them.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,13 +9,13 @@ use tokio::process::Command;
 
 use crate::support::registry::Registry;
 
-/// How long a command may take, also on a slow machine that is busy with other work.
+/// How long a command may take, also on a slow and busy machine.
 const PATIENCE: Duration = Duration::from_secs(600);
 
 const CRATES_IO: &str = "https://github.com/rust-lang/crates.io-index";
 
 #[tokio::test]
-async fn crates_are_published_to_a_registry_and_a_new_project_takes_them_from_there() {
+async fn crates_are_published_to_a_registry_and_a_new_project_downloads_them() {
     let desk = Desk::new(Registry::start().await).await;
     let registry = &desk.registry;
 
@@ -27,7 +27,7 @@ async fn crates_are_published_to_a_registry_and_a_new_project_takes_them_from_th
     desk.fails(&["crates-io"], "not for crates.io").await;
     desk.fails(&["elsewhere"], "[registries.elsewhere]").await;
     desk.succeeds(&["corp"], "nothing was uploaded").await;
-    assert_eq!(registry.entries(), [Value::Null; 0], "after a dry run and refusals");
+    assert_eq!(registry.entries(), [Value::Null; 0], "after a dry run and rejected calls");
 
     registry.refuse_after(2);
     desk.fails(&["--upload", "corp"], "the registry is out of order").await;
@@ -68,7 +68,7 @@ async fn crates_are_published_to_a_registry_and_a_new_project_takes_them_from_th
     desk.cargo(&["check"]).await;
 }
 
-/// A registry with a publisher: a clean checkout of what is being tested, a cargo home, and a project that embeds netagg.
+/// The workplace of a publisher: a registry, a clean checkout of the tested code, a cargo home, and a project that embeds netagg.
 #[derive(Debug)]
 struct Desk {
     registry: Registry,
@@ -78,7 +78,7 @@ struct Desk {
 impl Desk {
     async fn new(registry: Registry) -> Self {
         let desk = Self { registry, folder: tempfile::tempdir().unwrap() };
-        // Everything that git does not ignore, with changes that are not committed yet.
+        // The checkout has all files that git does not ignore, with changes that are not committed yet.
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         desk.git(&["init", "--quiet", &desk.checkout().display().to_string()]).await;
         let repository = format!("--git-dir={}", desk.checkout().join(".git").display());
@@ -89,7 +89,8 @@ impl Desk {
         desk.git(&[author.as_slice(), commit.as_slice()].concat()).await;
         desk.git(&["-C", &desk.checkout().display().to_string(), "reset", "--quiet", "--hard"]).await;
 
-        // A cargo home of its own, so that the user's keeps no copies; mirrors of crates.io are configured in the user's.
+        // The test has its own cargo home, so that it leaves no copies in the cargo home of the user. It links the user's
+        // configuration, because this may configure a mirror of crates.io.
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
         let home = home.or_else(|| Some(std::env::home_dir()?.join(".cargo"))).unwrap();
         std::fs::create_dir(desk.cargo_home()).unwrap();
@@ -113,20 +114,21 @@ impl Desk {
         self.folder.path().join("project")
     }
 
-    /// Runs `deploy/publish`, which must succeed and say `expected`; its output.
+    /// Runs `deploy/publish`, which must succeed and print `expected`. Returns its output.
     async fn succeeds(&self, arguments: &[&str], expected: &str) -> String {
         let (succeeded, output) = self.publish(arguments).await;
         assert!(succeeded && output.contains(expected), "{arguments:?}, expected {expected}: {output}");
         output
     }
 
-    /// Runs `deploy/publish`, which must fail and say `expected`.
+    /// Runs `deploy/publish`, which must fail and print `expected`.
     async fn fails(&self, arguments: &[&str], expected: &str) {
         let (succeeded, output) = self.publish(arguments).await;
         assert!(!succeeded && output.contains(expected), "{arguments:?}, expected {expected}: {output}");
     }
 
-    /// Whether `deploy/publish` succeeded, and its output. It does not build the packages, which would take minutes.
+    /// Runs `deploy/publish`. Returns whether it succeeded, and its output. It does not build the packages, because this would
+    /// take minutes.
     async fn publish(&self, arguments: &[&str]) -> (bool, String) {
         let mut command = Command::new(self.checkout().join("deploy/publish"));
         command.args(arguments);
@@ -135,11 +137,11 @@ impl Desk {
         }
         command.env("CARGO_REGISTRIES_CORP_INDEX", self.registry.index());
         command.env("CARGO_REGISTRIES_CORP_TOKEN", Registry::TOKEN);
-        command.env("CARGO_TERM_COLOR", "always"); // as CI often has it
+        command.env("CARGO_TERM_COLOR", "always"); // CI often sets this.
         self.run(command).await
     }
 
-    /// Writes a project outside of the workspace with these crates of the registry, as docs/publishing.md tells users.
+    /// Writes a project outside of the workspace with these crates of the registry, as described in docs/publishing.md.
     fn project(&self, crates: &[&str], statement: &str) {
         let folder = self.project_folder();
         for subfolder in [".cargo", "src"] {
@@ -170,10 +172,13 @@ impl Desk {
         assert!(succeeded, "git {arguments:?}: {output}");
     }
 
-    /// Runs a command to its end, without the user's configuration of git; whether it succeeded, and what it printed.
+    /// Runs a command to its end, without the user's git configuration. Returns whether it succeeded, and its output.
     async fn run(&self, mut command: Command) -> (bool, String) {
         command.env("CARGO_HOME", self.cargo_home()).env("GIT_CONFIG_GLOBAL", "/dev/null").kill_on_drop(true);
-        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it ends").expect("it starts");
+        let output = tokio::time::timeout(PATIENCE, command.output())
+            .await
+            .expect("the command ends")
+            .expect("the command starts");
         let texts = [output.stdout, output.stderr].concat();
         (output.status.success(), String::from_utf8_lossy(&texts).into_owned())
     }

@@ -1,4 +1,4 @@
-//! The limits of events' ages.
+//! `netagg limits`: the limits for the age of events.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,21 +13,21 @@ use crate::config::{self, Groups, Kafka};
 use crate::process::{Variables, outln};
 use crate::program::run_command;
 
-/// What to do with the limits of events' ages.
+/// The commands for the limits for the age of events.
 #[derive(Debug, Subcommand)]
 pub(crate) enum LimitsCommand {
-    /// Show the limits that the database has, which all services must be configured with
+    /// Show the limits of the database; all services must be configured with these limits
     Show,
-    /// Record other limits, once both services have drained the topic and stopped
+    /// Set other limits; before, both services must have processed the topic and be stopped
     Set {
-        /// The oldest event taken, seen from its record's timestamp, such as 1825d
+        /// How long before the timestamp of its record an event may start, such as 1825d
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         max_age: Option<Duration>,
-        /// The newest event taken, seen from its record's timestamp, such as 1d
+        /// How long after the timestamp of its record an event may start, such as 1d
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         max_future: Option<Duration>,
-        /// Don't check that the topic is drained and the services are stopped; run `netagg audit` afterwards, as totals may
-        /// differ from the events
+        /// Do not check that the topic is processed and the services are stopped; run `netagg audit` afterwards, because
+        /// totals may differ from the events
         #[arg(long)]
         force: bool,
     },
@@ -35,29 +35,29 @@ pub(crate) enum LimitsCommand {
 
 impl LimitsCommand {
     pub(crate) fn run(self) -> ExitCode {
-        let asks_no_broker = matches!(self, Self::Show);
+        let needs_no_broker = matches!(self, Self::Show);
         let configure = |variables: &mut Variables| {
             let postgres = config::postgres(variables, 2, "netagg-limits");
-            (postgres, variables.unless(asks_no_broker, Kafka::read), Groups::read(variables))
+            (postgres, variables.unless(needs_no_broker, Kafka::read), Groups::read(variables))
         };
         run_command(configure, async |(postgres, kafka, groups), _| limits(self, postgres, kafka, groups).await)
     }
 
-    /// Refuses to set nothing.
+    /// Rejects a `set` without a limit.
     fn check(&self) -> Result<(), Failure> {
         match self {
             Self::Set { max_age: None, max_future: None, .. } => {
-                Err(Failure::Usage("nothing to set: --max-age or --max-future is accepted".to_owned()))
+                Err(Failure::Usage("nothing to set; accepted: --max-age, --max-future or both".to_owned()))
             }
             _ => Ok(()),
         }
     }
 }
 
-/// Shows the limits or records others.
+/// Shows the limits, or sets other limits.
 ///
 /// # Errors
-/// When the topic isn't drained, or the database or the broker cannot be reached.
+/// When the topic is not processed, a service is running, or the database or the broker cannot be reached.
 async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
     command.check()?;
     let postgres = Postgres::new(postgres);
@@ -79,11 +79,11 @@ async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups
         EventLimits { max_age: max_age.unwrap_or(before.max_age), max_future: max_future.unwrap_or(before.max_future) };
     settings.set_event_limits(limits).await?;
     print_limits(limits);
-    outln!("Start the services with these.");
+    outln!("Start the services with these limits.");
     if force {
         outln!(
-            "Nothing was checked: one service may have judged messages by the old limits and the other by these. Run \
-             `netagg audit` once both services have caught up."
+            "Topic and services were not checked: for the same messages, one service may have used the old limits and the \
+             other service the new limits. Run `netagg audit` when both services have processed the topic."
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -94,18 +94,18 @@ fn print_limits(limits: EventLimits) {
     outln!("EVENT_MAX_FUTURE={}", HumanDuration(limits.max_future));
 }
 
-/// Fails unless both groups are without members and have committed everything in the topic.
+/// Fails unless both groups have no members and have committed all offsets of the topic.
 async fn check_drained(groups: &ConsumerGroups) -> Result<(), Failure> {
     let reason = match groups.check_drained().await {
         Ok(()) => return Ok(()),
         Err(NotDrained::Broker(error)) => return Err(error.into()),
         Err(error @ NotDrained::Behind { .. }) => format!(
-            "{error}, which one service might judge by the old limits and the other by the new. Let both drain it and stop \
-             them first, or use --force and audit afterwards"
+            "{error}. One service might use the old limits for these messages, and the other service the new limits. First \
+             let both services process the topic, then stop them. Or use --force and run `netagg audit` afterwards"
         ),
         Err(error) => format!(
-            "{error}. They go on judging by the limits they were started with. Stop them first (a member that was killed \
-             counts until its session ends), or use --force and audit afterwards"
+            "{error}. A running service keeps the limits of its start. Stop the services first (a killed member counts \
+             until its session ends), or use --force and run `netagg audit` afterwards"
         ),
     };
     Err(Failure::Failed(reason.into()))

@@ -1,4 +1,4 @@
-//! The schema.
+//! `netagg migrate`: the schema of the database.
 
 use std::process::ExitCode;
 
@@ -10,19 +10,19 @@ use crate::program::run_command;
 use crate::tables::table;
 use crate::{Failure, config};
 
-/// What to do with the schema.
+/// The commands for the schema.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MigrateCommand {
-    /// Apply what is missing; several at once are safe
+    /// Apply the missing versions; several processes may do it at once
     Up,
-    /// List the versions, applied or not; exit code 1 if one is missing
+    /// List all versions, and when each was applied; the exit code is 1 if a version is not applied
     Status,
-    /// Take the last version back, WITH ALL DATA IN IT
+    /// Revert the last version, AND DELETE ALL DATA IN IT
     Down {
-        /// Take everything back
+        /// Revert all versions
         #[arg(long, conflicts_with = "to")]
         all: bool,
-        /// Take back every version after this one
+        /// Revert every version after this version
         #[arg(long, value_name = "VERSION", value_parser = clap::value_parser!(i64).range(0..))]
         to: Option<i64>,
     },
@@ -35,10 +35,10 @@ impl MigrateCommand {
     }
 }
 
-/// Changes the schema, or tells its versions.
+/// Changes the schema if the command says so, and prints its versions.
 ///
 /// # Errors
-/// When the database cannot be reached or refuses.
+/// When the database cannot be reached or rejects the change.
 async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCode, Failure> {
     let migrations = Postgres::new(config).migrations();
     match command {
@@ -62,7 +62,7 @@ async fn migrate(command: MigrateCommand, config: PgConfig) -> Result<ExitCode, 
         table.add_row([version.version.to_string(), version.description.clone(), applied]);
     }
     outln!("{table}");
-    let is_missing_one = versions.iter().any(|version| version.applied_at.is_none());
-    let tells = matches!(command, MigrateCommand::Status);
-    Ok(if tells && is_missing_one { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let is_missing_version = versions.iter().any(|version| version.applied_at.is_none());
+    let is_status = matches!(command, MigrateCommand::Status);
+    Ok(if is_status && is_missing_version { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }

@@ -1,4 +1,4 @@
-//! The administration of a real installation: schema, topics, partitions, limits, mode.
+//! The commands that administer a real installation: schema, topics, partitions, limits, mode.
 
 mod limits;
 mod migrate;

@@ -1,4 +1,4 @@
-//! The mode of a database: separate services, or an ingestor that also counts.
+//! `netagg mode`: the mode of a database. Separate services store and count, or the ingestor does both.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::program::run_command;
 /// How long the audit after a switch waits for repairs.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
 
-/// What to do with the mode.
+/// The commands for the mode.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ModeCommand {
     /// Show the mode of the database
     Show,
-    /// Switch the database, once the services have processed the topic and stopped, and audit it
+    /// Switch the database to a mode, and audit it; before, the services must have processed the topic and be stopped
     ///
-    /// An interrupted switch leaves a database that every service refuses. The same command finishes it.
+    /// After an interrupted switch, no service starts on the database. Run the same command again to finish the switch.
     Set {
         /// separate: the ingestor stores events and an aggregator counts them; combined: the ingestor stores and counts
         /// events in one transaction, and there is no aggregator
@@ -35,10 +35,10 @@ pub(crate) enum ModeCommand {
 
 impl ModeCommand {
     pub(crate) fn run(self) -> ExitCode {
-        let asks_no_broker = matches!(self, Self::Show);
+        let needs_no_broker = matches!(self, Self::Show);
         let configure = |variables: &mut Variables| {
             let postgres = config::postgres(variables, 2, "netagg-mode");
-            (postgres, variables.unless(asks_no_broker, Kafka::read), Groups::read(variables))
+            (postgres, variables.unless(needs_no_broker, Kafka::read), Groups::read(variables))
         };
         run_command(configure, async |(postgres, kafka, groups), shutdown| match self {
             Self::Show => show(&Postgres::new(postgres)).await,
@@ -75,17 +75,17 @@ async fn set(
         }
     };
     let Some(report) = report else {
-        outln!("The database is in the {mode} mode already.");
+        outln!("The database is in the {mode} mode already. Nothing was changed.");
         return Ok(ExitCode::SUCCESS);
     };
     match mode {
         ProcessingMode::Separate => outln!(
             "The database is in the separate mode. The ledger of the aggregator has {} identities. Start ingestors with \
-             INGESTOR_MODE=separate, and aggregators.\n",
+             INGESTOR_MODE=separate, and start aggregators.\n",
             report.counted_identities
         ),
         ProcessingMode::Combined => outln!(
-            "The database is in the combined mode. Start ingestors with INGESTOR_MODE=combined, and no aggregator.\n"
+            "The database is in the combined mode. Start ingestors with INGESTOR_MODE=combined. Start no aggregator.\n"
         ),
     }
     Audit::of_everything(AUDIT_PATIENCE).audit(postgres, kafka, groups, shutdown).await
@@ -96,15 +96,17 @@ fn explain(error: SwitchError, mode: ProcessingMode) -> Failure {
         SwitchError::Store(error) => return error.into(),
         SwitchError::NotDrained(NotDrained::Broker(error)) => return error.into(),
         SwitchError::NotDrained(error @ NotDrained::Behind { .. }) => {
-            format!("{error}. Let the services process it and stop them first")
+            format!("{error}. First let the services process the topic, then stop them")
         }
         SwitchError::NotDrained(error) => {
-            format!("{error}. Stop them first (a member that was killed counts until its session ends)")
+            format!("{error}. Stop the services first (a killed member counts until its session ends)")
         }
         SwitchError::DirtyDays { first, last, .. } => {
-            format!("{error}: `netagg rebuild --from {first} --to {last}` does it, or a service that runs for a minute")
+            format!("{error}: run `netagg rebuild --from {first} --to {last}`, or let a service run for a minute")
         }
-        SwitchError::Unfinished { to } => format!("{error}: finish it with `netagg mode set {to}`, then set {mode}"),
+        SwitchError::Unfinished { to } => {
+            format!("{error}: finish it with `netagg mode set {to}`, then run `netagg mode set {mode}`")
+        }
         error => error.to_string(),
     };
     Failure::Failed(reason.into())

@@ -1,4 +1,4 @@
-//! The partitions of `events_raw`.
+//! `netagg partitions`: the partitions of `events_raw`.
 
 use std::process::ExitCode;
 
@@ -12,14 +12,14 @@ use crate::program::run_command;
 use crate::tables::{right_align, table};
 use crate::{Failure, config};
 
-/// What to do with the partitions of `events_raw`.
+/// The commands for the partitions of `events_raw`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum PartitionsCommand {
-    /// Make those of this month and of PARTITIONS_AHEAD months after it
+    /// Create the partitions of this month and of the next PARTITIONS_AHEAD months
     Ensure,
-    /// List them with their sizes
+    /// List the partitions with their sizes
     List,
-    /// Drop the months before one FOR GOOD, with their events and identities; their totals stay
+    /// Drop the months before a month FOR GOOD, with their events and identities; their totals stay
     Drop {
         /// The first month to keep
         #[arg(long, value_name = "YYYY-MM")]
@@ -29,26 +29,26 @@ pub(crate) enum PartitionsCommand {
 
 impl PartitionsCommand {
     pub(crate) fn run(self) -> ExitCode {
-        let makes_none = !matches!(self, Self::Ensure);
+        let creates_none = !matches!(self, Self::Ensure);
         let configure = |variables: &mut Variables| {
             let postgres = config::postgres(variables, 2, "netagg-partitions");
-            (postgres, variables.unless(makes_none, config::partitions_ahead))
+            (postgres, variables.unless(creates_none, config::partitions_ahead))
         };
         run_command(configure, async |(postgres, ahead), _| partitions(self, postgres, ahead).await)
     }
 }
 
-/// Makes partitions, lists them, or drops the old ones.
+/// Creates partitions, lists them, or drops old partitions.
 ///
 /// # Errors
-/// When the database cannot be reached or refuses, or when events of the months to drop are still taken.
+/// When the database cannot be reached or rejects the change, or when events of the months to drop are still accepted.
 async fn partitions(command: PartitionsCommand, config: PgConfig, ahead: u32) -> Result<ExitCode, Failure> {
     let postgres = Postgres::new(config);
     let partitions = postgres.partitions();
     match command {
         PartitionsCommand::Ensure => {
             let ahead = partitions.ensure_ahead(SystemClock.now(), ahead).await?;
-            outln!("{} partitions made", ahead.made.len());
+            outln!("{} partitions created", ahead.made.len());
             for month in ahead.made {
                 outln!("{month}");
             }

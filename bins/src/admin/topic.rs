@@ -1,4 +1,4 @@
-//! The topics.
+//! `netagg topic`: the Kafka topics.
 
 use std::process::ExitCode;
 
@@ -12,23 +12,23 @@ use crate::process::{Variables, outln};
 use crate::program::run_command;
 use crate::tables::table;
 
-/// What to do with topics.
+/// The commands for topics.
 #[derive(Debug, Subcommand)]
 pub(crate) enum TopicCommand {
-    /// Make KAFKA_TOPIC and KAFKA_DLQ_TOPIC, unless they are there
+    /// Create KAFKA_TOPIC and KAFKA_DLQ_TOPIC, if they do not exist
     Create {
-        /// How many partitions each gets
+        /// The number of partitions of each topic
         #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=10_000))]
         partitions: i32,
-        /// How many copies of each partition; the broker's default without it
+        /// The number of copies of each partition; default: the broker's setting
         #[arg(long, value_parser = clap::value_parser!(i32).range(1..=100))]
         replication: Option<i32>,
     },
     /// List all topics
     List,
-    /// Show a topic's partitions, leaders and offsets, and how many messages each of our groups has before it
+    /// Show the partitions of a topic, their leaders and offsets, and the lag of the ingestor and of the aggregator
     Describe {
-        /// The topic; KAFKA_TOPIC without it
+        /// The topic; default: KAFKA_TOPIC
         #[arg(value_parser = topic_name)]
         topic: Option<String>,
     },
@@ -42,13 +42,13 @@ impl TopicCommand {
 }
 
 fn topic_name(text: &str) -> Result<String, String> {
-    config::topic_name(text).ok_or_else(|| format!("{} are accepted", config::TOPIC_NAME))
+    config::topic_name(text).ok_or_else(|| format!("accepted: {}", config::TOPIC_NAME))
 }
 
-/// Makes topics or tells about them.
+/// Creates, lists or describes topics.
 ///
 /// # Errors
-/// When the broker cannot be reached or refuses.
+/// When the broker cannot be reached or rejects the request.
 async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Result<ExitCode, Failure> {
     let topics = KafkaTopics::new(&kafka.client)?;
     match command {
@@ -57,7 +57,7 @@ async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Result<Ex
                 let spec = TopicSpec { partitions, replication, ..spec };
                 let outcome = match topics.create(&spec).await? {
                     Creation::Created => "created",
-                    Creation::Existed => "was there, left as it is",
+                    Creation::Existed => "exists already, not changed",
                 };
                 outln!("{}: {outcome}", spec.name);
             }
@@ -78,7 +78,8 @@ async fn topic(command: TopicCommand, kafka: Kafka, groups: Groups) -> Result<Ex
 
 async fn describe_topic(topics: &KafkaTopics, name: String, groups: &Groups) -> Result<ExitCode, Failure> {
     let Some(topic) = topics.describe(&name).await? else {
-        return Err(Failure::Failed(format!("there is no topic {name}; `netagg topic create` makes ours").into()));
+        let reason = format!("there is no topic {name}; `netagg topic create` creates KAFKA_TOPIC and KAFKA_DLQ_TOPIC");
+        return Err(Failure::Failed(reason.into()));
     };
     let size = topic.max_message_bytes.map_or("unknown".to_owned(), |bytes| bytes.to_string());
     outln!("{}: largest message {size} bytes", topic.name);
@@ -98,7 +99,7 @@ async fn describe_topic(topics: &KafkaTopics, name: String, groups: &Groups) -> 
     for partition in &topic.partitions {
         let lag = |lags: &[PartitionLag]| {
             let of_partition = lags.iter().find(|lag| lag.number == partition.number);
-            // What a group has never committed, it has all of before it.
+            // A group that has committed no offset of the partition lags by the whole partition.
             of_partition.map_or("-".to_owned(), |lag| lag.lag.to_string())
         };
         table.add_row([

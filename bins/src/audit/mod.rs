@@ -1,4 +1,4 @@
-//! Whether the totals are the sums over the events, and every record of the topic is accounted for.
+//! `netagg audit`: whether the totals are the sums over the events, and whether every record of the topic is accounted for.
 
 mod report;
 
@@ -19,19 +19,19 @@ use crate::process::{Shutdown, Variables};
 use crate::program::run_command;
 use crate::progress::progress_bar;
 
-/// What to audit.
+/// The arguments of an audit.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Audit {
-    /// The first day, such as 2025-10-01; the first one there is without it
+    /// The first day, such as 2025-10-01; default: the first day with data
     #[arg(long, value_name = "DAY")]
     from: Option<Day>,
-    /// The last day, inclusive; the last one there is without it
+    /// The last day, inclusive; default: the last day with data
     #[arg(long, value_name = "DAY")]
     to: Option<Day>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
-    /// How long to wait for a service that is behind the other, and for repairs that are due
+    /// How long to wait for a service that is behind the other service, and for repairs that are due
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     wait: Duration,
 }
@@ -52,10 +52,11 @@ impl Audit {
         Self { from: None, to: None, json: false, wait }
     }
 
-    /// Compares and reports; exit code 0 if all is equal, 1 if something differs, 2 if that could not be told.
+    /// Compares and reports. The exit code is 0 if everything is equal, 1 if something differs, and 2 if the audit could not
+    /// tell.
     ///
     /// # Errors
-    /// [`Failure::Usage`], so that the exit code is 2, also when the database cannot be read.
+    /// [`Failure::Usage`] with the exit code 2, also when the database cannot be read.
     pub(crate) async fn audit(
         self,
         postgres: PgConfig,
@@ -83,7 +84,7 @@ impl Audit {
     }
 }
 
-/// The document. Its names are part of the command's interface: docs/audit.md.
+/// The JSON document. Its field names are part of the interface of the command: docs/audit.md.
 #[derive(Serialize)]
 struct Document<'a> {
     verdict: AuditVerdict,
@@ -111,7 +112,7 @@ async fn find(
     let on_progress = |progress: ReadProgress| show(&bar, progress);
     let report = match consumer_groups(kafka, groups) {
         Ok(groups) => postgres.audit().with_consumer_groups(groups).run(options, &on_progress).await,
-        // The database is judged alone then.
+        // Without the broker, the audit compares the database only.
         Err(error) => postgres.audit().run(options, &on_progress).await.map(|mut report| {
             report.broker_problem = Some(error.to_string());
             report
@@ -121,11 +122,11 @@ async fn find(
     report
 }
 
-/// Refuses a range that is upside down.
+/// Rejects a range whose first day is after its last day.
 pub(crate) fn check_range(from: Option<Day>, to: Option<Day>) -> Result<(), Failure> {
     match (from, to) {
         (Some(from), Some(to)) if from > to => Err(Failure::Usage(format!(
-            "--from {from} --to {to}: accepted: a first day that is not after the last one"
+            "--from {from} --to {to}: accepted: a first day that is not after the last day"
         ))),
         _ => Ok(()),
     }

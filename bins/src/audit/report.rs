@@ -1,4 +1,4 @@
-//! Findings for people.
+//! The report of an audit, as text.
 
 use std::ops::Range;
 
@@ -15,18 +15,18 @@ use crate::tables::{right_align, table};
 pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
     outln!("{} events on {} days compared{}.", report.events, report.days, range(options.from, options.to));
     if let Some(month) = report.dropped_through {
-        outln!("Left out: the months up to {month}, whose events are dropped.");
+        outln!("Left out: the months up to {month}, because their events are dropped.");
     }
     if report.uncounted > 0 {
-        outln!("Not counted yet: {} of the events, which the aggregator has still before it.", report.uncounted);
+        outln!("{} of these events are not counted yet: the aggregator has not processed them.", report.uncounted);
     }
     for WaitingMonth { month, events, .. } in &report.set_aside {
         outln!(
-            "{events} events of {month} are set aside: they are counted, and events_raw has no partition for them yet."
+            "{events} events of {month} are set aside: they are counted, but events_raw has no partition for them yet."
         );
     }
     if !report.offsets.is_empty() {
-        outln!("\nWhat became of the records:");
+        outln!("\nRecords of the topic:");
         print_partitions(&report.offsets);
     }
     if let Some(reason) = &report.broker_problem {
@@ -35,7 +35,7 @@ pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
     print_conflicts(&report.conflicts);
 
     if !report.totals.is_empty() {
-        outln!("\nTotals that are not the sums over events_raw:");
+        outln!("\nTotals that differ from the sums over events_raw:");
         print_totals(&report.totals);
     }
     for wrong in &report.ledgers {
@@ -45,42 +45,43 @@ pub(super) fn print(options: &AuditOptions, report: &AuditReport) {
         let (service, partition, lost) = (&offsets.service, &offsets.partition, offsets.lost());
         let unaccounted = offsets.unaccounted();
         if unaccounted != 0 {
-            let what = if unaccounted > 0 { "lost on their way" } else { "counted twice" };
+            let outcome = if unaccounted > 0 { "lost in the service" } else { "counted twice" };
             let (count, first, last) = (unaccounted.abs(), offsets.first, offsets.next - 1);
-            outln!("{service}, {partition}: {count} records of the offsets {first} to {last} were {what}");
+            outln!("{service}, {partition}: {count} records of the offsets {first} to {last} were {outcome}");
         }
         if !lost.is_empty() {
             let lost = ranges(&lost);
-            outln!("{service}, {partition}: committed and never done with, so lost: the offsets {lost}");
+            outln!("{service}, {partition}: lost offsets, committed but never processed: {lost}");
         }
     }
     for undecided in &report.undecided {
-        outln!("{}: could not tell, the ingestor is {} events behind", undecided.day, undecided.events);
+        let (day, events) = (undecided.day, undecided.events);
+        outln!("{day}: could not tell: its totals contain {events} events that the ingestor has not stored yet");
     }
     outln!();
     match report.verdict() {
         AuditVerdict::Equal => {
-            let known = if report.broker_problem.is_some() { " that the database knows of" } else { "" };
+            let known = if report.broker_problem.is_some() { " that the database knows" } else { "" };
             outln!("Equal: the totals are the sums over the events, and every record{known} is accounted for.");
         }
         AuditVerdict::Different => {
-            outln!("DIFFERENT.");
+            outln!("DIFFERENT: the differences are listed above.");
             print_advice(report);
         }
-        AuditVerdict::Undecided => outln!("Could not tell."),
+        AuditVerdict::Undecided => outln!("Could not tell whether the totals and the events are equal."),
     }
 }
 
-/// How to correct the totals. Nothing brings back lost records.
+/// Prints how to correct the totals. Lost records cannot be restored.
 fn print_advice(report: &AuditReport) {
     if !report.set_aside.is_empty() {
         outln!(
-            "First mend the partitions of the months whose events are set aside: /readyz of the ingestor gives the reason. \
-             Their events and totals come right by themselves then."
+            "First repair the partitions of the months whose events are set aside: /readyz of the ingestor gives the reason. \
+             Then the services correct these events and totals by themselves."
         );
     }
     if let Some((first, last)) = report.days_to_rebuild() {
-        outln!("`netagg rebuild --from {first} --to {last}` recomputes the totals from the events.");
+        outln!("Run `netagg rebuild --from {first} --to {last}` to recompute the totals from the events.");
     }
 }
 
@@ -91,7 +92,7 @@ fn range(from: Option<Day>, to: Option<Day>) -> String {
 }
 
 fn print_totals(differences: &[TotalsDifference]) {
-    let mut table = table(["table", "date", "type", "column", "it says", "events_raw says", ""]);
+    let mut table = table(["table", "date", "type", "column", "in the table", "by events_raw", ""]);
     for difference in differences {
         let number = |number: Option<i128>| number.map_or("-".to_owned(), |number| number.to_string());
         table.add_row([
@@ -115,7 +116,7 @@ pub(super) fn table_of(granularity: Granularity) -> &'static str {
     }
 }
 
-/// The day, or the month.
+/// The day or the month of the difference, as text.
 pub(super) fn date_of(difference: &TotalsDifference) -> String {
     match difference.granularity {
         Granularity::Day => difference.date.to_string(),
@@ -126,13 +127,13 @@ pub(super) fn date_of(difference: &TotalsDifference) -> String {
 fn describe(fault: LedgerFault) -> String {
     match fault {
         LedgerFault::CountMismatch { identities, events } => {
-            format!("event_identity has {identities} identities for the {events} events of events_raw")
+            format!("event_identity has {identities} identities, but events_raw has {events} events")
         }
         LedgerFault::NeverCounted { events } => {
-            format!("agg_identity lacks {events} stored events, which the aggregator has passed")
+            format!("{events} stored events are not in agg_identity, although the aggregator has passed their offsets")
         }
         LedgerFault::NeverStored { events } => {
-            format!("agg_identity has {events} events that are not stored, which the ingestor has passed")
+            format!("{events} events of agg_identity are not stored, although the ingestor has passed their offsets")
         }
     }
 }
@@ -142,10 +143,10 @@ fn print_conflicts(conflicts: &ConflictingDuplicates) {
         return;
     }
     let shown = match conflicts.first.len() as u64 {
-        shown if shown < conflicts.count => format!(", the first {shown} of them here"),
+        shown if shown < conflicts.count => format!(", the first {shown} are listed"),
         _ => String::new(),
     };
-    outln!("\nConflicting duplicates: {}{shown}. Totals follow the copies that are kept.", conflicts.count);
+    outln!("\nConflicting duplicates: {}{shown}. The totals contain the kept copies.", conflicts.count);
     let mut table = table(["source_id", "event_id", "kept", "of day", "dropped", "of day", "at", "noticed"]);
     for copy in &conflicts.first {
         table.add_row([
@@ -155,7 +156,7 @@ fn print_conflicts(conflicts: &ConflictingDuplicates) {
             copy.kept_day.to_string(),
             copy.dropped.to_string(),
             copy.dropped_day.to_string(),
-            copy.place.as_ref().map_or("-".to_owned(), ToString::to_string),
+            copy.position.as_ref().map_or("-".to_owned(), ToString::to_string),
             copy.noticed_at.to_string(),
         ]);
     }
@@ -207,14 +208,14 @@ fn print_partitions(reports: &[OffsetReport]) {
     outln!("{table}");
 }
 
-/// Ranges of offsets, the last ones inclusive; the first few of many.
+/// Ranges of offsets as text, with inclusive ends. Of many ranges, only the first few.
 fn ranges(ranges: &[Range<i64>]) -> String {
     const SHOWN: usize = 5;
-    let one = |range: &Range<i64>| match range.end - range.start {
+    let show = |range: &Range<i64>| match range.end - range.start {
         1 => range.start.to_string(),
         _ => format!("{} to {}", range.start, range.end - 1),
     };
-    let mut shown = ranges.iter().take(SHOWN).map(one).collect::<Vec<_>>().join(", ");
+    let mut shown = ranges.iter().take(SHOWN).map(show).collect::<Vec<_>>().join(", ");
     if ranges.len() > SHOWN {
         shown += ", and more";
     }

@@ -1,4 +1,4 @@
-//! Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.
+//! Counts each event of the topic once in daily and monthly totals in PostgreSQL.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 
-/// Takes heap profiles.
+/// The allocator that can take heap profiles.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -34,7 +34,7 @@ fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
     let group = Groups::read(variables).aggregator;
     let consumer = config::consumer(variables, "AGGREGATOR");
-    // One for each batch in flight, and a few for probes, settings and repairs.
+    // A connection for each batch in flight, and a few for probes, settings and repairs.
     let connections = consumer.batches_in_flight as u32 + 4;
     Config {
         kafka,
@@ -51,7 +51,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     let postgres = descriptors::postgres(config.postgres.max_connections);
     let redis = descriptors::redis(config.redis.connections);
     set_aside(&[OWN, ops::DESCRIPTORS, postgres, redis, descriptors::KAFKA], 0)?;
-    // A wrong configuration is found here, before anything is waited for.
+    // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
     let runtime = Runtime::start(config.ops, shutdown).await?;
@@ -82,6 +82,6 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
 }
 
 fn main() -> ExitCode {
-    const ABOUT: &str = "Counts the events of the topic into daily and monthly totals in PostgreSQL, each once.";
+    const ABOUT: &str = "Counts each event of the topic once in daily and monthly totals in PostgreSQL.";
     program("aggregator", ABOUT, LogDefaults::SERVICE, configure).run(aggregate)
 }

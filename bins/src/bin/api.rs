@@ -1,4 +1,4 @@
-//! Answers users' detail and everybody's totals over gRPC and HTTP.
+//! Serves the detail of a user and the totals of all users over gRPC and HTTP.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 
-/// Takes heap profiles.
+/// The allocator that can take heap profiles.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -35,7 +35,7 @@ fn configure(variables: &mut Variables) -> Config {
     let addresses = ApiAddresses::read(variables);
     let protection = ProtectionConfig::read(variables, &addresses);
     let answers = Answers::read(variables);
-    // Then nothing is left that would be read from the database of the others.
+    // With these settings the API reads nothing from the database that the services write to.
     let is_unused =
         variables.has("DATABASE_READ_URL") && answers.cursor_secret.is_some() && !protection.has_keys_in_database();
     let postgres = variables.unless(is_unused, |variables| config::postgres(variables, 2, "netagg-api"));
@@ -50,9 +50,9 @@ fn configure(variables: &mut Variables) -> Config {
     }
 }
 
-/// The limits of both servers: they get the descriptors that the API does not need for itself.
+/// The limits of both servers. The servers share the descriptors that the other parts of the API do not need.
 fn limits(config: &Config) -> Result<ApiLimits, Failure> {
-    // The keys and the cursors' secret have a pool each.
+    // The API keys and the cursor secret each have a pool.
     let postgres = descriptors::postgres(config.read_postgres.max_connections + 2 * config.postgres.max_connections);
     let redis = descriptors::redis(config.redis.connections);
     descriptors::api_limits(&[OWN, ops::DESCRIPTORS, postgres, redis])
@@ -94,6 +94,6 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
 }
 
 fn main() -> ExitCode {
-    const ABOUT: &str = "Answers users' detail and everybody's totals over gRPC and HTTP.";
+    const ABOUT: &str = "Serves the detail of a user and the totals of all users over gRPC and HTTP.";
     program("api", ABOUT, LogDefaults::SERVICE, configure).run(answer)
 }

@@ -1,4 +1,4 @@
-//! Sends realistic events to the topic and verifies that each is stored once.
+//! Sends realistic events to the topic and verifies that each event is stored once.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ async fn generate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failur
 }
 
 fn main() -> ExitCode {
-    const ABOUT: &str = "Sends realistic events to the topic and verifies that each is stored in PostgreSQL once. \
-                Prints its figures every 5 s and at the end; exits 1 if an event is missing or stored twice.";
+    const ABOUT: &str = "Sends realistic events to the topic and verifies that each event is stored once in PostgreSQL. \
+                Prints its figures every 5 s and at the end. The exit code is 1 if an event is missing or stored twice.";
     program("generator", ABOUT, LogDefaults::COMMAND, configure).run(generate)
 }

@@ -1,5 +1,5 @@
-//! Stores the events of the topic in PostgreSQL, each once, and sends invalid messages to the dead-letter topic. In the
-//! combined mode it also counts them.
+//! Stores each event of the topic once in PostgreSQL, and sends invalid messages to the dead-letter topic. In the combined
+//! mode it also counts the events.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use netagg_pg::{PartitionPlan, PgCombinedStore, PgConfig, PgEventStore, PgTotals
 use netagg_redis::{RedisCache, RedisConfig};
 use tikv_jemallocator::Jemalloc;
 
-/// Takes heap profiles.
+/// The allocator that can take heap profiles.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -40,7 +40,7 @@ fn configure(variables: &mut Variables) -> Config {
     let kafka = Kafka::read(variables);
     let group = Groups::read(variables).ingestor;
     let consumer = config::consumer(variables, "INGESTOR");
-    // One for each batch in flight, and a few for partitions, probes, settings and repairs.
+    // A connection for each batch in flight, and a few for partitions, probes, settings and repairs.
     let connections = consumer.batches_in_flight as u32 + 4;
     let limits = config::event_limits(variables);
     Config {
@@ -61,7 +61,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     let redis = config.redis.as_ref().map(|redis| descriptors::redis(redis.connections));
     let needs = [OWN, ops::DESCRIPTORS, postgres, descriptors::KAFKA].into_iter().chain(redis);
     set_aside(&needs.collect::<Vec<_>>(), 0)?;
-    // A wrong configuration is found here, before anything is waited for.
+    // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
     let runtime = Runtime::start(config.ops, shutdown).await?;
@@ -96,7 +96,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
 }
 
 fn main() -> ExitCode {
-    const ABOUT: &str = "Stores the events of the topic in PostgreSQL, each once. Invalid messages go to the dead-letter topic. \
+    const ABOUT: &str = "Stores each event of the topic once in PostgreSQL. Invalid messages go to the dead-letter topic. \
                          With INGESTOR_MODE=combined it also counts the events, in the same transactions.";
     program("ingestor", ABOUT, LogDefaults::SERVICE, configure).run(ingest)
 }

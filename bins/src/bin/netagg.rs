@@ -1,4 +1,4 @@
-//! netagg's command: a demonstration without any service, and the administration of a real installation.
+//! The command `netagg`: a demonstration that needs no server, and the administration of a real installation.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! The variables of all programs together, for the help and for advice about misspelled variables.
+//! The environment variables of all programs together, for the help and for warnings about misspelled variables.
 
 use super::api_addresses::ApiAddresses;
 use super::cache::{Answers, redis};

@@ -1,4 +1,4 @@
-//! The addresses of the API.
+//! The addresses on which the API listens.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,31 +18,32 @@ pub(super) fn bind_address(variables: &mut Variables, name: &str, meaning: &str)
         .unwrap_or(LOOPBACK)
 }
 
-/// Where the API listens.
+/// The addresses on which the API listens.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiAddresses {
-    /// gRPC.
+    /// The address of the gRPC API.
     pub grpc: SocketAddr,
-    /// HTTP.
+    /// The address of the HTTP API.
     pub http: SocketAddr,
 }
 
 impl ApiAddresses {
     /// Reads `API_BIND`, `API_GRPC_PORT` and `API_HTTP_PORT`.
     pub fn read(variables: &mut Variables) -> Self {
-        let address = bind_address(variables, "API_BIND", "address of the API's ports");
-        let grpc = variables.port(API_GRPC_PORT, 9090, "gRPC");
-        let http = variables.port(API_HTTP_PORT, 8000, "HTTP");
+        variables.group("API");
+        let address = bind_address(variables, "API_BIND", "IP address on which the API listens");
+        let grpc = variables.port(API_GRPC_PORT, 9090, "TCP port of the gRPC API");
+        let http = variables.port(API_HTTP_PORT, 8000, "TCP port of the HTTP API");
         if grpc == http {
             variables.same([API_HTTP_PORT, API_GRPC_PORT], &http.to_string(), "port");
         }
         Self { grpc: SocketAddr::new(address, grpc), http: SocketAddr::new(address, http) }
     }
 
-    /// Listens on both: HTTP, then gRPC.
+    /// Listens on both addresses. Returns the listener of HTTP, then the listener of gRPC.
     ///
     /// # Errors
-    /// When one cannot be bound, naming its variable.
+    /// When an address cannot be bound. The error names its variables.
     pub async fn listen(&self) -> Result<(TcpListener, TcpListener), Failure> {
         let listen = async |address: SocketAddr, variable| {
             TcpListener::bind(address).await.map_err(|error| {

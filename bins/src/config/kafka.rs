@@ -10,29 +10,37 @@ use crate::process::{EnvError, Variables};
 /// The brokers and the topics.
 #[derive(Clone, Debug)]
 pub struct Kafka {
-    /// How to reach them.
+    /// The configuration of the clients.
     pub client: KafkaConfig,
-    /// The topic of events.
+    /// The topic of the events.
     pub topic: String,
-    /// The topic of dead letters.
+    /// The dead-letter topic.
     pub dlq_topic: String,
 }
 
 impl Kafka {
-    /// Reads the variables `KAFKA_*`, the groups aside.
+    /// Reads the variables `KAFKA_*`, except the groups.
     pub fn read(variables: &mut Variables) -> Self {
+        variables.group("Broker (Kafka)");
         let is_set = variables.has("KAFKA_BROKERS");
         let (host, port) = variables.unless(is_set, |variables| {
-            let host = variables.text("KAFKA_HOST", "localhost", "a broker's host");
-            (host, variables.port("KAFKA_PORT", 9092, "its port"))
+            let host = variables.text("KAFKA_HOST", "localhost", "host name or IP address of a broker");
+            (host, variables.port("KAFKA_PORT", 9092, "TCP port of this broker"))
         });
-        let brokers = variables.parse("KAFKA_BROKERS", "", "overrides both", "host:port,host:port,…", broker_list);
+        let brokers = variables.parse(
+            "KAFKA_BROKERS",
+            "",
+            "brokers as host:port,host:port,…, instead of KAFKA_HOST and KAFKA_PORT",
+            "host:port,host:port,…",
+            broker_list,
+        );
         let (topic, dlq_topic) = topics(variables);
         let mut client = KafkaConfig::new(brokers.unwrap_or_else(|| format!("{host}:{port}")));
         const PREFIX: &str = "KAFKA_OPT_";
-        for (name, value) in
-            variables.prefixed(PREFIX, "any librdkafka property: KAFKA_OPT_SECURITY_PROTOCOL is security.protocol")
-        {
+        for (name, value) in variables.prefixed(
+            PREFIX,
+            "a property of librdkafka, for TLS and SASL: KAFKA_OPT_SECURITY_PROTOCOL sets security.protocol",
+        ) {
             let property = name[PREFIX.len()..].to_lowercase().replace('_', ".");
             match client.clone().with_option(&property, &value) {
                 Ok(with_option) => client = with_option,
@@ -48,7 +56,7 @@ impl Kafka {
 fn broker_list(text: &str) -> Option<String> {
     let is_broker = |broker: &str| {
         broker.rsplit_once(':').is_some_and(|(host, port)| {
-            // Only an IPv6 address in brackets has colons of its own.
+            // A host contains colons only if it is an IPv6 address in brackets.
             let is_host = !host.is_empty() && (!host.contains(':') || host.starts_with('[') && host.ends_with(']'));
             is_host && port.parse::<u16>().is_ok_and(|port| port > 0)
         })
@@ -60,7 +68,7 @@ fn topic(variables: &mut Variables, name: &str, default: &str, meaning: &str) ->
     variables.parse(name, default, meaning, TOPIC_NAME, topic_name).unwrap_or_else(|| default.to_owned())
 }
 
-/// Which names topics may have.
+/// The accepted names of topics.
 pub(crate) const TOPIC_NAME: &str = "1 to 249 of the characters a-z A-Z 0-9 . _ -";
 
 pub(crate) fn topic_name(text: &str) -> Option<String> {
@@ -69,13 +77,18 @@ pub(crate) fn topic_name(text: &str) -> Option<String> {
     is_name.then(|| text.to_owned())
 }
 
-/// The topics of events and of dead letters. Each dead letter or replay marker in the topic of events would become a dead
-/// letter again, without end.
+/// Reads the topic of events and the dead-letter topic. They must differ: a dead letter or a replay marker in the topic of
+/// events would become a new dead letter, without end.
 fn topics(variables: &mut Variables) -> (String, String) {
     const EVENTS: &str = "KAFKA_TOPIC";
     const DEAD_LETTERS: &str = "KAFKA_DLQ_TOPIC";
-    let events = topic(variables, EVENTS, "events.telecom", "the topic of events");
-    let dead_letters = topic(variables, DEAD_LETTERS, "events.telecom.dlq", "the topic of dead letters");
+    let events = topic(variables, EVENTS, "events.telecom", "topic of the events");
+    let dead_letters = topic(
+        variables,
+        DEAD_LETTERS,
+        "events.telecom.dlq",
+        "topic of the dead letters: invalid messages with the reason",
+    );
     if events == dead_letters {
         variables.same([DEAD_LETTERS, EVENTS], &events, "topic");
     }
@@ -89,20 +102,21 @@ fn topics(variables: &mut Variables) -> (String, String) {
 /// The consumer groups of the services.
 #[derive(Clone, Debug)]
 pub struct Groups {
-    /// The ingestors'.
+    /// The group of the ingestors.
     pub ingestor: String,
-    /// The aggregators'.
+    /// The group of the aggregators.
     pub aggregator: String,
 }
 
 impl Groups {
-    /// Reads both groups, also for a service that is a member of one only: in one group, each service would get a part of the
-    /// records, and totals would be wrong.
+    /// Reads both groups, also for a service that is a member of only one group, and checks that they differ. If both
+    /// services were in the same group, each service would get only a part of the records, and totals would be wrong.
     pub fn read(variables: &mut Variables) -> Self {
         const INGESTOR: &str = "KAFKA_GROUP_ID_INGESTOR";
         const AGGREGATOR: &str = "KAFKA_GROUP_ID_AGGREGATOR";
-        let ingestor = variables.text(INGESTOR, "ingestor-group", "the ingestors' consumer group");
-        let aggregator = variables.text(AGGREGATOR, "aggregator-group", "the aggregators' consumer group");
+        variables.group("Broker (Kafka)");
+        let ingestor = variables.text(INGESTOR, "ingestor-group", "consumer group of all ingestors");
+        let aggregator = variables.text(AGGREGATOR, "aggregator-group", "consumer group of all aggregators");
         if ingestor == aggregator {
             variables.same([AGGREGATOR, INGESTOR], &ingestor, "group");
         }
@@ -113,7 +127,7 @@ impl Groups {
 /// The groups of both services that read the topic of events of `kafka`.
 ///
 /// # Errors
-/// If no client can be made of the configuration.
+/// If the configuration is not valid for a client.
 pub(crate) fn consumer_groups(kafka: &Kafka, groups: Groups) -> Result<ConsumerGroups, ConfigError> {
     let offsets = Arc::new(KafkaTopics::new(&kafka.client)?);
     let Groups { ingestor, aggregator } = groups;

@@ -1,4 +1,4 @@
-//! The variables of each program.
+//! The environment variables of each program.
 
 #[cfg(feature = "services")]
 mod all;
@@ -35,7 +35,7 @@ pub use api_addresses::ApiAddresses;
 #[cfg(feature = "services")]
 pub use names::NAMES;
 
-/// The demonstration alone gives no advice about variables.
+/// The build of the demonstration alone gives no warnings about variables.
 #[cfg(not(feature = "services"))]
 pub const NAMES: crate::process::VariableNames = crate::process::VariableNames::NONE;
 

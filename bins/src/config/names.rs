@@ -1,22 +1,23 @@
-//! The names of netagg's variables, for advice about a variable without effect. The operator who set it believes that it has one.
+//! The names of netagg's variables, for warnings about misspelled variables. A misspelled variable has no effect, and its
+//! operator does not notice this.
 
 use crate::process::VariableNames;
 
 use super::all::declare_all;
 
-/// The variables of all programs, and names that stand for one of them.
+/// The variables of all programs, and other names for these variables.
 pub const NAMES: VariableNames =
     VariableNames { declare_all, own_prefixes: &OWN_PREFIXES, synonyms: &SYNONYMS, overrides: &OVERRIDES };
 
-/// Prefixes that no other program has a use for.
+/// Prefixes that only netagg uses.
 const OWN_PREFIXES: [&str; 3] = ["INGESTOR_", "AGGREGATOR_", "GENERATOR_"];
 
-/// Variables that another one overrides: their prefix, and the other one.
+/// Variables that another variable overrides: their prefix, and the other variable.
 const OVERRIDES: [(&str, &str); 3] =
     [("POSTGRES_", "DATABASE_URL"), ("REDIS_", "REDIS_URL"), ("KAFKA_", "KAFKA_BROKERS")];
 
-/// Names that other programs use for a setting of ours, and our name for it. Each differs too much from ours to be found by
-/// its letters.
+/// Names that other programs use for a setting, and netagg's name for this setting. Each name differs too much from netagg's
+/// name to be found by its spelling.
 const SYNONYMS: [(&str, &str); 34] = [
     ("API_ADDR", "API_BIND"),
     ("API_ADDRESS", "API_BIND"),

@@ -6,15 +6,17 @@ use super::api_addresses::{API_GRPC_PORT, API_HTTP_PORT, ApiAddresses, bind_addr
 use crate::ops::OpsConfig;
 use crate::process::Variables;
 
-/// Where the ops port of a service listens, and what it tells.
+/// Reads the address of the ops port of a service, and whether the port serves profiles.
 pub fn ops(variables: &mut Variables, name: &str, port: u16) -> OpsConfig {
-    let address = bind_address(variables, "OPS_BIND", "address of the ops port (/healthz, /readyz, /metrics)");
-    let address = SocketAddr::new(address, variables.port(name, port, "the ops port"));
-    let pprof = variables.flag("PPROF_ENABLED", true, "whether the ops port gives profiles (/debug/pprof)");
+    variables.group("Health, metrics and profiles (ops port)");
+    let address = bind_address(variables, "OPS_BIND", "IP address on which /healthz, /readyz and /metrics are served");
+    let address = SocketAddr::new(address, variables.port(name, port, "TCP port on which they are served"));
+    let pprof =
+        variables.flag("PPROF_ENABLED", true, "serve CPU and heap profiles under /debug/pprof on the same port");
     OpsConfig { address, pprof }
 }
 
-/// Where the ops port of the API listens: on another port than its clients' two.
+/// Reads the address of the ops port of the API. Its port must differ from the ports for HTTP and gRPC.
 pub fn api_ops(variables: &mut Variables, addresses: &ApiAddresses, port: u16) -> OpsConfig {
     const NAME: &str = "PPROF_PORT_API";
     let ops = ops(variables, NAME, port);
@@ -26,9 +28,9 @@ pub fn api_ops(variables: &mut Variables, addresses: &ApiAddresses, port: u16) -
     ops
 }
 
-/// Whether one port cannot be bound at both addresses.
-fn overlap(one: IpAddr, other: IpAddr) -> bool {
-    // `::` takes connections of IPv4, too.
+/// Whether the same port cannot be bound at both addresses.
+fn overlap(a: IpAddr, b: IpAddr) -> bool {
+    // `::` also accepts IPv4 connections.
     let includes = |all: IpAddr, address: IpAddr| all.is_unspecified() && (all.is_ipv6() || address.is_ipv4());
-    one == other || includes(one, other) || includes(other, one)
+    a == b || includes(a, b) || includes(b, a)
 }

@@ -7,11 +7,12 @@ use netagg_pg::{PgAddress, PgConfig, SslMode};
 
 use crate::process::{EnvError, Variables};
 
-/// The database that events and totals are kept in.
+/// Reads the address of the database that stores events and totals.
 pub fn postgres(variables: &mut Variables, max_connections: u32, application_name: &str) -> PgConfig {
+    variables.group("Database (PostgreSQL)");
     let is_set = variables.has("DATABASE_URL");
     let parts = variables.unless(is_set, address_of_parts);
-    let meaning = "postgres://user:password@host:port/database; overrides all these";
+    let meaning = "postgres://user:password@host:port/database, instead of all POSTGRES_* variables";
     let address = database_url(variables, "DATABASE_URL", meaning).unwrap_or(parts);
     let mut config = PgConfig::new(address);
     config.max_connections = max_connections;
@@ -20,11 +21,15 @@ pub fn postgres(variables: &mut Variables, max_connections: u32, application_nam
 }
 
 fn address_of_parts(variables: &mut Variables) -> PgAddress {
-    let host = variables.text("POSTGRES_HOST", "localhost", "PostgreSQL's host, or the folder of its socket");
-    let port = variables.port("POSTGRES_PORT", 5432, "its port");
-    let user = variables.text("POSTGRES_USER", "app_user", "who connects");
-    let password = variables.text("POSTGRES_PASSWORD", "app_password", "the password");
-    let database = variables.text("POSTGRES_DB", "network_events", "the database");
+    let host = variables.text(
+        "POSTGRES_HOST",
+        "localhost",
+        "host name or IP address of the PostgreSQL server, or the folder of its Unix socket",
+    );
+    let port = variables.port("POSTGRES_PORT", 5432, "TCP port of the PostgreSQL server");
+    let user = variables.text("POSTGRES_USER", "app_user", "role that connects");
+    let password = variables.text("POSTGRES_PASSWORD", "app_password", "password of this role");
+    let database = variables.text("POSTGRES_DB", "network_events", "name of the database");
     const MODES: [(&str, SslMode); 6] = [
         ("disable", SslMode::Disable),
         ("allow", SslMode::Allow),
@@ -33,7 +38,11 @@ fn address_of_parts(variables: &mut Variables) -> PgAddress {
         ("verify-ca", SslMode::VerifyCa),
         ("verify-full", SslMode::VerifyFull),
     ];
-    let mode = variables.choice("POSTGRES_SSLMODE", &MODES.map(|(name, _)| name), "TLS, as libpq names it");
+    let mode = variables.choice(
+        "POSTGRES_SSLMODE",
+        &MODES.map(|(name, _)| name),
+        "whether the connection uses TLS, as in libpq",
+    );
     let ssl_mode = MODES.iter().find(|(name, _)| *name == mode).map_or(SslMode::Disable, |(_, mode)| *mode);
     PgAddress::new(&host, port, &user, &password, &database, ssl_mode)
 }
@@ -49,14 +58,16 @@ fn database_url(variables: &mut Variables, name: &str, meaning: &str) -> Option<
     }
 }
 
-/// The database that the API reads: `DATABASE_READ_URL`, else the one of the others.
+/// Reads the address of the database that the API reads: `DATABASE_READ_URL`, else the database of the services.
 pub fn read_postgres(variables: &mut Variables, writing: &PgConfig) -> PgConfig {
-    let url = database_url(variables, "DATABASE_READ_URL", "a replica for the API's reads; default: the same database");
+    variables.group("Database (PostgreSQL)");
+    let meaning = "database that the API reads, such as a replica; default: the same database";
+    let url = database_url(variables, "DATABASE_READ_URL", meaning);
     let address = url.unwrap_or_else(|| writing.address.clone());
     let mut config = writing.clone();
     config.address = address;
     config.max_connections = 16;
-    // No request waits longer for its answer, and the server gives up a statement that no request waits for.
+    // A statement may take as long as a request. The server cancels a statement when its client is gone.
     config.statement_timeout = ApiLimits::default().request_timeout;
     config.client_check_interval = Some(Duration::from_millis(250));
     config

@@ -1,4 +1,4 @@
-//! Tests of the variables together.
+//! Tests of variables that belong together.
 
 use super::*;
 use crate::process::{EnvError, Variables};
@@ -35,7 +35,7 @@ fn a_librdkafka_property_is_passed_through_or_named() {
 }
 
 #[test]
-fn brokers_and_topics_that_cannot_be_are_refused() {
+fn malformed_brokers_and_topics_are_rejected() {
     let read = |variables: &mut Variables| drop(Kafka::read(variables));
     for brokers in ["one:9092,two:9092", "[::1]:9092", "10.0.0.1:1, b:2"] {
         assert_eq!(problems(&[("KAFKA_BROKERS", brokers)], read), "");
@@ -47,14 +47,14 @@ fn brokers_and_topics_that_cannot_be_are_refused() {
 }
 
 #[test]
-fn two_things_that_must_differ_are_named() {
+fn equal_values_of_two_variables_that_must_differ_are_a_problem() {
     let read = |variables: &mut Variables| {
         Kafka::read(variables);
         Groups::read(variables);
         let addresses = ApiAddresses::read(variables);
         api_ops(variables, &addresses, 6062);
     };
-    for (values, told) in [
+    for (values, expected) in [
         (
             &[("KAFKA_TOPIC", "t"), ("KAFKA_DLQ_TOPIC", "t")][..],
             r#"KAFKA_DLQ_TOPIC="t": accepted: another topic than KAFKA_TOPIC"#,
@@ -71,15 +71,15 @@ fn two_things_that_must_differ_are_named() {
         (&[("API_GRPC_PORT", "6062"), ("OPS_BIND", "::")], "API_GRPC_PORT="),
     ] {
         let problems = problems(values, read);
-        assert!(problems.starts_with(told) && problems.lines().count() == 1, "{values:?}: {problems}");
+        assert!(problems.starts_with(expected) && problems.lines().count() == 1, "{values:?}: {problems}");
     }
-    for apart in [("OPS_BIND", "127.0.0.2"), ("API_BIND", "127.0.0.2"), ("API_BIND", "::1")] {
-        assert_eq!(problems(&[("PPROF_PORT_API", "8000"), apart], read), "", "{apart:?}");
+    for other_address in [("OPS_BIND", "127.0.0.2"), ("API_BIND", "127.0.0.2"), ("API_BIND", "::1")] {
+        assert_eq!(problems(&[("PPROF_PORT_API", "8000"), other_address], read), "", "{other_address:?}");
     }
 }
 
 #[test]
-fn no_password_shows() {
+fn no_problem_shows_a_password() {
     let read = |variables: &mut Variables| {
         postgres(variables, 4, "test");
         redis(variables);

@@ -1,4 +1,4 @@
-//! The dead letters: listed, shown, counted, and sent again.
+//! `netagg dlq`: lists, shows, counts and replays dead letters.
 
 mod filter;
 mod list;
@@ -10,7 +10,7 @@ mod text;
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use netagg_kafka::{KafkaLetterReader, ReplayPlan};
+use netagg_kafka::{DlqReader, ReplayPlan};
 use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
@@ -18,55 +18,55 @@ use crate::config::Kafka;
 use crate::process::Shutdown;
 use crate::program::run_command;
 use filter::FilterArguments;
-use show::LetterPlace;
+use show::PositionArgument;
 
-/// What to do with dead letters.
+/// The commands for dead letters.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DlqCommand {
-    /// List the newest
+    /// List the newest dead letters
     List {
-        /// Which ones
+        /// The dead letters to list.
         #[command(flatten)]
         filter: FilterArguments,
-        /// How many at most
+        /// The largest number of dead letters to list
         #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
         limit: u64,
-        /// Print one JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Show one whole: its headers, its key and its value, as text or as a hex dump
+    /// Show a whole dead letter: its headers, its key and its value, as text or as a hex dump
     Show {
-        /// Where it lies in KAFKA_DLQ_TOPIC, as `list` has it
+        /// The position in KAFKA_DLQ_TOPIC, as `list` shows it
         #[arg(value_name = "PARTITION:OFFSET")]
-        place: LetterPlace,
+        position: PositionArgument,
         /// Print a JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Count them by kind, and tell how many have been sent again
+    /// Count dead letters by kind, and how many of them were sent again
     Stats {
-        /// Which ones
+        /// The dead letters to count.
         #[command(flatten)]
         filter: FilterArguments,
     },
-    /// Send them to KAFKA_TOPIC again, with their keys and their own headers
+    /// Send dead letters to KAFKA_TOPIC again, with their keys and their own headers
     ///
-    /// Each is sent once: what is sent is remembered in the topic KAFKA_DLQ_TOPIC.replayed, in the same transaction, so
-    /// that another replay, also after one that was killed, leaves it out. The events count as received now. One that is
-    /// still invalid becomes a new dead letter. What netagg did not write, what came from another topic and what had to
-    /// be cut is never sent.
+    /// Each dead letter is sent once. The replay writes a marker to the topic KAFKA_DLQ_TOPIC.replayed in the same
+    /// transaction, so later replays leave this dead letter out, also after a replay was killed. The time of the replay
+    /// counts as the time of receipt. A message that is still invalid becomes a new dead letter. A replay never sends
+    /// messages that netagg did not write, dead letters from another topic, and dead letters with a cut value.
     Replay {
-        /// Which ones
+        /// The dead letters to send.
         #[command(flatten)]
         filter: FilterArguments,
-        /// How many at most; all without it
+        /// The largest number of dead letters to send; default: all
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         limit: Option<u64>,
-        /// Also what has been sent before
+        /// Also send dead letters that were sent before
         #[arg(long)]
         all: bool,
-        /// Tell what would be sent, and send nothing
+        /// Print how many dead letters would be sent, and send nothing
         #[arg(long)]
         dry_run: bool,
     },
@@ -77,19 +77,19 @@ impl DlqCommand {
         run_command(Kafka::read, async |kafka, shutdown| self.execute(kafka, shutdown).await)
     }
 
-    /// Does it.
+    /// Runs the command.
     ///
     /// # Errors
-    /// When the broker is away, the topic is not there, or the arguments contradict each other.
+    /// When the broker is unavailable, the topic does not exist, or the arguments contradict each other.
     async fn execute(self, kafka: Kafka, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-        let reader = KafkaLetterReader::new(&kafka.client, &kafka.dlq_topic);
+        let reader = DlqReader::new(&kafka.client, &kafka.dlq_topic);
         let stop = shutdown.token();
         match self {
             Self::List { filter, limit, json } => {
                 unless_stopped(&stop, list::list(&reader, filter, limit, json, &kafka.topic)).await?;
             }
-            Self::Show { place, json } => {
-                unless_stopped(&stop, show::show(&reader, place, json, &kafka.dlq_topic)).await?;
+            Self::Show { position, json } => {
+                unless_stopped(&stop, show::show(&reader, position, json, &kafka.dlq_topic)).await?;
             }
             Self::Stats { filter } => unless_stopped(&stop, stats::stats(&reader, filter)).await?,
             Self::Replay { filter, limit, all, dry_run } => {
@@ -102,13 +102,13 @@ impl DlqCommand {
     }
 }
 
-/// What only reads is dropped when the program is told to stop.
+/// Runs a command that only reads. It is dropped when the program is told to stop.
 async fn unless_stopped(
     stop: &CancellationToken,
-    answer: impl Future<Output = Result<(), Failure>>,
+    command: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
     tokio::select! {
-        answer = answer => answer,
+        outcome = command => outcome,
         () = stop.cancelled() => Err(Failure::Failed("interrupted".into())),
     }
 }

@@ -1,4 +1,4 @@
-//! Dead letters, sent again.
+//! `netagg dlq replay`: sends dead letters again.
 
 use netagg_kafka::{ReplayCount, ReplayError, ReplayPlan, ReplayReport, Unreplayable};
 use tokio_util::sync::CancellationToken;
@@ -43,7 +43,7 @@ fn show(report: &ReplayReport, topic: &str, is_dry_run: bool) -> String {
     for (reason, count) in &report.left_out {
         let reason = match reason {
             Unreplayable::Foreign => "foreign: netagg did not write them".to_owned(),
-            Unreplayable::OtherTopic => format!("from another topic than {topic}"),
+            Unreplayable::OtherTopic => format!("not from the topic {topic}"),
             Unreplayable::Truncated => "truncated: their values were cut to fit".to_owned(),
         };
         shown.push_str(&format!("left out: {count} {reason}\n"));

@@ -1,26 +1,26 @@
-//! One dead letter, whole.
+//! `netagg dlq show`: a whole dead letter.
 
 use std::fmt::Write;
 use std::str::FromStr;
 
 use netagg_core::RecordTimestamp;
-use netagg_kafka::{KafkaLetterReader, StoredLetter};
+use netagg_kafka::{DlqReader, DlqRecord};
 
-use super::text::{print_json, show_place, show_time};
+use super::text::{print_json, show_position, show_time};
 use crate::Failure;
 use crate::process::output;
 use crate::process::terminal_escape::{is_visible, printable};
 
-/// Where a letter lies in the topic of dead letters.
+/// The position of a dead letter in the dead-letter topic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct LetterPlace {
-    /// Its partition.
+pub(crate) struct PositionArgument {
+    /// The partition.
     pub(crate) partition: i32,
-    /// Its offset there.
+    /// The offset in the partition.
     pub(crate) offset: i64,
 }
 
-impl FromStr for LetterPlace {
+impl FromStr for PositionArgument {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
@@ -28,51 +28,51 @@ impl FromStr for LetterPlace {
             let (partition, offset) = text.split_once(':')?;
             Some(Self { partition: partition.parse().ok()?, offset: offset.parse().ok()? })
         };
-        let is_place = |place: &Self| place.partition >= 0 && place.offset >= 0;
+        let is_position = |position: &Self| position.partition >= 0 && position.offset >= 0;
         parse()
-            .filter(is_place)
-            .ok_or("a partition and an offset such as 3:17 are accepted; `netagg dlq list` has them")
+            .filter(is_position)
+            .ok_or("accepted: a partition and an offset, such as 3:17; `netagg dlq list` lists the positions")
     }
 }
 
 pub(super) async fn show(
-    reader: &KafkaLetterReader,
-    place: LetterPlace,
+    reader: &DlqReader,
+    position: PositionArgument,
     is_json: bool,
     dlq_topic: &str,
 ) -> Result<(), Failure> {
-    let LetterPlace { partition, offset } = place;
-    let Some(letter) = reader.get(partition, offset).await? else {
+    let PositionArgument { partition, offset } = position;
+    let Some(dead_letter) = reader.get(partition, offset).await? else {
         let reason =
-            format!("{partition}:{offset}: {dlq_topic} has no message there; `netagg dlq list` has the places");
+            format!("{partition}:{offset}: {dlq_topic} has no message there; `netagg dlq list` lists the positions");
         return Err(Failure::Usage(reason));
     };
     if is_json {
-        return print_json(&letter);
+        return print_json(&dead_letter);
     }
-    output::print(as_text(&letter));
+    output::print(as_text(&dead_letter));
     Ok(())
 }
 
-fn as_text(letter: &StoredLetter) -> String {
-    let StoredLetter { record, origin } = letter;
+fn as_text(dead_letter: &DlqRecord) -> String {
+    let DlqRecord { record, origin } = dead_letter;
     let mut lines = vec![
-        ("place", show_place(&letter.place())),
+        ("position", show_position(&dead_letter.position())),
         ("time", show_time(record.instant())),
-        ("kind", letter.kind().as_str().to_owned()),
+        ("kind", dead_letter.kind().as_str().to_owned()),
     ];
     if let Some(origin) = origin {
-        let (topic, place) = (printable(origin.source.partition.topic.as_bytes()), show_place(&origin.source));
+        let (topic, position) = (printable(origin.source.partition.topic.as_bytes()), show_position(&origin.source));
         lines.push(("detail", printable(origin.detail.as_bytes())));
         let time = match origin.timestamp {
             Some(RecordTimestamp::OutOfRange(millis)) => format!("timestamp {millis}"),
             timestamp => show_time(timestamp.and_then(RecordTimestamp::instant)),
         };
-        lines.push(("source", format!("{topic} {place}, {time}")));
+        lines.push(("source", format!("{topic} {position}, {time}")));
     }
     lines.push(("key", record.key.as_deref().map_or("null".to_owned(), printable)));
     let mut text = String::new();
-    // writing to a string cannot fail
+    // Writing to a string cannot fail.
     for (name, value) in lines {
         let _ = writeln!(text, "{name:8}{value}");
     }
@@ -92,7 +92,7 @@ fn as_text(letter: &StoredLetter) -> String {
     text
 }
 
-/// As text if that can be seen as it is, else as a hex dump.
+/// Appends the value: as text if a terminal shows all its characters, else as a hex dump.
 fn push_value(text: &mut String, value: &[u8]) {
     let is_text = |value: &&str| value.replace("\r\n", "\n").chars().all(|c| is_visible(c) || matches!(c, '\n' | '\t'));
     match std::str::from_utf8(value).ok().filter(is_text) {
@@ -116,10 +116,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_place_is_a_partition_and_an_offset() {
-        assert_eq!("3:17".parse(), Ok(LetterPlace { partition: 3, offset: 17 }));
+    fn a_position_is_a_partition_and_an_offset() {
+        assert_eq!("3:17".parse(), Ok(PositionArgument { partition: 3, offset: 17 }));
         for text in ["", "3", "3:", ":17", "3:-1", "-3:1", "3:17:1", "3/17", "3:99999999999999999999"] {
-            assert!(text.parse::<LetterPlace>().is_err(), "{text}");
+            assert!(text.parse::<PositionArgument>().is_err(), "{text}");
         }
     }
 

@@ -1,21 +1,21 @@
-//! Letters, positions and times as text.
+//! Dead letters, positions and times as text.
 
-use netagg_core::{Place, Timestamp};
+use netagg_core::{RecordPosition, Timestamp};
 use serde::Serialize;
 
 use crate::Failure;
 use crate::process::outln;
 use crate::process::terminal_escape::json_line;
 
-pub(super) fn print_json(letter: &impl Serialize) -> Result<(), Failure> {
-    let line = json_line(letter).map_err(|error| Failure::Failed(error.into()))?;
+pub(super) fn print_json(dead_letter: &impl Serialize) -> Result<(), Failure> {
+    let line = json_line(dead_letter).map_err(|error| Failure::Failed(error.into()))?;
     outln!("{line}");
     Ok(())
 }
 
 /// `partition:offset`.
-pub(super) fn show_place(place: &Place) -> String {
-    format!("{}:{}", place.partition.number, place.offset)
+pub(super) fn show_position(position: &RecordPosition) -> String {
+    format!("{}:{}", position.partition.number, position.offset)
 }
 
 /// The time, or `-`.

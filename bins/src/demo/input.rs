@@ -1,4 +1,4 @@
-//! Given events, into the demonstration's log.
+//! Publishes the events of a file to the in-memory log of the demonstration.
 
 use std::collections::HashSet;
 
@@ -12,7 +12,7 @@ use crate::Failure;
 use crate::input::Input;
 use crate::rejected::RejectedLines;
 
-/// Publishes each valid line of `input` as it stands; names the others on stderr, and counts them.
+/// Publishes each valid line of `input` unchanged. Prints the other lines to stderr, and returns their number.
 pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<(Published, u64), Failure> {
     let bar = ProgressBar::hidden();
     let mut rejected = RejectedLines::new(input.name());

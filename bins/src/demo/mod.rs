@@ -1,5 +1,7 @@
-//! The whole pipeline in one process, with nothing installed: generated or given events, through the ingestor and the
-//! aggregator on the in-memory adapters, to the API, and a verification that everything came out right.
+//! `netagg demo`: the whole pipeline in one process, without any server.
+//!
+//! Events from a generator or a file pass through the ingestor and the aggregator, on in-memory adapters, to the API. At the
+//! end, the demonstration verifies stored events and totals.
 
 mod input;
 mod report;
@@ -26,25 +28,25 @@ use crate::program::run_command;
 use crate::progress::progress_bar;
 use crate::{Failure, descriptors, protection};
 
-/// Users that generated events are of.
+/// The number of users of the generated events.
 const USERS: u64 = 1_000;
-/// Shares that show what happens to duplicates and to what is no event.
+/// The shares of duplicates and of invalid messages. They show how the pipeline handles both.
 const DUPLICATE_RATE: f64 = 0.01;
 const INVALID_RATE: f64 = 0.001;
-/// While serving: how fast events go on, and how many at most, since all are kept in memory.
+/// With `--serve`: the events per second, and the largest number of events, because all events are kept in memory.
 const SERVE_RATE: u64 = 100;
 const SERVE_EVENTS: u64 = 5_000_000;
 
-/// What to run.
+/// The arguments of the demonstration.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Demo {
-    /// Keep the API up on API_HTTP_PORT and API_GRPC_PORT afterwards, with events flowing
+    /// Afterwards keep the API running on API_HTTP_PORT and API_GRPC_PORT, and keep sending events
     #[arg(long)]
     serve: bool,
-    /// How many events to generate
+    /// The number of events to generate
     #[arg(long, value_name = "N", default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..=50_000_000))]
     events: u64,
-    /// Take events from a file of one JSON object a line instead, or from stdin (-)
+    /// Read events from a file with one JSON object per line instead, or from stdin (-)
     #[arg(long, value_name = "FILE", conflicts_with = "events")]
     input: Option<Input>,
     /// separate: an aggregator counts the events; combined: the ingestor stores and counts them in one transaction
@@ -55,7 +57,7 @@ pub(crate) struct Demo {
 impl Demo {
     pub(crate) fn run(self) -> ExitCode {
         let configure = |variables: &mut Variables| {
-            // Without --serve nothing listens.
+            // Without --serve, no port is opened.
             let addresses = variables.unless(!self.serve, |variables| {
                 let addresses = ApiAddresses::read(variables);
                 protection::open_only(variables, &addresses);
@@ -69,8 +71,8 @@ impl Demo {
         })
     }
 
-    /// Runs the demonstration with the given events, or with generated events. Keeps the API up at `addresses` afterwards.
-    /// Whether its verification passed.
+    /// Runs the demonstration with events from a file or from the generator. Afterwards keeps the API running at `addresses`.
+    /// Returns whether the verification passed.
     async fn demonstrate(&self, addresses: Option<ApiAddresses>, shutdown: Shutdown) -> Result<bool, Failure> {
         let is_generated = self.input.is_none();
         let partitions = if is_generated { 8 } else { 1 };
@@ -95,7 +97,9 @@ impl Demo {
         }
         tokio::select! {
             () = pipeline.processed(published.records) => {}
-            () = ended.cancelled() => return Err(Failure::Failed("a service ended before everything was done".into())),
+            () = ended.cancelled() => {
+                return Err(Failure::Failed("a service ended before it had processed all messages".into()));
+            }
         }
         let elapsed = started.elapsed();
         let mismatches = pipeline.verify(&published).await?;
@@ -109,8 +113,8 @@ impl Demo {
     }
 }
 
-/// Given events may be in conflict: one partition and one batch at a time make both services meet them in one order, so that
-/// both keep the same copy.
+/// The configuration of both consumers. Events of a file may be in conflict. With one partition and one batch at a time, both
+/// services process them in the same order and keep the same copy.
 fn consumer(is_generated: bool) -> ConsumerConfig {
     let mut config = ConsumerConfig::default();
     config.batches_in_flight = if is_generated { 2 } else { 1 };
@@ -119,12 +123,12 @@ fn consumer(is_generated: bool) -> ConsumerConfig {
     config
 }
 
-/// Runs both services in the background. The token is cancelled when one of them ends.
+/// Runs both services in the background. The token is cancelled when a service ends.
 fn start(pipeline: &Arc<MemoryPipeline>, shutdown: &Shutdown) -> CancellationToken {
     let ended = CancellationToken::new();
     let (pipeline, stop, on_end) = (pipeline.clone(), shutdown.token(), ended.clone());
     shutdown.spawn("pipeline", async move {
-        // However it ends, by a panic, too.
+        // The guard also runs after a panic.
         let _ended = on_end.drop_guard();
         if let Err(error) = pipeline.run(stop).await {
             tracing::error!(%error, "the pipeline ended");
@@ -133,7 +137,7 @@ fn start(pipeline: &Arc<MemoryPipeline>, shutdown: &Shutdown) -> CancellationTok
     ended
 }
 
-/// Sends `count` generated events, with duplicates and invalid messages, as fast as they are taken.
+/// Sends `count` generated events, with duplicates and invalid messages, as fast as the services accept them.
 async fn generate(pipeline: &MemoryPipeline, count: u64, shutdown: &Shutdown) -> Result<Published, Failure> {
     let load = LoadConfig { events_per_sec: None, events: Some(count), batch_size: 500, workers: 2, ..load() };
     let bar = progress_bar(Some(count), "{bar:40} {human_pos}/{human_len} events, {per_sec}");
@@ -146,12 +150,12 @@ fn model() -> Result<Arc<EventModel>, LoadError> {
     Ok(Arc::new(EventModel::new(random_seed(), USERS, SystemClock.now())?))
 }
 
-/// The shares of all events of a demonstration.
+/// A load with the shares of duplicates and of invalid messages.
 fn load() -> LoadConfig {
     LoadConfig { duration: None, duplicate_rate: DUPLICATE_RATE, invalid_rate: INVALID_RATE, ..LoadConfig::default() }
 }
 
-/// The API's ports, bound before the work so that a taken one is told at once.
+/// The ports of the API. They are bound before the work, so a port in use is reported at once.
 #[derive(Debug)]
 struct Api {
     addresses: ApiAddresses,
@@ -166,7 +170,7 @@ impl Api {
         Ok(Self { addresses, http, grpc, limits })
     }
 
-    /// Answers until the program is told to stop, while events go on.
+    /// Serves the API until the program is told to stop, and keeps sending events.
     async fn serve(
         self,
         usage: Arc<UsageService>,
@@ -189,7 +193,9 @@ impl Api {
         let flow = async {
             pipeline.send(&model, load, &shutdown.token(), |_| {}).await?;
             if !shutdown.token().is_cancelled() {
-                tracing::warn!("no more events are sent: all are kept in memory, and these are enough");
+                tracing::warn!(
+                    "no more events are sent: the demonstration keeps all events in memory and has reached its limit"
+                );
             }
             Ok::<(), Failure>(())
         };
@@ -201,8 +207,8 @@ impl Api {
         let grpc = async { Ok(server.clone().serve_grpc(self.grpc, shutdown.token()).await?) };
         let pipeline_runs = async {
             ended.cancelled().await;
-            let is_asked = shutdown.token().is_cancelled();
-            if is_asked { Ok(()) } else { Err(Failure::Failed("a service of the pipeline has ended".into())) }
+            let is_stopping = shutdown.token().is_cancelled();
+            if is_stopping { Ok(()) } else { Err(Failure::Failed("a service of the pipeline has ended".into())) }
         };
         tokio::try_join!(flow, http, grpc, pipeline_runs)?;
         Ok(())

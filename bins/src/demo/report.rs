@@ -1,4 +1,4 @@
-//! What the demonstration tells at its end.
+//! The report of the demonstration.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::config::ApiAddresses;
 use crate::process::outln;
 use crate::tables::{right_align, table};
 
-/// Days shown of those there are.
+/// The largest number of days to show.
 const DAYS_SHOWN: usize = 10;
 
 pub(super) async fn print(
@@ -26,7 +26,7 @@ pub(super) async fn print(
     let (days, ingested) = (pipeline.events.sum_by_day(), pipeline.ingested());
     if let (Some((first, _)), Some((last, _))) = (days.keys().next(), days.keys().next_back()) {
         for granularity in [Granularity::Day, Granularity::Month] {
-            // A span longer than the API answers at once is asked for from its end.
+            // If the range is longer than a request may ask for, the request asks for the last days of the range.
             let from = (*first).max(last.saturating_add_days(1 - i64::from(netagg_core::usage::MAX_DAYS)));
             let request =
                 AggregatesRequest { granularity, from: Some(from), to: Some(*last), event_type: None, zone: Zone::UTC };
@@ -36,19 +36,20 @@ pub(super) async fn print(
 
     let seconds = elapsed.as_secs_f64();
     outln!(
-        "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped{}, {} invalid messages set aside.",
+        "{} messages in {seconds:.2} s ({:.0}/s): {} events stored, {} duplicates dropped{}, {} invalid messages sent to \
+         the dead letters.",
         published.records,
         published.records as f64 / seconds,
         ingested.new,
         ingested.duplicates,
         match ingested.conflicts {
             0 => String::new(),
-            conflicts => format!(", {conflicts} of other content than the first copy dropped"),
+            conflicts => format!(", {conflicts} conflicts dropped (copies with other content)"),
         },
         ingested.invalid,
     );
     if left_out > 0 {
-        outln!("{} lines are no valid events and were left out, as told above.", left_out);
+        outln!("{left_out} lines hold no valid event and were left out; the reasons are listed above.");
     }
     if mismatches.is_empty() {
         outln!("Verified: every event sent is stored once, and every total is the sum over the stored events.");
@@ -98,7 +99,7 @@ pub(super) fn print_serving(addresses: &ApiAddresses) {
     let (http, grpc) = (addresses.http, addresses.grpc);
     outln!(
         "
-The API answers, and events go on. Try, from another terminal (Ctrl-C here stops):
+The API is running, and the demonstration keeps sending events. Try in another terminal (Ctrl-C here stops it):
   curl 'http://{http}/api/v1/aggregates?granularity=DAY'
   curl 'http://{http}/api/v1/users/100000001/detail?limit=3'
   grpcurl -plaintext -d '{{\"granularity\":\"MONTH\"}}' {grpc} telecom.v1.UsageService/GetGlobalAgg"
@@ -106,14 +107,14 @@ The API answers, and events go on. Try, from another terminal (Ctrl-C here stops
 }
 
 pub(super) fn print_next(is_generated: bool) {
-    // The build of the demonstration alone has been started by cargo.
+    // The build of the demonstration alone is started through cargo.
     let program = if cfg!(feature = "services") { "netagg" } else { "cargo" };
     outln!("\nNext:");
     outln!(
-        "  {program} demo --serve                 keep the API up on :8000 (HTTP) and :9090 (gRPC), with events flowing"
+        "  {program} demo --serve                 keep the API running on :8000 (HTTP) and :9090 (gRPC), and keep sending events"
     );
     if is_generated {
-        outln!("  {program} demo --input FILE.ndjson     run events of your own, one JSON object a line");
+        outln!("  {program} demo --input FILE.ndjson     use events of your own, one JSON object per line");
     }
     outln!(
         "  {program} demo --mode combined         one service stores and counts; docs/modes.md says when to choose it"

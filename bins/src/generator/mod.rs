@@ -15,39 +15,47 @@ use crate::process::{Shutdown, Variables, output};
 /// How often the figures are printed.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How a run is made.
+/// The settings of a run.
 #[derive(Clone, Debug)]
 pub struct GeneratorConfig {
-    /// How many users the events are of.
+    /// The number of users of the events.
     pub users: u64,
-    /// What is sent.
+    /// The load to send.
     pub load: LoadConfig,
-    /// How often what was sent is looked for.
+    /// How often the generator looks up the sent events in the database.
     pub verify_interval: Duration,
 }
 
 impl GeneratorConfig {
     /// Reads the variables `GENERATOR_*`.
     pub fn read(variables: &mut Variables) -> Self {
+        variables.group("Load");
         let day = Duration::from_secs(86_400);
-        let users = variables.number("GENERATOR_USER_COUNT", 1_000, 1..=100_000_000, "users the events are of");
+        let users = variables.number("GENERATOR_USER_COUNT", 1_000, 1..=100_000_000, "number of users with events");
         let rate = variables.number("GENERATOR_EVENTS_PER_SEC", 1_000, 1..=10_000_000, "events sent per second");
         let duration = variables.duration(
             "GENERATOR_DURATION",
             Duration::from_secs(60),
             Duration::ZERO..=365 * day,
-            "how long events are sent; 0: until stopped",
+            "how long the generator sends; 0: until it is stopped",
         );
-        let batch_size = variables.number("GENERATOR_BATCH_SIZE", 100, 1..=10_000, "events handed over at a time");
-        let workers = variables.number("GENERATOR_WORKERS", 4, 1..=256, "batches on their way at a time");
+        let batch_size =
+            variables.number("GENERATOR_BATCH_SIZE", 100, 1..=10_000, "number of events in a batch for the broker");
+        let workers =
+            variables.number("GENERATOR_WORKERS", 4, 1..=256, "number of batches that are sent at the same time");
         let verify_interval = variables.duration(
             "GENERATOR_VERIFY_INTERVAL",
             Duration::from_secs(10),
             Duration::from_millis(100)..=day,
-            "how often sent events are looked up in the database",
+            "how often the generator looks up the sent events in the database",
         );
-        let duplicate_rate = variables.share("GENERATOR_DUPLICATE_RATE", 0.01, "share of events sent twice");
-        let invalid_rate = variables.share("GENERATOR_INVALID_RATE", 0.0, "invalid messages for each event");
+        let duplicate_rate =
+            variables.share("GENERATOR_DUPLICATE_RATE", 0.01, "share of events that are sent twice, from 0 to 1");
+        let invalid_rate = variables.share(
+            "GENERATOR_INVALID_RATE",
+            0.0,
+            "share of messages that are invalid, per valid event, from 0 to 1",
+        );
         let load = LoadConfig {
             events_per_sec: Some(rate),
             events: None,
@@ -61,10 +69,10 @@ impl GeneratorConfig {
     }
 }
 
-/// Sends, verifies, prints the figures every 5 s and at the end, and returns the last ones.
+/// Sends and verifies events, prints the figures every 5 s and at the end, and returns the last figures.
 ///
 /// # Errors
-/// What no repetition can help. A broker or database that is away is waited for.
+/// Errors that a retry cannot fix. While the broker or the database is unavailable, the generator waits.
 pub async fn run(
     config: GeneratorConfig,
     publisher: Arc<dyn EventPublisher>,
@@ -92,7 +100,7 @@ pub async fn run(
     };
     let figures = tokio::select! {
         outcome = run.run(publisher, store, stop_sending.clone(), shutdown.token()) => outcome?,
-        () = show => return Err("the figures ended before the work".into()),
+        () = show => return Err("the output of the figures ended before the work".into()),
     };
     progress.finish_and_clear();
     report::print(&figures);

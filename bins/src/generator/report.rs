@@ -1,4 +1,4 @@
-//! The generator's six figures, and its progress.
+//! The six figures of the generator, and its progress bar.
 
 use indicatif::ProgressBar;
 use netagg_core::load::{LoadConfig, LoadReport};
@@ -6,14 +6,14 @@ use netagg_core::load::{LoadConfig, LoadReport};
 use crate::process::outln;
 use crate::progress;
 
-/// Prints one figure a line to stdout.
+/// Prints the figures to stdout, one per line.
 pub(super) fn print(report: &LoadReport) {
     outln!("events_sent: {}", report.events_sent);
     outln!("events_verified: {}", report.events_verified);
     outln!("events_failed: {}", report.events_failed);
     outln!("events_per_sec: {:.1}", report.events_per_sec);
     match report.success_rate() {
-        // Rounded down: only all is 100 %.
+        // Rounded down, so that 100 % means all events.
         Some(percent) => outln!("success_rate: {:.2}%", (percent * 100.0).floor() / 100.0),
         None => outln!("success_rate: -"),
     }
@@ -24,7 +24,7 @@ pub(super) fn print(report: &LoadReport) {
     outln!();
 }
 
-/// The progress of the sending.
+/// The progress bar of the sent events.
 pub(super) fn progress_bar(load: &LoadConfig) -> ProgressBar {
     let by_duration =
         load.duration.zip(load.events_per_sec).map(|(duration, rate)| (duration.as_secs_f64() * rate as f64) as u64);

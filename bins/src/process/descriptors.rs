@@ -1,37 +1,38 @@
-//! File descriptors: raised to as many as the system allows, and shared out before anything is opened.
+//! File descriptors: the program raises their limit as far as the system allows, and sets descriptors aside for each part
+//! before anything is opened.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::Failure;
 
-/// For the standard streams, the log, the runtime, listeners, files and name look-ups of one program.
+/// The descriptors of a program itself: standard streams, log, runtime, listeners, files and name lookups.
 pub const OWN: Need = Need { of: "the program itself", descriptors: 64 };
 
-/// Descriptors that a part of a program may need at once.
+/// The descriptors that a part of a program may need at the same time.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Need {
-    /// The part.
+    /// The name of the part.
     pub of: &'static str,
-    /// How many.
+    /// The number of descriptors.
     pub descriptors: usize,
 }
 
-/// Raises the soft limit to the hard one.
+/// Raises the soft limit to the hard limit.
 ///
 /// # Errors
-/// [`Failure::Usage`] if a program cannot even begin.
+/// [`Failure::Usage`] if the limit is too low for any program.
 pub(crate) fn raise() -> Result<(), Failure> {
-    /// Where there is no hard limit, the system still refuses a soft one beyond its own.
+    /// The soft limit to ask for if there is no hard limit. The system rejects a soft limit above its own limit.
     const UNLIMITED: u64 = 10_240;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     let wanted = maximum.unwrap_or(UNLIMITED).max(current.unwrap_or(UNLIMITED));
-    // If the system refuses, the present limit may still be enough.
+    // If the system rejects the new limit, the present limit may still be enough.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: Some(wanted), maximum });
     left_of(limit(), &[OWN], 0).map(drop)
 }
 
-/// Sets aside the descriptors that a program needs, and returns how many are left for clients. Logged once.
+/// Sets aside the descriptors that a program needs, and returns how many are left for clients. Logs these numbers.
 ///
 /// # Errors
 /// [`Failure::Usage`] if fewer than `clients` would be left.
@@ -67,10 +68,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn too_few_are_a_wrong_configuration_that_names_the_parts() {
+    fn an_error_about_too_few_descriptors_names_the_parts() {
         let needs = [OWN, Need { of: "PostgreSQL", descriptors: 18 }];
         assert_eq!(left_of(114, &needs, 32).ok(), Some(32));
-        let error = left_of(113, &needs, 32).expect_err("one is missing").to_string();
+        let error = left_of(113, &needs, 32).expect_err("a descriptor is missing").to_string();
         assert!(
             error.contains("is 113 ")
                 && error.ends_with("114 or more: 64 for the program itself, 18 for PostgreSQL, 32 for clients"),

@@ -1,7 +1,7 @@
-//! Environment variables: each declared once, where it is read, with its default and meaning.
+//! Environment variables. Each variable is declared once, where it is read, with its default and its meaning.
 //!
-//! Reading collects every problem instead of stopping at the first, and the same declarations print the help, so that
-//! neither can leave a variable out.
+//! Reading collects every problem instead of stopping at the first problem. The help is printed from the same declarations,
+//! so no variable can be missing in the help or in the checks.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,39 +15,41 @@ use netagg_core::HumanDuration;
 use super::env_file::EnvFile;
 use super::misspelled::{is_link, is_service_link, meant};
 
-/// The file beside the environment, in the working directory.
+/// The file in the working directory that may also set variables.
 const ENV_FILE: &str = ".env";
-/// Its largest size.
+/// The largest accepted size of the file, in bytes.
 const MAX_ENV_FILE: u64 = 1 << 20;
 
-/// Longest value that is printed whole.
+/// The longest value that is printed whole, in characters.
 const MAX_SHOWN: usize = 80;
 
-/// The variables of one program: their values, and what was declared of them.
+/// The variables of a program: their values and their declarations.
 #[derive(Debug, Default)]
 pub struct Variables {
     values: BTreeMap<String, String>,
-    /// Where variables are set whose values are not in UTF-8.
+    /// Variables whose values are not in UTF-8, and where each is set.
     unreadable: BTreeMap<String, String>,
     declared: Vec<Declared>,
     problems: Vec<EnvError>,
-    /// Lines of the file that are no assignment: their numbers and first words.
+    /// The heading of the variables that are declared next.
+    group: &'static str,
+    /// Lines of the file that are no assignment: the number and the first word of each.
     left_out: Vec<(usize, String)>,
-    /// Whether the variables being read have no effect.
+    /// Whether the variables that are read now have no effect.
     is_ignoring: bool,
     names: VariableNames,
 }
 
-/// The variables of all programs that share an environment, for advice about a variable that a program does not know or cannot
-/// use.
+/// The variables of all programs that share an environment, for hints about a variable that a program does not know or
+/// cannot use.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct VariableNames {
     /// Declares the variables of all programs, by reading them.
     pub declare_all: fn(&mut Variables),
-    /// Prefixes that no program of others uses.
+    /// Prefixes that no other program uses.
     pub own_prefixes: &'static [&'static str],
-    /// Names that other programs use, and the name here.
+    /// Names that other programs use, and the name of the same setting here.
     pub synonyms: &'static [(&'static str, &'static str)],
     /// Prefixes of variables that another variable overrides, and the other variable.
     pub overrides: &'static [(&'static str, &'static str)],
@@ -61,10 +63,11 @@ impl Default for VariableNames {
 }
 
 impl VariableNames {
-    /// No names: no advice.
+    /// No names, so no hints.
     pub const NONE: Self = Self { declare_all: |_| {}, own_prefixes: &[], synonyms: &[], overrides: &[] };
 
-    /// The variable that an operator means who sets `name` to `value`; `None` if `name` is known, or belongs to another program.
+    /// The variable that an operator probably means by setting `name` to `value`. Returns `None` if `name` is known, or belongs
+    /// to another program.
     pub fn suggestion(&self, name: &str, value: &str) -> Option<String> {
         self.find(name, value, &self.all()).map(str::to_owned)
     }
@@ -73,7 +76,7 @@ impl VariableNames {
         meant(name, value, known, self.own_prefixes, self.synonyms)
     }
 
-    /// The names of all variables; the name of a group ends with `*`.
+    /// The names of all variables. A name that ends with `*` stands for all variables with this prefix.
     pub(crate) fn all(&self) -> Vec<String> {
         let mut variables = Variables::default();
         (self.declare_all)(&mut variables);
@@ -83,12 +86,13 @@ impl VariableNames {
 
 #[derive(Debug)]
 struct Declared {
+    group: &'static str,
     name: String,
     default: String,
     meaning: String,
 }
 
-/// A variable that cannot be used: its name, its value and what is accepted.
+/// A variable that cannot be used: its name, its value, and the accepted values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvError {
     name: String,
@@ -98,7 +102,7 @@ pub struct EnvError {
 }
 
 impl EnvError {
-    /// The variable `name` with the value `value`, which isn't accepted.
+    /// The variable `name` with the value `value`, which is not accepted.
     pub fn new(name: &str, value: &str, accepted: impl Into<String>) -> Self {
         let mut shown: String = value.chars().take(MAX_SHOWN).collect();
         if shown.len() < value.len() {
@@ -124,18 +128,18 @@ impl fmt::Display for EnvError {
 }
 
 impl Variables {
-    /// The variables of the environment, and below them the variables of the file `.env` in the working directory. An empty
-    /// variable counts as unset. The module `env_file` has the rules of the file.
+    /// The variables of the environment and of the file `.env` in the working directory. The environment overrides the file.
+    /// An empty variable counts as unset. The module `env_file` describes the rules of the file.
     ///
     /// # Errors
-    /// If there is a `.env` that cannot be read: the reason.
+    /// The reason, if a file `.env` exists and cannot be read.
     pub fn from_environment() -> Result<Self, String> {
         let file = read_env_file().map_err(|reason| format!("{ENV_FILE}: {reason}"))?;
         let mut values = BTreeMap::from_iter(file.values);
         let places = file.unreadable.into_iter().map(|(line, name)| (name, format!("line {line} of {ENV_FILE}")));
         let mut unreadable = BTreeMap::from_iter(places);
         for (name, value) in std::env::vars_os() {
-            // A name in another encoding is none of ours.
+            // A name that is not in UTF-8 is no variable of netagg.
             let Ok(name) = name.into_string() else { continue };
             match value.into_string() {
                 Ok(value) => {
@@ -151,41 +155,41 @@ impl Variables {
         Ok(Self { unreadable, left_out: file.left_out, ..Self::from_values(values) })
     }
 
-    /// These variables alone.
+    /// Only these variables, without the environment and the file.
     pub fn from_values(values: impl IntoIterator<Item = (String, String)>) -> Self {
         let values = values.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         Self { values, ..Self::default() }
     }
 
-    /// Uses `names` for its advice.
+    /// Uses `names` for hints.
     pub fn with_names(self, names: VariableNames) -> Self {
         Self { names, ..self }
     }
 
-    /// What is wrong with the variables read so far.
+    /// Checks the variables that were read so far.
     ///
     /// # Errors
-    /// Every problem.
+    /// All their problems.
     pub fn check(&mut self) -> Result<(), Vec<EnvError>> {
         if self.problems.is_empty() { Ok(()) } else { Err(std::mem::take(&mut self.problems)) }
     }
 
-    /// Notes a problem that isn't of one value alone.
+    /// Records a problem, such as a problem of several values together.
     pub fn problem(&mut self, problem: EnvError) {
         if !self.is_ignoring {
             self.problems.push(problem);
         }
     }
 
-    /// Notes that the variables `names` have one `value`, although each needs a `thing` of its own. The first one that is
-    /// set is to be changed.
+    /// Records that both variables `names` have the same `value`, although each needs its own `thing`. The problem names the
+    /// first variable that is set, because the operator can change it.
     pub fn same(&mut self, names: [&str; 2], value: &str, thing: &str) {
         let [first, second] = names;
         let (name, other) = if self.has(first) || !self.has(second) { (first, second) } else { (second, first) };
         self.problem(EnvError::new(name, value, format!("another {thing} than {other}")));
     }
 
-    /// Reads variables that have no effect if `is_overridden`: then they count as unset, and no value is a problem.
+    /// Reads variables. If `is_overridden`, they have no effect: they count as unset, and no value is a problem.
     pub fn unless<T>(&mut self, is_overridden: bool, read: impl FnOnce(&mut Self) -> T) -> T {
         let before = self.is_ignoring;
         self.is_ignoring = before || is_overridden;
@@ -194,17 +198,17 @@ impl Variables {
         read
     }
 
-    /// Logs a warning for each variable that looks like a known one and is not, and for each line of the file that sets a known
-    /// variable in a form that is not understood.
+    /// Logs a warning for each variable that looks like a misspelled known variable. Also logs a warning for each line of the
+    /// file that starts with a known variable and is no assignment.
     pub(crate) fn warn(&self) {
         let known = self.names.all();
         for (name, value) in &self.values {
             if let Some(meant) = self.names.find(name, value, &known) {
-                tracing::warn!(variable = name, "unknown variable, without effect; do you mean {meant}?");
+                tracing::warn!(variable = name, "unknown variable, it has no effect; do you mean {meant}?");
             }
         }
         for (line, word) in self.left_out.iter().filter(|(_, word)| known.contains(word)) {
-            tracing::warn!(line, variable = word, "{ENV_FILE}: a line without effect; accepted: NAME=value");
+            tracing::warn!(line, variable = word, "{ENV_FILE}: this line has no effect; accepted: NAME=value");
         }
     }
 
@@ -213,10 +217,10 @@ impl Variables {
         !self.is_ignoring && (self.values.contains_key(name) || self.unreadable.contains_key(name))
     }
 
-    /// The default would be a surprise.
-    fn refuse_unreadable(&mut self, name: &str) {
+    /// Records a problem if the value is not in UTF-8. Using the default instead would surprise the operator.
+    fn reject_unreadable(&mut self, name: &str) {
         if let Some(place) = self.unreadable.get(name) {
-            self.problem(EnvError::secret(name, format!("text in UTF-8, which {place} has not")));
+            self.problem(EnvError::secret(name, format!("text in UTF-8; the value in {place} is not in UTF-8")));
         }
     }
 
@@ -224,13 +228,29 @@ impl Variables {
         if self.is_ignoring { None } else { self.values.get(name) }
     }
 
-    /// One line for each variable declared: name, default, meaning.
+    /// Puts the variables that are declared from here on under `heading` in the help.
+    pub fn group(&mut self, heading: &'static str) {
+        self.group = heading;
+    }
+
+    /// One line for each variable declared, under the headings of their groups: name, default, meaning.
     pub fn help(&self) -> String {
         let width = |text: fn(&Declared) -> &str| self.declared.iter().map(|d| text(d).len()).max().unwrap_or(0);
         let (names, defaults) = (width(|d| &d.name), width(|d| &d.default).min(28));
         let mut help = String::from("Environment variables (also read from .env in the working directory):\n");
-        for Declared { name, default, meaning } in &self.declared {
-            help.push_str(&format!("  {name:names$}  {default:defaults$}  {meaning}\n"));
+        let mut groups: Vec<&str> = Vec::new();
+        for Declared { group, .. } in &self.declared {
+            if !groups.contains(group) {
+                groups.push(group);
+            }
+        }
+        for heading in groups {
+            if !heading.is_empty() {
+                help.push_str(&format!("\n{heading}:\n"));
+            }
+            for Declared { name, default, meaning, .. } in self.declared.iter().filter(|d| d.group == heading) {
+                help.push_str(&format!("  {name:names$}  {default:defaults$}  {meaning}\n"));
+            }
         }
         help
     }
@@ -238,13 +258,15 @@ impl Variables {
     fn declare(&mut self, name: &str, default: &str, meaning: &str) {
         let default = if default.is_empty() { "-" } else { default };
         self.declared.push(Declared {
+            group: self.group,
             name: name.to_owned(),
             default: default.to_owned(),
             meaning: meaning.to_owned(),
         });
     }
 
-    /// The value of `name`, parsed; the default if it is unset or cannot be parsed, which is a problem.
+    /// The parsed value of `name`. Returns the default if the variable is unset. If the value cannot be parsed, records a
+    /// problem and returns the default.
     pub fn parse<T>(
         &mut self,
         name: &str,
@@ -254,7 +276,7 @@ impl Variables {
         parse: impl Fn(&str) -> Option<T>,
     ) -> Option<T> {
         self.declare(name, default, meaning);
-        self.refuse_unreadable(name);
+        self.reject_unreadable(name);
         if let Some(value) = self.value(name) {
             match parse(value) {
                 Some(parsed) => return Some(parsed),
@@ -274,7 +296,7 @@ impl Variables {
     /// A text that may be absent.
     pub fn optional_text(&mut self, name: &str, default: &str, meaning: &str) -> Option<String> {
         self.declare(name, default, meaning);
-        self.refuse_unreadable(name);
+        self.reject_unreadable(name);
         let default = Some(default).filter(|default| !default.is_empty()).map(str::to_owned);
         self.value(name).cloned().or(default)
     }
@@ -291,7 +313,7 @@ impl Variables {
         self.number(name, u64::from(default), 1..=65_535, meaning) as u16
     }
 
-    /// A share from 0 to 1.
+    /// A fraction from 0 to 1.
     pub fn share(&mut self, name: &str, default: f64, meaning: &str) -> f64 {
         let parse = |text: &str| text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
         self.parse(name, &default.to_string(), meaning, "a number from 0 to 1, such as 0.01", parse).unwrap_or(default)
@@ -303,7 +325,7 @@ impl Variables {
         self.parse(name, if default { "true" } else { "false" }, meaning, "true or false", parse).unwrap_or(default)
     }
 
-    /// One of `choices`, the first being the default.
+    /// One of `choices`. The first choice is the default.
     pub fn choice(&mut self, name: &str, choices: &[&'static str], meaning: &str) -> &'static str {
         let parse = |text: &str| choices.iter().copied().find(|choice| *choice == text);
         let default = choices.first().copied().unwrap_or_default();
@@ -326,7 +348,8 @@ impl Variables {
         self.parse(name, &default.to_string(), meaning, &accepted, parse).unwrap_or(default).0
     }
 
-    /// Every variable whose name starts with `prefix`, which is declared as `prefix*`, without those of Kubernetes.
+    /// All variables whose names start with `prefix`, without the variables that Kubernetes sets. The help lists them as
+    /// `prefix*`.
     pub fn prefixed(&mut self, prefix: &str, meaning: &str) -> Vec<(String, String)> {
         self.declare(&format!("{prefix}*"), "", meaning);
         let found =
@@ -335,12 +358,13 @@ impl Variables {
     }
 }
 
-/// Reads the file, if there is one. A folder of that name is another program's, and a pipe may never end.
+/// Reads the file, if it exists. A folder of this name is ignored, because it belongs to another program. Other files, such
+/// as a pipe that may never end, are an error.
 fn read_env_file() -> Result<EnvFile, String> {
     match std::fs::metadata(ENV_FILE) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(EnvFile::default()),
         Ok(metadata) if metadata.is_dir() => return Ok(EnvFile::default()),
-        Ok(metadata) if !metadata.is_file() => return Err("it is no regular file".to_owned()),
+        Ok(metadata) if !metadata.is_file() => return Err("it is not a regular file".to_owned()),
         _ => {}
     }
     let file = File::open(ENV_FILE).map_err(|error| error.to_string())?;
@@ -352,7 +376,7 @@ fn read_env_file() -> Result<EnvFile, String> {
     Ok(EnvFile::parse(&bytes))
 }
 
-/// The accepted values, and the origin of a value that Kubernetes has set.
+/// The accepted values. For a value that Kubernetes has set, also its origin and the remedy.
 fn explain(name: &str, value: &str, accepted: &str, overrides: &[(&str, &str)]) -> String {
     if !is_link(value) {
         return accepted.to_owned();
@@ -374,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn every_problem_is_told_with_name_value_and_what_is_accepted() {
+    fn every_problem_has_the_name_the_value_and_the_accepted_values() {
         let mut variables = variables(&[("PORT", "70000"), ("RATE", "NaN"), ("WAIT", "5"), ("EMPTY", "")]);
         assert_eq!(variables.port("PORT", 80, "a port"), 80);
         assert_eq!(variables.share("RATE", 0.5, "a share"), 0.5);
@@ -404,11 +428,11 @@ mod tests {
         assert_eq!(variables.check(), Ok(()));
         assert_eq!(variables.unless(false, read).1, "x");
         assert!(variables.check().is_err());
-        assert!(variables.help().contains("a port"), "the help has it nonetheless");
+        assert!(variables.help().contains("a port"), "the help has it although it is overridden");
     }
 
     #[test]
-    fn a_service_link_is_called_one_with_the_remedy() {
+    fn a_problem_with_a_service_link_names_kubernetes_and_the_remedy() {
         let names = VariableNames { overrides: &[("POSTGRES_", "DATABASE_URL")], ..VariableNames::default() };
         let mut variables =
             variables(&[("POSTGRES_PORT", "tcp://10.43.0.7:5432"), ("API_HTTP_PORT", "tcp://[fd::1]:80")])

@@ -1,16 +1,16 @@
-//! The file `.env`: lines of `NAME=value`, taken as written.
+//! The file `.env`: lines of `NAME=value`, with values taken as written.
 //!
-//! docker compose, shells and systemd read the same file, each by rules of its own. The rules here substitute nothing
-//! and refuse nothing, so that a password means itself, and a line for another program stops none of ours:
+//! docker compose, shells and systemd read the same file, each with its own rules. The rules here substitute nothing and
+//! reject no line. So a password is used as written, and a line for another program does not stop netagg:
 //!
-//! - The file is in UTF-8, or in UTF-16 with its byte order mark.
-//! - Byte order marks, CRLF, blank lines, and lines that start with `#` mean nothing. Neither does `export` before a
-//!   name, nor white space around a line, a name and a value.
-//! - A value ends where its line does, or before white space and `#`.
-//! - A value in `'…'` or `"…"` is all that stands between them: white space, `#`, and quotes, too.
-//! - No character has a meaning of its own: `$`, `\`, and backquotes stand for themselves.
-//! - Of several lines with one name the last counts. A line of another form is left out; a value that is not in UTF-8
-//!   is refused where it is needed.
+//! - The file is in UTF-8, or in UTF-16 with a byte order mark.
+//! - These are ignored: byte order marks, CRLF, blank lines, lines that start with `#`, `export` before a name, and white
+//!   space around a line, a name and a value.
+//! - A value ends at the end of its line, or before white space that is followed by `#`.
+//! - A value in `'…'` or `"…"` is everything between the quotes, also white space, `#`, and other quotes.
+//! - No character has a special meaning: `$`, `\`, and backquotes stand for themselves.
+//! - If several lines have the same name, the last line counts. A line of another form is left out. A value that is not in
+//!   UTF-8 is rejected where a program reads it.
 
 use std::borrow::Cow;
 
@@ -23,18 +23,18 @@ pub(crate) struct EnvFile {
     pub(crate) values: Vec<(String, String)>,
     /// The numbers and names of lines whose value is not in UTF-8.
     pub(crate) unreadable: Vec<(usize, String)>,
-    /// The numbers and first words of lines of another form. The rest of a line may be a secret.
+    /// The numbers and first words of lines of another form. The rest of such a line may be a secret.
     pub(crate) left_out: Vec<(usize, String)>,
 }
 
 impl EnvFile {
-    /// Reads all lines; none is an error.
+    /// Reads all lines. No line is an error.
     pub(crate) fn parse(bytes: &[u8]) -> Self {
         let bytes = in_utf8(bytes);
         let mut file = Self::default();
         for (index, line) in bytes.split(|byte| *byte == b'\n').enumerate() {
             let text = String::from_utf8_lossy(line);
-            // Files put together of others may have the mark at any line.
+            // A file that is a concatenation of other files may have a byte order mark in any line.
             let text = text.trim_matches(|c: char| c.is_whitespace() || c == BYTE_ORDER_MARK);
             if text.is_empty() || text.starts_with('#') {
                 continue;
@@ -42,7 +42,7 @@ impl EnvFile {
             let text = text.strip_prefix("export").filter(|rest| rest.starts_with([' ', '\t'])).unwrap_or(text).trim();
             let assignment = text.split_once('=').map(|(name, value)| (name.trim(), value));
             match assignment.filter(|(name, _)| is_name(name)) {
-                // A value with bytes replaced would not be as written.
+                // The lossy conversion has replaced bytes, so the value would not be as written.
                 Some((name, _)) if std::str::from_utf8(line).is_err() => {
                     file.unreadable.push((index + 1, name.to_owned()));
                 }
@@ -54,7 +54,7 @@ impl EnvFile {
     }
 }
 
-/// Editors of Windows may write UTF-16, which its byte order mark tells.
+/// Converts UTF-16 to UTF-8. Windows editors may write UTF-16, with a byte order mark.
 fn in_utf8(bytes: &[u8]) -> Cow<'_, [u8]> {
     let unit: fn([u8; 2]) -> u16 = match bytes {
         [0xff, 0xfe, ..] => u16::from_le_bytes,
@@ -150,19 +150,19 @@ mod tests {
             assert_eq!(EnvFile::parse(&bytes).values, [owned("A", "pä$"), owned("B", "1")]);
         }
         let file = EnvFile::parse(b"A=\xff\nB=1\n\xff");
-        assert_eq!(file.values, [owned("B", "1")], "no value is guessed");
+        assert_eq!(file.values, [owned("B", "1")], "a value that is not in UTF-8 is left out");
         assert_eq!((file.unreadable, file.left_out), (vec![(1, "A".to_owned())], vec![(3, String::new())]));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_stop_it(bytes: Vec<u8>) {
+        fn any_bytes_can_be_parsed(bytes: Vec<u8>) {
             let file = EnvFile::parse(&bytes);
             prop_assert!(file.values.iter().all(|(name, _)| is_name(name)));
         }
 
         #[test]
-        fn whatever_stands_in_quotes_is_the_value(text in "[^\r\n'\0]*", end in "( *| +#.{0,9})(\r?\n)?") {
+        fn the_text_between_quotes_is_the_value(text in "[^\r\n'\0]*", end in "( *| +#.{0,9})(\r?\n)?") {
             prop_assert_eq!(value(&format!("A='{text}'{}", end.replace('\'', ""))), Some(text));
         }
 

@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use netagg_core::Error;
 use netagg_core::load::LoadError;
 
-/// Exit code for wrong configuration or usage.
+/// The exit code for wrong configuration or usage.
 pub(crate) const WRONG_USAGE: u8 = 2;
 
-/// Why a program ends without having done its job.
+/// The reason why a program fails.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Failure {
@@ -18,8 +18,8 @@ pub enum Failure {
     /// The job failed: exit code 1.
     #[error(transparent)]
     Failed(#[from] netagg_core::BoxError),
-    /// The job is done, and its answer could not be written: exit code 1.
-    #[error("the command has done its work, and stdout does not take its answer: {0}")]
+    /// The job is done, but its output could not be written: exit code 1.
+    #[error("the command has done its work, but its output could not be written to stdout: {0}")]
     Output(std::io::Error),
 }
 

@@ -1,4 +1,4 @@
-//! Logs: structured, to stderr. A line that cannot be written is lost and counted; nothing else happens.
+//! Structured logs on stderr. A line that cannot be written is lost and counted, without any other effect.
 
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::time::ChronoUtc;
 use super::env::Variables;
 use super::output;
 
-/// Lines that were lost: from the start on, so before there are metrics.
+/// The number of lost lines. It counts from the start of the process, when the metrics do not exist yet.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 /// How many lines of the log could not be written since the start of the process.
@@ -18,7 +18,7 @@ pub fn lost_lines() -> u64 {
     LOST.load(Relaxed)
 }
 
-/// Writes whole lines to stderr, and never fails: tracing would report a failure to the same stream, and panic.
+/// Writes whole lines to stderr, and never fails. tracing would report a failure to the same stream, and panic.
 #[derive(Clone, Copy, Debug)]
 struct LogWriter;
 
@@ -35,31 +35,31 @@ impl Write for LogWriter {
     }
 }
 
-/// What is logged unless the variables say otherwise.
+/// The log settings that apply if the variables are not set.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct LogDefaults {
     /// The level.
     pub level: &'static str,
-    /// The formats, the default first.
+    /// The formats; the first format is the default.
     pub formats: [&'static str; 2],
 }
 
 impl LogDefaults {
-    /// For a service: what happens, for machines.
+    /// The defaults of a service: level `info`, in JSON for machines.
     pub const SERVICE: Self = Self { level: "info", formats: ["json", "text"] };
-    /// For a command: what goes wrong, for people.
+    /// The defaults of a command: level `warn`, in text for people.
     pub const COMMAND: Self = Self { level: "warn", formats: ["text", "json"] };
 }
 
 impl LogDefaults {
-    /// Declares the variables, for a help that is printed without reading them.
+    /// Declares the variables for the help, without using their values.
     pub fn describe(self, variables: &mut Variables) {
         LogConfig::read(variables, self);
     }
 }
 
-/// What is logged, and how.
+/// The level and the format of the log.
 #[derive(Clone, Debug)]
 pub(crate) struct LogConfig {
     filter: String,
@@ -69,20 +69,22 @@ pub(crate) struct LogConfig {
 impl LogConfig {
     /// Reads `LOG_LEVEL` and `LOG_FORMAT`.
     pub(crate) fn read(variables: &mut Variables, defaults: LogDefaults) -> Self {
+        variables.group("Logging");
         const LEVELS: &str = "error, warn, info, debug, trace, or a filter such as info,netagg_pg=debug";
-        // A word alone would be taken for the name of a target.
+        // `EnvFilter` would take a word that is no level for the name of a target.
         let is_level = |part: &str| part.contains('=') || part.parse::<LevelFilter>().is_ok();
         let is_filter =
             |text: &str| (text.split(',').all(is_level) && EnvFilter::try_new(text).is_ok()).then(|| text.to_owned());
-        let filter = variables.parse("LOG_LEVEL", defaults.level, "what is logged, to stderr", LEVELS, is_filter);
-        let is_json = variables.choice("LOG_FORMAT", &defaults.formats, "how it is written") == "json";
+        let filter =
+            variables.parse("LOG_LEVEL", defaults.level, "lowest level of the log lines on stderr", LEVELS, is_filter);
+        let is_json = variables.choice("LOG_FORMAT", &defaults.formats, "format of the log lines") == "json";
         Self { filter: filter.unwrap_or_else(|| defaults.level.to_owned()), is_json }
     }
 
-    /// Sends the process's logs to stderr. The first call decides.
+    /// Sends the logs of the process to stderr. Only the first call has an effect.
     pub(crate) fn start(&self) {
-        // The drivers' own lines are mostly about reconnecting; what matters of them our adapters tell. Later
-        // directives win, so that a filter can still ask for them.
+        // The log lines of the drivers are mostly about reconnecting, and netagg's adapters log the important events. Later
+        // directives win, so the filter of an operator can still enable these lines.
         let filter = EnvFilter::new(format!("librdkafka=off,rdkafka=off,fred=off,sqlx=off,{}", self.filter));
         let builder = tracing_subscriber::fmt()
             .with_env_filter(filter)

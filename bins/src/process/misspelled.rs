@@ -1,14 +1,14 @@
-//! Variables that look like ours and are not. The operator who set one believes that it has an effect.
+//! Finds misspelled variables: names that look like a variable of netagg and have no effect.
 
 use std::cmp::Reverse;
 
 use strsim::damerau_levenshtein;
 
-/// Letters of a name for each one that may be wrong.
+/// A name may contain one mistake for each group of this many letters, and at least one mistake.
 const LETTERS_PER_MISTAKE: usize = 8;
 
-/// The name of `known` that `name` stands for, by `synonyms`, or that is nearest to it; `None` if `name` is known itself, or
-/// belongs to another program. No other program has names with one of `own_prefixes`.
+/// The name in `known` that `name` means: by `synonyms`, or else the name with the nearest spelling. Returns `None` if `name`
+/// is in `known`, or belongs to another program. Names with a prefix in `own_prefixes` belong to no other program.
 pub(crate) fn meant<'a>(
     name: &str,
     value: &str,
@@ -24,9 +24,8 @@ pub(crate) fn meant<'a>(
         return known.iter().map(String::as_str).find(|known| known == ours);
     }
     let distance = |known: &String| damerau_levenshtein(&written, &normal(known));
-    // Of two that are equally near, the one with the longer common beginning.
-    let common =
-        |known: &String| written.chars().zip(normal(known).chars()).take_while(|(one, other)| one == other).count();
+    // If two names are equally near, the name with the longer common beginning wins.
+    let common = |known: &String| written.chars().zip(normal(known).chars()).take_while(|(a, b)| a == b).count();
     let nearest = known
         .iter()
         .filter(|known| !known.ends_with('*'))
@@ -40,8 +39,8 @@ fn normal(name: &str) -> String {
     name.to_uppercase().replace(['_', '-', '.'], "")
 }
 
-/// Whether Kubernetes has set the variable, for a Service of the pod's namespace: `REDIS_PORT=tcp://10.43.0.9:6379`,
-/// `REDIS_SERVICE_HOST`, `REDIS_SERVICE_PORT_CLIENT`, `REDIS_PORT_6379_TCP_ADDR`.
+/// Whether Kubernetes has set the variable for a Service of the pod's namespace. Examples:
+/// `REDIS_PORT=tcp://10.43.0.9:6379`, `REDIS_SERVICE_HOST`, `REDIS_SERVICE_PORT_CLIENT`, `REDIS_PORT_6379_TCP_ADDR`.
 pub(crate) fn is_service_link(name: &str, value: &str) -> bool {
     let (_, after_port) = name.rsplit_once("_PORT_").unwrap_or_default();
     let is_of_port = after_port.split_once('_').is_some_and(|(port, rest)| {
@@ -52,7 +51,7 @@ pub(crate) fn is_service_link(name: &str, value: &str) -> bool {
     is_of_port || is_of_service || ((name.ends_with("_PORT") || name.ends_with("_HOST")) && is_link(value))
 }
 
-/// Whether `value` is the address that Kubernetes gives as `NAME_PORT`.
+/// Whether `value` is an address as Kubernetes sets it in `NAME_PORT`.
 pub(crate) fn is_link(value: &str) -> bool {
     let address = ["tcp://", "udp://", "sctp://"].iter().find_map(|scheme| value.strip_prefix(scheme));
     address.and_then(|address| address.rsplit_once(':')).is_some_and(|(_, port)| port.parse::<u16>().is_ok())

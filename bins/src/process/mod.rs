@@ -1,4 +1,4 @@
-//! The parts of every program around its job: variables, logs, output, stop and exit code.
+//! The parts that every program has around its job: environment variables, logs, output, stop and exit code.
 
 pub mod descriptors;
 mod env;

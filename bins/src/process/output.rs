@@ -1,4 +1,4 @@
-//! Stdout and stderr, which may be full, closed or stuck: no write panics, and none to stderr waits for long.
+//! Writes to stdout and stderr, which may be full, closed or blocked. No write panics, and no log line waits for long.
 //!
 //! `println!` and `eprintln!` panic when the stream cannot be written, so no program here uses them.
 
@@ -16,17 +16,17 @@ use rustix::io::Errno;
 
 use super::failure::Failure;
 
-/// How much of a command's answer is gathered before it is written.
+/// How many bytes of output a command gathers before it writes them.
 const BUFFER: usize = 64 << 10;
-/// A pipe that polls as writable takes a write of this size without blocking.
+/// The size of a write that does not block on a pipe that polls as writable.
 const PIECE: usize = 4_096;
-/// How long a line waits for a reader of stderr that takes nothing.
+/// How long a log line waits for a reader of stderr that does not read.
 const PATIENCE: Duration = Duration::from_millis(100);
 
 static STDOUT: Mutex<Stdout> = Mutex::new(Stdout { buffer: Vec::new(), failure: None });
 static STDERR: Mutex<Stderr> = Mutex::new(Stderr { is_torn: false, is_stuck: false });
 
-/// Adds a line to the command's answer, as `println!` does. A failed write is reported when the program ends.
+/// Adds a line to the output of the command, like `println!`. The program reports a failed write when it ends.
 macro_rules! outln {
     () => { $crate::process::output::print(format_args!("\n")) };
     ($($argument:tt)*) => {{
@@ -35,7 +35,7 @@ macro_rules! outln {
     }};
 }
 
-/// Writes a line to stderr, as `eprintln!` does. It is lost if stderr cannot be written.
+/// Writes a line to stderr, like `eprintln!`. The line is lost if stderr cannot be written.
 macro_rules! noteln {
     ($($argument:tt)*) => {
         $crate::process::output::note(format_args!($($argument)*))
@@ -46,7 +46,7 @@ pub(crate) use {noteln, outln};
 
 struct Stdout {
     buffer: Vec<u8>,
-    /// Why nothing more is written.
+    /// The first failed write. After it, nothing more is written.
     failure: Option<io::Error>,
 }
 
@@ -59,11 +59,11 @@ impl Stdout {
     }
 }
 
-/// Adds text to the command's answer.
+/// Adds text to the output of the command.
 pub fn print(text: impl fmt::Display) {
     let mut stdout = lock(&STDOUT);
     if stdout.failure.is_none() {
-        // writing to a vector cannot fail
+        // Writing to a vector cannot fail.
         let _ = write!(stdout.buffer, "{text}");
         if stdout.buffer.len() >= BUFFER {
             stdout.write_out();
@@ -71,30 +71,31 @@ pub fn print(text: impl fmt::Display) {
     }
 }
 
-/// Writes out the answer so far.
+/// Writes the gathered output to stdout.
 ///
 /// # Errors
 /// When stdout cannot be written, also because its reader is gone.
 pub fn flush() -> io::Result<()> {
     let mut stdout = lock(&STDOUT);
     stdout.write_out();
-    // An `io::Error` cannot be cloned, and the failure stays.
+    // An `io::Error` cannot be cloned, and the failure must stay for the next call.
     stdout.failure.as_ref().map_or(Ok(()), |failure| Err(io::Error::new(failure.kind(), failure.to_string())))
 }
 
-/// Whether stdout keeps nothing: it is the null device, which also takes the place of a stdout that is closed.
+/// Whether output to stdout is lost, because stdout is the null device. The Rust runtime opens the null device if stdout is
+/// closed.
 pub fn is_discarded() -> bool {
     let stdout = io::stdout().as_fd().try_clone_to_owned().map(File::from).and_then(|stdout| stdout.metadata());
     let null = std::fs::metadata("/dev/null");
     matches!((stdout, null), (Ok(stdout), Ok(null)) if stdout.rdev() != 0 && stdout.rdev() == null.rdev())
 }
 
-/// Whether the answer so far could be written. A command that goes on for long stops when it could not.
+/// Whether the output so far could be written. A command that runs for long stops if not.
 pub fn is_wanted() -> bool {
     flush().is_ok()
 }
 
-/// Writes out the answer. A reader that has seen enough, such as `head`, is no failure.
+/// Writes the rest of the output. It is no failure if the reader has closed the pipe, as `head` does.
 ///
 /// # Errors
 /// When stdout cannot be written for another reason.
@@ -106,9 +107,9 @@ pub(crate) fn finish() -> Result<(), Failure> {
 }
 
 struct Stderr {
-    /// The last line was written in part.
+    /// Whether the last line was written only in part.
     is_torn: bool,
-    /// The reader has taken nothing for [`PATIENCE`].
+    /// Whether the reader has read nothing for [`PATIENCE`].
     is_stuck: bool,
 }
 
@@ -127,15 +128,15 @@ impl Stderr {
     }
 }
 
-/// Writes a line to stderr for a person. Unlike a line of the log it waits for a slow reader, such as a pager.
+/// Writes a line to stderr for a person. Unlike a log line, it waits for a slow reader, such as a pager.
 pub fn note(line: fmt::Arguments<'_>) {
     let line = format!("{line}\n");
     let _stderr = lock(&STDERR);
     let _ = write_all(io::stderr().as_fd(), line.as_bytes(), None);
 }
 
-/// Writes a whole line, its end included, to stderr, unless that cannot be written within [`PATIENCE`]. A reader that
-/// was waited for in vain is not waited for again until it goes on.
+/// Writes a whole line, with its line end, to stderr, if this is possible within [`PATIENCE`]. After a line was lost because
+/// the reader did not read, later lines do not wait until the reader reads again.
 ///
 /// # Errors
 /// When the line is lost.
@@ -143,7 +144,7 @@ pub(crate) fn write_line(line: &[u8]) -> io::Result<()> {
     lock(&STDERR).write_line(io::stderr().as_fd(), line)
 }
 
-/// Has a panic written to stderr as any line. The standard library would wait for a reader that stands still, and the
+/// Makes panics write to stderr like log lines. The standard library would wait for a reader that does not read, and the
 /// task that panicked would never end.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
@@ -157,7 +158,7 @@ pub(crate) fn report_panics() {
     }));
 }
 
-/// A write that failed, perhaps in the middle.
+/// A write that failed, perhaps after a part of the bytes.
 #[derive(Debug)]
 struct Cut {
     written: usize,
@@ -170,7 +171,7 @@ impl From<Cut> for io::Error {
     }
 }
 
-/// Writes `bytes` past the standard library, which takes a stream that is not open for writing for one that is.
+/// Writes `bytes` without the standard library, which reports no error if the stream is not open for writing.
 fn write_all(stream: BorrowedFd<'_>, bytes: &[u8], deadline: Option<Instant>) -> Result<(), Cut> {
     let mut written = 0;
     while written < bytes.len() {
@@ -187,7 +188,7 @@ fn write_all(stream: BorrowedFd<'_>, bytes: &[u8], deadline: Option<Instant>) ->
             Ok(0) => return Err(cut(io::ErrorKind::WriteZero.into())),
             Ok(count) => written += count,
             Err(Errno::INTR) => {}
-            // Another process has made the stream non-blocking.
+            // Another process has set the stream to non-blocking.
             Err(Errno::AGAIN) => wait(stream, deadline).map_err(cut)?,
             Err(error) => return Err(cut(error.into())),
         }
@@ -195,7 +196,7 @@ fn write_all(stream: BorrowedFd<'_>, bytes: &[u8], deadline: Option<Instant>) ->
     Ok(())
 }
 
-/// Waits until `stream` takes bytes, or its write fails at once.
+/// Waits until a write to `stream` does not block: it writes bytes, or fails.
 fn wait(stream: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
     loop {
         let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
@@ -203,7 +204,7 @@ fn wait(stream: BorrowedFd<'_>, deadline: Option<Instant>) -> io::Result<()> {
         match poll(&mut [PollFd::from_borrowed_fd(stream, PollFlags::OUT)], timeout.as_ref()) {
             Ok(0) => return Err(io::ErrorKind::TimedOut.into()),
             Err(Errno::INTR) => {}
-            // The write tells the rest.
+            // The following write returns any error.
             _ => return Ok(()),
         }
     }
@@ -218,7 +219,7 @@ mod tests {
     use super::*;
     use std::io::{PipeReader, Read};
 
-    /// A pipe that takes nothing more.
+    /// A full pipe.
     fn full() -> (PipeReader, io::PipeWriter) {
         let (reader, writer) = io::pipe().expect("a pipe");
         let deadline = || Some(Instant::now());
@@ -227,19 +228,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nobody_reads_is_not_waited_for() {
+    fn a_write_to_a_full_pipe_does_not_wait_after_its_deadline() {
         let (mut reader, writer) = full();
-        let cut = write_all(writer.as_fd(), b"line\n", Some(Instant::now())).expect_err("there is no room");
+        let cut = write_all(writer.as_fd(), b"line\n", Some(Instant::now())).expect_err("the pipe is full");
         assert_eq!((cut.written, cut.error.kind()), (0, io::ErrorKind::TimedOut));
         reader.read_exact(&mut [0; 2 * PIECE]).expect("bytes");
-        write_all(writer.as_fd(), b"line\n", Some(Instant::now())).expect("there is room again");
+        write_all(writer.as_fd(), b"line\n", Some(Instant::now())).expect("the pipe is no longer full");
         drop(reader);
         let cut = write_all(writer.as_fd(), b"line\n", Some(Instant::now())).expect_err("the reader is gone");
         assert_eq!(cut.error.kind(), io::ErrorKind::BrokenPipe);
     }
 
     #[test]
-    fn a_line_after_one_that_was_cut_is_on_a_line_of_its_own() {
+    fn the_line_after_a_cut_line_starts_on_a_new_line() {
         let (mut reader, writer) = io::pipe().expect("a pipe");
         let mut stderr = Stderr { is_torn: false, is_stuck: false };
         let long = [&[b'x'; 100_000][..], b"\n"].concat();
@@ -251,11 +252,11 @@ mod tests {
         for _ in 0..100 {
             assert!(stderr.write_line(writer.as_fd(), b"lost\n").is_err());
         }
-        assert!(begun.elapsed() < 50 * PATIENCE, "the reader is not waited for again and again");
+        assert!(begun.elapsed() < 50 * PATIENCE, "later lines do not wait for the reader again");
         let mut cut = vec![0; 60_000];
         reader.read_exact(&mut cut).expect("bytes");
-        stderr.write_line(writer.as_fd(), b"next\n").expect("there is room");
-        stderr.write_line(writer.as_fd(), b"last\n").expect("there is room");
+        stderr.write_line(writer.as_fd(), b"next\n").expect("the pipe has space");
+        stderr.write_line(writer.as_fd(), b"last\n").expect("the pipe has space");
         drop(writer);
         let mut rest = String::new();
         reader.read_to_string(&mut rest).expect("text");

@@ -1,4 +1,4 @@
-//! The work of a program around its job: arguments, configuration, logs, the runtime and the exit code.
+//! The frame of a program around its job: arguments, configuration, logs, runtime and exit code.
 
 use std::io::{ErrorKind, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -12,25 +12,25 @@ use super::logging::{LogConfig, LogDefaults};
 use super::shutdown::Shutdown;
 use super::{descriptors, output};
 
-/// A program without arguments of its own, configured by its variables alone.
+/// A program without arguments. Only environment variables configure it.
 #[derive(Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Program<C> {
-    /// Its name on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// What it does, in a line.
+    /// A short description for the help.
     pub about: &'static str,
-    /// Reads its variables.
+    /// Reads the environment variables.
     pub configure: fn(&mut Variables) -> C,
-    /// What it logs by default.
+    /// The defaults of the log.
     pub log: LogDefaults,
-    /// The variables that it knows besides its own.
+    /// The variables of all programs, for warnings about misspelled variables.
     pub names: VariableNames,
 }
 
 impl<C> Program<C> {
-    /// Reads the arguments and the configuration, and runs `job` on a runtime of tokio. The exit code is 0 if the job succeeds,
-    /// otherwise that of its [`Failure`], which is printed to stderr with its causes.
+    /// Reads the arguments and the configuration, and runs `job` on a tokio runtime. Returns the exit code of the job. If the
+    /// job fails, prints its [`Failure`] with all causes to stderr, and returns the exit code of the failure.
     pub fn run<F: Future<Output = Result<ExitCode, Failure>>>(self, job: impl FnOnce(C, Shutdown) -> F) -> ExitCode {
         let mut described = Variables::default();
         (self.configure)(&mut described);
@@ -46,18 +46,18 @@ impl<C> Program<C> {
     }
 }
 
-/// Reads the arguments. Help, the version, or the reason why they cannot be used are printed.
+/// Reads the arguments. Prints the help or the version if the arguments ask for it, or the reason why they cannot be used.
 ///
 /// # Errors
-/// The exit code, if there is nothing more to do.
+/// The exit code, if the program is done after printing.
 pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCode> {
-    // The variables stand in columns, which wrapping would break.
+    // The help lists the variables in columns, and wrapping would break the columns.
     let matches = command.term_width(0).try_get_matches();
     matches.and_then(|matches| A::from_arg_matches(&matches)).map_err(|error| {
         let printed = error.print().and_then(|()| std::io::stdout().flush());
         match printed {
             _ if error.use_stderr() => ExitCode::from(WRONG_USAGE),
-            // A reader that has seen enough, such as `head`.
+            // A broken pipe is no failure: a reader such as `head` has closed it.
             Err(error) if error.kind() != ErrorKind::BrokenPipe => {
                 complain(&Failure::Failed(format!("stdout cannot be written: {error}").into()));
                 ExitCode::FAILURE
@@ -67,8 +67,8 @@ pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCod
     })
 }
 
-/// Reads the configuration, starts logs and runtime, runs `job`, and prints the failure, as [`Program::run`] does. For a program
-/// that reads its arguments itself, with [`arguments`].
+/// Reads the configuration, starts logs and runtime, runs `job`, and prints a failure, like [`Program::run`]. It is for a
+/// program that reads its arguments itself, with [`arguments`].
 pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
     configure: impl FnOnce(&mut Variables) -> C,
     log: LogDefaults,
@@ -111,20 +111,20 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
         shutdown.check()?;
         Ok(code)
     };
-    // The panic itself has been written to stderr by then.
+    // The panic hook has already written the panic to stderr.
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)))
         .unwrap_or_else(|_| Err(Failure::Failed("the program has panicked".into())));
-    // A blocking read of a terminal or a broken connection must not keep the process.
+    // The process must not wait for a blocking read of a terminal or of a broken connection.
     runtime.shutdown_background();
     outcome
 }
 
-/// Tells a person at a terminal, whatever the log level.
+/// Prints a failure and its causes to stderr, at any log level.
 fn complain(failure: &Failure) {
     let mut text = String::new();
     for (at, cause) in netagg_core::causes(failure).iter().enumerate() {
         text += &format!("{}: {cause}\n", if at == 0 { "error" } else { "  because" });
     }
-    // Without a reader the exit code has to do.
+    // If stderr cannot be written, the exit code still reports the failure.
     let _ = output::write_line(text.as_bytes());
 }

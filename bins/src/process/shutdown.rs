@@ -1,4 +1,4 @@
-//! How a program stops: at a signal, or because one of its tasks has panicked. A second signal ends it at once.
+//! The stop of a program: after a signal, or after a panic of a background task. A second signal ends the program at once.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -9,11 +9,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::failure::Failure;
 
-/// A stop that takes longer than this is cut short; the records in flight are delivered again at the next start. It is
-/// shorter than the 30 s that Kubernetes grants by default, and longer than the parts of a stop together.
+/// The longest duration of a stop. After it the program exits, and Kafka delivers the records in flight again at the next
+/// start. It is shorter than the 30 s that Kubernetes grants by default, and longer than the sum of all parts of a stop.
 const DEADLINE: Duration = Duration::from_secs(28);
 
-/// Tells the parts of a program to stop, and watches its tasks.
+/// Tells the parts of a program to stop, and watches its background tasks.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown(Arc<State>);
 
@@ -30,13 +30,13 @@ struct Panicked {
 }
 
 impl Shutdown {
-    /// Stops at SIGTERM or SIGINT; a second one exits with 130 (SIGINT) or 143 (SIGTERM).
+    /// A shutdown that begins at SIGTERM or SIGINT. A second signal exits with 130 (SIGINT) or 143 (SIGTERM).
     ///
     /// # Errors
-    /// When the system refuses the signal handlers.
+    /// When the system rejects the signal handlers.
     pub fn on_signals() -> std::io::Result<Self> {
-        // A write beyond the largest size of a file (`ulimit -f`) then fails like one on a full disk. The signal's
-        // default is to end the process.
+        // With a handler for SIGXFSZ, a write beyond the largest file size (`ulimit -f`) fails like a write to a full disk.
+        // Without a handler, the signal ends the process.
         drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
         let shutdown = Self::default();
         let signals =
@@ -45,8 +45,8 @@ impl Shutdown {
         Ok(shutdown)
     }
 
-    /// Runs a task of the program beside its job. If the task panics, the program stops as at SIGTERM, and exits with 1.
-    /// Otherwise the program would go on without the task, and no operator would notice.
+    /// Runs a background task. If the task panics, the program stops as after SIGTERM, and exits with 1. Otherwise the program
+    /// would run without the task, and no operator would notice.
     pub fn spawn(&self, task: &'static str, work: impl Future<Output = ()> + Send + 'static) {
         let shutdown = self.clone();
         let running = tokio::spawn(work);
@@ -58,7 +58,7 @@ impl Shutdown {
     }
 
     fn note(&self, task: &'static str, error: &JoinError) {
-        // One that was cancelled ends with the runtime.
+        // A task that was cancelled ends together with the runtime.
         if error.is_panic() {
             tracing::error!(task, %error, "a task has panicked; stopping");
             self.0.panicked.get_or_init(|| Panicked { task });
@@ -66,7 +66,7 @@ impl Shutdown {
         }
     }
 
-    /// The token that is cancelled when it is time to stop.
+    /// The token that is cancelled when the program must stop.
     pub fn token(&self) -> CancellationToken {
         self.0.stop.clone()
     }
@@ -79,7 +79,7 @@ impl Shutdown {
     /// Checks that no task has panicked.
     ///
     /// # Errors
-    /// [`Failure::Failed`] with the name of the first task that has.
+    /// [`Failure::Failed`] with the name of the first task that has panicked.
     pub fn check(&self) -> Result<(), Failure> {
         match self.0.panicked.get() {
             None => Ok(()),
@@ -88,7 +88,7 @@ impl Shutdown {
     }
 
     async fn follow(self, mut signals: Signals) {
-        let mut is_asked = tokio::select! {
+        let mut has_signal = tokio::select! {
             _ = signals.next() => {
                 tracing::info!("stopping");
                 self.stop();
@@ -101,13 +101,13 @@ impl Shutdown {
         loop {
             tokio::select! {
                 code = signals.next() => {
-                    if is_asked {
+                    if has_signal {
                         std::process::exit(code);
                     }
-                    is_asked = true;
+                    has_signal = true;
                 }
                 () = &mut too_long => {
-                    tracing::warn!("the stop takes too long and is cut short");
+                    tracing::warn!("the stop takes longer than {} s; exiting now", DEADLINE.as_secs());
                     std::process::exit(i32::from(self.check().is_err()));
                 }
             }
@@ -121,7 +121,7 @@ struct Signals {
 }
 
 impl Signals {
-    /// The exit code of a program that the next signal ends.
+    /// Waits for the next signal. Returns the exit code of a program that this signal ends.
     async fn next(&mut self) -> i32 {
         tokio::select! {
             _ = self.terminate.recv() => 143,

@@ -1,10 +1,10 @@
-//! Bytes from outside, made fit for a terminal.
+//! Escapes bytes from outside for a terminal.
 
 use std::fmt::Write;
 
 use serde::Serialize;
 
-/// `bytes` as text. What is no UTF-8, or would act on a terminal instead of being seen, is escaped.
+/// `bytes` as text. Bytes that are not UTF-8, and characters that would control the terminal, are escaped.
 pub fn printable(bytes: &[u8]) -> String {
     let mut shown = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -12,17 +12,17 @@ pub fn printable(bytes: &[u8]) -> String {
             if is_visible(c) { shown.push(c) } else { shown.extend(c.escape_debug()) }
         }
         for byte in chunk.invalid() {
-            // writing to a string cannot fail
+            // Writing to a string cannot fail.
             let _ = write!(shown, "\\x{byte:02x}");
         }
     }
     shown
 }
 
-/// `value` as JSON on one line, with escapes where [`printable`] has them.
+/// `value` as JSON on one line. The same characters are escaped as in [`printable`].
 ///
 /// # Errors
-/// If `value` is not JSON, such as a map whose keys are no strings.
+/// If `value` cannot be written as JSON, such as a map whose keys are no strings.
 pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     let json = serde_json::to_string(value)?;
     let mut shown = String::with_capacity(json.len());
@@ -30,7 +30,7 @@ pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
         if is_visible(c) {
             shown.push(c);
         } else {
-            // within a string of the JSON, as all else of it is visible
+            // The character is in a string of the JSON, because all other JSON is visible.
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(shown, "\\u{unit:04x}");
             }
@@ -39,7 +39,7 @@ pub fn json_line(value: &impl Serialize) -> serde_json::Result<String> {
     Ok(shown)
 }
 
-/// Whether `c` is neither a control character nor one that reorders or hides the text around it.
+/// Whether a terminal shows `c`: it is no control character, and no character that reorders or hides the text around it.
 pub fn is_visible(c: char) -> bool {
     !c.is_control()
         && !matches!(c,
@@ -52,13 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_reaches_the_terminal_but_text() {
+    fn bytes_that_are_no_visible_text_are_escaped() {
         let bytes = b"\xd1\x8f \"quoted\" C:\\\x1b[2J\r\n\xff\xfe\xc2\x9b\xe2\x80\xae\x00";
         assert_eq!(printable(bytes), r#"я "quoted" C:\\u{1b}[2J\r\n\xff\xfe\u{9b}\u{202e}\0"#);
     }
 
     #[test]
-    fn json_means_the_same_after_it_was_escaped() {
+    fn escaped_json_has_the_same_meaning() {
         let text = "я \"quoted\" \u{1b}[2J \u{7f}\u{9b}\u{202e}\u{e0001}\n";
         let line = json_line(&text).expect("JSON");
         assert!(line.chars().all(is_visible), "{line:?}");

@@ -4,7 +4,7 @@ use crate::process::{EnvError, Variables};
 
 use crate::config::ApiAddresses;
 
-/// How callers prove who they are, as `API_AUTH` lists it.
+/// How callers may authenticate: the values of `API_AUTH`.
 const METHODS: [Methods; 4] = [
     Methods { name: "none", keys: false, tokens: false },
     Methods { name: "keys", keys: true, tokens: false },
@@ -16,29 +16,35 @@ const ACCEPTED: &str = "none, keys, jwt or both: keys,jwt";
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Methods {
     pub(super) name: &'static str,
-    /// API keys.
+    /// Whether callers authenticate with API keys.
     pub(super) keys: bool,
-    /// Tokens of an issuer.
+    /// Whether callers authenticate with the tokens of an issuer.
     pub(super) tokens: bool,
 }
 
-/// Makes sure that everybody may ask: for an API over data that was made up, which has no keys to ask for.
+/// Reports a problem if `API_AUTH` requires authentication. It is for an API that serves generated data and has no keys.
 pub fn open_only(variables: &mut Variables, addresses: &ApiAddresses) {
     let methods = methods(variables, addresses);
     if methods.keys || methods.tokens {
-        variables.problem(EnvError::new("API_AUTH", methods.name, "none: the demonstration knows nobody"));
+        variables.problem(EnvError::new(
+            "API_AUTH",
+            methods.name,
+            "none, because the demonstration has no API keys and no issuer",
+        ));
     }
 }
 
-/// Without `API_AUTH` everybody gets in, as long as that is everybody on this machine.
+/// Reads `API_AUTH`. Without it the API accepts every caller, but only on a loopback address, so only from this machine.
 pub(super) fn methods(variables: &mut Variables, addresses: &ApiAddresses) -> Methods {
     let parse = |text: &str| METHODS.into_iter().find(|methods| methods.name == text);
-    let meaning = format!("how callers prove who they are: {ACCEPTED}; default: none, on a loopback address only");
+    let meaning =
+        format!("how callers authenticate: {ACCEPTED}; default: none, but only if API_BIND is a loopback address");
     let is_open = !addresses.http.ip().is_loopback();
     let methods = variables.parse("API_AUTH", "", &meaning, ACCEPTED, parse);
     if methods.is_none() && is_open {
-        let accepted = format!("{ACCEPTED}, said so while API_BIND={} is not a loopback address", addresses.http.ip());
-        variables.problem(EnvError::new("API_AUTH", "", accepted));
+        let reason =
+            format!("API_AUTH is required, because API_BIND={} is not a loopback address", addresses.http.ip());
+        variables.problem(EnvError::new("API_AUTH", "", format!("{ACCEPTED}; {reason}")));
     }
     methods.unwrap_or(METHODS[0])
 }

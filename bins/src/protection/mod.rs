@@ -1,4 +1,4 @@
-//! The variables of the API's protection.
+//! The environment variables for authentication, rate limits and encryption of the API.
 
 mod methods;
 #[cfg(feature = "services")]

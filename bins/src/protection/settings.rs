@@ -1,4 +1,4 @@
-//! The variables that say who may ask the API.
+//! The environment variables for authentication, rate limits, proxies, browsers and encryption of the API.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use super::methods::{Methods, methods};
 use crate::config::ApiAddresses;
 use crate::process::{EnvError, Variables};
 
-/// Who may ask, and how it is found out.
+/// The protection of the API: authentication, rate limits, trusted proxies, allowed origins and encryption.
 #[derive(Debug)]
 pub struct ProtectionConfig {
     methods: Methods,
@@ -27,29 +27,30 @@ pub struct ProtectionConfig {
 }
 
 impl ProtectionConfig {
-    /// Reads `API_AUTH` and what it needs, for an API at `addresses`.
+    /// Reads `API_AUTH` and the other `API_*` variables of the protection, for an API at `addresses`.
     pub fn read(variables: &mut Variables, addresses: &ApiAddresses) -> Self {
+        variables.group("Access to the API");
         let methods = methods(variables, addresses);
         let keys_file = keys_file(variables);
         let issuer = issuer(variables, methods);
         let rate_limit = variables.parse(
             "API_RATE_LIMIT",
             "",
-            "how often a key without a limit of its own, or else an address, may ask; default: as often as it likes",
+            "requests that an API key without its own limit, or a client address without a key, may send, such as 100/s; default: no limit",
             &InvalidRateLimit.to_string(),
             |text| text.parse().ok(),
         );
         let trusted_proxies = variables.parse(
             "API_TRUSTED_PROXIES",
             "",
-            "proxies whose X-Forwarded-For is believed: addresses or networks",
+            "addresses or networks of the proxies whose X-Forwarded-For header is trusted; default: none",
             "addresses or networks, such as 10.0.0.0/8,192.0.2.1",
             |text| text.split(',').map(|part| network(part.trim())).collect(),
         );
         let cors_origins = variables.parse(
             "API_CORS_ORIGINS",
             "",
-            "origins whose pages may ask over HTTP, or *; default: none",
+            "origins of web pages that may call the HTTP API (CORS), or *; default: none",
             "origins, such as https://app.example,http://localhost:3000, or * alone",
             |text| {
                 if text == "*" {
@@ -64,12 +65,12 @@ impl ProtectionConfig {
         Self { methods, issuer, keys_file, rate_limit, trusted_proxies, cors_origins, tls }
     }
 
-    /// Whether callers show keys that PostgreSQL has.
+    /// Whether callers authenticate with API keys that are stored in PostgreSQL.
     pub fn has_keys_in_database(&self) -> bool {
         self.methods.keys && self.keys_file.is_none()
     }
 
-    /// What guards the servers. The database is that of the keys, unless they are in a file.
+    /// The protection of the servers. `postgres` is the database of the API keys, if they are not in a file.
     pub fn protection(self, postgres: PgConfig) -> Protection {
         let Self { methods, issuer, keys_file, rate_limit, trusted_proxies, cors_origins, tls } = self;
         let protection = Protection::default().with_trusted_proxies(trusted_proxies).with_cors_origins(cors_origins);
@@ -93,7 +94,7 @@ fn network(text: &str) -> Option<IpNet> {
     text.parse().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// What a browser sends as `Origin`: a scheme and a host, without a path.
+/// An origin as a browser sends it in the header `Origin`: a scheme and a host, without a path.
 fn origin(text: &str) -> Option<HeaderValue> {
     let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
     let is_origin =
@@ -101,13 +102,13 @@ fn origin(text: &str) -> Option<HeaderValue> {
     HeaderValue::from_str(text).ok().filter(|_| is_origin)
 }
 
-/// Where API keys are kept, if not in PostgreSQL.
+/// The file that stores the API keys, if they are not in PostgreSQL.
 pub fn keys_file(variables: &mut Variables) -> Option<PathBuf> {
-    let meaning = "a file that the API keys are kept in; default: PostgreSQL";
+    let meaning = "file that stores the API keys; default: they are stored in PostgreSQL";
     variables.optional_text("API_KEYS_FILE", "", meaning).map(PathBuf::from)
 }
 
-/// The keys in `file`, else those in the database.
+/// The API keys in `file`. Without a file, the API keys in the database.
 pub fn api_keys(file: Option<PathBuf>, postgres: PgConfig) -> Arc<dyn ApiKeys> {
     match file {
         Some(file) => Arc::new(ApiKeyFile::new(file)),
@@ -115,7 +116,7 @@ pub fn api_keys(file: Option<PathBuf>, postgres: PgConfig) -> Arc<dyn ApiKeys> {
     }
 }
 
-/// Whose tokens are good, if any.
+/// The issuer whose tokens the API accepts, if `API_AUTH` names tokens.
 fn issuer(variables: &mut Variables, methods: Methods) -> Option<TokenIssuer> {
     const KEYS: &str = "API_JWT_JWKS";
     let mut text = |name, meaning| {
@@ -125,9 +126,9 @@ fn issuer(variables: &mut Variables, methods: Methods) -> Option<TokenIssuer> {
         }
         text
     };
-    let keys = text(KEYS, "where the issuer of tokens publishes its keys (a JWK set): an https:// address or a file");
-    let issuer = text("API_JWT_ISSUER", "the issuer of tokens, as their iss says");
-    let audience = text("API_JWT_AUDIENCE", "whom tokens are for, as their aud says");
+    let keys = text(KEYS, "public keys of the token issuer (a JWK set): an https:// address or a file");
+    let issuer = text("API_JWT_ISSUER", "issuer of the tokens: the expected value of their claim iss");
+    let audience = text("API_JWT_AUDIENCE", "audience of the tokens: the expected value of their claim aud");
     let (true, Some(keys)) = (methods.tokens, keys) else { return None };
     let keys: Arc<dyn KeySet> = if keys.contains("://") {
         let url = KeySetUrl::new(&keys);
@@ -138,23 +139,26 @@ fn issuer(variables: &mut Variables, methods: Methods) -> Option<TokenIssuer> {
     Some(TokenIssuer { issuer: issuer?, audience: audience?, keys })
 }
 
-/// Encrypts if there is a certificate. What cannot be served is found here, before anything starts.
+/// The encryption, if a certificate is configured. A certificate or key that cannot be used is a problem, so it is found
+/// before anything starts.
 fn tls(variables: &mut Variables) -> Option<Tls> {
     const CERTIFICATES: &str = "API_TLS_CERT_FILE";
     const KEY: &str = "API_TLS_KEY_FILE";
     const CLIENT_AUTHORITIES: &str = "API_TLS_CLIENT_CA_FILE";
     let mut file = |name, meaning| variables.optional_text(name, "", meaning).map(PathBuf::from);
-    let certificates =
-        file(CERTIFICATES, "the API's certificate and those up to its root, in PEM; default: plain text");
-    let key = file(KEY, "the private key of that certificate, in PEM");
-    let client_authorities = file(CLIENT_AUTHORITIES, "the authorities that clients' certificates must be of, in PEM");
+    let certificates = file(CERTIFICATES, "certificate chain of the API, in PEM; default: no TLS");
+    let key = file(KEY, "private key of this certificate, in PEM");
+    let client_authorities = file(
+        CLIENT_AUTHORITIES,
+        "certificate authorities of the client certificates, in PEM: clients must present a certificate; default: no client certificates",
+    );
     let (certificates, key) = match (certificates, key) {
         (Some(certificates), Some(key)) => (certificates, key),
         (None, None) if client_authorities.is_none() => return None,
         (certificates, key) => {
             for (name, file) in [(CERTIFICATES, certificates), (KEY, key)] {
                 if file.is_none() {
-                    let accepted = format!("a file in PEM, as {CERTIFICATES} and {KEY} go together");
+                    let accepted = format!("a file in PEM, because {CERTIFICATES} and {KEY} need each other");
                     variables.problem(EnvError::new(name, "", accepted));
                 }
             }
@@ -188,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_proxies_and_origins_that_cannot_be_are_named() {
+    fn malformed_limits_proxies_and_origins_are_problems() {
         for (name, good, bad) in [
             ("API_RATE_LIMIT", &["100/s", "1/h"][..], &["100", "0/s", "1/d"][..]),
             ("API_TRUSTED_PROXIES", &["10.0.0.0/8", "::1, 192.0.2.1"], &["10.0.0.0/33", "proxy", "::1,"]),
@@ -208,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_and_its_key_go_together_and_can_be_served() {
+    fn a_certificate_without_its_key_and_files_that_cannot_be_served_are_problems() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = |name: &str| folder.path().join(name).to_string_lossy().into_owned();
         std::fs::write(path("nonsense"), "nonsense").expect("written");
@@ -227,9 +231,9 @@ mod tests {
     }
 
     #[test]
-    fn tokens_need_an_issuer_an_audience_and_keys_that_nobody_else_could_put_there() {
+    fn tokens_need_an_issuer_an_audience_and_keys_from_a_source_that_no_third_party_can_change() {
         let issuer = [("API_JWT_ISSUER", "https://issuer.example"), ("API_JWT_AUDIENCE", "netagg")];
-        assert_eq!(problems(&issuer), "", "nobody asks for them");
+        assert_eq!(problems(&issuer), "", "without tokens in API_AUTH, the other variables may be missing");
         for auth in ["jwt", "keys,jwt"] {
             let problems = |values: &[(&str, &str)]| problems(&[&[("API_AUTH", auth)], values].concat());
             let missing = problems(&[]);
@@ -247,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_let_in_from_afar_by_accident() {
+    fn an_api_on_another_address_than_loopback_needs_an_explicit_api_auth() {
         for bind in ["127.0.0.1", "127.8.0.1", "::1", ""] {
             assert_eq!(problems(&[("API_BIND", bind)]), "", "{bind}");
         }

@@ -1,4 +1,4 @@
-//! API keys: the token that a holder shows, and the record that a store keeps.
+//! API keys: the token that a holder sends, and the record that a store keeps.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,19 +13,19 @@ use netagg_core::{Error, Timestamp};
 
 use super::principal::Principal;
 
-/// What every key begins with, so that people and secret scanners know one when they see it.
+/// The prefix of every key. People and secret scanners recognise a key by it.
 const PREFIX: &str = "netagg_";
 
-/// Bytes of a secret: too many to guess, ever.
+/// The size of a secret in bytes. Guessing is not possible at this size.
 const SECRET_BYTES: usize = 32;
 
-/// What a key is called: 16 hexadecimal digits. It is no secret.
+/// The id of a key: 16 hexadecimal digits. It is not secret.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String")]
 pub struct KeyId(String);
 
 impl KeyId {
-    /// Its digits.
+    /// The digits of the id.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -54,22 +54,22 @@ impl TryFrom<String> for KeyId {
     }
 }
 
-/// A text that is no key, or no id of one. It does not say what was found, which may be most of a secret.
+/// The error for a text that is not a key or not the id of a key. It does not quote the text, which may be most of a secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a key is netagg_<16 hexadecimal digits>_<secret>, and its id the digits")]
 pub struct InvalidApiKey;
 
-/// The key as its holder shows it: `netagg_<id>_<secret>`. Only [`reveal`](Self::reveal) prints the secret.
+/// The key as its holder sends it: `netagg_<id>_<secret>`. Only [`reveal`](Self::reveal) prints the secret.
 pub struct ApiKeyToken {
     id: KeyId,
     secret: [u8; SECRET_BYTES],
 }
 
 impl ApiKeyToken {
-    /// A key that nobody else has.
+    /// Generates a new key with a random id and secret.
     ///
     /// # Errors
-    /// When the system has no random numbers to give.
+    /// If the system provides no random numbers.
     pub fn generate() -> Result<Self, Error> {
         let (mut id, mut secret) = ([0; 8], [0; SECRET_BYTES]);
         for bytes in [&mut id[..], &mut secret[..]] {
@@ -78,23 +78,23 @@ impl ApiKeyToken {
         Ok(Self { id: KeyId(format!("{:016x}", u64::from_be_bytes(id))), secret })
     }
 
-    /// What it is called.
+    /// The id of the key.
     pub fn id(&self) -> &KeyId {
         &self.id
     }
 
-    /// The text to hand to its holder, and to nobody else.
+    /// The text with the secret. Give it only to the holder.
     pub fn reveal(&self) -> String {
         format!("{PREFIX}{}_{}", self.id, URL_SAFE_NO_PAD.encode(self.secret))
     }
 
-    /// Whether `text` means to be a key, valid or not.
+    /// Whether `text` starts like a key, valid or not.
     pub fn is_meant_by(text: &str) -> bool {
         text.starts_with(PREFIX)
     }
 
-    /// What is kept of the secret. Hashed once, and not by a slow function made for passwords: those make it dear to try
-    /// the likely ones, and of 2^256 secrets alike none is.
+    /// The SHA-256 of the secret, which is stored instead of the secret. A slow hash for passwords is not needed: it makes
+    /// guesses of likely passwords expensive, but all 2^256 secrets are equally likely.
     fn digest(&self) -> [u8; 32] {
         Sha256::digest(self.secret).into()
     }
@@ -116,26 +116,26 @@ impl fmt::Debug for ApiKeyToken {
     }
 }
 
-/// What is kept of a key: enough to recognise its secret, not enough to tell it.
+/// The stored record of a key. It can verify the secret, but the secret cannot be computed from it.
 #[derive(Clone, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct ApiKey {
-    /// What it is called.
+    /// The id of the key.
     pub id: KeyId,
-    /// SHA-256 of its secret.
+    /// The SHA-256 of the secret.
     pub digest: [u8; 32],
-    /// Whoever shows it.
+    /// The holder of the key.
     pub principal: Principal,
-    /// Since when it is good.
+    /// When the key was created.
     pub created_at: Timestamp,
-    /// Until when it is good; without it, for ever.
+    /// When the key expires. `None` means never.
     pub expires_at: Option<Timestamp>,
-    /// When it was taken back.
+    /// When the key was revoked.
     pub revoked_at: Option<Timestamp>,
 }
 
 impl ApiKey {
-    /// What is to be kept of `token`, which is good for `principal` from `now` on.
+    /// The record of `token`, a key of `principal` that is created at `now`.
     pub fn new(token: &ApiKeyToken, principal: Principal, now: Timestamp, expires_at: Option<Timestamp>) -> Self {
         let (id, digest) = (token.id.clone(), token.digest());
         Self { id, digest, principal, created_at: now, expires_at, revoked_at: None }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_being_quoted() {
+    fn an_invalid_key_is_rejected_and_not_quoted() {
         let token = ApiKeyToken::generate().expect("random numbers").reveal();
         let cut = &token[..token.len() - 1];
         let upper = token.to_uppercase();
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_does_not_show() {
+    fn debug_output_has_no_secret() {
         let token = ApiKeyToken::generate().expect("random numbers");
         let secret = token.reveal().rsplit_once(token.id().as_str()).expect("an id").1.to_owned();
         let key = ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_good_until_it_expires_or_is_revoked() {
+    fn a_key_is_valid_until_it_expires_or_is_revoked() {
         let now: Timestamp = "2025-10-31T12:00:00Z".parse().expect("valid");
         let token = ApiKeyToken::generate().expect("random numbers");
         let end = now.saturating_add(Duration::from_secs(60));

@@ -1,4 +1,4 @@
-//! API keys in a file, for an API without a database of its own to write to.
+//! API keys in a file, for an API that cannot write to a database.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -13,20 +13,20 @@ use super::api_key::{ApiKey, KeyId};
 use super::api_keys::ApiKeys;
 use super::principal::Principal;
 
-/// Keeps keys in a file, one JSON object a line. It is replaced as a whole, so that readers see all of a change or
-/// nothing of it; writers wait for each other.
+/// Stores keys in a file, with one JSON object per line. Each change replaces the whole file, so a reader sees all of the
+/// change or none. Writers wait for each other.
 #[derive(Clone, Debug)]
 pub struct ApiKeyFile {
     path: Arc<Path>,
 }
 
 impl ApiKeyFile {
-    /// The keys in the file at `path`, which the first key makes.
+    /// The keys in the file at `path`. The first created key creates the file.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into().into() }
     }
 
-    /// Runs `work` where it may wait for the disk.
+    /// Runs `work` on a thread that may wait for the disk.
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Path) -> Result<T, FileError> + Send + 'static,
@@ -44,7 +44,7 @@ impl ApiKeyFile {
 #[async_trait]
 impl ApiKeys for ApiKeyFile {
     async fn list(&self) -> Result<Vec<ApiKey>, Error> {
-        // One that is not there is a mistake to tell of, not an empty one: nobody would get in, and nobody know why.
+        // A missing file is an error and not an empty list. Otherwise all callers would be rejected without an explanation.
         self.blocking(|path| parse(&fs::read_to_string(path)?)).await
     }
 
@@ -80,7 +80,7 @@ enum FileError {
     Io(#[from] io::Error),
     #[error("{0}")]
     Refused(String),
-    #[error("line {0} of the file of API keys is none: {1}")]
+    #[error("line {0} of the file of API keys is not a key: {1}")]
     Line(usize, BoxError),
 }
 
@@ -88,7 +88,7 @@ enum FileError {
 #[derive(Serialize, Deserialize)]
 struct Line {
     id: KeyId,
-    /// In hexadecimal digits.
+    /// The digest, in hexadecimal digits.
     sha256: String,
     #[serde(flatten)]
     principal: Principal,
@@ -131,14 +131,14 @@ fn write(mut file: &File, keys: Vec<ApiKey>) -> io::Result<()> {
     file.sync_all()
 }
 
-/// Puts the keys in place that `change` makes of those in the file.
+/// Applies `change` to the keys in the file, and replaces the file.
 fn change<T>(path: &Path, change: impl FnOnce(&mut Vec<ApiKey>) -> Result<T, FileError>) -> Result<T, FileError> {
     let beside = |suffix: &str| {
         let mut name = path.as_os_str().to_owned();
         name.push(suffix);
         PathBuf::from(name)
     };
-    // Not the file itself: whoever waits for it would hold the one that was replaced.
+    // The lock is a separate file. A writer that waits for the key file itself would then hold the lock of the replaced file.
     let lock = private().create(true).write(true).truncate(false).open(beside(".lock"))?;
     lock.lock()?;
     let mut keys = match fs::read_to_string(path) {
@@ -153,7 +153,7 @@ fn change<T>(path: &Path, change: impl FnOnce(&mut Vec<ApiKey>) -> Result<T, Fil
     Ok(changed)
 }
 
-/// Files for their owner alone.
+/// Options for files that only their owner may read and write.
 fn private() -> OpenOptions {
     let mut options = File::options();
     #[cfg(unix)]
@@ -179,26 +179,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_that_is_not_there_is_made_by_the_first_key_and_told_of_by_readers() {
+    async fn the_first_key_creates_the_file_and_reading_a_missing_file_fails() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("keys");
         let file = ApiKeyFile::new(&path);
-        assert!(file.list().await.expect_err("there is none").is_retryable());
+        assert!(file.list().await.expect_err("the file is missing").is_retryable());
         let token = super::super::api_key::ApiKeyToken::generate().expect("random numbers");
         let key = ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None);
-        file.create(&key).await.expect("kept");
+        file.create(&key).await.expect("created");
         assert_eq!(file.list().await.expect("listed"), [key]);
         #[cfg(unix)]
         {
             use std::os::unix::fs::PermissionsExt;
-            assert_eq!(fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
+            assert_eq!(fs::metadata(&path).expect("metadata").permissions().mode() & 0o777, 0o600);
         }
 
         let text = fs::read_to_string(&path).expect("read");
         assert!(!text.contains(token.reveal().rsplit_once('_').expect("a secret").1), "{text}");
         let broken = text.clone() + &text.replace("sha256\":\"", "sha256\":\"+");
         fs::write(&path, broken).expect("written");
-        let error = file.list().await.expect_err("a wrong line").to_string();
+        let error = file.list().await.expect_err("an invalid line").to_string();
         assert!(error.contains("line 2") && !error.contains(&text[50..80]), "{error}");
     }
 }

@@ -8,27 +8,28 @@ use netagg_core::{Error, Timestamp};
 
 use super::api_key::{ApiKey, KeyId};
 
-/// Stores API keys. People make them, so there are few: a reader lists all of them.
+/// Stores API keys. People create keys by hand, so there are few, and a reader lists all of them.
 ///
 /// The conformance suite is `netagg_api::testkit::api_keys` (feature `testkit`).
 #[async_trait]
 pub trait ApiKeys: Debug + Send + Sync {
-    /// All keys, the revoked and the expired ones included, in the order of their making.
+    /// Returns all keys in the order of their creation, including revoked and expired keys.
     ///
     /// # Errors
-    /// Retryable while they cannot be read.
+    /// A retryable error while the keys cannot be read.
     async fn list(&self) -> Result<Vec<ApiKey>, Error>;
 
-    /// Keeps `key`: durable when it returns. After an error it may be kept or not; [`list`](Self::list) tells.
+    /// Stores `key`. The key is durable when the call returns. After an error the key may be stored or not: [`list`](Self::list)
+    /// shows it.
     ///
     /// # Errors
-    /// When there is one with its id already, which stays as it is; retryable ones while the keys cannot be written.
+    /// If a key with this id exists already: the existing key stays unchanged. A retryable error while the keys cannot be written.
     async fn create(&self, key: &ApiKey) -> Result<(), Error>;
 
-    /// Takes the key `id` back: durable when it returns, for good, and harmless to repeat; the first time counts.
-    /// `false` if there is no such key.
+    /// Revokes the key `id` permanently, at `now`. The revocation is durable when the call returns. A repeated call changes
+    /// nothing: the time of the first revocation stays. Returns `false` if the key does not exist.
     ///
     /// # Errors
-    /// Retryable while the keys cannot be written.
+    /// A retryable error while the keys cannot be written.
     async fn revoke(&self, id: &KeyId, now: Timestamp) -> Result<bool, Error>;
 }

@@ -1,4 +1,4 @@
-//! Where a request comes from.
+//! The client address of a request.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -10,8 +10,8 @@ use crate::client::Client;
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The other end of a request's connection, as the server noted it: one of this crate, `axum::serve` with
-/// `into_make_service_with_connect_info`, or tonic's.
+/// The peer address of the connection, from the extensions that the server set. The server is one of this crate, `axum::serve`
+/// with `into_make_service_with_connect_info`, or tonic's.
 pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     let ours = || Some(extensions.get::<Client>()?.address);
     let axums = || Some(extensions.get::<ConnectInfo<SocketAddr>>()?.0);
@@ -22,22 +22,23 @@ pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     ours().or_else(axums).or_else(tonics).map(|address| address.ip())
 }
 
-/// The address that a request is counted at: the client's, as far as proxies that are trusted tell it, else the
-/// connection's. Of IPv6 the network counts that one customer gets: /64.
+/// The address under which a request is counted: the client address that trusted proxies report, otherwise the peer address
+/// of the connection. Of an IPv6 address only the /64 network counts, because one customer gets a whole /64.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let mut client = peer.to_canonical();
     let lines = headers.get_all(FORWARDED_FOR).iter().rev();
-    let mut told = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
-    // From the nearest on: each proxy vouches for the one before it, and what anybody else says is made up.
+    let mut reported = lines.flat_map(|line| line.to_str().unwrap_or_default().rsplit(','));
+    // Starts with the nearest proxy. Each trusted proxy reports the address before it. Addresses that any other client reports
+    // may be invented.
     while is_trusted(client) {
-        let Some(address) = told.next().and_then(|text| parse(text.trim())) else { break };
+        let Some(address) = reported.next().and_then(|text| parse(text.trim())) else { break };
         client = address.to_canonical();
     }
     network_of(client)
 }
 
-/// An address, with or without a port.
+/// Parses an address with or without a port.
 fn parse(text: &str) -> Option<IpAddr> {
     let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
     let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
@@ -68,19 +69,19 @@ mod tests {
             }
             client_address(peer.parse().expect("an address"), &headers, &trusted).to_string()
         };
-        // Anybody may send the header.
+        // Any client may send the header.
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");
         assert_eq!(client("10.0.0.1", &[]), "10.0.0.1");
         assert_eq!(client("10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
         assert_eq!(client("::ffff:10.0.0.1", &["198.51.100.7"]), "198.51.100.7");
-        // What comes before the first address that is not trusted is made up.
+        // Entries before the first untrusted address may be invented.
         assert_eq!(client("10.0.0.1", &["1.1.1.1, 198.51.100.7, 10.0.0.2"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["1.1.1.1", "198.51.100.7", "10.0.0.2"]), "198.51.100.7");
         assert_eq!(client("10.0.0.1", &["198.51.100.7:4711"]), "198.51.100.7");
         for broken in ["unknown", "", "1.1.1.1,", "1.1.1.1, 999.1.1.1", "_hidden"] {
             assert_eq!(client("10.0.0.1", &[broken]), "10.0.0.1", "{broken}");
         }
-        // One customer, many addresses.
+        // All addresses of a /64 network count as one client.
         assert_eq!(client("fd00::1", &["2001:db8:1:2:3:4:5:6"]), "2001:db8:1:2::");
         assert_eq!(client("fd00::1", &["[2001:db8:1:2::9]:80"]), "2001:db8:1:2::");
         assert_eq!(client("2001:db8::1:2:3:4", &[]), "2001:db8::");

@@ -1,30 +1,32 @@
-//! What callers show of themselves.
+//! The credentials in the headers of a request.
 
 use std::fmt;
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderValue};
 
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 
 const API_KEY: &str = "x-api-key";
 
-const UNCLEAR: Refusal = Refusal::BadCredentials("credentials are accepted once: in Authorization or in X-API-Key");
-const NOT_BEARER: Refusal = Refusal::BadCredentials("Authorization: Bearer <key or token> is accepted");
+const AMBIGUOUS: Rejection =
+    Rejection::BadCredentials("credentials are accepted once: in Authorization or in X-API-Key");
+const NOT_BEARER: Rejection = Rejection::BadCredentials("Authorization: Bearer <key or token> is accepted");
 
-/// What one request shows: a key or a token.
+/// The credentials of one request: a key or a token.
 pub(super) struct Credentials<'a>(&'a str);
 
 impl<'a> Credentials<'a> {
-    /// Those among `headers`. Several are refused: what is between the caller and here might look at the other.
-    pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, Refusal> {
+    /// Returns the credentials in `headers`. Rejects more than one key or token: a proxy before the server might have checked
+    /// another one.
+    pub(super) fn of(headers: &'a HeaderMap) -> Result<Self, Rejection> {
         let bearers = headers.get_all(AUTHORIZATION).iter().map(bearer);
         let keys = headers.get_all(API_KEY).iter().map(text);
-        let mut shown = bearers.chain(keys);
-        match (shown.next(), shown.next()) {
-            (None, _) => Err(Refusal::NoCredentials),
+        let mut found = bearers.chain(keys);
+        match (found.next(), found.next()) {
+            (None, _) => Err(Rejection::NoCredentials),
             (Some(credentials), None) => credentials.map(Self),
-            (Some(_), Some(_)) => Err(UNCLEAR),
+            (Some(_), Some(_)) => Err(AMBIGUOUS),
         }
     }
 
@@ -39,12 +41,12 @@ impl fmt::Debug for Credentials<'_> {
     }
 }
 
-fn bearer(value: &HeaderValue) -> Result<&str, Refusal> {
+fn bearer(value: &HeaderValue) -> Result<&str, Rejection> {
     let (scheme, token) = text(value)?.split_once(' ').ok_or(NOT_BEARER)?;
     if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim_matches(' ')) } else { Err(NOT_BEARER) }
 }
 
-fn text(value: &HeaderValue) -> Result<&str, Refusal> {
+fn text(value: &HeaderValue) -> Result<&str, Rejection> {
     value.to_str().map_err(|_| NOT_BEARER)
 }
 
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_shown_once() {
+    fn exactly_one_credential_is_accepted() {
         let of = |headers: &[(&'static str, &'static str)]| {
             let mut map = HeaderMap::new();
             for (name, value) in headers {
@@ -64,7 +66,7 @@ mod tests {
         for shown in [[("authorization", "Bearer abc")], [("authorization", "bEARER  abc")], [("x-api-key", "abc")]] {
             assert_eq!(of(&shown), Ok("abc".to_owned()), "{shown:?}");
         }
-        assert_eq!(of(&[("cookie", "abc")]), Err(Refusal::NoCredentials));
+        assert_eq!(of(&[("cookie", "abc")]), Err(Rejection::NoCredentials));
         for shown in ["abc", "Bearer", "Basic abc", ""] {
             assert_eq!(of(&[("authorization", shown)]), Err(NOT_BEARER), "{shown}");
         }
@@ -73,7 +75,7 @@ mod tests {
             [("authorization", "Bearer abc"), ("x-api-key", "abc")],
             [("x-api-key", "abc"), ("x-api-key", "abc")],
         ] {
-            assert_eq!(of(&twice), Err(UNCLEAR), "{twice:?}");
+            assert_eq!(of(&twice), Err(AMBIGUOUS), "{twice:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The protection as a layer, the same one for HTTP and gRPC.
+//! The protection as a tower layer for HTTP and gRPC.
 
 use std::fmt;
 use std::task::{Context, Poll};
@@ -8,25 +8,25 @@ use futures::future::BoxFuture;
 use tower::{Layer, Service};
 
 use super::protection::{Caller, Protection};
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 
-/// Lets requests through to a service with their [`Principal`](crate::auth::Principal) as an extension, and
-/// answers the others itself.
+/// Passes accepted requests to a service, with their [`Principal`](crate::auth::Principal) as an extension. It responds to
+/// rejected requests itself, with the response that `reject` makes.
 pub(crate) struct GuardLayer<B> {
     protection: Protection,
-    refuse: fn(&Refusal) -> Response<B>,
+    reject: fn(&Rejection) -> Response<B>,
 }
 
 impl<B> GuardLayer<B> {
-    pub(crate) fn new(protection: Protection, refuse: fn(&Refusal) -> Response<B>) -> Self {
-        Self { protection, refuse }
+    pub(crate) fn new(protection: Protection, reject: fn(&Rejection) -> Response<B>) -> Self {
+        Self { protection, reject }
     }
 }
 
-// Not derived: that would ask the same of `B`.
+// Not derived: the derive would require `B: Clone`.
 impl<B> Clone for GuardLayer<B> {
     fn clone(&self) -> Self {
-        Self { protection: self.protection.clone(), refuse: self.refuse }
+        Self { protection: self.protection.clone(), reject: self.reject }
     }
 }
 
@@ -73,7 +73,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<A>) -> Self::Future {
-        // The one that is ready, not a clone of it.
+        // Calls the service that `poll_ready` found ready, and leaves a clone in its place.
         let next = self.inner.clone();
         let mut inner = std::mem::replace(&mut self.inner, next);
         let guard = self.guard.clone();
@@ -83,13 +83,13 @@ where
                     request.extensions_mut().insert(principal);
                     let mut response = inner.call(request).await?;
                     if let Some(quota) = quota {
-                        quota.tell(response.headers_mut());
+                        quota.write_headers(response.headers_mut());
                     }
                     Ok(response)
                 }
-                Err(refusal) => {
-                    let mut response = (guard.refuse)(&refusal);
-                    refusal.tell(response.headers_mut());
+                Err(rejection) => {
+                    let mut response = (guard.reject)(&rejection);
+                    rejection.write_headers(response.headers_mut());
                     Ok(response)
                 }
             }

@@ -1,4 +1,4 @@
-//! JWK sets: where issuers of tokens publish their keys.
+//! JWK sets: the form in which issuers of tokens publish their keys.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,16 +16,16 @@ use hyper_util::rt::TokioExecutor;
 use netagg_core::{BoxError, Error};
 use rustls::crypto::ring;
 
-/// No issuer has so many keys.
+/// The maximum size of a JWK set. No issuer needs more.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// Where an issuer publishes its keys.
+/// The place where an issuer publishes its keys.
 #[async_trait]
 pub trait KeySet: fmt::Debug + Send + Sync {
-    /// The keys, as a JWK set in JSON.
+    /// Reads the keys, as a JWK set in JSON.
     ///
     /// # Errors
-    /// Retryable ones while it cannot be read.
+    /// A retryable error while the set cannot be read.
     async fn read(&self) -> Result<String, Error>;
 }
 
@@ -36,7 +36,7 @@ pub struct KeySetFile {
 }
 
 impl KeySetFile {
-    /// The one at `path`.
+    /// The JWK set in the file at `path`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into().into() }
     }
@@ -51,34 +51,34 @@ impl KeySet for KeySetFile {
     }
 }
 
-/// A JWK set at an address.
+/// A JWK set at a URL.
 #[derive(Clone, Debug)]
 pub struct KeySetUrl {
     url: Uri,
     client: Client<HttpsConnector<HttpConnector>, Body>,
 }
 
-/// Why keys cannot be read at an address.
+/// Why a URL cannot be used for a JWK set.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidKeySetUrl {
-    /// Whoever is between here and there could put their own keys in.
+    /// The URL is not encrypted. An attacker on the network could replace the keys.
     #[error("https:// is accepted, and http:// on this machine only")]
     Unencrypted,
-    /// It is no URL.
+    /// The text is not a URL.
     #[error("a URL is accepted, but {0}")]
     Url(#[source] BoxError),
-    /// Nothing tells the issuer from somebody else.
+    /// The certificate authorities cannot be read, so the issuer's server cannot be verified.
     #[error("https:// needs certificate authorities, of this machine or in SSL_CERT_FILE, but {0}")]
     Authorities(#[source] BoxError),
 }
 
 impl KeySetUrl {
-    /// The one at `url`, whose server has a certificate of an authority that this machine trusts, or of one in the file
-    /// that `SSL_CERT_FILE` names.
+    /// The JWK set at `url`. Its server needs a certificate of an authority that this machine trusts, or of an authority in
+    /// the file that `SSL_CERT_FILE` names.
     ///
     /// # Errors
-    /// When nothing can be asked there safely.
+    /// If keys cannot be read at `url` safely.
     pub fn new(url: &str) -> Result<Self, InvalidKeySetUrl> {
         let url: Uri = url.parse().map_err(|error| InvalidKeySetUrl::Url(BoxError::from(error)))?;
         match url.scheme_str() {
@@ -97,11 +97,11 @@ impl KeySetUrl {
 
     async fn get(&self) -> Result<String, BoxError> {
         let request = Request::get(&self.url).header(ACCEPT, "application/jwk-set+json, application/json");
-        let answer = self.client.request(request.body(Body::empty())?).await?;
-        if answer.status() != StatusCode::OK {
-            return Err(format!("{} answers with {}", self.url, answer.status()).into());
+        let response = self.client.request(request.body(Body::empty())?).await?;
+        if response.status() != StatusCode::OK {
+            return Err(format!("{} returned status {}", self.url, response.status()).into());
         }
-        let body = to_bytes(Body::new(answer.into_body()), MAX_BYTES).await?;
+        let body = to_bytes(Body::new(response.into_body()), MAX_BYTES).await?;
         Ok(String::from_utf8(body.into())?)
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn keys_are_read_at_an_address_or_it_is_told_why_not() {
+    async fn keys_are_read_at_a_url_or_the_error_has_the_cause() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         let app = Router::new()
@@ -156,14 +156,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("jwks.json");
         let keys = KeySetFile::new(&path);
-        let error = keys.read().await.expect_err("there is none").to_string();
+        let error = keys.read().await.expect_err("the file is missing").to_string();
         assert!(error.contains("jwks.json") && error.contains("No such file"), "{error}");
         std::fs::write(&path, "{}").expect("written");
         assert_eq!(keys.read().await.expect("read"), "{}");
     }
 
     #[test]
-    fn addresses_that_others_could_answer_for_are_refused() {
+    fn urls_that_an_attacker_could_answer_are_rejected() {
         for good in ["https://issuer.example/jwks", "http://localhost:8080/a", "http://127.0.0.1/", "http://[::1]/"] {
             assert!(KeySetUrl::new(good).is_ok(), "{good}");
         }

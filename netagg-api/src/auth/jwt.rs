@@ -1,5 +1,5 @@
-//! Tokens of an issuer: JSON Web Tokens ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)) signed with one of the keys
-//! that it publishes ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)).
+//! Tokens of an issuer: JSON Web Tokens ([RFC 7519](https://www.rfc-editor.org/rfc/rfc7519)), signed with one of the keys
+//! that the issuer publishes ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,66 +22,67 @@ use super::jwks::KeySet;
 use super::known_keys::UNKNOWN;
 use super::principal::{Principal, Scope};
 use super::refreshing::{Refreshing, Times};
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 
-/// How far the issuer's clock may be from this one.
+/// The accepted difference between the issuer's clock and the clock of this machine.
 const LEEWAY: Duration = Duration::from_secs(30);
 
-/// How often the issuer's keys are read: one that it takes back is good so long.
+/// How often the issuer's keys are read. A key that the issuer withdraws may stay valid for this time.
 const INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// How soon they are read again for a token of a key that is not known, or after a failure.
-const HURRIED: Duration = Duration::from_secs(10);
+/// How soon the keys are read again after a failure, or if a token is signed with an unknown key.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// How long keys are good that cannot be read again: an outage of the issuer is not one of the API, and its keys change
-/// within weeks, not hours.
+/// How long keys stay valid while they cannot be read again. So an outage of the issuer causes no outage of the API. An issuer
+/// changes its keys within weeks, not hours.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// An RSA key shorter than this can be computed from its public half, or soon will be.
+/// The minimum size of an RSA key. A shorter private key can be computed from its public key, now or soon.
 const MIN_RSA_BITS: usize = 2_048;
 
-/// Tokens whose signature need not be checked again: a caller shows the same one for minutes.
+/// The maximum number of cached tokens. A cached token needs no second check of its signature: a caller sends the same token
+/// for minutes.
 const MAX_REMEMBERED: u64 = 16_384;
 
-/// Of a token that the issuer has signed, but whose claims are of other types: what is wrong is the issuer's to mend, and
-/// tells an attacker nothing.
-const CLAIMS: Refusal = Refusal::BadCredentials(
+/// The rejection of a token that the issuer signed, but whose claims have wrong types. It names the types, because the issuer
+/// has to correct them, and an attacker learns nothing from them.
+const CLAIMS: Rejection = Rejection::BadCredentials(
     "claims of the token have the wrong type: iss, sub and user_id are strings, exp and nbf are numbers, aud, scope and scp \
      are each a string or a list of strings",
 );
 
-/// The scope that lets a user read what is theirs.
+/// The scope that lets users read their own detail.
 const OWN_DETAIL: &str = "detail:read:own";
 
-/// Whose tokens are good.
+/// The issuer whose tokens are accepted.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TokenIssuer {
-    /// What `iss` must be.
+    /// The required value of `iss`.
     pub issuer: String,
-    /// What `aud` must name.
+    /// The audience that `aud` must contain.
     pub audience: String,
-    /// Where its keys are.
+    /// The keys of the issuer.
     pub keys: Arc<dyn KeySet>,
 }
 
-/// Checks tokens by the keys that were read last.
+/// Checks tokens with the keys that were read last.
 #[derive(Debug)]
 pub(super) struct Tokens {
     issuer: TokenIssuer,
     known: Refreshing<IssuerKeys>,
 }
 
-/// One reading of an issuer's keys.
+/// The keys of an issuer, from one read.
 #[derive(Debug)]
 struct IssuerKeys {
     keys: Vec<Key>,
-    /// Those who showed a token that one of these keys has signed, by its SHA-256. The next reading starts anew, so that
-    /// a key that is taken back takes its tokens along.
+    /// The holders of tokens that one of these keys signed, by the SHA-256 of the token. Each read starts with an empty cache,
+    /// so the tokens of a withdrawn key are rejected.
     holders: Cache<[u8; 32], Holder>,
 }
 
-/// A key that may sign tokens, and how.
+/// A key that may sign tokens, and its algorithm.
 #[derive(Debug)]
 struct Key {
     id: Option<String>,
@@ -89,26 +90,26 @@ struct Key {
     key: DecodingKey,
 }
 
-/// Who showed a token.
+/// The holder of a token.
 #[derive(Clone, Debug)]
 pub(super) struct Holder {
     pub(super) principal: Arc<Principal>,
-    /// As whom they are counted.
+    /// The id under which the rate limit counts the holder.
     pub(super) caller: Arc<str>,
-    good_until: Timestamp,
+    valid_until: Timestamp,
 }
 
-/// What a token says. A claim that is null is absent.
+/// The claims of a token. A claim with the value null counts as absent.
 #[derive(Debug, Deserialize)]
 struct Claims {
     iss: Option<String>,
     aud: Option<Strings>,
     sub: Option<String>,
-    /// Seconds of Unix time, maybe with a fraction.
+    /// In seconds of Unix time. A fraction is allowed.
     exp: Option<f64>,
     nbf: Option<f64>,
     user_id: Option<String>,
-    /// Scopes as [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693#section-4.2) writes them, or as a list.
+    /// The scopes in the form of [RFC 8693](https://www.rfc-editor.org/rfc/rfc8693#section-4.2), or as a list.
     scope: Option<Strings>,
     scp: Option<Strings>,
 }
@@ -129,7 +130,7 @@ impl Strings {
         }
     }
 
-    /// The scopes: several may stand in one string.
+    /// The scopes. One string may contain several, separated by spaces.
     fn scopes(&self) -> impl Iterator<Item = &str> {
         self.as_slice().iter().flat_map(|text| text.split(' ').filter(|scope| !scope.is_empty()))
     }
@@ -137,16 +138,16 @@ impl Strings {
 
 impl Tokens {
     pub(super) fn new(issuer: TokenIssuer) -> Self {
-        let times = Times { what: "issuer's keys", interval: INTERVAL, hurried: HURRIED, grace: GRACE };
+        let times = Times { name: "issuer's keys", interval: INTERVAL, retry_interval: RETRY_INTERVAL, grace: GRACE };
         Self { issuer, known: Refreshing::new(times) }
     }
 
-    /// Who shows `token`.
-    pub(super) fn holder_of(&self, token: &str) -> Result<Holder, Refusal> {
+    /// Returns the holder of `token`.
+    pub(super) fn holder_of(&self, token: &str) -> Result<Holder, Rejection> {
         let hash: [u8; 32] = Sha256::digest(token).into();
         self.known.with(|known| {
             if let Some(holder) = known.holders.get(&hash) {
-                return if SystemClock.now() < holder.good_until { Ok(holder) } else { Err(UNKNOWN) };
+                return if SystemClock.now() < holder.valid_until { Ok(holder) } else { Err(UNKNOWN) };
             }
             let holder = self.check_token(token, &known.keys)?;
             known.holders.insert(hash, holder.clone());
@@ -154,9 +155,10 @@ impl Tokens {
         })
     }
 
-    fn check_token(&self, token: &str, keys: &[Key]) -> Result<Holder, Refusal> {
+    fn check_token(&self, token: &str, keys: &[Key]) -> Result<Holder, Rejection> {
         let header = decode_header(token).map_err(|_| UNKNOWN)?;
-        // An extension that changes what the token means: it must not be read without (RFC 7515, 4.1.11).
+        // `crit` names extensions that change the meaning of the token. A reader without them must reject it (RFC 7515,
+        // 4.1.11).
         if header.crit.is_some() {
             return Err(UNKNOWN);
         }
@@ -166,31 +168,31 @@ impl Tokens {
         let key = match (fitting.next(), fitting.next()) {
             (Some(key), None) => key,
             (None, _) => {
-                // Maybe a key that is new.
+                // The issuer may have published this key after the last read.
                 self.known.refresh_soon();
                 return Err(UNKNOWN);
             }
             (Some(_), Some(_)) => return Err(UNKNOWN),
         };
         let claims: Claims = serde_json::from_slice(&key.payload(token)?).map_err(|_| CLAIMS)?;
-        let good_until = claims.check(&self.issuer, SystemClock.now())?;
+        let valid_until = claims.check(&self.issuer, SystemClock.now())?;
         let principal = claims.into_principal()?;
         let caller = format!("{} {}", self.issuer.issuer, principal.name).into();
-        Ok(Holder { principal: Arc::new(principal), caller, good_until })
+        Ok(Holder { principal: Arc::new(principal), caller, valid_until })
     }
 
-    /// Whether tokens can be checked now.
+    /// Checks that tokens can be verified now. The error has the reason.
     pub(super) fn check(&self) -> Result<(), String> {
         self.known.check()
     }
 
-    /// Reads the keys again and again until `shutdown`.
+    /// Reads the keys again at the interval, until `shutdown`.
     pub(super) async fn refresh_loop(&self, shutdown: &CancellationToken) {
         let read = || async {
             let known = IssuerKeys::parse(&self.issuer.keys.read().await?)?;
             if known.keys.is_empty() {
                 tracing::warn!(
-                    "the issuer publishes no key for RS256 (from 2,048 bits), ES256 or EdDSA: no token is good"
+                    "the issuer publishes no key for RS256 (from 2,048 bits), ES256 or EdDSA, so every token is rejected"
                 );
             }
             Ok(known)
@@ -206,14 +208,14 @@ impl IssuerKeys {
             keys: Vec<Value>,
         }
         let published: Published = serde_json::from_str(json).map_err(|error| Error::unavailable("jwks", error))?;
-        // Those that cannot be read are of a kind that is none of ours.
+        // Keys that cannot be parsed are skipped: they are of another kind.
         let keys = published.keys.into_iter().filter_map(|key| Key::of(&serde_json::from_value(key).ok()?)).collect();
         Ok(Self { keys, holders: Cache::new(MAX_REMEMBERED) })
     }
 }
 
 impl Key {
-    /// Of keys for anything else, there is none: an issuer may publish them in the same place.
+    /// Returns the key if it may sign tokens. Returns `None` for other keys, which an issuer may publish in the same set.
     fn of(jwk: &Jwk) -> Option<Self> {
         let algorithm = match &jwk.algorithm {
             AlgorithmParameters::RSA(rsa) if modulus_bits(&rsa.n) >= MIN_RSA_BITS => Algorithm::RS256,
@@ -224,17 +226,17 @@ impl Key {
         let common = &jwk.common;
         let is_for_signatures =
             common.public_key_use.as_ref().is_none_or(|purpose| *purpose == PublicKeyUse::Signature);
-        let is_of_it = common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm));
-        if !is_for_signatures || !is_of_it {
+        let has_algorithm = common.key_algorithm.is_none_or(|named| named.to_string().parse() == Ok(algorithm));
+        if !is_for_signatures || !has_algorithm {
             return None;
         }
         Some(Self { id: common.key_id.clone(), algorithm, key: DecodingKey::from_jwk(jwk).ok()? })
     }
 
-    /// What `token` says, which this key has signed.
+    /// Verifies the signature of `token` with this key, and returns its payload.
     ///
-    /// Not by `jsonwebtoken::decode`: that panics where another crate of the program has turned on its second backend.
-    fn payload(&self, token: &str) -> Result<Vec<u8>, Refusal> {
+    /// It does not use `jsonwebtoken::decode`, which panics if another crate of the program enables its second backend.
+    fn payload(&self, token: &str) -> Result<Vec<u8>, Rejection> {
         let (message, signature) = token.rsplit_once('.').ok_or(UNKNOWN)?;
         let (_, payload) = message.rsplit_once('.').ok_or(UNKNOWN)?;
         let signature = BASE64.decode(signature).map_err(|_| UNKNOWN)?;
@@ -244,25 +246,26 @@ impl Key {
     }
 }
 
-/// The length of a number in base64url without padding, of which 4 characters are 3 bytes.
+/// The size in bits of a number in base64url without padding: each character has 6 bits.
 fn modulus_bits(base64: &str) -> usize {
     base64.len() * 6
 }
 
 impl Claims {
-    /// Until when a token of `issuer` with these claims is good, if it is at `now`.
-    fn check(&self, issuer: &TokenIssuer, now: Timestamp) -> Result<Timestamp, Refusal> {
+    /// Returns until when a token with these claims is valid, if `issuer` issued it for this API and it is valid at `now`.
+    fn check(&self, issuer: &TokenIssuer, now: Timestamp) -> Result<Timestamp, Rejection> {
         let leeway = LEEWAY.as_secs_f64();
-        let good_until = timestamp(self.exp.ok_or(UNKNOWN)? + leeway);
-        let good_from = self.nbf.map(|nbf| timestamp(nbf - leeway));
+        let valid_until = timestamp(self.exp.ok_or(UNKNOWN)? + leeway);
+        let valid_from = self.nbf.map(|nbf| timestamp(nbf - leeway));
         let is_of_issuer = self.iss.as_ref() == Some(&issuer.issuer);
         let is_for_us = self.aud.as_ref().is_some_and(|aud| aud.as_slice().contains(&issuer.audience));
-        let is_good = is_of_issuer && is_for_us && now < good_until && good_from.is_none_or(|from| from <= now);
-        is_good.then_some(good_until).ok_or(UNKNOWN)
+        let is_valid = is_of_issuer && is_for_us && now < valid_until && valid_from.is_none_or(|from| from <= now);
+        is_valid.then_some(valid_until).ok_or(UNKNOWN)
     }
 
-    /// A token of somebody who is nobody's user is no good for reading their own.
-    fn into_principal(self) -> Result<Principal, Refusal> {
+    /// Returns the principal. With the scope `detail:read:own` its user is `user_id`, or else `sub`. Rejects a token without
+    /// `sub`, and a token whose user is not a valid user id.
+    fn into_principal(self) -> Result<Principal, Rejection> {
         let sub = self.sub.ok_or(UNKNOWN)?;
         let shown: BTreeSet<&str> = self.scope.iter().chain(&self.scp).flat_map(Strings::scopes).collect();
         let mut scopes: BTreeSet<Scope> = shown.iter().filter_map(|scope| scope.parse().ok()).collect();
@@ -276,9 +279,9 @@ impl Claims {
     }
 }
 
-/// Seconds of Unix time; beyond the calendar it is its end.
+/// Converts seconds of Unix time. A time beyond the supported range becomes the end of the range.
 fn timestamp(seconds: f64) -> Timestamp {
-    #[allow(clippy::cast_possible_truncation)] // it ends where i64 does
+    #[allow(clippy::cast_possible_truncation)] // a float beyond i64 becomes the end of i64
     let micros = (seconds * 1e6) as i64;
     Timestamp::from_micros(micros).unwrap_or(if micros < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
@@ -296,7 +299,7 @@ mod tests {
 
     use super::*;
 
-    /// Keys that are published, or cannot be read.
+    /// A key set with the given keys. `None` means that it cannot be read.
     #[derive(Debug, Default)]
     struct Published(Mutex<Option<Value>>);
 
@@ -311,7 +314,10 @@ mod tests {
     impl KeySet for Published {
         async fn read(&self) -> Result<String, Error> {
             let published = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-            published.as_ref().map(Value::to_string).ok_or_else(|| Error::unavailable("jwks", "away"))
+            published
+                .as_ref()
+                .map(Value::to_string)
+                .ok_or_else(|| Error::unavailable("jwks", "unavailable in this test"))
         }
     }
 
@@ -322,7 +328,7 @@ mod tests {
 
     impl Signer {
         fn new(id: &str) -> Self {
-            // To sign with: in a build of the whole workspace there are two.
+            // Signing needs a default backend: a build of the whole workspace enables two.
             let _ = rust_crypto::DEFAULT_PROVIDER.install_default();
             let pair = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("a key");
             let jwk = json!({"kty": "OKP", "crv": "Ed25519", "kid": id, "x": BASE64.encode(pair.public_key_raw())});
@@ -345,43 +351,47 @@ mod tests {
         let tokens = Arc::new(Tokens::new(issuer));
         let holder = |token: &str| tokens.holder_of(token).map(|holder| holder.principal.name.clone());
         let billing = Ok("billing".to_owned());
-        assert_eq!(holder(&by_old), Err(Refusal::Unavailable), "not known yet");
-        let keeping = tokio::spawn({
+        assert_eq!(holder(&by_old), Err(Rejection::Unavailable), "the keys were not read yet");
+        let refresh_loop = tokio::spawn({
             let (tokens, shutdown) = (tokens.clone(), shutdown.clone());
             async move { tokens.refresh_loop(&shutdown).await }
         });
-        tokio::time::sleep(HURRIED / 2).await;
-        assert!(tokens.check().expect_err("nothing was read").ends_with("away"));
+        tokio::time::sleep(RETRY_INTERVAL / 2).await;
+        assert!(tokens.check().expect_err("no keys were read").ends_with("unavailable in this test"));
 
         published.put(Some(&[&old]));
-        tokio::time::sleep(HURRIED).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
         assert_eq!(tokens.check(), Ok(()));
         assert_eq!(holder(&by_old), billing);
 
         published.put(Some(&[&new, &old]));
-        tokio::time::sleep(2 * HURRIED).await;
-        assert_eq!(holder(&by_new), Err(UNKNOWN), "nobody has asked for it");
-        tokio::time::sleep(HURRIED).await;
-        assert_eq!(holder(&by_new), billing, "then it was looked for");
+        tokio::time::sleep(2 * RETRY_INTERVAL).await;
+        assert_eq!(holder(&by_new), Err(UNKNOWN), "no token of the new key was seen before");
+        tokio::time::sleep(RETRY_INTERVAL).await;
+        assert_eq!(holder(&by_new), billing, "the first token of the new key caused a read");
 
         published.put(Some(&[&new]));
-        tokio::time::sleep(INTERVAL + HURRIED).await;
-        assert_eq!(holder(&by_old), Err(UNKNOWN), "although it was good before");
+        tokio::time::sleep(INTERVAL + RETRY_INTERVAL).await;
+        assert_eq!(holder(&by_old), Err(UNKNOWN), "the key was withdrawn");
 
         published.put(None);
-        tokio::time::sleep(GRACE - INTERVAL - HURRIED).await;
-        assert_eq!((holder(&by_new), tokens.check()), (billing.clone(), Ok(())), "an outage is sat out");
-        tokio::time::sleep(INTERVAL + HURRIED).await;
-        assert_eq!(holder(&by_new), Err(Refusal::Unavailable), "but not for ever");
+        tokio::time::sleep(GRACE - INTERVAL - RETRY_INTERVAL).await;
+        assert_eq!(
+            (holder(&by_new), tokens.check()),
+            (billing.clone(), Ok(())),
+            "the keys stay valid during an outage"
+        );
+        tokio::time::sleep(INTERVAL + RETRY_INTERVAL).await;
+        assert_eq!(holder(&by_new), Err(Rejection::Unavailable), "the outage is too long");
         published.put(Some(&[&new]));
-        tokio::time::sleep(HURRIED).await;
+        tokio::time::sleep(RETRY_INTERVAL).await;
         assert_eq!(holder(&by_new), billing);
         shutdown.cancel();
-        keeping.await.expect("it ends");
+        refresh_loop.await.expect("the refresh loop ends");
     }
 
     #[test]
-    fn keys_of_kinds_that_are_not_for_tokens_are_passed_over() {
+    fn keys_that_cannot_sign_tokens_are_skipped() {
         let good = Signer::new("good").jwk;
         let with = |name: &str, value: &str| {
             let mut key = good.clone();

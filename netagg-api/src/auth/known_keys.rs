@@ -1,4 +1,4 @@
-//! The API keys that were valid a few seconds ago.
+//! The API keys in memory, at most a few seconds behind the store.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,19 +11,19 @@ use super::api_key::{ApiKey, ApiKeyToken, KeyId};
 use super::api_keys::ApiKeys;
 use super::principal::Principal;
 use super::refreshing::{Refreshing, Times};
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 
-/// How often keys are read. With the time that a reading may take, a revoked key is good for 8 s more at most.
+/// How often keys are read. A read may also take 5 s, so a revoked key stays valid for at most 8 s.
 const INTERVAL: Duration = Duration::from_secs(3);
 
-/// How long keys are good that cannot be read again: an outage of the database is not one of the API, unless it is
-/// so long that a key revoked before it must be feared.
+/// How long keys stay valid while they cannot be read again. So a short outage of the database causes no outage of the API.
+/// During a longer outage a key may have been revoked, so the API accepts no key.
 const GRACE: Duration = Duration::from_secs(5 * 60);
 
-/// Nothing tells an unknown key from a wrong secret, or one that was good before.
-pub(super) const UNKNOWN: Refusal = Refusal::BadCredentials("these credentials are not known, or no longer good");
+/// The rejection of an unknown key, a wrong secret and an expired or revoked key. A caller cannot tell them apart.
+pub(super) const UNKNOWN: Rejection = Rejection::BadCredentials("these credentials are unknown or no longer valid");
 
-/// Keys by their ids.
+/// The valid keys by their ids.
 #[derive(Debug)]
 pub(super) struct KnownKeys {
     keys: Arc<dyn ApiKeys>,
@@ -32,29 +32,29 @@ pub(super) struct KnownKeys {
 
 impl KnownKeys {
     pub(super) fn new(keys: Arc<dyn ApiKeys>) -> Self {
-        let times = Times { what: "API keys", interval: INTERVAL, hurried: INTERVAL, grace: GRACE };
+        let times = Times { name: "API keys", interval: INTERVAL, retry_interval: INTERVAL, grace: GRACE };
         Self { keys, known: Refreshing::new(times) }
     }
 
-    /// Who holds the key that `token` shows.
-    pub(super) fn holder_of(&self, token: &ApiKeyToken) -> Result<Arc<Principal>, Refusal> {
+    /// Returns the holder of the key `token`.
+    pub(super) fn holder_of(&self, token: &ApiKeyToken) -> Result<Arc<Principal>, Rejection> {
         self.known.with(|known| {
             let (key, principal) = known.get(token.id()).ok_or(UNKNOWN)?;
             if key.matches(token) && key.is_valid_at(SystemClock.now()) { Ok(principal.clone()) } else { Err(UNKNOWN) }
         })
     }
 
-    /// Whether keys can be told from others now.
+    /// Checks that keys can be verified now. The error has the reason.
     pub(super) fn check(&self) -> Result<(), String> {
         self.known.check()
     }
 
-    /// Reads the keys again and again until `shutdown`.
+    /// Reads the keys again at the interval, until `shutdown`.
     pub(super) async fn refresh_loop(&self, shutdown: &CancellationToken) {
         let read = || async {
             let (keys, now) = (self.keys.list().await?, SystemClock.now());
-            let good = keys.into_iter().filter(|key| key.is_valid_at(now));
-            Ok(good.map(|key| (key.id.clone(), (key.clone(), Arc::new(key.principal)))).collect())
+            let valid = keys.into_iter().filter(|key| key.is_valid_at(now));
+            Ok(valid.map(|key| (key.id.clone(), (key.clone(), Arc::new(key.principal)))).collect())
         };
         self.known.refresh_loop(shutdown, read).await;
     }
@@ -71,17 +71,17 @@ mod tests {
     use super::super::refreshing::READ_TIMEOUT;
     use super::*;
 
-    /// Keys that can be read, or not.
+    /// Keys that cannot be read while `unavailable` is set.
     #[derive(Debug, Default)]
     struct Keys {
         keys: MemoryApiKeys,
-        away: AtomicBool,
+        unavailable: AtomicBool,
     }
 
     #[async_trait]
     impl ApiKeys for Keys {
         async fn list(&self) -> Result<Vec<ApiKey>, Error> {
-            if self.away.load(SeqCst) { std::future::pending().await } else { self.keys.list().await }
+            if self.unavailable.load(SeqCst) { std::future::pending().await } else { self.keys.list().await }
         }
 
         async fn create(&self, key: &ApiKey) -> Result<(), Error> {
@@ -94,36 +94,36 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn keys_outlive_an_outage_and_no_revocation() {
+    async fn keys_outlive_an_outage_but_not_a_revocation() {
         let keys = Arc::new(Keys::default());
-        let (ring, shutdown) = (Arc::new(KnownKeys::new(keys.clone())), CancellationToken::new());
+        let (known, shutdown) = (Arc::new(KnownKeys::new(keys.clone())), CancellationToken::new());
         let token = ApiKeyToken::generate().expect("random numbers");
         let key = ApiKey::new(&token, Principal::anybody(), SystemClock.now(), None);
-        keys.create(&key).await.expect("kept");
+        keys.create(&key).await.expect("created");
 
-        assert_eq!(ring.holder_of(&token), Err(Refusal::Unavailable), "not known yet");
-        assert!(ring.check().is_err());
-        let keeping = tokio::spawn({
-            let (ring, shutdown) = (ring.clone(), shutdown.clone());
-            async move { ring.refresh_loop(&shutdown).await }
+        assert_eq!(known.holder_of(&token), Err(Rejection::Unavailable), "the keys were not read yet");
+        assert!(known.check().is_err());
+        let refresh_loop = tokio::spawn({
+            let (known, shutdown) = (known.clone(), shutdown.clone());
+            async move { known.refresh_loop(&shutdown).await }
         });
         tokio::time::sleep(INTERVAL).await;
-        assert_eq!(ring.holder_of(&token).expect("known").name, "anybody");
+        assert_eq!(known.holder_of(&token).expect("known").name, "anybody");
 
-        keys.away.store(true, SeqCst);
+        keys.unavailable.store(true, SeqCst);
         tokio::time::sleep(GRACE - INTERVAL - READ_TIMEOUT).await;
-        assert!(ring.holder_of(&token).is_ok() && ring.check().is_ok(), "an outage is sat out");
+        assert!(known.holder_of(&token).is_ok() && known.check().is_ok(), "keys stay valid during an outage");
         tokio::time::sleep(2 * (INTERVAL + READ_TIMEOUT)).await;
-        assert_eq!(ring.holder_of(&token), Err(Refusal::Unavailable), "but not for ever");
-        assert!(ring.check().is_err());
+        assert_eq!(known.holder_of(&token), Err(Rejection::Unavailable), "the outage is too long");
+        assert!(known.check().is_err());
 
-        keys.away.store(false, SeqCst);
+        keys.unavailable.store(false, SeqCst);
         tokio::time::sleep(INTERVAL + READ_TIMEOUT).await;
-        assert!(ring.holder_of(&token).is_ok());
+        assert!(known.holder_of(&token).is_ok());
         keys.revoke(&key.id, SystemClock.now()).await.expect("revoked");
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(ring.holder_of(&token), Err(UNKNOWN));
+        assert_eq!(known.holder_of(&token), Err(UNKNOWN));
         shutdown.cancel();
-        keeping.await.expect("it ends");
+        refresh_loop.await.expect("the refresh loop ends");
     }
 }

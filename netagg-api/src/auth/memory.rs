@@ -9,14 +9,14 @@ use netagg_core::{Error, Timestamp};
 use super::api_key::{ApiKey, KeyId};
 use super::api_keys::ApiKeys;
 
-/// Keeps keys until it is dropped.
+/// Keeps keys in memory until the drop.
 #[derive(Debug, Default)]
 pub struct MemoryApiKeys {
     keys: Mutex<Vec<ApiKey>>,
 }
 
 impl MemoryApiKeys {
-    /// No keys.
+    /// A store without keys.
     pub fn new() -> Self {
         Self::default()
     }

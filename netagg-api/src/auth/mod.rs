@@ -1,4 +1,4 @@
-//! Authentication and rate limits: which callers may ask, decided before their question is looked at.
+//! Authentication and rate limits: they decide about each caller before the server parses the request.
 
 mod api_key;
 mod api_key_file;
@@ -17,7 +17,7 @@ mod protection;
 mod quota;
 mod rate_limit;
 mod refreshing;
-mod refusal;
+mod rejection;
 
 pub use api_key::{ApiKey, ApiKeyToken, InvalidApiKey, KeyId};
 pub use api_key_file::ApiKeyFile;
@@ -31,4 +31,4 @@ pub use memory::MemoryApiKeys;
 pub use principal::{Forbidden, Principal, Scope, UnknownScope};
 pub use protection::Protection;
 pub use rate_limit::{InvalidRateLimit, RateLimit};
-pub(crate) use refusal::Refusal;
+pub(crate) use rejection::Rejection;

@@ -1,4 +1,4 @@
-//! Principals: the holders of credentials, and the questions that they may ask.
+//! Principals: the holders of credentials, and the requests that they may make.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,23 +10,23 @@ use netagg_core::UserId;
 
 use super::rate_limit::RateLimit;
 
-/// A kind of questions that a principal may ask.
+/// A kind of requests that a principal may make.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Scope {
-    /// Single users: their events, and whatever is computed from them.
+    /// Requests about single users: their events, and the totals that are computed from their events.
     #[serde(rename = "detail:read")]
     DetailRead,
-    /// Everybody's totals.
+    /// Requests for the totals of all users.
     #[serde(rename = "aggregates:read")]
     AggregatesRead,
 }
 
 impl Scope {
-    /// All of them.
+    /// All scopes.
     pub const ALL: [Self; 2] = [Self::DetailRead, Self::AggregatesRead];
 
-    /// As it is written: `detail:read` or `aggregates:read`.
+    /// The name of the scope: `detail:read` or `aggregates:read`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::DetailRead => "detail:read",
@@ -41,7 +41,7 @@ impl fmt::Display for Scope {
     }
 }
 
-/// A text that names no scope.
+/// The error for a text that is not a scope.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("detail:read and aggregates:read are accepted")]
 pub struct UnknownScope;
@@ -54,54 +54,54 @@ impl FromStr for Scope {
     }
 }
 
-/// The holder of credentials, and the questions that it may ask.
+/// The holder of credentials, and the requests that it may make.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Principal {
-    /// Its name in logs and lists.
+    /// The name in logs and lists.
     pub name: String,
-    /// The questions that it may ask.
+    /// The kinds of requests that the principal may make.
     pub scopes: BTreeSet<Scope>,
-    /// The only user it may ask about; without it, any.
+    /// The only user whose data the principal may read. `None` means all users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user_id: Option<UserId>,
-    /// How often it may ask; without it, the limit of the API holds.
+    /// The rate limit of the principal. `None` means the rate limit of the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
 }
 
 impl Principal {
-    /// Every caller of an API without authentication. It may ask everything.
+    /// The principal of every caller of an API without authentication. It may make all requests.
     pub fn anybody() -> Self {
         Self { name: "anybody".to_owned(), scopes: Scope::ALL.into(), user_id: None, rate_limit: None }
     }
 
-    /// Makes sure that it may ask about what `scope` covers.
+    /// Checks that the principal has `scope`.
     ///
     /// # Errors
-    /// When it may not.
+    /// If the principal does not have it.
     pub fn require(&self, scope: Scope) -> Result<(), Forbidden> {
         if self.scopes.contains(&scope) { Ok(()) } else { Err(Forbidden::Scope(scope)) }
     }
 
-    /// Makes sure that it may ask about `user`.
+    /// Checks that the principal may read the data of `user`.
     ///
     /// # Errors
-    /// When it may ask about another user only.
+    /// If the principal may read only the data of another user.
     pub fn require_user(&self, user: &UserId) -> Result<(), Forbidden> {
         if self.user_id.as_ref().is_none_or(|own| own == user) { Ok(()) } else { Err(Forbidden::User) }
     }
 }
 
-/// What a principal may not ask.
+/// Why a principal may not make a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Forbidden {
-    /// Anything that this scope covers.
-    #[error("this needs the scope {0}")]
+    /// The principal does not have this scope.
+    #[error("the request needs the scope {0}")]
     Scope(Scope),
-    /// Anything about a user other than its own.
-    #[error("these credentials are for another user's own data")]
+    /// The request is about a user whose data the principal may not read.
+    #[error("these credentials are only for the data of another user")]
     User,
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_principal_may_what_its_scopes_and_its_user_say() {
+    fn a_principal_is_limited_to_its_scopes_and_its_user() {
         let user = |id: &str| UserId::new(id).expect("valid");
         let own = Principal { scopes: [Scope::DetailRead].into(), user_id: Some(user("1")), ..Principal::anybody() };
         assert_eq!(own.require(Scope::DetailRead), Ok(()));

@@ -1,4 +1,4 @@
-//! The protection of both servers: credentials, limits, encryption and origins.
+//! The protection of both servers: credentials, rate limits, encryption and CORS origins.
 
 use std::sync::{Arc, OnceLock};
 
@@ -16,11 +16,11 @@ use super::known_keys::{self, KnownKeys};
 use super::principal::Principal;
 use super::quota::{CallerId, Quota, Rates};
 use super::rate_limit::RateLimit;
-use super::refusal::Refusal;
+use super::rejection::Rejection;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
 
-/// What guards the servers: both of an API share one. The default lets everybody ask everything.
+/// The protection of an API. Its HTTP and gRPC servers share one protection. The default allows every request of every caller.
 #[derive(Clone, Debug, Default)]
 pub struct Protection {
     keys: Option<Arc<KnownKeys>>,
@@ -28,7 +28,7 @@ pub struct Protection {
     tokens: Option<Arc<Tokens>>,
     rate_limit: Option<RateLimit>,
     rates: Arc<Rates>,
-    /// Logs once that addresses are not known.
+    /// Set once the log has the error that addresses are not known.
     unknown_peer: Arc<OnceLock<()>>,
     trusted_proxies: Arc<[IpNet]>,
     cors_origins: Arc<[HeaderValue]>,
@@ -36,69 +36,71 @@ pub struct Protection {
     tls: Option<Tls>,
 }
 
-/// A caller that is let in.
+/// An accepted caller.
 #[derive(Debug)]
 pub(super) struct Caller {
     pub(super) principal: Arc<Principal>,
-    /// The quota that is left, where there is a limit.
+    /// The remaining quota, if the caller has a rate limit.
     pub(super) quota: Option<Quota>,
 }
 
 impl Protection {
-    /// Lets in who shows one of `keys`. They are read again every few seconds by [`refresh_loop`](Self::refresh_loop), without
-    /// which nobody gets in.
+    /// Accepts callers with one of `keys`. [`refresh_loop`](Self::refresh_loop) reads the keys again every few seconds. Without
+    /// it no caller is accepted.
     #[must_use]
     pub fn with_keys(self, keys: Arc<dyn ApiKeys>) -> Self {
         Self { keys: Some(Arc::new(KnownKeys::new(keys))), ..self }
     }
 
-    /// Lets in callers with a token of `issuer`. [`refresh_loop`](Self::refresh_loop) reads the issuer's keys again; without it
-    /// no caller gets in.
+    /// Accepts callers with a token of `issuer`. [`refresh_loop`](Self::refresh_loop) reads the issuer's keys again. Without it
+    /// no caller is accepted.
     #[cfg(feature = "jwt")]
     #[must_use]
     pub fn with_tokens(self, issuer: TokenIssuer) -> Self {
         Self { tokens: Some(Arc::new(Tokens::new(issuer))), ..self }
     }
 
-    /// Lets nobody ask more often than `limit`, unless their key says otherwise. Those whom nobody knows, or who fail to
-    /// prove who they are, are counted by their address.
+    /// Limits how often each caller may send requests. A key with its own limit overrides `limit`. Requests without valid
+    /// credentials are counted by client address.
     ///
-    /// The servers of this crate know the address. Serve the [`Server::router`](crate::Server::router) on another server with
-    /// `into_make_service_with_connect_info::<SocketAddr>()`, or put axum's `ConnectInfo<SocketAddr>` into the extensions
-    /// of each request. A request whose address is not known is refused with status 500, whatever credentials it has:
-    /// the limit also bounds the guessing of keys.
+    /// The servers of this crate know the client address. To serve [`Server::router`](crate::Server::router) on another server,
+    /// use `into_make_service_with_connect_info::<SocketAddr>()`, or put axum's `ConnectInfo<SocketAddr>` into the extensions
+    /// of each request. A request without a known address is rejected with status 500, even if its credentials are valid: the
+    /// limit also bounds attempts to guess keys.
     #[must_use]
     pub fn with_rate_limit(self, limit: RateLimit) -> Self {
         Self { rate_limit: Some(limit), ..self }
     }
 
-    /// Believes what proxies in these networks say of their clients' addresses (`X-Forwarded-For`), and nobody else.
+    /// Trusts the client addresses in `X-Forwarded-For` only if they come from proxies in these networks.
     #[must_use]
     pub fn with_trusted_proxies(self, networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self { trusted_proxies: networks.into_iter().collect(), ..self }
     }
 
-    /// Lets pages of these origins ask over HTTP, such as `https://app.example`; `*` is any.
+    /// Allows web pages of these origins, such as `https://app.example`, to call the API over HTTP (CORS). `*` means any
+    /// origin.
     #[must_use]
     pub fn with_cors_origins(self, origins: impl IntoIterator<Item = HeaderValue>) -> Self {
         Self { cors_origins: origins.into_iter().collect(), ..self }
     }
 
-    /// Lets in over TLS alone. This holds for [`Server::serve_http`](crate::Server::serve_http) and [`Server::serve_grpc`](crate::Server::serve_grpc);
-    /// another server has to do its own. Its files are read again by [`refresh_loop`](Self::refresh_loop).
+    /// Accepts only connections with TLS. This applies to [`Server::serve_http`](crate::Server::serve_http) and
+    /// [`Server::serve_grpc`](crate::Server::serve_grpc). A server of the application needs its own TLS.
+    /// [`refresh_loop`](Self::refresh_loop) reads the files of `tls` again.
     #[cfg(feature = "tls")]
     #[must_use]
     pub fn with_tls(self, tls: Tls) -> Self {
         Self { tls: Some(tls), ..self }
     }
 
-    /// How connections are encrypted, if they are.
+    /// The TLS configuration, if connections are encrypted.
     #[cfg(feature = "tls")]
     pub(crate) fn tls(&self) -> Option<&Tls> {
         self.tls.as_ref()
     }
 
-    /// Whether the servers encrypt.
+    /// Whether the servers use TLS.
     pub(crate) fn is_encrypted(&self) -> bool {
         #[cfg(feature = "tls")]
         return self.tls.is_some();
@@ -106,12 +108,12 @@ impl Protection {
         false
     }
 
-    /// The origins whose pages may ask.
+    /// The origins whose pages may call the API.
     pub(crate) fn cors_origins(&self) -> &[HeaderValue] {
         &self.cors_origins
     }
 
-    /// Reads keys, the issuer's keys and certificates again until `shutdown`.
+    /// Reads API keys, the issuer's keys and certificates again, until `shutdown`.
     pub async fn refresh_loop(&self, shutdown: &CancellationToken) {
         let keys = async {
             if let Some(keys) = &self.keys {
@@ -133,7 +135,7 @@ impl Protection {
         tokio::join!(keys, tokens, tls);
     }
 
-    /// Whether everybody gets in, whoever they are.
+    /// Whether every caller is accepted, because the API has neither keys nor an issuer.
     pub fn is_open(&self) -> bool {
         #[cfg(feature = "jwt")]
         if self.tokens.is_some() {
@@ -142,30 +144,30 @@ impl Protection {
         self.keys.is_none()
     }
 
-    /// Whether credentials can be checked now.
+    /// Checks that credentials can be verified now.
     ///
     /// # Errors
-    /// Why they cannot.
+    /// The reason, if they cannot be verified.
     pub fn check(&self) -> Result<(), String> {
         #[cfg(feature = "jwt")]
         self.tokens.as_ref().map_or(Ok(()), |tokens| tokens.check())?;
         self.keys.as_ref().map_or(Ok(()), |keys| keys.check())
     }
 
-    /// Who asks with `headers`, and whether they may ask now.
-    pub(super) fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
+    /// Authenticates the caller by `headers` and counts the request for its rate limit. Counts a rejection in the metrics.
+    pub(super) fn admit(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Rejection> {
         let admitted = self.decide(headers, extensions);
-        if let Err(refusal) = &admitted {
-            metrics::counter!("netagg_refused_requests_total", "reason" => refusal.reason()).increment(1);
+        if let Err(rejection) = &admitted {
+            metrics::counter!("netagg_requests_rejected_total", "reason" => rejection.reason()).increment(1);
         }
         admitted
     }
 
-    fn decide(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Refusal> {
+    fn decide(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Rejection> {
         let count = |caller: Option<CallerId>, limit: Option<RateLimit>| match (caller, limit) {
             (Some(caller), Some(limit)) => match self.rates.count(caller, limit) {
                 Ok(quota) => Ok(Some(quota)),
-                Err((quota, wait)) => Err(Refusal::TooMany(quota, wait)),
+                Err((quota, wait)) => Err(Rejection::TooMany(quota, wait)),
             },
             _ => Ok(None),
         };
@@ -173,11 +175,11 @@ impl Protection {
         if self.rate_limit.is_some() && peer.is_none() {
             self.unknown_peer.get_or_init(|| {
                 tracing::error!(
-                    "requests are refused: the rate limit counts callers by address, and the server does not tell it; \
+                    "rejecting all requests: the rate limit needs the client address, and the server does not provide it; \
                      serve the router with into_make_service_with_connect_info::<SocketAddr>()"
                 );
             });
-            return Err(Refusal::UnknownPeer);
+            return Err(Rejection::UnknownPeer);
         }
         let address = || Some(CallerId::At(client_ip::client_address(peer?, headers, &self.trusted_proxies)));
         match self.authenticate(headers) {
@@ -186,26 +188,26 @@ impl Protection {
                 let caller = caller.or_else(address);
                 Ok(Caller { quota: count(caller, limit)?, principal })
             }
-            Err(refusal @ Refusal::Unavailable) => Err(refusal),
-            Err(refusal) => Err(count(address(), self.rate_limit).err().unwrap_or(refusal)),
+            Err(rejection @ Rejection::Unavailable) => Err(rejection),
+            Err(rejection) => Err(count(address(), self.rate_limit).err().unwrap_or(rejection)),
         }
     }
 
-    /// Who asks, and as whom they are counted, if anybody knows them.
-    fn authenticate(&self, headers: &HeaderMap) -> Result<(Arc<Principal>, Option<CallerId>), Refusal> {
+    /// Returns the principal, and the id under which the rate limit counts the caller. `None` means by client address.
+    fn authenticate(&self, headers: &HeaderMap) -> Result<(Arc<Principal>, Option<CallerId>), Rejection> {
         if self.is_open() {
             return Ok((Arc::new(Principal::anybody()), None));
         }
         let credentials = Credentials::of(headers)?;
-        let shown = credentials.text();
-        if let Ok(key) = shown.parse::<ApiKeyToken>() {
+        let text = credentials.text();
+        if let Ok(key) = text.parse::<ApiKeyToken>() {
             let keys = self.keys.as_ref().ok_or(known_keys::UNKNOWN)?;
             let principal = keys.holder_of(&key)?;
             return Ok((principal, Some(CallerId::Known(key.id().as_str().into()))));
         }
         #[cfg(feature = "jwt")]
         if let Some(tokens) = &self.tokens {
-            let holder = tokens.holder_of(shown)?;
+            let holder = tokens.holder_of(text)?;
             return Ok((holder.principal, Some(CallerId::Known(holder.caller))));
         }
         Err(known_keys::UNKNOWN)

@@ -1,4 +1,4 @@
-//! Rate limits: how often a caller may ask.
+//! Rate limits: how often a caller may send requests.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// So many requests within so much time; written `100/s`, `600/m` or `10000/h`.
+/// A number of requests within a second, minute or hour, written `100/s`, `600/m` or `10000/h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct RateLimit {
@@ -27,15 +27,16 @@ impl Unit {
 }
 
 impl RateLimit {
-    /// The most requests that may be asked for: what fits a limiter's arithmetic in nanoseconds.
+    /// The maximum number of requests. The limiter calculates intervals in nanoseconds, and more requests would
+    /// not fit its arithmetic.
     const MAX_REQUESTS: u32 = 1_000_000;
 
-    /// How many requests.
+    /// The number of requests.
     pub fn requests(self) -> NonZeroU32 {
         self.requests
     }
 
-    /// Within how much time.
+    /// The period in which this number of requests is allowed.
     pub fn period(self) -> Duration {
         Duration::from_secs(match self.unit {
             Unit::Second => 1,
@@ -45,7 +46,7 @@ impl RateLimit {
     }
 }
 
-/// A text that is no rate limit.
+/// The error for a text that is not a rate limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("requests in a second, minute or hour, such as 100/s, 600/m or 10000/h, from 1 to 1000000, are accepted")]
 pub struct InvalidRateLimit;
@@ -87,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_rate_is_written_as_it_is_read() {
+    fn a_rate_limit_is_written_as_it_is_parsed() {
         for (text, seconds) in [("100/s", 1), ("1/m", 60), ("1000000/h", 3_600)] {
             let limit: RateLimit = text.parse().expect("valid");
             assert_eq!((limit.to_string(), limit.period()), (text.to_owned(), Duration::from_secs(seconds)));

@@ -8,66 +8,66 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::Refusal;
+use super::Rejection;
 
-/// How long a reading may take.
+/// How long one read may take.
 pub(super) const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A value that is read again at an interval, as a whole: callers with invented credentials cause no reading. When reading
-/// fails, the last value stays valid for a while.
+/// A value that is read again as a whole, at an interval. Requests do not read it, so a flood of invented credentials causes no
+/// flood of reads. If a read fails, the last value stays valid for a while.
 #[derive(Debug)]
 pub(super) struct Refreshing<T> {
     times: Times,
     value: RwLock<Option<(Instant, T)>>,
-    /// Why the last reading failed, if it did.
+    /// Why the last read failed, if it failed.
     failure: RwLock<Option<String>>,
-    wanted: Notify,
+    refresh_wanted: Notify,
 }
 
-/// The name of a value, and the times of its readings.
+/// The name of a value, and the times of its reads.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Times {
     /// The name of the value in the log and in readiness.
-    pub(super) what: &'static str,
-    /// The pause between two readings.
+    pub(super) name: &'static str,
+    /// The pause between two reads.
     pub(super) interval: Duration,
-    /// The pause when something was missed in the last one.
-    pub(super) hurried: Duration,
-    /// How long the last reading is good.
+    /// The pause after a failed read, and the shortest pause if a caller needs an entry that the value does not have.
+    pub(super) retry_interval: Duration,
+    /// How long the last value stays valid.
     pub(super) grace: Duration,
 }
 
 impl<T> Refreshing<T> {
     pub(super) fn new(times: Times) -> Self {
-        Self { times, value: RwLock::new(None), failure: RwLock::default(), wanted: Notify::new() }
+        Self { times, value: RwLock::new(None), failure: RwLock::default(), refresh_wanted: Notify::new() }
     }
 
-    /// The result of `look` on the last value.
-    pub(super) fn with<R>(&self, look: impl FnOnce(&T) -> Result<R, Refusal>) -> Result<R, Refusal> {
+    /// Returns the result of `read` on the last value, or [`Rejection::Unavailable`] without a valid value.
+    pub(super) fn with<R>(&self, read: impl FnOnce(&T) -> Result<R, Rejection>) -> Result<R, Rejection> {
         match &*self.value.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((read_at, value)) if read_at.elapsed() < self.times.grace => look(value),
-            _ => Err(Refusal::Unavailable),
+            Some((read_at, value)) if read_at.elapsed() < self.times.grace => read(value),
+            _ => Err(Rejection::Unavailable),
         }
     }
 
-    /// Reads again soon: a caller missed an entry that may exist by now.
+    /// Requests an early read: a caller needs an entry that the last value does not have, and that may exist by now.
     #[cfg(feature = "jwt")]
     pub(super) fn refresh_soon(&self) {
-        self.wanted.notify_one();
+        self.refresh_wanted.notify_one();
     }
 
-    /// Whether callers can be told apart now.
+    /// Checks that the value is valid now. The error has the reason.
     pub(super) fn check(&self) -> Result<(), String> {
         if self.with(|_| Ok(())).is_ok() {
             return Ok(());
         }
         match &*self.failure.read().unwrap_or_else(PoisonError::into_inner) {
-            None => Err(format!("the {} were not read yet", self.times.what)),
-            Some(failure) => Err(format!("the {} cannot be read: {failure}", self.times.what)),
+            None => Err(format!("the {} were not read yet", self.times.name)),
+            Some(failure) => Err(format!("the {} cannot be read: {failure}", self.times.name)),
         }
     }
 
-    /// Reads again and again until `shutdown`.
+    /// Reads the value again at the interval, until `shutdown`.
     pub(super) async fn refresh_loop<F>(&self, shutdown: &CancellationToken, read: impl Fn() -> F)
     where
         F: Future<Output = Result<T, Error>>,
@@ -83,7 +83,7 @@ impl<T> Refreshing<T> {
                     *self.value.write().unwrap_or_else(PoisonError::into_inner) = Some((read_at, value));
                     None
                 }
-                // That a request failed says nothing, that the connection was refused does.
+                // With all causes: "the request failed" alone does not help, but "connection refused" does.
                 Err(error) => Some(causes(&error).join(": ")),
             };
             let has_failed = failure.is_some();
@@ -92,19 +92,18 @@ impl<T> Refreshing<T> {
             if let (Some(error), None) = (failure, before) {
                 tracing::warn!(
                     error,
-                    what = self.times.what,
-                    "cannot be read; those known so far stay good for a while"
+                    what = self.times.name,
+                    "cannot read these credentials; the values read before stay valid for a while"
                 );
             }
-            let wanted = async {
-                tokio::join!(self.wanted.notified(), tokio::time::sleep(self.times.hurried));
+            let early = async {
+                tokio::join!(self.refresh_wanted.notified(), tokio::time::sleep(self.times.retry_interval));
             };
-            // After a failure the next reading is as wanted as can be.
-            let pause = if has_failed { self.times.hurried } else { self.times.interval };
+            let pause = if has_failed { self.times.retry_interval } else { self.times.interval };
             tokio::select! {
                 () = shutdown.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
-                () = wanted => {}
+                () = early => {}
             }
         }
     }

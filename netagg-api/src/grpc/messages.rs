@@ -1,4 +1,4 @@
-//! Between the messages of `telecom.v1` and the questions and answers of the usage service.
+//! Converts the messages of `telecom.v1` to requests of the usage service, and its results to messages.
 
 use std::fmt::Display;
 
@@ -51,12 +51,12 @@ impl From<GetUserAggRequest> for Parameters {
     }
 }
 
-/// In proto3 a field that is empty isn't given.
+/// Leaves out empty fields: in proto3 an empty field means that the client set no value.
 fn parameters<const N: usize>(fields: [(&'static str, String); N]) -> Parameters {
     let mut parameters = Parameters::default();
     for (name, text) in fields {
         if !text.is_empty() {
-            parameters.give(name, text);
+            parameters.add(name, text);
         }
     }
     parameters

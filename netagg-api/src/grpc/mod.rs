@@ -1,10 +1,10 @@
-//! gRPC over the usage service.
+//! The gRPC API over the usage service.
 
 mod messages;
+mod raw_response;
 mod serve;
-mod written;
 
-/// The server, generated like [`crate::proto`].
+/// The server code, generated like [`crate::proto`].
 #[allow(missing_docs, unreachable_pub, clippy::doc_markdown, reason = "generated code")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/server/telecom.v1.rs"));
@@ -22,9 +22,9 @@ use tonic_types::{ErrorDetails, FieldViolation, StatusExt};
 
 use crate::auth::Principal;
 
-use crate::answers::{Answers, Failure, STREAM_BYTES, overloaded};
-use crate::auth::Refusal;
+use crate::auth::Rejection;
 use crate::client::Client;
+use crate::handlers::{HandlerError, Handlers, STREAM_BYTES, overloaded};
 use crate::proto::{
     GetGlobalAggRequest, GetGlobalAggResponse, GetUserAggRequest, GetUserAggResponse, GetUserDetailRequest,
     GetUserDetailResponse, StreamUserDetailResponse,
@@ -32,14 +32,14 @@ use crate::proto::{
 use crate::response_cache::ResponseCache;
 
 use generated::usage_service_server::UsageService;
-use written::Written;
+use raw_response::RawResponse;
 
 /// `telecom.v1.UsageService`.
 #[derive(Debug)]
 struct Usage {
-    answers: Answers,
-    /// What everybody asks for alike.
-    totals: ResponseCache<GetGlobalAggRequest, Written>,
+    handlers: Handlers,
+    /// The totals of all users, cached by request.
+    totals: ResponseCache<GetGlobalAggRequest, RawResponse>,
 }
 
 #[tonic::async_trait]
@@ -48,11 +48,11 @@ impl UsageService for Usage {
         &self,
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<GetUserDetailResponse>, Status> {
-        timed("GetUserDetail", async {
-            let (_, asked, request) = request.into_parts();
-            let page = self.answers.detail(&*principal(&asked)?, request.into()).await?;
+        record_metrics("GetUserDetail", async {
+            let (_, extensions, request) = request.into_parts();
+            let page = self.handlers.detail(&*principal(&extensions)?, request.into()).await?;
             let page = GetUserDetailResponse::try_from(page)?;
-            respond(&asked, page.encoded_len(), page)
+            respond(&extensions, page.encoded_len(), page)
         })
         .await
     }
@@ -63,69 +63,70 @@ impl UsageService for Usage {
         &self,
         request: Request<GetUserDetailRequest>,
     ) -> Result<Response<Self::StreamUserDetailStream>, Status> {
-        timed("StreamUserDetail", async {
-            let (_, asked, request) = request.into_parts();
-            let chunks = self.answers.events(&*principal(&asked)?, request.into()).await?;
-            respond(&asked, STREAM_BYTES, chunks.map(|chunk| chunk?.try_into()).boxed())
+        record_metrics("StreamUserDetail", async {
+            let (_, extensions, request) = request.into_parts();
+            let chunks = self.handlers.events(&*principal(&extensions)?, request.into()).await?;
+            respond(&extensions, STREAM_BYTES, chunks.map(|chunk| chunk?.try_into()).boxed())
         })
         .await
     }
 
-    async fn get_global_agg(&self, request: Request<GetGlobalAggRequest>) -> Result<Response<Written>, Status> {
-        timed("GetGlobalAgg", async {
-            let (_, asked, request) = request.into_parts();
-            let who = principal(&asked)?;
-            let write = |answer| {
-                let answer = Written::new(&GetGlobalAggResponse::try_from(answer)?);
-                let bytes = answer.encoded_len();
-                Ok::<_, Status>((answer, bytes))
+    async fn get_global_agg(&self, request: Request<GetGlobalAggRequest>) -> Result<Response<RawResponse>, Status> {
+        record_metrics("GetGlobalAgg", async {
+            let (_, extensions, request) = request.into_parts();
+            let caller = principal(&extensions)?;
+            let encode = |answer| {
+                let response = RawResponse::new(&GetGlobalAggResponse::try_from(answer)?);
+                let bytes = response.encoded_len();
+                Ok::<_, Status>((response, bytes))
             };
             let parameters = || request.clone().into();
-            let answer = self.answers.aggregates(&who, &self.totals, request.clone(), parameters, write).await?;
-            respond(&asked, answer.encoded_len(), answer)
+            let response = self.handlers.aggregates(&caller, &self.totals, request.clone(), parameters, encode).await?;
+            respond(&extensions, response.encoded_len(), response)
         })
         .await
     }
 
     async fn get_user_agg(&self, request: Request<GetUserAggRequest>) -> Result<Response<GetUserAggResponse>, Status> {
-        timed("GetUserAgg", async {
-            let (_, asked, request) = request.into_parts();
-            let answer = self.answers.user_aggregates(&*principal(&asked)?, request.into()).await?;
-            let answer = GetUserAggResponse::try_from(answer)?;
-            respond(&asked, answer.encoded_len(), answer)
+        record_metrics("GetUserAgg", async {
+            let (_, extensions, request) = request.into_parts();
+            let answer = self.handlers.user_aggregates(&*principal(&extensions)?, request.into()).await?;
+            let response = GetUserAggResponse::try_from(answer)?;
+            respond(&extensions, response.encoded_len(), response)
         })
         .await
     }
 }
 
-/// Who asks, as the guard has found out.
-fn principal(asked: &Extensions) -> Result<Arc<Principal>, Status> {
-    asked.get().cloned().ok_or_else(|| Status::internal("nobody is known to ask"))
+/// Returns the principal that the guard layer added to the extensions.
+fn principal(extensions: &Extensions) -> Result<Arc<Principal>, Status> {
+    extensions.get().cloned().ok_or_else(|| Status::internal("the request has no principal"))
 }
 
-/// `answer` if there is room for its `bytes` until the client has taken them.
-fn respond<T>(asked: &Extensions, bytes: usize, answer: T) -> Result<Response<T>, Status> {
-    let mut response = Response::new(answer);
-    if let Some(Client { room, .. }) = asked.get() {
-        response.extensions_mut().insert(room.take(bytes).ok_or_else(overloaded)?);
+/// Returns `message` as the response, with a permit for its `bytes` until the client has taken them. Rejects the request as
+/// overloaded if the budget has no permit.
+fn respond<T>(extensions: &Extensions, bytes: usize, message: T) -> Result<Response<T>, Status> {
+    let mut response = Response::new(message);
+    if let Some(Client { budget, .. }) = extensions.get() {
+        response.extensions_mut().insert(budget.take(bytes).ok_or_else(overloaded)?);
     }
     Ok(response)
 }
 
-/// Notes how long the answer took.
-async fn timed<T>(method: &'static str, answer: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
-    let begun = Instant::now();
-    let answer = answer.await;
-    let code = answer.as_ref().map_or_else(Status::code, |_| Code::Ok);
-    metrics::histogram!("netagg_grpc_request_seconds", "method" => method, "code" => format!("{code:?}"))
-        .record(begun.elapsed());
-    answer
+/// Records the duration of a request in the metrics.
+async fn record_metrics<T>(method: &'static str, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    let started = Instant::now();
+    let result = call.await;
+    let code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    metrics::histogram!("netagg_grpc_request_duration_seconds", "method" => method, "code" => format!("{code:?}"))
+        .record(started.elapsed());
+    result
 }
 
-impl From<Failure> for Status {
-    fn from(failure: Failure) -> Self {
+impl From<HandlerError> for Status {
+    fn from(failure: HandlerError) -> Self {
         match failure {
-            Failure::Invalid(query) => {
+            HandlerError::Invalid(query) => {
                 let message = query.to_string();
                 let violations = query.problems.into_iter().map(|problem| {
                     FieldViolation::new(
@@ -136,24 +137,24 @@ impl From<Failure> for Status {
                 let details = ErrorDetails::with_bad_request(violations.collect::<Vec<_>>());
                 Self::with_error_details(Code::InvalidArgument, message, details)
             }
-            Failure::Forbidden(forbidden) => Self::permission_denied(forbidden.to_string()),
-            Failure::Overloaded => Self::unavailable("too much is asked at the moment; please ask again later"),
-            Failure::Unavailable => Self::unavailable("this cannot be answered now; please ask again later"),
-            Failure::Internal => Self::internal("this cannot be answered; the log of the server says why"),
+            HandlerError::Forbidden(forbidden) => Self::permission_denied(forbidden.to_string()),
+            HandlerError::Overloaded => Self::unavailable("the server is overloaded; please retry later"),
+            HandlerError::Unavailable => Self::unavailable("the request cannot be answered now; please retry later"),
+            HandlerError::Internal => Self::internal("the request failed; the log of the server has the reason"),
         }
     }
 }
 
-impl From<&Refusal> for Status {
-    fn from(refusal: &Refusal) -> Self {
-        match refusal {
-            Refusal::NoCredentials | Refusal::BadCredentials(_) => Self::unauthenticated(refusal.detail()),
-            Refusal::TooMany(_, wait) => {
+impl From<&Rejection> for Status {
+    fn from(rejection: &Rejection) -> Self {
+        match rejection {
+            Rejection::NoCredentials | Rejection::BadCredentials(_) => Self::unauthenticated(rejection.detail()),
+            Rejection::TooMany(_, wait) => {
                 let details = ErrorDetails::with_retry_info(Some(*wait));
-                Self::with_error_details(Code::ResourceExhausted, refusal.detail(), details)
+                Self::with_error_details(Code::ResourceExhausted, rejection.detail(), details)
             }
-            Refusal::Unavailable => Self::unavailable(refusal.detail()),
-            Refusal::UnknownPeer => Self::internal(refusal.detail()),
+            Rejection::Unavailable => Self::unavailable(rejection.detail()),
+            Rejection::UnknownPeer => Self::internal(rejection.detail()),
         }
     }
 }

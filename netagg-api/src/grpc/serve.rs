@@ -24,33 +24,33 @@ use tower::util::MapResponseLayer;
 
 use super::Usage;
 use super::generated::usage_service_server::UsageServiceServer;
-use crate::answers::Answers;
-use crate::auth::{GuardLayer, Protection, Refusal};
+use crate::auth::{GuardLayer, Protection, Rejection};
 use crate::client::{Client, Transport};
 use crate::connections::{Connection, Connections};
+use crate::handlers::Handlers;
 use crate::health;
+use crate::response_budget::move_permit_to_body;
 use crate::response_cache::ResponseCache;
-use crate::room::in_place;
 use crate::server::Server;
 
-/// The most requests at a time on one connection; further ones wait in the client.
+/// The maximum number of requests at a time on one connection. Further requests wait in the client.
 const MAX_STREAMS: u32 = 128;
 
-/// How often health looks whether questions can be answered.
+/// How often the health service checks whether requests can be answered.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How tonic and prost begin what they say of a request that cannot be read.
-const UNREADABLE: [&str; 4] = [
+/// The first words of the messages of tonic and prost about a request that cannot be decoded.
+const UNDECODABLE: [&str; 4] = [
     "failed to decode Protobuf message",
     "Error decompressing",
     "Missing request message",
     "Unexpected EOF decoding stream",
 ];
 
-/// The name that health is asked by, beside the empty one, which is the whole server's.
+/// The name of the service in health requests. The empty name means the whole server.
 const USAGE: &str = <UsageServiceServer<Usage> as NamedService>::NAME;
 
-/// The settings of a service that takes messages of up to `$limits.max_body_bytes`, as sent and after decompression.
+/// Configures a service to accept messages of up to `$limits.max_body_bytes`, both as sent and after decompression.
 macro_rules! accepting {
     ($service:expr, $limits:expr) => {{
         let service = $service.max_decoding_message_size($limits.max_body_bytes);
@@ -64,8 +64,9 @@ impl Server {
     /// `telecom.v1.UsageService` as a service for a tonic server of the application:
     /// `tonic::transport::Server::builder().add_service(server.grpc_service())`.
     ///
-    /// Of the [`ApiLimits`](crate::ApiLimits), the limits of requests hold here. Health and reflection are the application's; with a rate
-    /// limit its server has to tell where requests come from: see [`Protection::with_rate_limit`](crate::Protection::with_rate_limit).
+    /// Of the [`ApiLimits`](crate::ApiLimits), the limits of requests apply. The application provides health and reflection. With
+    /// a rate limit its server has to provide the client address of requests: see
+    /// [`Protection::with_rate_limit`](crate::Protection::with_rate_limit).
     pub fn grpc_service(
         &self,
     ) -> impl Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + 'static>
@@ -74,20 +75,21 @@ impl Server {
     + Send
     + Sync
     + 'static {
-        let answers = Answers::new(self.service.clone(), &self.limits);
-        let usage = accepting!(UsageServiceServer::new(Usage { answers, totals: ResponseCache::new() }), self.limits);
-        let guarded = GuardLayer::new(self.protection.clone(), refuse).named_layer(usage);
-        MapResponseLayer::new(blamed_on_the_client).named_layer(guarded)
+        let handlers = Handlers::new(self.service.clone(), &self.limits);
+        let usage = accepting!(UsageServiceServer::new(Usage { handlers, totals: ResponseCache::new() }), self.limits);
+        let guarded = GuardLayer::new(self.protection.clone(), reject).named_layer(usage);
+        MapResponseLayer::new(correct_status_code).named_layer(guarded)
     }
 
-    /// Answers gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server
-    /// reflection. Then it reports `NOT_SERVING`, lets requests that have begun end within [`ApiLimits::stop_timeout`](crate::ApiLimits::stop_timeout)
-    /// and returns; no connection is left open.
+    /// Serves gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server reflection.
     ///
-    /// Health tells of `telecom.v1.UsageService` whether questions can be answered, so that balancers go elsewhere while
-    /// they cannot; of the server as a whole (the empty name) that it is alive.
+    /// At the shutdown it reports `NOT_SERVING`, and running requests may end within
+    /// [`ApiLimits::stop_timeout`](crate::ApiLimits::stop_timeout). Then it returns, and no connection stays open.
     ///
-    /// Dropping the future cuts every connection.
+    /// For `telecom.v1.UsageService`, health reports whether requests can be answered now, so that load balancers use another
+    /// server while they cannot. For the server as a whole (the empty name), health reports that it is alive.
+    ///
+    /// The drop of the future closes every connection.
     ///
     /// # Errors
     /// Only if a service cannot be set up, which is a bug.
@@ -108,10 +110,10 @@ impl Server {
         let serving = tonic::transport::Server::builder()
             .max_concurrent_streams(MAX_STREAMS)
             .http2_keepalive_interval(Some(limits.idle_timeout))
-            // A message that never comes is not waited for; the answer has a limit of its own.
+            // Ends the wait for a request message that never arrives. The handlers have their own time limit.
             .timeout(limits.idle_timeout)
-            .layer(MapResponseLayer::new(blamed_on_the_client))
-            .layer(MapResponseLayer::new(in_place))
+            .layer(MapResponseLayer::new(correct_status_code))
+            .layer(MapResponseLayer::new(move_permit_to_body))
             .add_service(usage)
             .add_service(accepting!(health_service, limits))
             .add_service(accepting!(reflection().build_v1().map_err(failed)?, limits))
@@ -133,26 +135,28 @@ impl Connected for Connection {
     }
 }
 
-/// Health and reflection are open to everybody: neither tells of any user.
-fn refuse(refusal: &Refusal) -> Response<Body> {
-    Status::from(refusal).into_http()
+/// The response to a rejected request.
+///
+/// Health and reflection have no guard, because they reveal no data of users.
+fn reject(rejection: &Rejection) -> Response<Body> {
+    Status::from(rejection).into_http()
 }
 
-/// Has health tell whether questions can be answered, found out by asking now and then.
+/// Checks periodically whether requests can be answered, and reports the result to the health service.
 async fn watch(service: Arc<UsageService>, protection: Protection, health: HealthReporter) {
-    let mut told = None;
+    let mut reported = None;
     loop {
         let can_answer = health::can_answer(&service, &protection).await;
         let status = if can_answer { ServingStatus::Serving } else { ServingStatus::NotServing };
-        // Whoever watches is told of changes alone.
-        if told.replace(status) != Some(status) {
+        // Watchers get only changes.
+        if reported.replace(status) != Some(status) {
             health.set_service_status(USAGE, status).await;
         }
         tokio::time::sleep(CHECK_INTERVAL).await;
     }
 }
 
-/// Tells the watchers, and lets go of them: their streams would never end by themselves.
+/// Reports `NOT_SERVING` to the watchers, and ends their streams, which would otherwise stay open.
 async fn stop_serving(mut health: HealthReporter) {
     for service in ["", USAGE] {
         health.set_service_status(service, ServingStatus::NotServing).await;
@@ -160,15 +164,18 @@ async fn stop_serving(mut health: HealthReporter) {
     }
 }
 
-/// Gives a request that cannot be read the code of a client's mistake: tonic says `OUT_OF_RANGE` of a message beyond the
-/// limit, which is `RESOURCE_EXHAUSTED` everywhere else, and `INTERNAL` of bytes that are no such message.
-fn blamed_on_the_client<B>(mut response: Response<B>) -> Response<B> {
-    let found = Status::from_header_map(response.headers());
-    let code = found.as_ref().and_then(|status| match (status.code(), status.message()) {
+/// Corrects the status code of a request that cannot be decoded. tonic returns `OUT_OF_RANGE` for a message beyond the size
+/// limit, but other gRPC servers return `RESOURCE_EXHAUSTED`. tonic returns `INTERNAL` for bytes that are not a valid message,
+/// but this is an error of the client: `INVALID_ARGUMENT`.
+fn correct_status_code<B>(mut response: Response<B>) -> Response<B> {
+    let status = Status::from_header_map(response.headers());
+    let code = status.as_ref().and_then(|status| match (status.code(), status.message()) {
         (Code::OutOfRange, text) if text.starts_with("Error, decoded message length too large") => {
             Some(Code::ResourceExhausted)
         }
-        (Code::Internal, text) if UNREADABLE.iter().any(|begin| text.starts_with(begin)) => Some(Code::InvalidArgument),
+        (Code::Internal, text) if UNDECODABLE.iter().any(|begin| text.starts_with(begin)) => {
+            Some(Code::InvalidArgument)
+        }
         _ => None,
     });
     if let Some(code) = code {

@@ -1,21 +1,21 @@
-//! In which form a client wants its answer: [RFC 9110, section 12.5.1](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1).
+//! Content negotiation, which chooses the format of a response: [RFC 9110, section 12.5.1](https://www.rfc-editor.org/rfc/rfc9110#section-12.5.1).
 
 use axum::http::{HeaderMap, HeaderValue, header};
 use mime::Mime;
 
 use super::problem::Problem;
 
-/// A form of answers.
+/// A format of responses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Json,
-    /// One event a line.
+    /// One event per line.
     Ndjson,
     Csv,
 }
 
 impl Format {
-    /// Its name, without parameters.
+    /// The media type without parameters.
     const fn essence(self) -> &'static str {
         match self {
             Self::Json => "application/json",
@@ -32,7 +32,7 @@ impl Format {
     }
 }
 
-/// The form that the client likes best of `offered`, the first of them if it has no preference.
+/// Returns the format of `offered` that the client prefers, or the first one if the client has no preference.
 pub(super) fn negotiate(headers: &HeaderMap, offered: &[Format]) -> Result<Format, Problem> {
     let accepted: Vec<_> = headers.get_all(header::ACCEPT).iter().collect();
     if accepted.is_empty() {
@@ -44,7 +44,7 @@ pub(super) fn negotiate(headers: &HeaderMap, offered: &[Format]) -> Result<Forma
         .flat_map(|value| value.split(','))
         .filter_map(|range| range.trim().parse().ok())
         .collect();
-    // The first of equals is the last that `max_by` meets.
+    // `max_by` returns the last of equal elements. With the reversed order this is the first offered format.
     let best = offered.iter().rev().max_by(|one, other| quality(&ranges, **one).total_cmp(&quality(&ranges, **other)));
     best.copied().filter(|format| quality(&ranges, *format) > 0.0).ok_or_else(|| {
         let found: Vec<_> = accepted.iter().map(|value| String::from_utf8_lossy(value.as_bytes())).collect();
@@ -53,7 +53,7 @@ pub(super) fn negotiate(headers: &HeaderMap, offered: &[Format]) -> Result<Forma
     })
 }
 
-/// How much a client likes `format`: the most specific of its ranges tells.
+/// The quality that the client gives to `format`. The most specific matching range decides.
 fn quality(ranges: &[Mime], format: Format) -> f32 {
     let matching = ranges.iter().filter_map(|range| {
         let (kind, _) = format.essence().split_once('/')?;

@@ -1,4 +1,4 @@
-//! Answers as JSON, with the contract's names and order.
+//! The JSON bodies of responses, with the field names and the order of the API contract.
 
 use netagg_core::usage::{AggregatesAnswer, DetailPage, UserAggregatesAnswer};
 use netagg_core::{AggregateRow, Event, Meta, Timestamp, UserId};
@@ -11,22 +11,22 @@ use super::openapi::{EventTypeName, GranularityName};
 #[derive(Serialize, ToSchema)]
 #[schema(as = GetUserDetailResponse)]
 pub(super) struct DetailBody<'a> {
-    /// The user asked for.
+    /// The requested user.
     #[schema(value_type = str)]
     user_id: &'a UserId,
-    /// The range's start, inclusive.
+    /// The start of the range, inclusive.
     #[schema(value_type = str, format = DateTime)]
     from: Timestamp,
-    /// The range's end, exclusive.
+    /// The end of the range, exclusive.
     #[schema(value_type = str, format = DateTime)]
     to: Timestamp,
-    /// The events, newest first; those of one instant by `source_id`, then `event_id`. Fewer than `limit` when they
-    /// would take more than about 4 MiB.
+    /// The events, newest first. Events of the same instant are ordered by `source_id`, then by `event_id`. A page has fewer
+    /// than `limit` events if they would take more than about 4 MiB.
     items: Vec<Item<'a>>,
-    /// Continues after this page, however many events it has. Null at the end.
+    /// The cursor of the next page. Only null marks the end: a page with fewer than `limit` events may have a next page.
     #[schema(required)]
     next_cursor: Option<&'a str>,
-    /// How many events the whole range and type have, whatever the page.
+    /// The number of events of the whole range and type, not only of this page.
     total_count: u64,
 }
 
@@ -47,29 +47,29 @@ impl<'a> From<&'a DetailPage> for DetailBody<'a> {
 #[derive(Serialize, ToSchema)]
 #[schema(as = UsageEvent)]
 struct Item<'a> {
-    /// The provider's number for it; unique within `source_id`.
+    /// The provider's id of the event, unique within `source_id`.
     #[schema(format = "uuid")]
     event_id: String,
     #[schema(value_type = EventTypeName, inline)]
     r#type: &'static str,
-    /// When it began.
+    /// When the usage began.
     #[schema(value_type = str, format = DateTime)]
     started_at: Timestamp,
-    /// When it ended, if known.
+    /// When the usage ended, if known.
     #[schema(value_type = Option<str>, format = DateTime, required)]
     ended_at: Option<Timestamp>,
-    /// Seconds, if known.
+    /// The duration in seconds, if known.
     #[schema(required)]
     duration_sec: Option<u32>,
-    /// Bytes sent by the user.
+    /// The bytes that the user sent.
     bytes_up: u64,
-    /// Bytes received by the user.
+    /// The bytes that the user received.
     bytes_down: u64,
-    /// What else the provider says; empty if nothing.
+    /// Further data of the provider. An empty object if there is none.
     #[serde(serialize_with = "object")]
     #[schema(value_type = Object)]
     meta: Option<&'a Meta>,
-    /// The provider.
+    /// The provider of the event.
     source_id: &'a str,
 }
 
@@ -90,7 +90,7 @@ impl<'a> From<&'a Event> for Item<'a> {
     }
 }
 
-/// The object as it was given, every digit of it; `{}` for none.
+/// Writes the object with every digit as the provider sent it, or `{}` for `None`.
 fn object<S: Serializer>(meta: &Option<&Meta>, serializer: S) -> Result<S::Ok, S::Error> {
     match meta {
         Some(meta) => meta.serialize(serializer),
@@ -102,7 +102,7 @@ fn object<S: Serializer>(meta: &Option<&Meta>, serializer: S) -> Result<S::Ok, S
 #[derive(Serialize, ToSchema)]
 #[schema(as = GetUserAggResponse)]
 pub(super) struct UserAggregatesBody<'a> {
-    /// The user asked for.
+    /// The requested user.
     #[schema(value_type = str)]
     user_id: &'a UserId,
     #[serde(flatten)]
@@ -127,13 +127,13 @@ pub(super) struct AggregatesBody<'a> {
     /// The last date.
     #[schema(format = Date)]
     to: String,
-    /// Whose days and months these are.
+    /// The time zone of the days and months.
     tz: &'a str,
-    /// Every event that the broker held at this instant is in the totals, and maybe later ones. Null while no such
-    /// instant is known.
+    /// The totals contain every event that the broker held at this instant. They may also contain later events. Null while no
+    /// such instant is known.
     #[schema(value_type = Option<str>, format = DateTime, required)]
     complete_through: Option<Timestamp>,
-    /// The totals by date, then type; only where there are events.
+    /// The totals, ordered by date, then by type. There are rows only for dates and types with events.
     data: Vec<Row>,
 }
 
@@ -159,13 +159,13 @@ struct Row {
     date: String,
     #[schema(value_type = EventTypeName, inline)]
     r#type: &'static str,
-    /// How many events.
+    /// The number of events.
     count_events: u64,
-    /// Seconds; an event without a duration adds none.
+    /// The sum of durations in seconds. An event without a duration adds 0.
     sum_duration: u64,
-    /// Bytes sent by users.
+    /// The sum of bytes that users sent.
     sum_bytes_up: u128,
-    /// Bytes received by users.
+    /// The sum of bytes that users received.
     sum_bytes_down: u128,
 }
 

@@ -1,4 +1,4 @@
-//! Answers that a client may keep, as long as it asks each time whether they still hold.
+//! JSON responses with an `ETag`. A client may keep such a response, if it checks before each use whether it is still current.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -7,28 +7,29 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::accept::Format;
-use crate::answers::Failure;
+use crate::handlers::HandlerError;
 
-/// Answers tell of people, and change: nobody on the way keeps them, and the client asks before it uses them again.
+/// Responses may contain personal data, and they change. So proxies must not store them, and a client must check a stored
+/// response before it uses the response again.
 const CACHE_CONTROL: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
 
-/// What a proxy that compresses an answer itself puts to its tag: Apache has `-gzip` and `-br`, Caddy also `-zstd`, others
-/// `;gzip` and `--gzip`.
+/// The codings that a proxy may append to the tag when it compresses a response itself. Apache appends `-gzip` and `-br`, Caddy
+/// also `-zstd`, other proxies `;gzip` and `--gzip`.
 const CODINGS: [&str; 4] = ["gzip", "br", "zstd", "deflate"];
 
-/// An answer in JSON, with its tag.
+/// A JSON response with its tag.
 #[derive(Clone, Debug)]
 pub(super) struct Json {
     body: Bytes,
-    /// What stands in quotes in `ETag`.
+    /// The text between the quotes of `ETag`.
     tag: Box<str>,
 }
 
 impl Json {
-    pub(super) fn new(body: &impl Serialize) -> Result<Self, Failure> {
+    pub(super) fn new(body: &impl Serialize) -> Result<Self, HandlerError> {
         let body = serde_json::to_vec(body).map_err(|error| {
-            tracing::error!(%error, "an answer cannot be written as JSON");
-            Failure::Internal
+            tracing::error!(%error, "cannot encode a response as JSON");
+            HandlerError::Internal
         })?;
         Ok(Self { tag: tag_of(&body), body: body.into() })
     }
@@ -37,7 +38,7 @@ impl Json {
         self.body.len()
     }
 
-    /// The whole answer, or just that it is what the client has, which `request` names by its tag.
+    /// Returns the whole response, or 304 if `request` names its tag in `If-None-Match`.
     pub(super) fn respond(self, request: &HeaderMap) -> Response {
         let is_known = names(request, &self.tag);
         let mut response = if is_known {
@@ -45,7 +46,8 @@ impl Json {
         } else {
             ([(header::CONTENT_TYPE, Format::Json.content_type())], self.body).into_response()
         };
-        // Weak, since it is the same whatever the answer is compressed with. Of hexadecimal digits: a value in any case.
+        // The tag is weak, because it is the same for every compression of the response. It has only hexadecimal digits, so it
+        // is always a valid header value.
         if let Ok(tag) = HeaderValue::try_from(format!("W/\"{}\"", self.tag)) {
             response.headers_mut().insert(header::ETAG, tag);
         }
@@ -60,20 +62,20 @@ fn tag_of(body: &[u8]) -> Box<str> {
     format!("{:032x}", u128::from_be_bytes(tag)).into()
 }
 
-/// Whether `If-None-Match` of `request` names `tag`, weak or not, also as a proxy on the way changes it.
+/// Whether `If-None-Match` of `request` names `tag`, as a weak or strong tag, also if a proxy has appended a coding.
 fn names(request: &HeaderMap, tag: &str) -> bool {
     let lines = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|line| line.to_str().ok());
     lines.into_iter().any(|line| {
-        // A tag of ours has neither a quote nor a comma in it: others may be taken apart wrongly.
+        // Our tags contain no quote and no comma. Splitting at commas may break other tags, but they do not matter here.
         line.trim() == "*" || line.split(',').any(|known| is_same(known.trim(), tag))
     })
 }
 
 fn is_same(known: &str, tag: &str) -> bool {
     let opaque = known.strip_prefix("W/").unwrap_or(known).strip_prefix('"');
-    // Apache of before 2.4 has the suffix behind the quote.
+    // Apache before 2.4 appends the suffix after the closing quote.
     let suffix = opaque.and_then(|opaque| opaque.strip_prefix(tag)).and_then(|rest| match rest.strip_suffix('"') {
-        Some(within) => Some(within),
+        Some(suffix) => Some(suffix),
         None => rest.strip_prefix('"'),
     });
     suffix.is_some_and(|suffix| {
@@ -87,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_is_recognised_as_proxies_change_it() {
+    fn a_tag_that_a_proxy_changed_is_recognised() {
         let tag = "a8e8726b89351c1592dddf55229998b3";
         let names = |lines: &[String]| {
             let mut headers = HeaderMap::new();

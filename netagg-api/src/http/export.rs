@@ -1,4 +1,4 @@
-//! All events of a listing, as they are read from the store.
+//! Exports: all events of a user and range as a stream, in NDJSON or CSV.
 
 use std::io;
 
@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use netagg_core::Event;
 
 use super::accept::Format;
-use crate::answers::Failure;
+use crate::handlers::HandlerError;
 
 const CSV_HEADER: [&str; 10] = [
     "event_id",
@@ -25,17 +25,18 @@ const CSV_HEADER: [&str; 10] = [
     "meta",
 ];
 
-/// `events` in `format`. An error among them breaks the connection off, so that nobody takes a part for the whole.
+/// Streams `events` in `format`. An error in `events` aborts the connection, so a client cannot mistake a part for the complete
+/// export.
 pub(super) fn response(
     format: Format,
-    events: impl Stream<Item = Result<Vec<Event>, Failure>> + Send + 'static,
+    events: impl Stream<Item = Result<Vec<Event>, HandlerError>> + Send + 'static,
 ) -> Response {
     let encode = if format == Format::Csv { csv } else { ndjson };
     let head = if format == Format::Csv { csv_header() } else { Ok(Bytes::new()) };
     let chunks = events
-        .map_err(|_| io::Error::other("the store cannot be read on"))
+        .map_err(|_| io::Error::other("the export cannot continue"))
         .and_then(move |events| async move { encode(&events) });
-    // An empty chunk would be the last one in HTTP/1.1, and is left out.
+    // Empty chunks are left out: in HTTP/1.1 an empty chunk marks the end of the body.
     let body = stream::iter([head]).chain(chunks).try_filter(|chunk| std::future::ready(!chunk.is_empty()));
     ([(header::CONTENT_TYPE, format.content_type())], Body::from_stream(body)).into_response()
 }
@@ -55,7 +56,7 @@ fn csv_header() -> io::Result<Bytes> {
     finish(writer)
 }
 
-/// [RFC 4180](https://www.rfc-editor.org/rfc/rfc4180).
+/// Encodes events as CSV ([RFC 4180](https://www.rfc-editor.org/rfc/rfc4180)) without the header.
 fn csv(events: &[Event]) -> io::Result<Bytes> {
     let mut writer = csv_writer();
     for event in events {
@@ -63,8 +64,8 @@ fn csv(events: &[Event]) -> io::Result<Bytes> {
         let or_empty = |value: Option<String>| value.unwrap_or_default();
         writer.write_record([
             &*fields.event_id.to_string(),
-            &harmless(fields.source_id.as_str()),
-            &harmless(fields.user_id.as_str()),
+            &escape_formula(fields.source_id.as_str()),
+            &escape_formula(fields.user_id.as_str()),
             fields.event_type.as_str(),
             &fields.started_at.to_string(),
             &or_empty(fields.ended_at.map(|at| at.to_string())),
@@ -77,9 +78,10 @@ fn csv(events: &[Event]) -> io::Result<Bytes> {
     finish(writer)
 }
 
-/// `text` such that no spreadsheet takes it for a formula: with an apostrophe before it if it might, as
-/// [OWASP](https://owasp.org/www-community/attacks/CSV_Injection) has it. A phone number such as `+79161234567` is none.
-fn harmless(text: &str) -> String {
+/// Prefixes `text` with an apostrophe if a spreadsheet might interpret it as a formula, as
+/// [OWASP](https://owasp.org/www-community/attacks/CSV_Injection) recommends. A phone number such as `+79161234567` is not a
+/// formula.
+fn escape_formula(text: &str) -> String {
     let is_formula = match text.as_bytes() {
         [b'=' | b'@' | b'\t' | b'\r' | b'\n', ..] => true,
         [b'+' | b'-', number @ ..] => number.is_empty() || !number.iter().all(u8::is_ascii_digit),
@@ -101,12 +103,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_text_is_a_formula() {
+    fn formulas_are_escaped() {
         for text in ["=1+1", "@sum", "+1-2", "-", "+", "-cmd|' /C calc'!A0", "\t=1", "\r=1", "+7 916"] {
-            assert_eq!(harmless(text), format!("'{text}"));
+            assert_eq!(escape_formula(text), format!("'{text}"));
         }
         for text in ["provider-1", "+79161234567", "-5", "1=1", "'", "жук"] {
-            assert_eq!(harmless(text), text);
+            assert_eq!(escape_formula(text), text);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The layers around the routes: bounds of requests, permits, metrics and headers of caches.
+//! The layers around the routes: size limits of requests, permits for responses, metrics and cache headers.
 
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
@@ -11,20 +11,20 @@ use axum::response::{IntoResponse, Response};
 use futures::{TryStreamExt, stream};
 
 use super::problem::Problem;
-use crate::answers::{STREAM_BYTES, overloaded};
 use crate::client::Client;
-use crate::room::in_place;
+use crate::handlers::{STREAM_BYTES, overloaded};
+use crate::response_budget::move_permit_to_body;
 use crate::server_limits::ApiLimits;
 
-/// The most bytes of a request's path and query; the longest useful one has less than a third of it.
+/// The maximum size of a request's path and query, in bytes. The longest useful one has less than a third of it.
 const MAX_URI_BYTES: usize = 8 * 1_024;
 
-/// How much of a body that is too large is still read, and for how long.
+/// How many bytes of a body that is too large are still read before the connection closes, and for how long.
 const LINGER_BYTES: u64 = 1 << 20;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Refuses a request that is too large before anything looks at it. A body, which no request here has a use for, is read
-/// and dropped: its length may not be told before.
+/// Rejects a request that is too large before any other code handles it. No request of this API needs a body, so a body is read
+/// and dropped. It has to be read, because its length may not be known before.
 pub(super) async fn limit_request_size(State(limits): State<ApiLimits>, request: Request, next: Next) -> Response {
     let uri_bytes = request.uri().path_and_query().map_or(0, |uri| uri.as_str().len());
     let head_bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
@@ -34,9 +34,9 @@ pub(super) async fn limit_request_size(State(limits): State<ApiLimits>, request:
     } else if uri_bytes + head_bytes > limits.max_head_bytes {
         Problem::head_too_large(limits.max_head_bytes).into_response()
     } else if request.body().size_hint().lower() > max_body_bytes {
-        // A client that waits for leave to send it is not given any.
-        let is_on_its_way = !request.headers().contains_key(header::EXPECT);
-        if is_on_its_way {
+        // A client with `Expect: 100-continue` waits for permission to send the body, and gets none.
+        let is_being_sent = !request.headers().contains_key(header::EXPECT);
+        if is_being_sent {
             linger(&mut request.into_body().into_data_stream()).await;
         }
         Problem::body_too_large(max_body_bytes).into_response()
@@ -57,7 +57,7 @@ pub(super) async fn limit_request_size(State(limits): State<ApiLimits>, request:
     }
 }
 
-/// Reads and drops `body`; whether it ends within so many bytes.
+/// Reads and drops `body`. Returns whether it has at most `max_bytes`.
 async fn drain(body: &mut BodyDataStream, max_bytes: u64) -> Result<bool, axum::Error> {
     let mut bytes = 0;
     while let Some(chunk) = body.try_next().await? {
@@ -69,28 +69,30 @@ async fn drain(body: &mut BodyDataStream, max_bytes: u64) -> Result<bool, axum::
     Ok(true)
 }
 
-/// Takes some more of a body that is refused: a connection that is closed before its client has sent all is reset, and the
-/// client may never read why.
+/// Reads some more bytes of a rejected body. If the server closes a connection while the client still sends, the connection is
+/// reset, and the client may never read the response.
 async fn linger(body: &mut BodyDataStream) {
-    // Best effort: whatever comes of it, the answer is the same.
+    // Best effort: the response is the same whether this succeeds or not.
     let _ = tokio::time::timeout(LINGER_TIMEOUT, drain(body, LINGER_BYTES)).await;
 }
 
-/// Gives an answer only if there is room for it until the client has taken it.
+/// Takes a permit for the response and holds it until the client has taken the response. Rejects the request as overloaded if
+/// the budget has no permit.
 pub(super) async fn hold_permit(request: Request, next: Next) -> Response {
     let client = request.extensions().get::<Client>().cloned();
     let mut response = next.run(request).await;
-    // A server of the application has no budget of answers.
-    let Some(Client { room, .. }) = client else { return response };
+    // A server of the application has no budget for responses.
+    let Some(Client { budget, .. }) = client else { return response };
     let bytes = response.body().size_hint().exact().map_or(STREAM_BYTES, |bytes| bytes as usize);
-    let Some(place) = room.take(bytes) else { return Problem::from(overloaded()).into_response() };
-    response.extensions_mut().insert(place);
-    in_place(response).into_response()
+    let Some(permit) = budget.take(bytes) else { return Problem::from(overloaded()).into_response() };
+    response.extensions_mut().insert(permit);
+    move_permit_to_body(response).into_response()
 }
 
-/// Notes how long the answer took, by the route's pattern: paths and methods that a client makes up add no series.
+/// Records the duration of the request, by the pattern of the route. So paths and methods that clients invent add no time
+/// series.
 pub(super) async fn record_metrics(request: Request, next: Next) -> Response {
-    let begun = Instant::now();
+    let started = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let method = match *request.method() {
         Method::GET => "GET",
@@ -100,12 +102,13 @@ pub(super) async fn record_metrics(request: Request, next: Next) -> Response {
     let response = next.run(request).await;
     let route = route.map_or("unmatched".to_owned(), |route| route.as_str().to_owned());
     let status = response.status().as_str().to_owned();
-    metrics::histogram!("netagg_http_request_seconds", "route" => route, "method" => method, "status" => status)
-        .record(begun.elapsed());
+    metrics::histogram!("netagg_http_request_duration_seconds", "route" => route, "method" => method, "status" => status)
+        .record(started.elapsed());
     response
 }
 
-/// Says of every answer what caches need to know, and of one that no accepted encoding can carry, why there is none.
+/// Adds the headers for caches to every response. If the client accepts none of the encodings, the response becomes a problem
+/// with the reason.
 pub(super) async fn cache_headers(request: Request, next: Next) -> Response {
     let encodings = request.headers().get(header::ACCEPT_ENCODING).cloned();
     let mut response = next.run(request).await;
@@ -117,7 +120,8 @@ pub(super) async fn cache_headers(request: Request, next: Next) -> Response {
         response = Problem::not_acceptable("Accept-Encoding", &found, accepted).into_response();
     }
     if matches!(response.status(), StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT) {
-        // Of no told length: axum would say that it is 0, which is not the length of the answer that the client has.
+        // A stream has no known length. With an empty body axum would send `Content-Length: 0`, which is not the length of the
+        // response that the client has.
         *response.body_mut() = Body::from_stream(stream::empty::<Result<Bytes, Infallible>>());
     }
     let headers = response.headers_mut();

@@ -1,4 +1,4 @@
-//! HTTP and JSON over the usage service.
+//! The HTTP API over the usage service.
 
 mod accept;
 mod body;

@@ -1,4 +1,4 @@
-//! The API over HTTP as data: [OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1.html), gathered from the handlers.
+//! The description of the HTTP API: [OpenAPI 3.1](https://spec.openapis.org/oas/v3.1.1.html), collected from the handlers.
 
 use std::sync::Arc;
 
@@ -16,38 +16,41 @@ use super::conditional::Json;
 #[cfg(feature = "docs-page")]
 use super::page;
 use super::problem;
-use crate::answers::Failure;
+use crate::handlers::HandlerError;
 
 const PATH: &str = "/openapi.json";
 
-/// What every question may be answered with instead of an answer.
+/// The error responses that every request may get.
 const FAILURES: [(StatusCode, &str); 12] = [
-    (StatusCode::BAD_REQUEST, "Parameters are wrong: `errors` names each, with what is accepted."),
-    (StatusCode::UNAUTHORIZED, "Nobody knows who asks. `WWW-Authenticate` says what is wanted."),
-    (StatusCode::FORBIDDEN, "These credentials do not cover the question."),
-    (StatusCode::METHOD_NOT_ALLOWED, "Neither GET nor HEAD."),
-    (StatusCode::NOT_ACCEPTABLE, "`Accept` or `Accept-Encoding` rules out all there is."),
-    (StatusCode::REQUEST_TIMEOUT, "The request has a body, which did not come in time."),
-    (StatusCode::PAYLOAD_TOO_LARGE, "The request has a body, and a large one."),
-    (StatusCode::URI_TOO_LONG, "Path and query are too long."),
-    (StatusCode::TOO_MANY_REQUESTS, "Asked too often. `Retry-After` says when to come again."),
+    (StatusCode::BAD_REQUEST, "Parameters are wrong. `errors` names each wrong parameter and the accepted values."),
+    (StatusCode::UNAUTHORIZED, "Credentials are missing or not valid. `WWW-Authenticate` names the required scheme."),
+    (StatusCode::FORBIDDEN, "The credentials do not allow this request."),
+    (StatusCode::METHOD_NOT_ALLOWED, "The method is neither GET nor HEAD."),
+    (StatusCode::NOT_ACCEPTABLE, "`Accept` or `Accept-Encoding` excludes every available format or encoding."),
+    (StatusCode::REQUEST_TIMEOUT, "The request has a body that did not arrive in time."),
+    (StatusCode::PAYLOAD_TOO_LARGE, "The request has a body that is too large."),
+    (StatusCode::URI_TOO_LONG, "The path and query are too long."),
+    (StatusCode::TOO_MANY_REQUESTS, "The caller exceeded its rate limit. `Retry-After` says when to retry."),
     (StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "The headers are too large."),
-    (StatusCode::INTERNAL_SERVER_ERROR, "A bug, most likely. The log of the server says more."),
-    (StatusCode::SERVICE_UNAVAILABLE, "Not now. `Retry-After` says when to come again."),
+    (StatusCode::INTERNAL_SERVER_ERROR, "An internal error, most likely a bug. The log of the server has the reason."),
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "The server is overloaded, or a dependency is unavailable. `Retry-After` says when to retry.",
+    ),
 ];
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
     info(
         title = "netagg",
-        description = "What users of a mobile network did, and what everybody did in sum.\n\n\
-            Times are RFC 3339; answers are in UTC, with a fraction only where it isn't zero. Dates are `YYYY-MM-DD`.",
+        description = "Usage events of single users of a mobile network, and totals of the events.\n\n\
+            Times are RFC 3339. Responses use UTC, with a fraction of a second only if it is not zero. Dates are `YYYY-MM-DD`.",
     ),
     components(schemas(problem::Body))
 )]
 struct Description;
 
-/// The description without paths, which the routes bring along. The API lies below `base_path`.
+/// The description of an API below `base_path`, without its paths: the routes add them.
 pub(super) fn description(base_path: Option<&str>) -> OpenApi {
     let mut api = Description::openapi();
     api.servers = Some(vec![utoipa::openapi::Server::new(base_path.unwrap_or("/"))]);
@@ -55,28 +58,28 @@ pub(super) fn description(base_path: Option<&str>) -> OpenApi {
     components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
     let key = ApiKeyValue::with_description("X-API-Key", "An API key.");
     components.add_security_scheme("api_key", SecurityScheme::ApiKey(ApiKey::Header(key)));
-    // By default everybody may ask.
+    // The empty requirement is for an API without authentication.
     let requirement = |name: &str| SecurityRequirement::new(name, [] as [&str; 0]);
     api.security = Some(vec![SecurityRequirement::default(), requirement("bearer"), requirement("api_key")]);
     api
 }
 
-/// The description and its page, open to everybody: they tell of no user.
+/// The routes of the description and of its page. They are open to every caller, because they contain no data of users.
 pub(super) fn router<S: Clone + Send + Sync + 'static>(mut api: OpenApi) -> Router<S> {
     for item in api.paths.paths.values_mut() {
         if let Some(operation) = &mut item.get {
-            tell_failures(operation);
+            add_failures(operation);
         }
     }
     let api = Arc::new(api);
-    let description = async move |headers: HeaderMap| Ok::<_, Failure>(Json::new(&*api)?.respond(&headers));
+    let description = async move |headers: HeaderMap| Ok::<_, HandlerError>(Json::new(&*api)?.respond(&headers));
     let router = Router::new().route(PATH, get(description));
     #[cfg(feature = "docs-page")]
     let router = router.merge(page::router(PATH));
     router
 }
 
-fn tell_failures(operation: &mut Operation) {
+fn add_failures(operation: &mut Operation) {
     for (status, meaning) in FAILURES {
         let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         let response = ResponseBuilder::new().description(meaning).content("application/problem+json", content);
@@ -84,20 +87,20 @@ fn tell_failures(operation: &mut Operation) {
     }
 }
 
-/// Which user.
+/// The parameter that selects the user.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
-#[expect(dead_code, reason = "a description; a test holds it against what is accepted")]
+#[expect(dead_code, reason = "only a description; a test compares it with the accepted parameters")]
 pub(super) struct UserParameter {
-    /// The user.
+    /// The id of the user.
     #[param(min_length = 1, max_length = 64, pattern = r"^[^\u0000]+$", example = "100000001")]
     user_id: String,
 }
 
-/// Which of a user's events.
+/// The parameters that select events of a user.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "a description; a test holds it against what is accepted")]
+#[expect(dead_code, reason = "only a description; a test compares it with the accepted parameters")]
 pub(super) struct DetailParameters {
     /// The earliest `started_at`, inclusive. Default: 30 days before `to`.
     #[param(value_type = Option<String>, format = DateTime, nullable = false, example = "2025-10-01T00:00:00Z")]
@@ -105,10 +108,10 @@ pub(super) struct DetailParameters {
     /// The latest `started_at`, exclusive. Default: now.
     #[param(value_type = Option<String>, format = DateTime, nullable = false, example = "2025-11-01T00:00:00Z")]
     to: Option<String>,
-    /// `next_cursor` of the page before, which was of the same user, range and type.
+    /// `next_cursor` of the previous page, which must have the same user, range and type.
     #[param(nullable = false, pattern = "^[A-Za-z0-9_-]+$")]
     cursor: Option<String>,
-    /// The most events to return. Default: 100; as NDJSON or CSV, all there are.
+    /// The maximum number of events to return. Default: 100; for NDJSON and CSV, all events.
     #[param(minimum = 1, maximum = 1000, nullable = false)]
     limit: Option<u32>,
     /// Only events of this type. Default: all.
@@ -116,46 +119,46 @@ pub(super) struct DetailParameters {
     r#type: Option<String>,
 }
 
-/// Which totals.
+/// The parameters that select totals.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-#[expect(dead_code, reason = "a description; a test holds it against what is accepted")]
+#[expect(dead_code, reason = "only a description; a test compares it with the accepted parameters")]
 pub(super) struct TotalsParameters {
-    /// By days or by months.
+    /// Totals by day or by month.
     #[param(value_type = GranularityName, inline)]
     granularity: String,
-    /// The first date, inclusive; of months, the day is ignored. Default: such that the range has 30 days.
+    /// The first date, inclusive. For months, the day is ignored. By default the range has 30 days.
     #[param(value_type = Option<String>, format = Date, nullable = false, example = "2025-10-01")]
     from: Option<String>,
-    /// The last date, inclusive; of months, the day is ignored. Default: today in `tz`. The range has 3653 days at
-    /// most, and everybody's 93 where `tz` isn't UTC.
+    /// The last date, inclusive. For months, the day is ignored. Default: today in `tz`. The range has at most 3653 days. For
+    /// the totals of all users in a zone other than UTC, it has at most 93 days.
     #[param(value_type = Option<String>, format = Date, nullable = false, example = "2025-10-31")]
     to: Option<String>,
     /// Only events of this type. Default: all.
     #[param(value_type = Option<EventTypeName>, nullable = false, inline)]
     r#type: Option<String>,
-    /// Whose days and months: a name of the IANA time zone database. Default: UTC.
+    /// The time zone of the days and months: a name of the IANA time zone database. Default: UTC.
     #[param(min_length = 1, nullable = false, example = "Europe/Moscow")]
     tz: Option<String>,
 }
 
-/// The names of types, as the code knows them.
+/// The names of event types, taken from the code.
 pub(super) struct EventTypeName;
 
 impl PartialSchema for EventTypeName {
     fn schema() -> RefOr<Schema> {
-        one_of("What was used: calls, SMS or data.", EventType::ALL.map(EventType::as_str))
+        one_of("The type of the usage: calls, SMS or data.", EventType::ALL.map(EventType::as_str))
     }
 }
 
 impl ToSchema for EventTypeName {}
 
-/// The names of granularities, as the code knows them.
+/// The names of granularities, taken from the code.
 pub(super) struct GranularityName;
 
 impl PartialSchema for GranularityName {
     fn schema() -> RefOr<Schema> {
-        one_of("By days or by months.", [Granularity::Day, Granularity::Month].map(Granularity::as_str))
+        one_of("By day or by month.", [Granularity::Day, Granularity::Month].map(Granularity::as_str))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The routes for operators: is the service alive, is it ready, and what does it measure.
+//! The routes for operators: liveness, readiness and metrics.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use netagg_core::Readiness;
 const PROMETHEUS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The routes `/healthz`, `/readyz` and `/metrics` of a service, to serve with [`serve_router`](super::serve_router) or to
-/// merge into an application. They are for operators: `/readyz` tells reasons, and no route asks for credentials.
+/// merge into an application. They are only for operators: `/readyz` returns reasons, and no route needs credentials.
 ///
-/// `/healthz` answers 200 while the process runs. `/readyz` answers with the JSON of [`Readiness::report`]: 200 if the
-/// service is ready, otherwise 503. `/metrics` answers with the text of `render_metrics`, in Prometheus' text format; the
-/// recorder is the application's.
+/// `/healthz` returns 200 while the process runs. `/readyz` returns the JSON of [`Readiness::report`], with 200 if the service is
+/// ready, otherwise with 503. `/metrics` returns the text of `render_metrics`, which must be in Prometheus' text format. The
+/// application provides the recorder.
 pub fn ops_router<R>(readiness: Arc<Readiness>, render_metrics: R) -> Router
 where
     R: Fn() -> String + Clone + Send + Sync + 'static,

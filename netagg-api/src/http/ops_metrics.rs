@@ -1,4 +1,4 @@
-//! The recorder of a service, and gauges that are read when somebody asks.
+//! The metrics recorder of a service, and gauges that are set for each scrape.
 
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::REQUEST_SECONDS_BUCKETS;
 
-/// How often samples of histograms are put into their buckets between two calls of `render`. Otherwise they would pile up.
+/// How often histogram samples are moved into their buckets between two calls of `render`. Otherwise they would accumulate.
 const UPKEEP: Duration = Duration::from_secs(5);
 
 /// Sets gauges to the present values.
 type Sampler = Box<dyn Fn() + Send + Sync>;
 
-/// The metrics of a process in Prometheus' text format: those that the libraries record, and gauges that are read when
-/// [`render`](Self::render) is called.
+/// The metrics of a process in Prometheus' text format: the metrics that the libraries record, and gauges that are set at each
+/// call of [`render`](Self::render).
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -45,13 +45,13 @@ impl OpsMetrics {
     /// `describe_metrics` of each netagg crate in use.
     ///
     /// # Errors
-    /// If the process has a recorder already.
+    /// If the process already has a recorder.
     pub fn install(describe: impl Fn() + Send + Sync + 'static) -> Result<Self, BuildError> {
         let buckets = [
             ("netagg_batch_records", BATCH_RECORDS_BUCKETS),
-            ("netagg_batch_seconds", BATCH_SECONDS_BUCKETS),
-            ("netagg_http_request_seconds", REQUEST_SECONDS_BUCKETS),
-            ("netagg_grpc_request_seconds", REQUEST_SECONDS_BUCKETS),
+            ("netagg_batch_duration_seconds", BATCH_SECONDS_BUCKETS),
+            ("netagg_http_request_duration_seconds", REQUEST_SECONDS_BUCKETS),
+            ("netagg_grpc_request_duration_seconds", REQUEST_SECONDS_BUCKETS),
         ];
         let mut builder = PrometheusBuilder::new();
         for (name, buckets) in buckets {
@@ -62,8 +62,8 @@ impl OpsMetrics {
         Ok(Self { recorded, describe: Box::new(describe), samplers: Mutex::default() })
     }
 
-    /// Calls `sampler` with each call of [`render`](Self::render), to set gauges. These gauges are not kept: a partition that moved
-    /// to another member leaves no figure behind. Gauges that are set elsewhere keep their last value.
+    /// Calls `sampler` at each call of [`render`](Self::render), to set gauges. Their values are not kept for the next call: a
+    /// partition that moved to another member leaves no stale gauge. Gauges that are set elsewhere keep their last value.
     pub fn sample(&self, sampler: impl Fn() + Send + Sync + 'static) {
         self.samplers().push(Box::new(sampler));
     }
@@ -78,8 +78,8 @@ impl OpsMetrics {
         self.recorded.render() + &now.handle().render()
     }
 
-    /// Puts samples of histograms into their buckets now and then, until `stop`. Without it they take memory until the
-    /// next call of [`render`](Self::render).
+    /// Moves histogram samples into their buckets periodically, until `stop`. Without it the samples take memory until the next
+    /// call of [`render`](Self::render).
     pub async fn upkeep_loop(&self, stop: &CancellationToken) {
         while stop.run_until_cancelled(tokio::time::sleep(UPKEEP)).await.is_some() {
             self.recorded.run_upkeep();

@@ -7,21 +7,21 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
-/// Swagger UI styles its elements by attributes and draws its icons from `data:`. It runs and asks nothing but its own
+/// The content security policy of the page. Swagger UI uses style attributes and icons from `data:` URLs. It loads only its own
 /// files and the description.
-const PAGE_MAY: HeaderValue = HeaderValue::from_static(
+const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; \
      connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
-/// The route `/docs/`, open to everybody. It shows the description at the path `description`.
+/// The route `/docs/`, open to every caller. It shows the description at the path `description`.
 pub(super) fn router<S: Clone + Send + Sync + 'static>(description: &'static str) -> Router<S> {
     let page = SwaggerUi::new("/docs").config(Config::new([description]).validator_url("none"));
-    Router::from(page).layer(from_fn(page_may))
+    Router::from(page).layer(from_fn(set_policy))
 }
 
-async fn page_may(request: Request, next: Next) -> Response {
+async fn set_policy(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, PAGE_MAY);
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
     response
 }

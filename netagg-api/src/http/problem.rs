@@ -9,30 +9,30 @@ use netagg_core::usage::InvalidQuery;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::answers::Failure;
-use crate::auth::Refusal;
+use crate::auth::Rejection;
+use crate::handlers::HandlerError;
 
-/// When to ask again for what is unavailable, in seconds.
+/// When a client should retry after 503, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
 
-/// What went wrong. Its type is always `about:blank`: it means no more than its status.
+/// An error response. Its type is always `about:blank`, because the status has the full meaning.
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
     detail: String,
     errors: Vec<ParameterError>,
-    /// What `WWW-Authenticate` says.
+    /// The value of `WWW-Authenticate`.
     challenge: Option<HeaderValue>,
 }
 
-/// What is wrong with a parameter.
+/// A wrong parameter.
 #[derive(Debug, Serialize, ToSchema)]
 struct ParameterError {
-    /// Its name.
+    /// The name of the parameter.
     parameter: String,
-    /// What it was.
+    /// The value in the request.
     found: String,
-    /// What it may be.
+    /// The accepted values.
     accepted: String,
 }
 
@@ -56,20 +56,23 @@ impl Problem {
         Self::new(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, detail)
     }
 
-    /// A proxy before the API may have read the request differently (RFC 9112, 3.2).
+    /// A proxy before the API may have interpreted the request differently (RFC 9112, 3.2).
     pub(super) fn wrong_host() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "one Host header is accepted: a name or an address, maybe with a port")
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "exactly one Host header is accepted: a name or an address, with or without a port",
+        )
     }
 
     pub(super) fn body_broken() -> Self {
-        Self::new(StatusCode::BAD_REQUEST, "the body breaks off")
+        Self::new(StatusCode::BAD_REQUEST, "the body is incomplete or broken")
     }
 
     pub(super) fn body_too_slow(timeout: Duration) -> Self {
         Self::new(StatusCode::REQUEST_TIMEOUT, format!("a body that arrives within {timeout:?} is accepted"))
     }
 
-    /// The client's own header `name` rules out everything there is.
+    /// The header `name` of the client excludes every available format or encoding.
     pub(super) fn not_acceptable(name: &str, found: &str, available: &str) -> Self {
         let found: String = found.chars().take(100).collect();
         let detail = format!("{name}: found {found}; available: {available}");
@@ -108,60 +111,60 @@ impl From<Forbidden> for Problem {
     }
 }
 
-impl From<&Refusal> for Problem {
-    fn from(refusal: &Refusal) -> Self {
-        let status = match refusal {
-            Refusal::NoCredentials | Refusal::BadCredentials(_) => StatusCode::UNAUTHORIZED,
-            Refusal::TooMany(..) => StatusCode::TOO_MANY_REQUESTS,
-            Refusal::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-            Refusal::UnknownPeer => StatusCode::INTERNAL_SERVER_ERROR,
+impl From<&Rejection> for Problem {
+    fn from(rejection: &Rejection) -> Self {
+        let status = match rejection {
+            Rejection::NoCredentials | Rejection::BadCredentials(_) => StatusCode::UNAUTHORIZED,
+            Rejection::TooMany(..) => StatusCode::TOO_MANY_REQUESTS,
+            Rejection::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            Rejection::UnknownPeer => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        let challenge = refusal.challenge().map(HeaderValue::from_static);
-        Self { challenge, ..Self::new(status, refusal.detail()) }
+        let challenge = rejection.challenge().map(HeaderValue::from_static);
+        Self { challenge, ..Self::new(status, rejection.detail()) }
     }
 }
 
-impl From<Failure> for Problem {
-    fn from(failure: Failure) -> Self {
+impl From<HandlerError> for Problem {
+    fn from(failure: HandlerError) -> Self {
         match failure {
-            Failure::Invalid(query) => query.into(),
-            Failure::Forbidden(forbidden) => forbidden.into(),
-            Failure::Overloaded => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "too much is asked at the moment; please ask again later")
+            HandlerError::Invalid(query) => query.into(),
+            HandlerError::Forbidden(forbidden) => forbidden.into(),
+            HandlerError::Overloaded => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the server is overloaded; please retry later")
             }
-            Failure::Unavailable => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "this cannot be answered now; please ask again later")
+            HandlerError::Unavailable => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "the request cannot be answered now; please retry later")
             }
-            Failure::Internal => {
-                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "this cannot be answered; the log of the server says why")
+            HandlerError::Internal => {
+                Self::new(StatusCode::INTERNAL_SERVER_ERROR, "the request failed; the log of the server has the reason")
             }
         }
     }
 }
 
-/// Answers a path that is none of the API's.
+/// The response for a path that the API does not have.
 pub(super) async fn not_found(uri: Uri) -> Response {
     Problem::not_found(uri.path()).into_response()
 }
 
-/// Answers a method that a path does not have.
+/// The response for a method that the path does not support.
 pub(super) async fn method_not_allowed(method: Method) -> Response {
     Problem::method_not_allowed(&method).into_response()
 }
 
-/// What went wrong, as [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457) has it.
+/// An error, in the form of [RFC 9457](https://www.rfc-editor.org/rfc/rfc9457).
 #[derive(Serialize, ToSchema)]
 #[schema(as = Problem)]
 pub(super) struct Body<'a> {
-    /// Always `about:blank`: it means no more than its status.
+    /// Always `about:blank`: the status has the full meaning.
     r#type: &'static str,
-    /// The status in words.
+    /// The name of the status.
     title: &'a str,
-    /// The status of the answer.
+    /// The status of the response.
     status: u16,
-    /// What exactly is wrong, for people.
+    /// The exact reason, for people.
     detail: &'a str,
-    /// The parameters that are wrong.
+    /// The wrong parameters.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [ParameterError],
 }
@@ -175,11 +178,11 @@ impl IntoResponse for Problem {
             detail: &self.detail,
             errors: &self.errors,
         };
-        // Strings and a number into memory: this cannot fail.
+        // The body has only strings and numbers, so the encoding cannot fail.
         let json = serde_json::to_vec(&body).unwrap_or_default();
         let content_type = HeaderValue::from_static("application/problem+json");
         let mut response = (self.status, [(header::CONTENT_TYPE, content_type)], json).into_response();
-        // For whoever finds another one on it.
+        // The `cache_headers` layer compares this status with the status of the response, to recognise a 406 of another layer.
         response.extensions_mut().insert(self.status);
         if let Some(challenge) = self.challenge {
             response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
@@ -191,7 +194,7 @@ impl IntoResponse for Problem {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for HandlerError {
     fn into_response(self) -> Response {
         Problem::from(self).into_response()
     }

@@ -1,9 +1,9 @@
-//! `/debug/pprof`: where a service spends its time and its memory, as `go tool pprof` reads it.
+//! `/debug/pprof`: CPU and heap profiles of a service, in the format of `go tool pprof`.
 //!
-//! A profile of time is taken only while somebody asks for one. Then the system interrupts the process a hundred times
-//! for each second of processor time that it uses, and the interrupted stack is noted, by the program's own unwind
-//! tables. They are read before the first interruption: inside of one nothing may be allocated or waited for. What is
-//! left to libc there, finding the function of an address, takes no lock with glibc 2.35 and newer.
+//! A CPU profile is taken only during a request for it. Then the system interrupts the process 99 times per second of CPU
+//! time, and the profiler records the interrupted stack. It unwinds the stack with the program's own unwind tables. The profiler
+//! reads these tables before the first interruption, because a signal handler must not allocate memory or wait. Inside the
+//! handler libc only finds the function of an address, which takes no lock with glibc 2.35 and newer.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -23,20 +23,20 @@ use pprof::{ProfilerGuard, ProfilerGuardBuilder};
 use tokio::sync::Mutex;
 use tokio::task::spawn_blocking;
 
-/// Samples for each second of processor time; a hundred would keep in step with what happens at round intervals.
+/// Samples per second of CPU time. With 100 the samples could stay in step with work at round intervals.
 const FREQUENCY: i32 = 99;
 
 const DEFAULT_SECONDS: u64 = 30;
 const MAX_SECONDS: u64 = 60;
 
-/// The longest excerpt of a wrong query that is shown.
+/// The maximum number of characters of a wrong query that an error quotes.
 const MAX_SHOWN: usize = 80;
 
-/// The routes `/debug/pprof/profile?seconds=N` and `/debug/pprof/heap`, which answer as `go tool pprof` reads it. They are for
+/// The routes `/debug/pprof/profile?seconds=N` and `/debug/pprof/heap`, in the format of `go tool pprof`. They are only for
 /// operators: merge them into [`ops_router`](super::ops_router), and never serve them to callers of the API.
 ///
-/// A profile of time takes 1 to 60 seconds, by default 30. A heap profile needs an application whose global allocator is
-/// jemalloc with profiling, and [`sample_heap`] at its start. One profile is taken at a time.
+/// A CPU profile takes 1 to 60 seconds, by default 30. A heap profile needs an application whose global allocator is jemalloc
+/// with profiling, and which calls [`sample_heap`] at its start. Only one profile is taken at a time.
 pub fn profiles_router() -> Router {
     Router::new()
         .route(
@@ -53,29 +53,29 @@ pub fn profiles_router() -> Router {
 /// Takes profiles, one at a time.
 #[derive(Debug, Default)]
 struct Profiler {
-    turn: Mutex<()>,
+    lock: Mutex<()>,
 }
 
 impl Profiler {
-    /// `/debug/pprof/profile?seconds=N`. A client that goes away ends its profile.
-    async fn cpu(&self, Query(parameters): Query<Parameters>) -> Result<Response, Refusal> {
+    /// Handles `/debug/pprof/profile?seconds=N`. The profile ends if the client disconnects.
+    async fn cpu(&self, Query(parameters): Query<Parameters>) -> Result<Response, ProfileError> {
         let seconds = seconds(&parameters)?;
-        let _turn = self.turn.try_lock().map_err(|_| Refusal::Busy)?;
+        let _lock = self.lock.try_lock().map_err(|_| ProfileError::Busy)?;
         let begin = || ProfilerGuardBuilder::default().frequency(FREQUENCY).build();
         let running = spawn_blocking(begin).await??;
         tokio::time::sleep(Duration::from_secs(seconds)).await;
         Ok(file("profile.pb.gz", spawn_blocking(move || encode(running)).await??))
     }
 
-    /// `/debug/pprof/heap`: what is in use of that which was allocated since [`sample_heap`].
-    async fn heap(&self, Query(parameters): Query<Parameters>) -> Result<Response, Refusal> {
+    /// Handles `/debug/pprof/heap`: the memory in use that was allocated since [`sample_heap`].
+    async fn heap(&self, Query(parameters): Query<Parameters>) -> Result<Response, ProfileError> {
         if !parameters.is_empty() {
-            return Err(Refusal::Parameters { found: query(&parameters), accepted: "no parameter".to_owned() });
+            return Err(ProfileError::Parameters { found: query(&parameters), accepted: "no parameter".to_owned() });
         }
-        let _turn = self.turn.try_lock().map_err(|_| Refusal::Busy)?;
-        let mut control = PROF_CTL.clone().ok_or(Refusal::NoHeap)?.lock_owned().await;
+        let _lock = self.lock.try_lock().map_err(|_| ProfileError::Busy)?;
+        let mut control = PROF_CTL.clone().ok_or(ProfileError::NoHeap)?.lock_owned().await;
         if !control.activated() {
-            return Err(Refusal::NoHeap);
+            return Err(ProfileError::NoHeap);
         }
         let dump = move || {
             let profile = control.dump_pprof();
@@ -86,48 +86,47 @@ impl Profiler {
     }
 }
 
-/// Makes the allocator sample the allocations of this process from now on: one in 512 KiB. Does nothing but log if the allocator
-/// is not jemalloc, or has no profiling.
+/// Makes the allocator sample the allocations of this process from now on: one sample per 512 KiB. If the allocator is not
+/// jemalloc, or has no profiling, this only writes to the log.
 pub async fn sample_heap() {
     let Some(control) = PROF_CTL.as_ref() else {
         tracing::debug!("the allocator was built without heap profiles");
         return;
     };
     if let Err(error) = control.lock().await.activate() {
-        tracing::warn!(%error, "there are no heap profiles");
+        tracing::warn!(%error, "cannot enable heap profiles");
     }
 }
 
-/// Why there is no profile.
+/// Why a request for a profile failed.
 #[derive(Debug)]
-enum Refusal {
+enum ProfileError {
     Parameters { found: String, accepted: String },
     Busy,
     NoHeap,
     Failed(BoxError),
 }
 
-impl<E: Into<BoxError>> From<E> for Refusal {
+impl<E: Into<BoxError>> From<E> for ProfileError {
     fn from(error: E) -> Self {
         Self::Failed(error.into())
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ProfileError {
     fn into_response(self) -> Response {
         match self {
             Self::Parameters { found, accepted } => {
                 (StatusCode::BAD_REQUEST, format!("found {found}; accepted: {accepted}\n"))
             }
             Self::NoHeap => {
-                let reason =
-                    "this program was not built for heap profiles; start it with _RJEM_MALLOC_CONF=prof:true\n";
+                let reason = "this process does not sample its heap; start it with _RJEM_MALLOC_CONF=prof:true\n";
                 (StatusCode::NOT_IMPLEMENTED, reason.into())
             }
-            Self::Busy => (StatusCode::CONFLICT, "another profile is being taken; ask again when it is done\n".into()),
+            Self::Busy => (StatusCode::CONFLICT, "another profile is being taken; retry when it is finished\n".into()),
             Self::Failed(error) => {
-                tracing::warn!(%error, "no profile can be taken");
-                (StatusCode::INTERNAL_SERVER_ERROR, "no profile can be taken; the log says why\n".into())
+                tracing::warn!(%error, "cannot take a profile");
+                (StatusCode::INTERNAL_SERVER_ERROR, "cannot take a profile; the log has the reason\n".into())
             }
         }
         .into_response()
@@ -136,18 +135,18 @@ impl IntoResponse for Refusal {
 
 type Parameters = Vec<(String, String)>;
 
-/// How long to look.
-fn seconds(parameters: &[(String, String)]) -> Result<u64, Refusal> {
+/// The duration of a CPU profile in seconds, from the parameters.
+fn seconds(parameters: &[(String, String)]) -> Result<u64, ProfileError> {
     let seconds = match parameters {
         [] => Some(DEFAULT_SECONDS),
         [(name, value)] if name == "seconds" => value.parse().ok().filter(|value| (1..=MAX_SECONDS).contains(value)),
         _ => None,
     };
     let accepted = || format!("seconds=1 to seconds={MAX_SECONDS}, by default {DEFAULT_SECONDS}");
-    seconds.ok_or_else(|| Refusal::Parameters { found: query(parameters), accepted: accepted() })
+    seconds.ok_or_else(|| ProfileError::Parameters { found: query(parameters), accepted: accepted() })
 }
 
-/// The parameters as they were given, cut if they are long.
+/// The parameters as text for an error, cut to [`MAX_SHOWN`] characters.
 fn query(parameters: &[(String, String)]) -> String {
     let query: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
     query.join("&").chars().take(MAX_SHOWN).collect()
@@ -163,7 +162,7 @@ fn encode(running: ProfilerGuard<'static>) -> Result<Vec<u8>, BoxError> {
     Ok(gzip.finish()?)
 }
 
-/// Frees the tables that functions were named by, which take more memory than a service.
+/// Frees the symbol tables that were loaded to name functions. They take more memory than the service itself.
 fn forget_names() {
     backtrace::clear_symbol_cache();
 }
@@ -184,8 +183,8 @@ mod tests {
     fn a_profile_takes_one_to_sixty_seconds() {
         let ask = |query: &[(&str, &str)]| {
             let owned = query.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            seconds(&owned.collect::<Vec<_>>()).map_err(|refusal| match refusal {
-                Refusal::Parameters { found, .. } => found,
+            seconds(&owned.collect::<Vec<_>>()).map_err(|rejection| match rejection {
+                ProfileError::Parameters { found, .. } => found,
                 other => panic!("{other:?}"),
             })
         };

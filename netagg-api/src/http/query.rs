@@ -1,4 +1,4 @@
-//! The user and the parameters of a URL.
+//! Reads the user and the parameters from a URL.
 
 use percent_encoding::percent_decode_str;
 
@@ -10,35 +10,37 @@ const ENCODING: &str = "percent-encoded UTF-8";
 pub(super) fn read_user_id(path: &str, parameters: &mut Parameters) {
     let encoded = path.rsplit('/').nth(1).unwrap_or_default();
     match decode(encoded) {
-        Some(user_id) => parameters.give("user_id", user_id),
-        None => parameters.refuse("user_id", encoded, ENCODING),
+        Some(user_id) => parameters.add("user_id", user_id),
+        None => parameters.add_problem("user_id", encoded, ENCODING),
     }
 }
 
-/// Reads `name=value&…`. A name that isn't one of `known`, an empty value and a broken encoding are problems.
+/// Reads `name=value&…`. A name that is not in `known`, an empty value and a broken encoding are problems.
 pub(super) fn read(query: Option<&str>, known: &[&'static str], parameters: &mut Parameters) {
     for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let name = decode_form(name).unwrap_or_else(|| name.to_owned());
         let Some(name) = known.iter().find(|known| **known == name) else {
             let value = decode_form(value).unwrap_or_else(|| value.to_owned());
-            parameters.refuse(&name, &format!("an unknown parameter, {value}"), &known.join(", "));
+            parameters.add_problem(&name, &format!("an unknown parameter, {value}"), &known.join(", "));
             continue;
         };
         match decode_form(value) {
-            None => parameters.refuse(name, value, ENCODING),
-            Some(value) if value.is_empty() => parameters.refuse(name, "an empty value", "a value, or none of it"),
-            Some(value) => parameters.give(name, value),
+            None => parameters.add_problem(name, value, ENCODING),
+            Some(value) if value.is_empty() => {
+                parameters.add_problem(name, "an empty value", "a value, or the parameter left out");
+            }
+            Some(value) => parameters.add(name, value),
         }
     }
 }
 
-/// As [`decode`], of a part of a query, where a `+` is a space.
+/// Decodes a part of a query like [`decode`], with `+` as a space.
 fn decode_form(text: &str) -> Option<String> {
     decode(&text.replace('+', " "))
 }
 
-/// `text` without its percent-encoding; `None` if an escape is broken or the bytes aren't UTF-8.
+/// Removes the percent-encoding of `text`. Returns `None` if an escape is broken or the bytes are not UTF-8.
 fn decode(text: &str) -> Option<String> {
     let is_escape = |rest: &str| rest.as_bytes().get(..2).is_some_and(|hex| hex.iter().all(u8::is_ascii_hexdigit));
     if !text.split('%').skip(1).all(is_escape) {
@@ -52,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn escapes_are_undone_or_refused() {
+    fn escapes_are_decoded_or_rejected() {
         for (text, decoded) in [
             ("", Some("")),
             ("a+b", Some("a b")),

@@ -16,73 +16,75 @@ use super::layers::{cache_headers, hold_permit, limit_request_size, record_metri
 use super::problem::{Problem, method_not_allowed, not_found};
 use super::state::Api;
 use super::{browsers, host, openapi, usage};
-use crate::answers::Answers;
-use crate::auth::{GuardLayer, Refusal};
+use crate::auth::{GuardLayer, Rejection};
+use crate::handlers::Handlers;
 use crate::response_cache::ResponseCache;
 use crate::server::Server;
 
-/// Smaller answers are not worth compressing: they fit into one packet anyway.
+/// Smaller responses are not compressed: they fit into one packet anyway.
 #[cfg(feature = "compression")]
 const MIN_COMPRESSED_BYTES: u64 = 1_024;
 
-/// Of gzip, br and zstd alike: JSON gets little smaller beyond it, and much slower.
+/// The level for gzip, br and zstd. Higher levels are much slower and make JSON only a little smaller.
 #[cfg(feature = "compression")]
 const COMPRESSION: CompressionLevel = CompressionLevel::Precise(4);
 
 impl Server {
     /// The HTTP API as routes, for an application to merge or nest: `app.merge(server.router())`.
     ///
-    /// They have no fallback: the application answers all other paths. Of the [`ApiLimits`](crate::ApiLimits), the limits of requests hold
-    /// here. With a rate limit the application's server has to tell where requests come from: see
+    /// The routes have no fallback: the application handles all other paths. Of the [`ApiLimits`](crate::ApiLimits), the limits
+    /// of requests apply. With a rate limit the server of the application has to provide the client address of requests: see
     /// [`Protection::with_rate_limit`](crate::Protection::with_rate_limit).
     pub fn router(&self) -> Router {
         self.routes(false)
     }
 
-    /// The routes, and an answer to all other paths if they have a fallback.
+    /// The routes of the API. With a fallback they also respond to all other paths.
     pub(super) fn routes(&self, has_fallback: bool) -> Router {
         let Self { service, protection, limits, base_path } = self;
         let (router, api) = OpenApiRouter::with_openapi(openapi::description(base_path.as_deref()))
             .routes(routes!(usage::detail).layer(from_fn(hold_permit)))
             .routes(routes!(usage::user_aggregates).layer(from_fn(hold_permit)))
-            // Everybody's totals have their room already, and are written once for all.
+            // The totals of all users need no permit: the response cache bounds their memory, and all clients share the encoded
+            // response.
             .routes(routes!(usage::aggregates))
             .split_for_parts();
         let mut router = router
-            // An empty user is a wrong one, not another page.
+            // An empty user id is a wrong parameter, not an unknown path.
             .route("/api/v1/users//detail", get(usage::detail))
             .route("/api/v1/users//aggregates", get(usage::user_aggregates));
         if has_fallback {
             router = router.fallback(not_found);
         }
         let router = router
-            // Routes added above this layer answer callers that it lets in, routes added below answer everybody.
-            .layer(GuardLayer::new(protection.clone(), refuse))
+            // Routes added above this layer serve only accepted callers. Routes added below serve every caller.
+            .layer(GuardLayer::new(protection.clone(), reject))
             .merge(openapi::router(api))
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn_with_state(limits.clone(), limit_request_size))
-            .layer(from_fn(host::checked));
+            .layer(from_fn(host::check_host));
         #[cfg(feature = "compression")]
         let router = router
             .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)));
         let router = router
             .layer(from_fn(cache_headers))
-            .layer(MapResponseLayer::new(browsers::contained))
+            .layer(MapResponseLayer::new(browsers::security_headers))
             .layer(from_fn(record_metrics))
-            .with_state(Api { answers: Answers::new(service.clone(), limits), totals: ResponseCache::new() });
+            .with_state(Api { handlers: Handlers::new(service.clone(), limits), totals: ResponseCache::new() });
         let router = match protection.is_encrypted() {
-            true => router.layer(MapResponseLayer::new(browsers::encrypted)),
+            true => router.layer(MapResponseLayer::new(browsers::strict_transport_security)),
             false => router,
         };
-        // CORS answers every OPTIONS. Without origins it is left out.
+        // The CORS layer responds to every OPTIONS request, so it is left out without origins.
         match protection.cors_origins() {
             [] => router,
-            // The check of the host again: CORS answers before the check above.
-            origins => router.layer(browsers::cors(origins)).layer(from_fn(host::checked)),
+            // The host is checked again here, because the CORS layer responds before the check above.
+            origins => router.layer(browsers::cors(origins)).layer(from_fn(host::check_host)),
         }
     }
 }
 
-fn refuse(refusal: &Refusal) -> Response {
-    Problem::from(refusal).into_response()
+/// The response to a rejected request.
+fn reject(rejection: &Rejection) -> Response {
+    Problem::from(rejection).into_response()
 }

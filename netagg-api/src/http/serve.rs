@@ -1,4 +1,5 @@
-//! The HTTP server. Not `axum::serve`, which bounds neither connections nor the time they take, nor the stop.
+//! The HTTP server. It does not use `axum::serve`, which has no limits for connections, for their duration and
+//! for the shutdown.
 
 use std::pin::pin;
 
@@ -17,32 +18,34 @@ use tower::util::MapRequest;
 
 use super::health::unready_router;
 use super::host;
-use crate::answers::overloaded;
 use crate::auth::Protection;
 use crate::client::Transport;
 use crate::connections::{Connections, SPARE_TIMEOUT};
+use crate::handlers::overloaded;
 use crate::server::Server;
 use crate::server_limits::ApiLimits;
 
 impl Server {
-    /// Answers HTTP/1.1 on `listener`, by [`router`](Self::router) and [`health_router`](Self::health_router), until
-    /// `shutdown`. Then it lets requests that have begun end within [`ApiLimits::stop_timeout`] and returns; no connection
-    /// is left open.
+    /// Serves HTTP/1.1 on `listener` with [`router`](Self::router) and [`health_router`](Self::health_router), until `shutdown`.
     ///
-    /// Dropping the future cuts every connection.
+    /// At the shutdown, running requests may end within [`ApiLimits::stop_timeout`]. Then it returns, and no connection stays
+    /// open.
+    ///
+    /// The drop of the future closes every connection.
     pub async fn serve_http(self, listener: TcpListener, shutdown: CancellationToken) {
         let health = self.health_router();
         let busy_app = health.clone().fallback(async || overloaded());
         let app = health.merge(self.routes(true));
-        // The router refuses a head that is too large by itself, and says why; hyper just does.
+        // The router rejects a request head that is too large with a problem that has the reason. hyper rejects it without a
+        // reason, so hyper gets a higher limit.
         let limits = ApiLimits { max_head_bytes: 2 * self.limits.max_head_bytes, ..self.limits };
         let connections = Connections::new(&limits).encrypted_by(&self.protection, Transport::Http);
         serve(listener, app, busy_app, connections.with_spares(), limits, shutdown).await;
     }
 }
 
-/// Answers HTTP/1.1 on `listener` as [`Server::serve_http`] does, while the stores of the service are still to be reached:
-/// `/healthz` with 200, everything else with 503. It returns once `shutdown` is cancelled.
+/// Serves HTTP/1.1 on `listener` like [`Server::serve_http`], for the time before the service has reached its stores: `/healthz`
+/// returns 200, and every other path 503. It returns once `shutdown` is cancelled.
 pub async fn serve_unready(
     listener: TcpListener,
     protection: Protection,
@@ -53,14 +56,15 @@ pub async fn serve_unready(
     serve(listener, unready_router(), unready_router(), connections.with_spares(), limits, shutdown).await;
 }
 
-/// Answers HTTP/1.1 by `app` as [`Server::serve_http`] does by the API. Of `limits`, those of connections hold. A request
-/// without one valid `Host` is refused. It tells mounted routes the address of the client, as a rate limit needs it.
+/// Serves HTTP/1.1 with `app`, like [`Server::serve_http`] serves the API. Of `limits`, the limits of connections apply. A
+/// request without exactly one valid `Host` is rejected. Mounted routes of the API get the client address, which a rate limit
+/// needs.
 pub async fn serve_router(listener: TcpListener, app: Router, limits: ApiLimits, shutdown: CancellationToken) {
-    let app = app.layer(from_fn(host::checked));
+    let app = app.layer(from_fn(host::check_host));
     serve(listener, app.clone(), app, Connections::new(&limits), limits, shutdown).await;
 }
 
-/// Answers by `app`, on spare connections by `busy_app`.
+/// Serves regular connections with `app`, and spare connections with `busy_app`.
 async fn serve(
     listener: TcpListener,
     app: Router,
@@ -78,7 +82,7 @@ async fn serve(
     let serving = async {
         let open = GracefulShutdown::new();
         {
-            // Gone at the end of the block, so that new connections are refused while the open ones end.
+            // Dropped at the end of the block, so that new connections are refused while the open connections end.
             let mut incoming = pin!(incoming.take_until(shutdown.cancelled()));
             while let Some(connection) = incoming.next().await {
                 let client = connection.client();
@@ -93,11 +97,11 @@ async fn serve(
                 tokio::spawn(async move {
                     let served = async {
                         if let Err(error) = connection.await {
-                            tracing::debug!(%error, "an HTTP connection broke off");
+                            tracing::debug!(%error, "an HTTP connection failed");
                         }
                     };
                     if is_spare {
-                        // Too slow a client leaves the place to the next one.
+                        // If the client is too slow, the next client gets the spare connection.
                         let _ = tokio::time::timeout(SPARE_TIMEOUT, served).await;
                     } else {
                         served.await;

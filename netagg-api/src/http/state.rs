@@ -1,24 +1,24 @@
-//! The state that handlers share.
+//! The state that all request handlers share.
 
 use axum::extract::FromRef;
 
 use super::conditional::Json;
-use crate::answers::Answers;
+use crate::handlers::Handlers;
 use crate::response_cache::ResponseCache;
 
-/// Everybody's totals, by the query as it was written.
+/// The cached totals of all users, by the text of the query.
 pub(super) type TotalsCache = ResponseCache<Box<str>, Json>;
 
-/// The state that handlers share.
+/// The state that all request handlers share.
 #[derive(Clone)]
 pub(super) struct Api {
-    pub(super) answers: Answers,
+    pub(super) handlers: Handlers,
     pub(super) totals: TotalsCache,
 }
 
-impl FromRef<Api> for Answers {
+impl FromRef<Api> for Handlers {
     fn from_ref(api: &Api) -> Self {
-        api.answers.clone()
+        api.handlers.clone()
     }
 }
 

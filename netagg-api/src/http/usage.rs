@@ -1,4 +1,4 @@
-//! What the API answers over HTTP, and how each question is described.
+//! The handlers of the HTTP API, with their OpenAPI descriptions.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use super::openapi::{DetailParameters, TotalsParameters, UserParameter};
 use super::problem::Problem;
 use super::state::TotalsCache;
 use super::{export, query};
-use crate::answers::{Answers, Failure};
+use crate::handlers::{HandlerError, Handlers};
 use crate::parameters::Parameters;
 
-/// The parameters of events.
+/// The query parameters of a request for events.
 const EVENTS: [&str; 5] = ["from", "to", "cursor", "limit", "type"];
 
-/// The parameters of totals.
+/// The query parameters of a request for totals.
 const TOTALS: [&str; 5] = ["granularity", "from", "to", "type", "tz"];
 
 /// The events of one user, newest first.
 ///
-/// In JSON a page at a time; as NDJSON or CSV all there are, as they are read: an answer that ends properly is whole.
+/// JSON returns one page. NDJSON and CSV stream all events of the range. A response that ends without an error is complete.
 #[utoipa::path(
     get,
     path = "/api/v1/users/{user_id}/detail",
@@ -38,29 +38,29 @@ const TOTALS: [&str; 5] = ["granularity", "from", "to", "type", "tz"];
             (str = "application/x-ndjson"),
             (str = "text/csv"),
         )),
-        (status = 304, description = "What `If-None-Match` names still holds."),
+        (status = 304, description = "The response that `If-None-Match` names is still current."),
     ),
 )]
 pub(super) async fn detail(
-    State(answers): State<Answers>,
-    Extension(who): Extension<Arc<Principal>>,
+    State(handlers): State<Handlers>,
+    Extension(caller): Extension<Arc<Principal>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let format = accept::negotiate(&headers, &[Format::Json, Format::Ndjson, Format::Csv])?;
     let mut parameters = Parameters::of_url();
-    // Not axum's `Path`, which lets a broken escape pass as it is.
+    // axum's `Path` is not used, because it accepts broken escapes.
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &EVENTS, &mut parameters);
     if format == Format::Json {
-        let page = answers.detail(&who, parameters).await?;
+        let page = handlers.detail(&caller, parameters).await?;
         Ok(Json::new(&DetailBody::from(&page))?.respond(&headers))
     } else {
-        Ok(export::response(format, answers.events(&who, parameters).await?))
+        Ok(export::response(format, handlers.events(&caller, parameters).await?))
     }
 }
 
-/// Everybody's totals by type, by day or by month.
+/// The totals of all users by event type, by day or by month.
 #[utoipa::path(
     get,
     path = "/api/v1/aggregates",
@@ -68,13 +68,13 @@ pub(super) async fn detail(
     params(TotalsParameters),
     responses(
         (status = 200, description = "The totals.", body = AggregatesBody),
-        (status = 304, description = "What `If-None-Match` names still holds."),
+        (status = 304, description = "The response that `If-None-Match` names is still current."),
     ),
 )]
 pub(super) async fn aggregates(
-    State(answers): State<Answers>,
+    State(handlers): State<Handlers>,
     State(cache): State<TotalsCache>,
-    Extension(who): Extension<Arc<Principal>>,
+    Extension(caller): Extension<Arc<Principal>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -84,16 +84,16 @@ pub(super) async fn aggregates(
         query::read(uri.query(), &TOTALS, &mut parameters);
         parameters
     };
-    let write = |answer| {
-        let answer = Json::new(&AggregatesBody::from(&answer))?;
-        let bytes = answer.bytes();
-        Ok::<_, Failure>((answer, bytes))
+    let encode = |answer| {
+        let response = Json::new(&AggregatesBody::from(&answer))?;
+        let bytes = response.bytes();
+        Ok::<_, HandlerError>((response, bytes))
     };
-    let question = uri.query().unwrap_or_default().into();
-    Ok(answers.aggregates(&who, &cache, question, parameters, write).await?.respond(&headers))
+    let key = uri.query().unwrap_or_default().into();
+    Ok(handlers.aggregates(&caller, &cache, key, parameters, encode).await?.respond(&headers))
 }
 
-/// One user's totals by type, by day or by month.
+/// The totals of one user by event type, by day or by month.
 #[utoipa::path(
     get,
     path = "/api/v1/users/{user_id}/aggregates",
@@ -101,12 +101,12 @@ pub(super) async fn aggregates(
     params(UserParameter, TotalsParameters),
     responses(
         (status = 200, description = "The totals.", body = UserAggregatesBody),
-        (status = 304, description = "What `If-None-Match` names still holds."),
+        (status = 304, description = "The response that `If-None-Match` names is still current."),
     ),
 )]
 pub(super) async fn user_aggregates(
-    State(answers): State<Answers>,
-    Extension(who): Extension<Arc<Principal>>,
+    State(handlers): State<Handlers>,
+    Extension(caller): Extension<Arc<Principal>>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
@@ -114,6 +114,6 @@ pub(super) async fn user_aggregates(
     let mut parameters = Parameters::of_url();
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &TOTALS, &mut parameters);
-    let answer = answers.user_aggregates(&who, parameters).await?;
+    let answer = handlers.user_aggregates(&caller, parameters).await?;
     Ok(Json::new(&UserAggregatesBody::from(&answer))?.respond(&headers))
 }

@@ -1,4 +1,4 @@
-//! Who gets in, and what they may ask.
+//! Authentication, scopes, rate limits, and servers of an application.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::util::MapResponseLayer;
 
-use crate::http_client::{Answer, request_with};
+use crate::http_client::{Response as HttpResponse, request_with};
 use crate::servers::{SOON, Servers};
 
 const DETAIL: &str = "/api/v1/users/7/detail";
 const AGGREGATES: &str = "/api/v1/aggregates?granularity=DAY";
 
-/// Servers that know some keys.
+/// Servers with API keys.
 struct Guarded {
     servers: Servers,
     keys: Arc<MemoryApiKeys>,
-    _keeping: DropGuard,
+    _refresh_loop: DropGuard,
 }
 
 impl Guarded {
@@ -45,35 +45,35 @@ impl Guarded {
     async fn start_with(protection: Protection) -> Self {
         let keys = Arc::new(MemoryApiKeys::new());
         let protection = protection.with_keys(keys.clone());
-        let keeping = CancellationToken::new();
+        let stop_refresh = CancellationToken::new();
         tokio::spawn({
-            let (protection, keeping) = (protection.clone(), keeping.clone());
-            async move { protection.refresh_loop(&keeping).await }
+            let (protection, stop_refresh) = (protection.clone(), stop_refresh.clone());
+            async move { protection.refresh_loop(&stop_refresh).await }
         });
         let servers = Servers::start_protected(protection).await;
-        Self { servers, keys, _keeping: keeping.drop_guard() }
+        Self { servers, keys, _refresh_loop: stop_refresh.drop_guard() }
     }
 
-    /// A key that is not only made but known.
+    /// Creates a key. The servers accept it after their next read of the keys.
     async fn key(&self, principal: Principal, expires_at: Option<Timestamp>) -> ApiKeyToken {
         let token = ApiKeyToken::generate().expect("random numbers");
         let key = ApiKey::new(&token, principal, SystemClock.now(), expires_at);
-        self.keys.create(&key).await.expect("kept");
+        self.keys.create(&key).await.expect("created");
         token
     }
 
-    async fn http(&self, path: &str, headers: &str) -> Answer {
+    async fn http(&self, path: &str, headers: &str) -> HttpResponse {
         request_with(self.servers.http, "GET", path, headers).await
     }
 
-    /// Waits until a request with `headers` is answered with `status`.
+    /// Waits until a request with `headers` gets `status`.
     async fn becomes(&self, status: u16, headers: &str) {
         let changed = async {
             while self.http(DETAIL, headers).await.status != status {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::time::timeout(SOON, changed).await.expect("keys are read again and again");
+        tokio::time::timeout(SOON, changed).await.expect("the keys are read again");
     }
 
     async fn grpc(&self) -> UsageServiceClient<Channel> {
@@ -101,58 +101,58 @@ fn by_day() -> GetGlobalAggRequest {
 }
 
 #[tokio::test]
-async fn only_who_shows_a_known_key_gets_in() {
+async fn only_callers_with_a_known_key_are_accepted() {
     let guarded = Guarded::start().await;
     let token = guarded.key(Principal::anybody(), None).await;
     let expired = guarded.key(Principal::anybody(), Some(SystemClock.now())).await;
     guarded.becomes(200, &bearer(&token)).await;
 
     for path in [DETAIL, AGGREGATES, "/nothing/here", "/api/v1/users//detail"] {
-        let answer = guarded.http(path, "").await;
+        let response = guarded.http(path, "").await;
         assert_eq!(
-            (answer.status, answer.header("www-authenticate")),
+            (response.status, response.header("www-authenticate")),
             (401, Some(r#"Bearer realm="netagg""#)),
             "{path}"
         );
-        answer.problem();
+        response.problem();
     }
     let key = token.reveal();
     assert_eq!(guarded.http(AGGREGATES, &format!("x-api-key: {key}\r\n")).await.status, 200);
 
-    // Whatever is wrong, the answer is the same.
+    // All invalid credentials get the same response.
     let other = ApiKeyToken::generate().expect("random numbers").reveal();
     let wrong_secret = format!("netagg_{}_{}", token.id(), other.splitn(3, '_').nth(2).expect("a secret"));
     let unknown = ApiKeyToken::generate().expect("random numbers").reveal();
-    let mut answers = Vec::new();
-    for shown in [&wrong_secret, &unknown, &expired.reveal(), &key[..key.len() - 2], "netagg_x", "x", ""] {
-        let answer = guarded.http(DETAIL, &format!("x-api-key: {shown}\r\n")).await;
-        assert_eq!(answer.status, 401, "{shown}");
-        assert!(answer.header("www-authenticate").expect("a challenge").contains("invalid_token"));
-        answers.push(answer.body);
+    let mut responses = Vec::new();
+    for credentials in [&wrong_secret, &unknown, &expired.reveal(), &key[..key.len() - 2], "netagg_x", "x", ""] {
+        let response = guarded.http(DETAIL, &format!("x-api-key: {credentials}\r\n")).await;
+        assert_eq!(response.status, 401, "{credentials}");
+        assert!(response.header("www-authenticate").expect("a challenge").contains("invalid_token"));
+        responses.push(response.body);
     }
-    answers.dedup();
-    assert_eq!(answers.len(), 1, "{answers:?}");
+    responses.dedup();
+    assert_eq!(responses.len(), 1, "{responses:?}");
 
-    // Neither in the query, nor twice, nor by another scheme.
+    // A key is not accepted in the query, twice, or with another scheme.
     assert_eq!(guarded.http(&format!("{AGGREGATES}&key={key}"), "").await.status, 401);
     assert_eq!(guarded.http(DETAIL, &(bearer(&token) + &bearer(&token))).await.status, 401);
     assert_eq!(guarded.http(DETAIL, &format!("authorization: Basic {key}\r\n")).await.status, 401);
 
     let mut client = guarded.grpc().await;
-    client.get_user_detail(with_key(&key, detail_of("7"))).await.expect("let in");
+    client.get_user_detail(with_key(&key, detail_of("7"))).await.expect("accepted");
     for request in [Request::new(detail_of("7")), with_key(&wrong_secret, detail_of("7"))] {
-        assert_eq!(client.get_user_detail(request).await.expect_err("refused").code(), Code::Unauthenticated);
+        assert_eq!(client.get_user_detail(request).await.expect_err("rejected").code(), Code::Unauthenticated);
     }
-    assert_eq!(client.get_global_agg(by_day()).await.expect_err("refused").code(), Code::Unauthenticated);
-    assert_eq!(client.stream_user_detail(detail_of("7")).await.expect_err("refused").code(), Code::Unauthenticated);
-    // Health is for whoever asks, as a balancer does.
+    assert_eq!(client.get_global_agg(by_day()).await.expect_err("rejected").code(), Code::Unauthenticated);
+    assert_eq!(client.stream_user_detail(detail_of("7")).await.expect_err("rejected").code(), Code::Unauthenticated);
+    // Health is open to callers without credentials, such as load balancers.
     let endpoint = Endpoint::from_shared(format!("http://{}", guarded.servers.grpc)).expect("an address");
     let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
     health.check(HealthCheckRequest::default()).await.expect("open");
 }
 
 #[tokio::test]
-async fn a_key_may_what_its_scopes_and_its_user_say() {
+async fn a_key_is_limited_to_its_scopes_and_its_user() {
     let guarded = Guarded::start().await;
     let of = |scopes: &[Scope], user_id: Option<&str>| Principal {
         scopes: scopes.iter().copied().collect(),
@@ -170,10 +170,10 @@ async fn a_key_may_what_its_scopes_and_its_user_say() {
         (&detail, AGGREGATES, "", 403),
         (&aggregates, DETAIL, "", 403),
         (&aggregates, DETAIL, export, 403),
-        // A wrong question tells nothing to those who may not ask it.
+        // An invalid request of a caller without the scope gets 403, and not the reason why it is invalid.
         (&aggregates, "/api/v1/users/7/detail?limit=0", "", 403),
         (&aggregates, AGGREGATES, "", 200),
-        // What others were told a moment ago is not for everybody either.
+        // A cached response is not returned to a caller without the scope.
         (&detail, AGGREGATES, "", 403),
         (&own, AGGREGATES, "", 200),
         (&own, "/api/v1/users/%37/detail", "", 200),
@@ -184,11 +184,11 @@ async fn a_key_may_what_its_scopes_and_its_user_say() {
         (&own, "/api/v1/users/8/aggregates?granularity=DAY", "", 403),
         (&aggregates, "/api/v1/users/7/aggregates?granularity=DAY", "", 403),
     ] {
-        let answer = guarded.http(path, &(bearer(token) + headers)).await;
-        assert_eq!(answer.status, status, "{path}: {}", answer.body);
+        let response = guarded.http(path, &(bearer(token) + headers)).await;
+        assert_eq!(response.status, status, "{path}: {}", response.body);
         if status == 403 {
-            answer.problem();
-            assert!(answer.header("www-authenticate").expect("why").contains("insufficient_scope"));
+            response.problem();
+            assert!(response.header("www-authenticate").expect("a challenge").contains("insufficient_scope"));
         }
     }
 
@@ -200,11 +200,11 @@ async fn a_key_may_what_its_scopes_and_its_user_say() {
     denied(client.get_global_agg(with_key(&detail.reveal(), by_day())).await.expect_err("denied"));
     denied(client.get_user_detail(with_key(&own.reveal(), detail_of("8"))).await.expect_err("denied"));
     denied(client.stream_user_detail(with_key(&own.reveal(), detail_of("8"))).await.expect_err("denied"));
-    client.get_user_detail(with_key(&own.reveal(), detail_of("7"))).await.expect("its own");
+    client.get_user_detail(with_key(&own.reveal(), detail_of("7"))).await.expect("the own user");
 }
 
 #[tokio::test]
-async fn a_revoked_key_is_soon_worth_nothing() {
+async fn a_revoked_key_is_soon_rejected() {
     let guarded = Guarded::start().await;
     let token = guarded.key(Principal::anybody(), None).await;
     guarded.becomes(200, &bearer(&token)).await;
@@ -213,32 +213,32 @@ async fn a_revoked_key_is_soon_worth_nothing() {
 }
 
 #[tokio::test]
-async fn who_asks_too_often_is_told_when_to_come_again() {
+async fn callers_over_the_rate_limit_get_429_with_retry_after() {
     let limit = "2/h".parse().expect("valid");
     let proxies = ["127.0.0.0/8".parse().expect("a network")];
     let servers =
         Servers::start_protected(Protection::default().with_rate_limit(limit).with_trusted_proxies(proxies)).await;
     let ask = async |address: &str| {
         let header = format!("x-forwarded-for: {address}\r\n");
-        let answer = request_with(servers.http, "GET", AGGREGATES, &header).await;
-        let told = ["ratelimit-limit", "ratelimit-remaining"].map(|name| answer.header(name).map(str::to_owned));
-        (told, answer)
+        let response = request_with(servers.http, "GET", AGGREGATES, &header).await;
+        let quota = ["ratelimit-limit", "ratelimit-remaining"].map(|name| response.header(name).map(str::to_owned));
+        (quota, response)
     };
-    let told = |remaining: &str| [Some("2".to_owned()), Some(remaining.to_owned())];
+    let quota = |remaining: &str| [Some("2".to_owned()), Some(remaining.to_owned())];
     for (status, remaining) in [(200, "1"), (200, "0"), (429, "0")] {
-        let (left, answer) = ask("192.0.2.1").await;
-        assert_eq!((answer.status, left), (status, told(remaining)));
-        let wait = answer.header("retry-after").map(|seconds| seconds.parse::<u32>().expect("seconds"));
+        let (found, response) = ask("192.0.2.1").await;
+        assert_eq!((response.status, found), (status, quota(remaining)));
+        let wait = response.header("retry-after").map(|seconds| seconds.parse::<u32>().expect("seconds"));
         assert_eq!(wait.is_some(), status == 429);
         assert!(wait.is_none_or(|wait| (1..=1_800).contains(&wait)), "{wait:?}");
-        assert!(answer.header("ratelimit-reset").is_some());
+        assert!(response.header("ratelimit-reset").is_some());
         if status == 429 {
-            answer.problem();
+            response.problem();
         }
     }
     assert_eq!(ask("192.0.2.2").await.1.status, 200, "another client behind the same proxy");
 
-    // gRPC counts with HTTP: the limit is the API's, not a port's.
+    // gRPC and HTTP share the count: the limit applies to the whole API, not to one port.
     let endpoint = Endpoint::from_shared(format!("http://{}", servers.grpc)).expect("an address");
     let mut client = UsageServiceClient::new(endpoint.connect().await.expect("connected"));
     let mut request = Request::new(by_day());
@@ -248,7 +248,7 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
     assert!(status.metadata().contains_key("retry-after"), "{status:?}");
     let mut health = HealthClient::new(endpoint.connect().await.expect("connected"));
     for _ in 0..5 {
-        health.check(HealthCheckRequest::default()).await.expect("health is never refused");
+        health.check(HealthCheckRequest::default()).await.expect("health has no limit");
     }
 }
 
@@ -257,7 +257,7 @@ async fn a_key_has_its_own_limit_and_guesses_count_too() {
     let guarded = Guarded::start_with(Protection::default().with_rate_limit("3/h".parse().expect("valid"))).await;
     let often = Principal { rate_limit: Some("1000/s".parse().expect("valid")), ..Principal::anybody() };
     let token = guarded.key(often, None).await;
-    // Also of those that were made before the key was known.
+    // Some of these requests may be rejected, because the server does not know the key yet.
     let limit = async || guarded.http(AGGREGATES, &bearer(&token)).await.header("ratelimit-limit").map(str::to_owned);
     let known = async {
         while limit().await.as_deref() != Some("1000") {
@@ -273,20 +273,20 @@ async fn a_key_has_its_own_limit_and_guesses_count_too() {
     assert_eq!(
         guarded.http(AGGREGATES, &bearer(&token)).await.status,
         200,
-        "guesses at its address cost a key nothing"
+        "guesses from the same address do not use the quota of a key"
     );
 }
 
 #[tokio::test]
-async fn answers_are_contained_and_read_by_pages_only_where_that_is_allowed() {
+async fn responses_have_security_headers_and_only_allowed_origins_may_read_them() {
     let origin = "origin: https://app.example\r\n";
     let servers = Servers::start().await;
     for path in [AGGREGATES, "/nothing", "/api/v1/aggregates"] {
-        let answer = request_with(servers.http, "GET", path, origin).await;
-        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"));
-        assert_eq!(answer.header("referrer-policy"), Some("no-referrer"));
-        assert_eq!(answer.header("content-security-policy"), Some("default-src 'none'; frame-ancestors 'none'"));
-        assert_eq!(answer.header("access-control-allow-origin"), None);
+        let response = request_with(servers.http, "GET", path, origin).await;
+        assert_eq!(response.header("x-content-type-options"), Some("nosniff"));
+        assert_eq!(response.header("referrer-policy"), Some("no-referrer"));
+        assert_eq!(response.header("content-security-policy"), Some("default-src 'none'; frame-ancestors 'none'"));
+        assert_eq!(response.header("access-control-allow-origin"), None);
     }
     assert_eq!(request_with(servers.http, "OPTIONS", AGGREGATES, origin).await.status, 405);
 
@@ -294,10 +294,10 @@ async fn answers_are_contained_and_read_by_pages_only_where_that_is_allowed() {
     let guarded = Guarded::start_with(Protection::default().with_cors_origins(origins)).await;
     let preflight =
         format!("{origin}access-control-request-method: GET\r\naccess-control-request-headers: authorization\r\n");
-    let answer = request_with(guarded.servers.http, "OPTIONS", AGGREGATES, &preflight).await;
-    assert_eq!((answer.status, answer.header("access-control-allow-origin")), (200, Some("https://app.example")));
-    assert!(answer.header("access-control-allow-headers").expect("headers").contains("authorization"));
-    // The page learns why it is refused; another one nothing.
+    let response = request_with(guarded.servers.http, "OPTIONS", AGGREGATES, &preflight).await;
+    assert_eq!((response.status, response.header("access-control-allow-origin")), (200, Some("https://app.example")));
+    assert!(response.header("access-control-allow-headers").expect("headers").contains("authorization"));
+    // A page of an allowed origin may read why it is rejected. A page of another origin may read nothing.
     assert_eq!(
         guarded.http(AGGREGATES, origin).await.header("access-control-allow-origin"),
         Some("https://app.example")
@@ -306,12 +306,12 @@ async fn answers_are_contained_and_read_by_pages_only_where_that_is_allowed() {
     assert_eq!((other.status, other.header("access-control-allow-origin")), (401, None));
 }
 
-/// A router on `axum::serve`, as an application of its own serves it.
-async fn embedded(app: Router, tells_peers: bool) -> SocketAddr {
+/// Serves a router with `axum::serve`, as an application does.
+async fn embedded(app: Router, provides_address: bool) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     tokio::spawn(async move {
-        if tells_peers {
+        if provides_address {
             axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>()).await
         } else {
             axum::serve(listener, app).await
@@ -326,7 +326,7 @@ fn api() -> Server {
 }
 
 #[tokio::test]
-async fn routes_are_part_of_an_application_with_paths_middleware_and_a_fallback_of_its_own() {
+async fn routes_can_be_mounted_in_an_application_with_its_own_paths_middleware_and_fallback() {
     let of_the_application = |mut response: Response| {
         response.headers_mut().insert("x-application", HeaderValue::from_static("yes"));
         response
@@ -339,18 +339,18 @@ async fn routes_are_part_of_an_application_with_paths_middleware_and_a_fallback_
         .layer(MapResponseLayer::new(of_the_application));
     let address = embedded(app, false).await;
     for base in ["", "/usage"] {
-        let answer = request_with(address, "GET", &format!("{base}{AGGREGATES}"), "").await;
-        assert_eq!((answer.status, answer.header("x-application")), (200, Some("yes")), "{base}");
+        let response = request_with(address, "GET", &format!("{base}{AGGREGATES}"), "").await;
+        assert_eq!((response.status, response.header("x-application")), (200, Some("yes")), "{base}");
         let description = request_with(address, "GET", &format!("{base}/openapi.json"), "").await.json();
         assert_eq!(description["servers"][0]["url"], if base.is_empty() { "/" } else { base });
     }
     assert_eq!(request_with(address, "GET", "/", "").await.body, "home");
-    let answer = request_with(address, "GET", "/nowhere", "").await;
-    assert_eq!((answer.status, answer.body.as_str()), (404, "no such page of the application"));
+    let response = request_with(address, "GET", "/nowhere", "").await;
+    assert_eq!((response.status, response.body.as_str()), (404, "no such page of the application"));
 }
 
 #[tokio::test]
-async fn the_service_is_part_of_an_applications_tonic_server() {
+async fn the_grpc_service_can_be_mounted_in_a_tonic_server() {
     let protection = Protection::default().with_rate_limit("2/h".parse().expect("valid"));
     let usage = api().with_protection(protection).grpc_service();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -360,24 +360,24 @@ async fn the_service_is_part_of_an_applications_tonic_server() {
     let mut client = UsageServiceClient::connect(format!("http://{address}")).await.expect("connected");
     let request = || GetGlobalAggRequest { granularity: "DAY".to_owned(), ..GetGlobalAggRequest::default() };
     for _ in 0..2 {
-        client.get_global_agg(request()).await.expect("an answer");
+        client.get_global_agg(request()).await.expect("a response");
     }
-    let refused = client.get_global_agg(request()).await.expect_err("the rate limit holds");
-    assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
-    assert!(refused.metadata().contains_key("retry-after"));
+    let rejected = client.get_global_agg(request()).await.expect_err("the rate limit applies");
+    assert_eq!(rejected.code(), tonic::Code::ResourceExhausted);
+    assert!(rejected.metadata().contains_key("retry-after"));
 }
 
 #[tokio::test]
-async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
+async fn a_rate_limit_applies_on_every_server_or_all_requests_are_rejected() {
     let limited = || Protection::default().with_rate_limit("5/h".parse().expect("valid"));
     let app = |protection: &Protection| api().with_protection(protection.clone()).router();
     let ask = async |server: SocketAddr, headers: &str| request_with(server, "GET", AGGREGATES, headers).await;
 
     let server = embedded(app(&limited()), true).await;
     for at in 0..12 {
-        let answer = ask(server, "").await;
-        assert_eq!(answer.status, if at < 5 { 200 } else { 429 }, "{at}");
-        assert_eq!(answer.header("ratelimit-limit"), Some("5"));
+        let response = ask(server, "").await;
+        assert_eq!(response.status, if at < 5 { 200 } else { 429 }, "{at}");
+        assert_eq!(response.header("ratelimit-limit"), Some("5"));
     }
     let trusting = limited().with_trusted_proxies(["127.0.0.0/8".parse().expect("a network")]);
     let server = embedded(app(&trusting), true).await;
@@ -386,14 +386,15 @@ async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
         assert_eq!(status, if at < 10 { 200 } else { 429 }, "{at}");
     }
 
-    // Guesses are limited as well, and a good key is not answered either: it would tell which guess was right.
+    // Guesses are limited too. Without a client address even a valid key is rejected, because an accepted key would reveal a
+    // correct guess.
     let keys = Arc::new(MemoryApiKeys::new());
     let protection = limited().with_keys(keys.clone());
-    let keeping = CancellationToken::new();
-    let _keeping = keeping.clone().drop_guard();
+    let stop_refresh = CancellationToken::new();
+    let _refresh_loop = stop_refresh.clone().drop_guard();
     tokio::spawn({
-        let (protection, keeping) = (protection.clone(), keeping.clone());
-        async move { protection.refresh_loop(&keeping).await }
+        let (protection, stop_refresh) = (protection.clone(), stop_refresh.clone());
+        async move { protection.refresh_loop(&stop_refresh).await }
     });
     let known = async {
         while protection.check().is_err() {
@@ -408,12 +409,15 @@ async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
     for protection in [limited(), trusting, protection] {
         let server = embedded(app(&protection), false).await;
         for headers in ["", "x-api-key: guessed\r\n", "x-forwarded-for: 192.0.2.1\r\n"] {
-            let answer = ask(server, headers).await;
-            assert_eq!(answer.status, 500, "{headers}");
-            assert!(answer.problem()["detail"].as_str().expect("why").contains("limited by address"), "{answer:?}");
+            let response = ask(server, headers).await;
+            assert_eq!(response.status, 500, "{headers}");
+            assert!(
+                response.problem()["detail"].as_str().expect("a detail").contains("limited by address"),
+                "{response:?}"
+            );
         }
     }
-    // Without a limit no address is needed.
+    // Without a rate limit no client address is needed.
     let server = embedded(app(&Protection::default()), false).await;
     for _ in 0..12 {
         assert_eq!(ask(server, "").await.status, 200);
@@ -421,7 +425,7 @@ async fn a_rate_limit_holds_on_every_server_or_nobody_is_answered() {
 }
 
 #[tokio::test]
-async fn a_rate_limit_holds_on_a_server_of_tonic() {
+async fn a_rate_limit_applies_on_a_server_of_tonic() {
     let protection = Protection::default().with_rate_limit("5/h".parse().expect("valid"));
     let routes = tonic::service::Routes::from(api().with_protection(protection).router());
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
@@ -437,7 +441,7 @@ async fn a_rate_limit_holds_on_a_server_of_tonic() {
 }
 
 #[tokio::test]
-async fn health_is_open_and_subject_to_no_limit() {
+async fn health_is_open_and_has_no_limit() {
     let guarded = Guarded::start_with(Protection::default().with_rate_limit("1/h".parse().expect("valid"))).await;
     let server = guarded.servers.http;
     for _ in 0..5 {
@@ -450,20 +454,20 @@ async fn health_is_open_and_subject_to_no_limit() {
         }
     };
     tokio::time::timeout(SOON, ready).await.expect("ready");
-    let answer = request_with(server, "GET", "/readyz", "").await;
-    assert_eq!(answer.json(), serde_json::json!({"ready": true}));
-    assert_eq!(answer.header("ratelimit-limit"), None);
+    let response = request_with(server, "GET", "/readyz", "").await;
+    assert_eq!(response.json(), serde_json::json!({"ready": true}));
+    assert_eq!(response.header("ratelimit-limit"), None);
     assert_eq!(request_with(server, "HEAD", "/readyz", "").await.body, "");
     assert_eq!(request_with(server, "POST", "/readyz", "").await.status, 405);
 
-    // An application that mounts the API has its own.
+    // An application that mounts the API adds the health routes itself.
     let mounted = embedded(api().router(), false).await;
     assert_eq!(request_with(mounted, "GET", "/healthz", "").await.status, 404);
     let mounted = embedded(api().health_router().merge(api().router()), false).await;
     assert_eq!(request_with(mounted, "GET", "/readyz", "").await.status, 200);
 
     let servers = Servers::start_failing_after(0, ApiLimits::default()).await;
-    let answer = request_with(servers.http, "GET", "/readyz", "").await;
-    assert_eq!((answer.status, answer.json()), (503, serde_json::json!({"ready": false})));
+    let response = request_with(servers.http, "GET", "/readyz", "").await;
+    assert_eq!((response.status, response.json()), (503, serde_json::json!({"ready": false})));
     assert_eq!(request_with(servers.http, "GET", "/healthz", "").await.status, 200);
 }

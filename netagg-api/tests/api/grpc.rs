@@ -28,7 +28,7 @@ use tonic_types::StatusExt;
 use tower::ServiceExt;
 
 use crate::http_client::get_ok;
-use crate::servers::{Answer, NOW, SECRET, SOON, Servers, limits};
+use crate::servers::{NOW, SECRET, SOON, Servers, StoreFailure, limits};
 
 const MAX: u64 = i64::MAX as u64;
 const USAGE: &str = "telecom.v1.UsageService";
@@ -51,7 +51,7 @@ fn totals_by(granularity: &str) -> GetGlobalAggRequest {
 }
 
 #[tokio::test]
-async fn both_transports_answer_the_same() {
+async fn both_transports_return_the_same_data() {
     let servers = Servers::start().await;
     servers
         .add([
@@ -95,11 +95,11 @@ async fn both_transports_answer_the_same() {
         "next_cursor": Value::Null, "total_count": page.total_count,
     });
     assert_eq!(page.next_cursor, "");
-    assert_eq!(page.total_count, 2, "of the last 30 days");
+    assert_eq!(page.total_count, 2, "only events of the last 30 days");
     assert_eq!(get_ok(servers.http, "/api/v1/users/123/detail").await, same);
 
     for granularity in ["DAY", "MONTH"] {
-        let answer = client.get_global_agg(totals_by(granularity)).await.expect("totals").into_inner();
+        let response = client.get_global_agg(totals_by(granularity)).await.expect("totals").into_inner();
         let rows = |rows: &[AggregateRow]| {
             let row = |row: &AggregateRow| {
                 json!({
@@ -110,11 +110,11 @@ async fn both_transports_answer_the_same() {
             };
             rows.iter().map(row).collect::<Vec<_>>()
         };
-        let same = json!({"granularity": answer.granularity, "from": answer.from, "to": answer.to, "tz": answer.tz,
-            "complete_through": answer.complete_through, "data": rows(&answer.data)});
+        let same = json!({"granularity": response.granularity, "from": response.from, "to": response.to, "tz": response.tz,
+            "complete_through": response.complete_through, "data": rows(&response.data)});
         let target = format!("/api/v1/aggregates?granularity={granularity}");
         assert_eq!(get_ok(servers.http, &target).await, same);
-        assert_eq!((answer.data.len(), answer.tz.as_str()), (2, "UTC"));
+        assert_eq!((response.data.len(), response.tz.as_str()), (2, "UTC"));
 
         let tz = "Asia/Tokyo".to_owned();
         let request = GetUserAggRequest {
@@ -123,12 +123,12 @@ async fn both_transports_answer_the_same() {
             user_id: "123".to_owned(),
             ..Default::default()
         };
-        let answer = client.get_user_agg(request).await.expect("totals").into_inner();
-        let same = json!({"user_id": answer.user_id, "granularity": answer.granularity, "from": answer.from,
-            "to": answer.to, "tz": "Asia/Tokyo", "complete_through": answer.complete_through, "data": rows(&answer.data)});
+        let response = client.get_user_agg(request).await.expect("totals").into_inner();
+        let same = json!({"user_id": response.user_id, "granularity": response.granularity, "from": response.from,
+            "to": response.to, "tz": "Asia/Tokyo", "complete_through": response.complete_through, "data": rows(&response.data)});
         let target = format!("/api/v1/users/123/aggregates?granularity={granularity}&tz=Asia/Tokyo");
         assert_eq!(get_ok(servers.http, &target).await, same);
-        assert_eq!((answer.data.len(), answer.user_id.as_str()), (2, "123"));
+        assert_eq!((response.data.len(), response.user_id.as_str()), (2, "123"));
     }
 }
 
@@ -153,13 +153,15 @@ async fn pages_follow_each_other() {
     }
     assert_eq!(sizes, [2, 2, 1]);
 
-    // A page of one transport can be turned on the other.
+    // A cursor of one transport is valid on the other.
     let page = get_ok(servers.http, "/api/v1/users/user-1/detail?limit=3").await;
-    let cursor = page["next_cursor"].as_str().expect("more").to_owned();
+    let cursor = page["next_cursor"].as_str().expect("a cursor").to_owned();
     let request = GetUserDetailRequest { cursor: cursor.clone(), ..detail_of("user-1") };
     assert_eq!(client.get_user_detail(request).await.expect("a page").into_inner().items.len(), 2);
-    let status =
-        client.get_user_detail(GetUserDetailRequest { cursor, ..detail_of("user-2") }).await.expect_err("not his");
+    let status = client
+        .get_user_detail(GetUserDetailRequest { cursor, ..detail_of("user-2") })
+        .await
+        .expect_err("the cursor of another user");
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
@@ -202,9 +204,9 @@ async fn a_wrong_request_names_every_wrong_field() {
 }
 
 #[tokio::test]
-async fn what_is_wrong_is_also_in_the_details() {
+async fn the_details_also_name_every_wrong_field() {
     let servers = Servers::start().await;
-    // As long as what is told of them can get.
+    // Values that are long enough for the longest possible error.
     let long = "😀".repeat(200);
     let request = GetUserDetailRequest {
         user_id: long.clone(),
@@ -215,7 +217,7 @@ async fn what_is_wrong_is_also_in_the_details() {
         r#type: long,
     };
     let status = client(&servers).await.get_user_detail(request).await.expect_err("wrong");
-    // Clients written in C++, Python and others drop what takes more than 8 KiB.
+    // Clients in C++, Python and other languages drop details of more than 8 KiB.
     let escaped: usize = status.message().bytes().map(|byte| if byte.is_ascii() { 1 } else { 3 }).sum();
     assert!(escaped + status.details().len() * 4 / 3 < 7 * 1_024);
     let details = status.get_details_bad_request().expect("details");
@@ -228,9 +230,9 @@ async fn what_is_wrong_is_also_in_the_details() {
 }
 
 #[tokio::test]
-async fn a_page_fits_what_clients_take_by_default() {
+async fn a_page_fits_the_default_size_limit_of_clients() {
     let servers = Servers::start().await;
-    // In sum as large as a page may be, of events as large and as small as they get.
+    // Pages of the maximum size: of the largest events, and of many small events.
     let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000_000));
     let large = |id| event(EventTemplate { id, meta: Some(&meta), user: "large", ..EventTemplate::default() });
     servers.add_events((0..10).map(large).collect()).await;
@@ -241,7 +243,7 @@ async fn a_page_fits_what_clients_take_by_default() {
     let mut client = client(&servers).await;
     for (user, least) in [("large", 4), ("user-1", 800)] {
         let request = GetUserDetailRequest { limit: 1_000, ..detail_of(user) };
-        let page = client.get_user_detail(request).await.expect("it fits").into_inner();
+        let page = client.get_user_detail(request).await.expect("the page fits").into_inner();
         assert!(page.items.len() >= least && !page.next_cursor.is_empty(), "{}", page.items.len());
     }
 }
@@ -256,19 +258,19 @@ async fn a_sum_beyond_64_bits_is_out_of_range() {
     assert_eq!(status.code(), Code::OutOfRange);
     assert!(status.message().starts_with("sum_bytes_down of DATA on 2025-10-20"), "{status}");
     let request = GetGlobalAggRequest { r#type: "CALL_OUT".to_owned(), ..totals_by("DAY") };
-    let answer = client.get_global_agg(request).await.expect("it fits").into_inner();
-    assert_eq!(answer.data[0].sum_bytes_down, i64::MAX);
+    let response = client.get_global_agg(request).await.expect("the sum fits").into_inner();
+    assert_eq!(response.data[0].sum_bytes_down, i64::MAX);
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_answer_gives_nothing_away() {
+async fn errors_of_the_store_reveal_no_internals() {
     let at_once = limits(|limits| limits.request_timeout = Duration::from_millis(50));
-    for (answer, limits, code) in [
-        (Answer::Unavailable, ApiLimits::default(), Code::Unavailable),
-        (Answer::Internal, ApiLimits::default(), Code::Internal),
-        (Answer::Never, at_once, Code::Unavailable),
+    for (failure, limits, code) in [
+        (StoreFailure::Unavailable, ApiLimits::default(), Code::Unavailable),
+        (StoreFailure::Internal, ApiLimits::default(), Code::Internal),
+        (StoreFailure::NoAnswer, at_once, Code::Unavailable),
     ] {
-        let servers = Servers::start_broken(answer, limits).await;
+        let servers = Servers::start_broken(failure, limits).await;
         let mut client = client(&servers).await;
         let detail: Status = client.get_user_detail(detail_of("u")).await.expect_err("broken");
         let totals: Status = client.get_global_agg(totals_by("DAY")).await.expect_err("broken");
@@ -292,11 +294,11 @@ async fn reflection_lists_the_services() {
         message_request: Some(v1::server_reflection_request::MessageRequest::ListServices(String::new())),
     };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
-    let mut answers =
+    let mut responses =
         client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
-    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
-    let Some(v1::server_reflection_response::MessageResponse::ListServicesResponse(list)) = answer else {
-        panic!("{answer:?}")
+    let response = responses.next().await.expect("a response").expect("no error").message_response;
+    let Some(v1::server_reflection_response::MessageResponse::ListServicesResponse(list)) = response else {
+        panic!("{response:?}")
     };
     let names: Vec<_> = list.service.iter().map(|service| service.name.as_str()).collect();
     assert!(expected.iter().all(|name| names.contains(name)), "{names:?}");
@@ -308,21 +310,21 @@ async fn reflection_lists_the_services() {
         )),
     };
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
-    let mut answers =
+    let mut responses =
         client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
-    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
-    let Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(files)) = answer else {
-        panic!("{answer:?}")
+    let response = responses.next().await.expect("a response").expect("no error").message_response;
+    let Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(files)) = response else {
+        panic!("{response:?}")
     };
     assert_eq!(files.file_descriptor_proto.len(), 1);
 }
 
 #[tokio::test]
-async fn health_follows_the_server_to_its_end() {
+async fn health_reports_not_serving_at_the_shutdown() {
     let servers = Servers::start().await;
     let mut client = HealthClient::new(channel(&servers).await);
     let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    let whole = client.check(of("")).await.expect("an answer").into_inner().status();
+    let whole = client.check(of("")).await.expect("a response").into_inner().status();
     assert_eq!(whole, ServingStatus::Serving);
     assert_eq!(client.check(of("else")).await.expect_err("unknown").code(), Code::NotFound);
 
@@ -335,7 +337,7 @@ async fn health_follows_the_server_to_its_end() {
 }
 
 #[tokio::test]
-async fn health_says_whether_questions_can_be_answered() {
+async fn health_reports_whether_requests_can_be_answered() {
     let servers = Servers::start_failing_after(1, ApiLimits::default()).await;
     let mut client = HealthClient::new(channel(&servers).await);
     let of = |service: &str| HealthCheckRequest { service: service.to_owned() };
@@ -343,21 +345,21 @@ async fn health_says_whether_questions_can_be_answered() {
     becomes(&mut watch, ServingStatus::Serving).await;
     servers.allow_reads(0);
     becomes(&mut watch, ServingStatus::NotServing).await;
-    // Nobody restarts a server because its database is away.
-    let whole = client.check(of("")).await.expect("an answer").into_inner().status();
+    // The server as a whole stays alive: an orchestrator must not restart it because its database is unavailable.
+    let whole = client.check(of("")).await.expect("a response").into_inner().status();
     assert_eq!(whole, ServingStatus::Serving);
     servers.allow_reads(1);
     becomes(&mut watch, ServingStatus::Serving).await;
 }
 
-/// Waits until the service that is watched has `status`.
+/// Waits until the watched service has `status`.
 async fn becomes(watch: &mut Streaming<HealthCheckResponse>, status: ServingStatus) {
     let waiting = async { while watch.message().await.expect("no error").expect("a state").status() != status {} };
     tokio::time::timeout(SOON, waiting).await.expect("in time");
 }
 
 #[tokio::test]
-async fn a_connection_that_says_nothing_is_not_waited_for() {
+async fn a_silent_connection_is_closed() {
     let limits = limits(|limits| limits.idle_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut silent = TcpStream::connect(servers.grpc).await.expect("connected");
@@ -365,14 +367,14 @@ async fn a_connection_that_says_nothing_is_not_waited_for() {
 
     let servers = Servers::start().await;
     let mut silent = TcpStream::connect(servers.grpc).await.expect("connected");
-    // It is accepted by now, as this one is after it.
-    HealthClient::new(channel(&servers).await).check(HealthCheckRequest::default()).await.expect("an answer");
+    // This later connection gets a response, so the silent connection is accepted by now.
+    HealthClient::new(channel(&servers).await).check(HealthCheckRequest::default()).await.expect("a response");
     servers.stopped().await;
     assert_eq!(silent.read(&mut [0]).await.expect("closed"), 0);
 }
 
 #[tokio::test]
-async fn a_message_that_never_comes_is_not_waited_for() {
+async fn the_wait_for_a_missing_message_ends() {
     let limits = limits(|limits| limits.idle_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut client = tonic::client::Grpc::new(channel(&servers).await);
@@ -380,28 +382,28 @@ async fn a_message_that_never_comes_is_not_waited_for() {
     let codec = ProstCodec::<GetUserDetailRequest, GetUserDetailResponse>::default();
     let path = PathAndQuery::from_static("/telecom.v1.UsageService/GetUserDetail");
     let call = client.client_streaming(Request::new(futures::stream::pending()), path, codec);
-    let status = tokio::time::timeout(SOON, call).await.expect("it is given up").expect_err("there is no message");
+    let status = tokio::time::timeout(SOON, call).await.expect("the wait ends").expect_err("the message is missing");
     assert!([Code::Cancelled, Code::DeadlineExceeded].contains(&status.code()), "{status}");
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_open_streams_for_ever() {
+async fn a_stop_closes_open_streams_after_the_timeout() {
     let limits = limits(|limits| limits.stop_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel(&servers).await);
-    let questions = futures::stream::pending();
-    let mut answers = client.server_reflection_info(questions).await.expect("reflection").into_inner();
+    let requests = futures::stream::pending();
+    let mut responses = client.server_reflection_info(requests).await.expect("reflection").into_inner();
     servers.stopped().await;
-    answers.message().await.expect_err("cut");
+    responses.message().await.expect_err("the stream is aborted");
 }
 
-/// A message as it is framed: with its flag and its length before it.
+/// A gRPC frame: the flag, the length of the message, and the message.
 fn framed(flag: u8, message: &[u8]) -> Vec<u8> {
     let length = u32::try_from(message.len()).expect("short");
     [&[flag], &length.to_be_bytes()[..], message].concat()
 }
 
-/// The status of a call whose request is `body`, sent in one frame with `encoding`.
+/// Sends `body` as a request with `encoding`, and returns the status of the call.
 async fn status_of(servers: &Servers, path: &str, encoding: &str, body: Vec<u8>) -> Status {
     let request = axum::http::Request::post(format!("http://{}{path}", servers.grpc))
         .header("content-type", "application/grpc")
@@ -409,8 +411,8 @@ async fn status_of(servers: &Servers, path: &str, encoding: &str, body: Vec<u8>)
         .header("grpc-encoding", encoding)
         .body(tonic::body::Body::new(axum::body::Body::from(body)))
         .expect("a request");
-    let answer = channel(servers).await.oneshot(request).await.expect("an answer");
-    let (head, mut body) = answer.into_parts();
+    let response = channel(servers).await.oneshot(request).await.expect("a response");
+    let (head, mut body) = response.into_parts();
     let mut trailers = head.headers;
     while let Some(frame) =
         std::future::poll_fn(|cx| axum::body::HttpBody::poll_frame(std::pin::Pin::new(&mut body), cx)).await
@@ -423,7 +425,7 @@ async fn status_of(servers: &Servers, path: &str, encoding: &str, body: Vec<u8>)
 }
 
 #[tokio::test]
-async fn requests_may_be_compressed_within_bounds() {
+async fn compressed_requests_are_accepted_within_the_size_limit() {
     const DETAIL: &str = "/telecom.v1.UsageService/GetUserDetail";
     const HEALTH: &str = "/grpc.health.v1.Health/Check";
     let servers = Servers::start().await;
@@ -440,7 +442,7 @@ async fn requests_may_be_compressed_within_bounds() {
             let status = status_of(&servers, path, encoding, framed(1, &compress(message))).await;
             assert_eq!(status.code(), Code::Ok, "{path} {encoding}: {status}");
             let status = status_of(&servers, path, encoding, framed(0, message)).await;
-            assert_eq!(status.code(), Code::Ok, "a message of such a call may be uncompressed: {status}");
+            assert_eq!(status.code(), Code::Ok, "an uncompressed message is also accepted: {status}");
         }
         let status = status_of(&servers, DETAIL, encoding, framed(1, &compress(&bomb))).await;
         assert_eq!(status.code(), Code::ResourceExhausted, "{encoding}: {status}");
@@ -456,7 +458,7 @@ async fn requests_may_be_compressed_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_message_that_is_none_is_the_clients_mistake() {
+async fn an_invalid_message_is_an_invalid_argument() {
     let servers = Servers::start().await;
     for path in [
         "/telecom.v1.UsageService/GetUserDetail",
@@ -465,7 +467,7 @@ async fn a_message_that_is_none_is_the_clients_mistake() {
         "/telecom.v1.UsageService/GetUserAgg",
         "/grpc.health.v1.Health/Check",
     ] {
-        // A wire type that there is not, a length beyond the end, text that is not UTF-8.
+        // An unknown wire type, a length beyond the end, text that is not UTF-8.
         for message in [&[0x0f][..], &[0x0a, 0x7f, 0x61], &[0x0a, 0x01, 0xff], &[0xff; 12]] {
             let status = status_of(&servers, path, "identity", framed(0, message)).await;
             assert_eq!(status.code(), Code::InvalidArgument, "{path} {message:x?}: {status}");
@@ -479,7 +481,7 @@ async fn a_message_that_is_none_is_the_clients_mistake() {
 }
 
 #[tokio::test]
-async fn messages_are_about_fields_not_urls() {
+async fn messages_do_not_mention_urls() {
     let servers = Servers::start().await;
     let wrong = "wrong".to_owned();
     let request = GetUserDetailRequest {
@@ -508,7 +510,7 @@ async fn messages_are_about_fields_not_urls() {
 }
 
 #[tokio::test]
-async fn reflection_has_the_details_of_errors_too() {
+async fn reflection_includes_the_messages_in_error_details() {
     let servers = Servers::start().await;
     let channel = channel(&servers).await;
     let by_symbol = |symbol: &str| v1::ServerReflectionRequest {
@@ -521,18 +523,18 @@ async fn reflection_has_the_details_of_errors_too() {
     };
     let mut client = v1::server_reflection_client::ServerReflectionClient::new(channel.clone());
     let mut file = async |request| {
-        let mut answers =
+        let mut responses =
             client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
-        let answer = answers.next().await.expect("an answer").expect("no error").message_response;
-        let Some(v1::server_reflection_response::MessageResponse::FileDescriptorResponse(files)) = answer else {
-            panic!("{answer:?}")
+        let response = responses.next().await.expect("a response").expect("no error").message_response;
+        let Some(v1::server_reflection_response::MessageResponse::FileDescriptorResponse(files)) = response else {
+            panic!("{response:?}")
         };
         prost_types::FileDescriptorProto::decode(&*files.file_descriptor_proto[0]).expect("a file")
     };
     for symbol in ["google.rpc.BadRequest", "google.rpc.RetryInfo", "google.rpc.Status"] {
         let found = file(by_symbol(symbol)).await;
         assert_eq!(found.package(), "google.rpc");
-        // A client resolves them all before it shows anything.
+        // A client resolves all dependencies before it shows a message.
         for dependency in &found.dependency {
             assert_eq!(file(by_name(dependency)).await.name(), dependency);
         }
@@ -545,11 +547,11 @@ async fn reflection_has_the_details_of_errors_too() {
         )),
     };
     let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(channel);
-    let mut answers =
+    let mut responses =
         client.server_reflection_info(futures::stream::iter([request])).await.expect("reflection").into_inner();
-    let answer = answers.next().await.expect("an answer").expect("no error").message_response;
+    let response = responses.next().await.expect("a response").expect("no error").message_response;
     assert!(
-        matches!(answer, Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_))),
-        "{answer:?}"
+        matches!(response, Some(v1alpha::server_reflection_response::MessageResponse::FileDescriptorResponse(_))),
+        "{response:?}"
     );
 }

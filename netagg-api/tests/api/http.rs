@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use crate::http_client::{get, get_ok, request, request_with, send};
-use crate::servers::{Answer, NOW, SECRET, SOON, Servers, limits};
+use crate::servers::{NOW, SECRET, SOON, Servers, StoreFailure, limits};
 
 const MAX: u64 = i64::MAX as u64;
 
@@ -37,11 +37,11 @@ async fn detail_has_every_field() {
                 "type": "DATA", "started_at": "2025-10-20T00:00:00Z"}),
         ])
         .await;
-    let answer = get(servers.http, "/api/v1/users/123/detail").await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    assert_eq!(answer.header("cache-control"), Some("private, no-cache"));
-    // The last 30 days.
+    let response = get(servers.http, "/api/v1/users/123/detail").await;
+    assert_eq!(response.status, 200);
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    assert_eq!(response.header("cache-control"), Some("private, no-cache"));
+    // By default the range is the last 30 days.
     let expected = concat!(
         r#"{"user_id":"123","from":"2025-10-01T12:00:00Z","to":"2025-10-31T12:00:00Z","items":["#,
         r#"{"event_id":"550e8400-e29b-41d4-a716-446655440000","type":"CALL_OUT","#,
@@ -52,7 +52,7 @@ async fn detail_has_every_field() {
         r#""bytes_up":0,"bytes_down":0,"meta":{},"source_id":"ж"}"#,
         r#"],"next_cursor":null,"total_count":2}"#,
     );
-    assert_eq!(answer.body, expected);
+    assert_eq!(response.body, expected);
 }
 
 #[tokio::test]
@@ -60,10 +60,10 @@ async fn meta_keeps_every_digit() {
     let servers = Servers::start().await;
     let meta = r#"{"n":12345678901234567890123.4500,"e":1E400,"text":"\u0436"}"#;
     servers.add_events(vec![event(EventTemplate { meta: Some(meta), ..EventTemplate::default() })]).await;
-    let answer = get(servers.http, "/api/v1/users/user-1/detail?to=2025-10-21T00:00:00Z").await;
-    assert!(answer.body.contains(&format!(r#""meta":{meta},"#)), "{}", answer.body);
-    // And out of the cache.
-    assert_eq!(get(servers.http, "/api/v1/users/user-1/detail?to=2025-10-21T00:00:00Z").await.body, answer.body);
+    let response = get(servers.http, "/api/v1/users/user-1/detail?to=2025-10-21T00:00:00Z").await;
+    assert!(response.body.contains(&format!(r#""meta":{meta},"#)), "{}", response.body);
+    // The response from the cache is the same.
+    assert_eq!(get(servers.http, "/api/v1/users/user-1/detail?to=2025-10-21T00:00:00Z").await.body, response.body);
 }
 
 #[tokio::test]
@@ -77,7 +77,7 @@ async fn ranges_filters_and_defaults() {
     let page = get_ok(servers.http, "/api/v1/users/user-1/detail").await;
     assert_eq!(ids(&page).len(), 100);
     assert_eq!(ids(&page)[..3], [500, 0, 1]);
-    assert_eq!(page["total_count"], 151, "the one of 30 days and a second ago is not in it");
+    assert_eq!(page["total_count"], 151, "the event of 30 days and 1 s ago is outside the range");
 
     for (query, total, from, to) in [
         ("type=CALL_OUT", 1, "2025-10-01T12:00:00Z", NOW),
@@ -98,13 +98,13 @@ async fn ranges_filters_and_defaults() {
         assert_eq!(page["total_count"], total, "{query}");
         assert_eq!((&page["from"], &page["to"]), (&json!(from), &json!(to)), "{query}");
     }
-    let nobody = get_ok(servers.http, "/api/v1/users/nobody/detail").await;
-    assert_eq!((&nobody["items"], &nobody["total_count"]), (&json!([]), &json!(0)));
-    assert_eq!(nobody["next_cursor"], Value::Null);
+    let empty = get_ok(servers.http, "/api/v1/users/unknown/detail").await;
+    assert_eq!((&empty["items"], &empty["total_count"]), (&json!([]), &json!(0)));
+    assert_eq!(empty["next_cursor"], Value::Null);
 }
 
 #[tokio::test]
-async fn any_valid_user_can_be_asked_for() {
+async fn every_valid_user_id_can_be_requested() {
     let servers = Servers::start().await;
     let longest = "😀".repeat(64);
     for (user, path) in [
@@ -121,8 +121,8 @@ async fn any_valid_user_can_be_asked_for() {
 }
 
 #[tokio::test]
-async fn paging_neither_skips_nor_repeats_while_events_come_in() {
-    // Ties of time, broken by source and id.
+async fn paging_neither_skips_nor_repeats_while_events_arrive() {
+    // Events with the same time, ordered by source and id.
     let stored: Vec<_> = (0..30)
         .map(|n| {
             event(EventTemplate {
@@ -134,7 +134,7 @@ async fn paging_neither_skips_nor_repeats_while_events_come_in() {
             })
         })
         .collect();
-    let mut expected: Vec<_> = stored.iter().map(place).collect();
+    let mut expected: Vec<_> = stored.iter().map(position).collect();
     expected.sort_by(|one, other| other.0.cmp(&one.0).then_with(|| (&one.1, &one.2).cmp(&(&other.1, &other.2))));
 
     for limit in [1, 2, 7, 30, 1_000] {
@@ -148,7 +148,7 @@ async fn paging_neither_skips_nor_repeats_while_events_come_in() {
                 let text = |name: &str| item[name].as_str().expect("text").to_owned();
                 (text("started_at").parse().expect("a time"), text("source_id"), text("event_id"))
             }));
-            // Events before the place reached, one of them in the tie, and one after the range.
+            // New events before the position of the cursor, one of them with the same time, and one event after the range.
             let n = seen.len() as u128;
             let new = |id, source, started_at| {
                 event(EventTemplate { id, source, started_at, user: "tied", ..EventTemplate::default() })
@@ -169,24 +169,24 @@ async fn paging_neither_skips_nor_repeats_while_events_come_in() {
     }
 }
 
-/// What the order goes by.
-fn place(event: &Event) -> (Timestamp, String, String) {
+/// The sort key of an event.
+fn position(event: &Event) -> (Timestamp, String, String) {
     let fields = event.fields();
     (fields.started_at, fields.source_id.to_string(), fields.event_id.to_string())
 }
 
 #[tokio::test]
-async fn a_cursor_is_good_for_its_own_listing_only() {
+async fn a_cursor_is_valid_only_for_its_own_listing() {
     let servers = Servers::start().await;
     servers.add_events((0..3).map(|id| sms(id, "2025-10-20T00:00:00Z")).collect()).await;
     let range = "from=2025-10-01T00:00:00Z&to=2025-10-21T00:00:00Z";
     let of = format!("/api/v1/users/user-1/detail?{range}");
     let page = get_ok(servers.http, &format!("{of}&limit=2")).await;
-    let cursor = page["next_cursor"].as_str().expect("more").to_owned();
-    // Another limit is the same listing.
+    let cursor = page["next_cursor"].as_str().expect("a cursor").to_owned();
+    // The limit may change: it does not belong to the listing.
     assert_eq!(ids(&get_ok(servers.http, &format!("{of}&cursor={cursor}")).await), [2]);
 
-    // A good one of another listing is told beside what else is wrong.
+    // A valid cursor of another listing is named together with other wrong parameters.
     let other = format!("/api/v1/users/user-2/detail?{range}&cursor={cursor}&limit=0&who=me");
     assert_eq!(get(servers.http, &other).await.wrong_parameters(), ["who", "limit", "cursor"]);
 
@@ -249,7 +249,7 @@ async fn every_wrong_parameter_is_named() {
         (detail("type=DATA&type=DATA"), vec!["type"]),
         (detail("ty%70e=DATA&type=DATA"), vec!["type"]),
         (detail("limit=0&from=x&to=&type=y&who=me&who=me"), vec!["to", "who", "from", "limit", "type"]),
-        // What is wrong by itself and what makes no sense together.
+        // Wrong values, and values that contradict each other, in one request.
         (detail("limit=0&cursor=next&from=x"), vec!["from", "cursor", "limit"]),
         (
             detail("limit=0&cursor=next&from=2025-10-21T00:00:00Z&to=2025-10-20T00:00:00Z"),
@@ -287,9 +287,9 @@ async fn every_wrong_parameter_is_named() {
     ] {
         assert_eq!(get(servers.http, &target).await.wrong_parameters(), wrong, "{target}");
     }
-    let answer = get(servers.http, &detail("limit=0&type=%3Cb%3E")).await;
+    let response = get(servers.http, &detail("limit=0&type=%3Cb%3E")).await;
     assert_eq!(
-        answer.json(),
+        response.json(),
         json!({
             "type": "about:blank", "title": "Bad Request", "status": 400,
             "detail": "limit: found 0; accepted: an integer from 1 to 1000; type: found <b>; accepted: CALL_OUT, \
@@ -300,16 +300,16 @@ async fn every_wrong_parameter_is_named() {
             ],
         })
     );
-    let answer = get(servers.http, &detail("who=me&limit=5&limit=6&cursor=next")).await;
+    let response = get(servers.http, &detail("who=me&limit=5&limit=6&cursor=next")).await;
     assert_eq!(
-        answer.problem()["errors"],
+        response.problem()["errors"],
         json!([
             {"parameter": "who", "found": "an unknown parameter, me", "accepted": "from, to, cursor, limit, type"},
             {"parameter": "limit", "found": "5, then 6", "accepted": "one value"},
             {"parameter": "cursor", "found": "next", "accepted": "next_cursor of a page of the same user, range and type"},
         ])
     );
-    // However much is wrong, the answer stays small.
+    // The response stays small even if many parameters are wrong.
     let many: String = (0..800).map(|n| format!("&p{n}=1")).collect();
     assert_eq!(get(servers.http, &detail(&many)).await.wrong_parameters().len(), 16);
     let cut = format!("{}…", "x".repeat(40));
@@ -340,8 +340,8 @@ async fn totals_have_every_field_in_order() {
             of(7, EventType::CallOut, "2024-10-01T23:59:59Z", 9),
         ])
         .await;
-    let answer = get(servers.http, "/api/v1/aggregates?granularity=DAY").await;
-    // The last 30 days, today included; sums beyond 64 bits are exact.
+    let response = get(servers.http, "/api/v1/aggregates?granularity=DAY").await;
+    // By default the range is the last 30 days, including today. Sums beyond 64 bits are exact.
     let expected = concat!(
         r#"{"granularity":"DAY","from":"2025-10-02","to":"2025-10-31","tz":"UTC","complete_through":null,"data":["#,
         r#"{"date":"2025-10-20","type":"SMS_SENT","count_events":1,"sum_duration":60,"sum_bytes_up":0,"sum_bytes_down":0},"#,
@@ -350,13 +350,13 @@ async fn totals_have_every_field_in_order() {
         r#"{"date":"2025-10-21","type":"CALL_OUT","count_events":1,"sum_duration":60,"sum_bytes_up":5,"sum_bytes_down":5}"#,
         r#"]}"#,
     );
-    assert_eq!(answer.body, expected);
+    assert_eq!(response.body, expected);
     assert_eq!(get(servers.http, "/api/v1/aggregates?granularity=DAY").await.body, expected, "from the cache");
     let of_user = get(servers.http, "/api/v1/users/user-1/aggregates?granularity=DAY").await;
-    assert_eq!(of_user.body, expected.replacen('{', r#"{"user_id":"user-1","#, 1), "they are all of one user");
+    assert_eq!(of_user.body, expected.replacen('{', r#"{"user_id":"user-1","#, 1), "all events are of one user");
     assert_eq!(of_user.header("cache-control"), Some("private, no-cache"));
-    let nobody = get_ok(servers.http, "/api/v1/users/nobody/aggregates?granularity=MONTH&tz=Europe/Moscow").await;
-    assert_eq!((&nobody["data"], &nobody["tz"]), (&json!([]), &json!("Europe/Moscow")));
+    let empty = get_ok(servers.http, "/api/v1/users/unknown/aggregates?granularity=MONTH&tz=Europe/Moscow").await;
+    assert_eq!((&empty["data"], &empty["tz"]), (&json!([]), &json!("Europe/Moscow")));
 
     for (query, expected) in [
         ("granularity=MONTH&from=2024-10-31&to=2025-10-01&type=CALL_OUT", vec![("2024-10-01", 1), ("2025-10-01", 2)]),
@@ -366,8 +366,8 @@ async fn totals_have_every_field_in_order() {
         ("granularity=DAY&type=CALL_IN", vec![]),
         ("granularity=DAY&from=2015-10-31&to=2025-10-30&type=SMS_SENT", vec![("2025-10-20", 1)]),
     ] {
-        let answer = get_ok(servers.http, &format!("/api/v1/aggregates?{query}")).await;
-        let rows: Vec<_> = answer["data"].as_array().expect("data").iter().collect();
+        let response = get_ok(servers.http, &format!("/api/v1/aggregates?{query}")).await;
+        let rows: Vec<_> = response["data"].as_array().expect("data").iter().collect();
         let rows: Vec<_> = rows
             .iter()
             .map(|row| (row["date"].as_str().expect("a date"), row["count_events"].as_u64().expect("a count")))
@@ -377,7 +377,7 @@ async fn totals_have_every_field_in_order() {
 }
 
 #[tokio::test]
-async fn a_page_ends_before_it_takes_too_much() {
+async fn a_page_ends_before_it_exceeds_the_size_limit() {
     let servers = Servers::start().await;
     let meta = format!(r#"{{"a":"{}"}}"#, "x".repeat(1_000_000));
     let large = |id| event(EventTemplate { id, meta: Some(&meta), ..EventTemplate::default() });
@@ -396,7 +396,7 @@ async fn a_page_ends_before_it_takes_too_much() {
 }
 
 #[tokio::test]
-async fn an_answer_that_a_client_has_is_not_sent_again() {
+async fn a_response_that_the_client_already_has_is_not_sent_again() {
     let servers = Servers::start().await;
     servers.add_events(vec![sms(1, "2025-10-20T00:00:00Z")]).await;
     for target in ["/api/v1/aggregates?granularity=DAY", "/api/v1/users/user-1/detail"] {
@@ -404,7 +404,7 @@ async fn an_answer_that_a_client_has_is_not_sent_again() {
         assert_eq!(whole.header("cache-control"), Some("private, no-cache"));
         assert_eq!(whole.header("vary"), Some("accept, accept-encoding"));
         let tag = whole.header("etag").expect("a tag");
-        assert!(tag.starts_with("W/\""), "{tag}: one for every encoding");
+        assert!(tag.starts_with("W/\""), "{tag}: the same tag for every encoding");
         for method in ["GET", "HEAD"] {
             for known in [tag, &tag[2..], &format!("\"other\", {tag}"), "*"] {
                 let again = request_with(servers.http, method, target, &format!("if-none-match: {known}\r\n")).await;
@@ -422,13 +422,13 @@ async fn an_answer_that_a_client_has_is_not_sent_again() {
     let target = "/api/v1/users/user-1/detail";
     let if_known = format!("if-none-match: {}\r\n", get(servers.http, target).await.header("etag").expect("a tag"));
     servers.add_events(vec![sms(2, "2025-10-20T00:00:00Z")]).await;
-    assert_eq!(request_with(servers.http, "GET", target, &if_known).await.status, 200, "it has changed");
+    assert_eq!(request_with(servers.http, "GET", target, &if_known).await.status, 200, "the response has changed");
     let wrong = request_with(servers.http, "GET", "/api/v1/aggregates", "if-none-match: *\r\n").await;
     assert_eq!((wrong.status, wrong.header("etag"), wrong.header("cache-control")), (400, None, Some("no-store")));
 }
 
 #[tokio::test]
-async fn large_answers_are_compressed_as_the_client_likes() {
+async fn large_responses_are_compressed_as_the_client_prefers() {
     let servers = Servers::start().await;
     servers.add_events((0..100).map(|id| sms(id, "2025-10-20T00:00:00Z")).collect()).await;
     let target = "/api/v1/users/user-1/detail";
@@ -440,11 +440,11 @@ async fn large_answers_are_compressed_as_the_client_likes() {
     for (accepted, encoding) in
         [("gzip", "gzip"), ("br", "br"), ("zstd", "zstd"), ("gzip;q=0.1, zstd;q=0.9, br;q=0", "zstd")]
     {
-        let answer = accept(target, accepted).await;
-        assert_eq!(answer.header("content-encoding"), Some(encoding));
-        assert_eq!(answer.header("vary"), Some("accept, accept-encoding"));
-        assert_eq!(answer.header("etag"), plain.header("etag"));
-        let body = answer.whole().expect("whole");
+        let response = accept(target, accepted).await;
+        assert_eq!(response.header("content-encoding"), Some(encoding));
+        assert_eq!(response.header("vary"), Some("accept, accept-encoding"));
+        assert_eq!(response.header("etag"), plain.header("etag"));
+        let body = response.whole().expect("whole");
         assert!(body.len() * 5 < plain.body.len(), "{encoding}: {} bytes", body.len());
         let mut text = String::new();
         match encoding {
@@ -458,35 +458,35 @@ async fn large_answers_are_compressed_as_the_client_likes() {
     for encodings in ["identity", "", "deflate", "gzip;q=0"] {
         assert_eq!(accept(target, encodings).await.body, plain.body, "{encodings}");
     }
-    let small = accept("/api/v1/users/nobody/detail", "gzip").await;
+    let small = accept("/api/v1/users/unknown/detail", "gzip").await;
     assert_eq!((small.header("content-encoding"), small.header("vary")), (None, Some("accept, accept-encoding")));
     for (target, encodings) in [(target, "identity;q=0"), (target, "*;q=0"), ("/api/v1/aggregates", "*;q=0")] {
-        let refused = accept(target, encodings).await;
-        assert_eq!(refused.status, 406, "{encodings}");
-        let detail = refused.problem()["detail"].as_str().expect("a detail").to_owned();
+        let rejected = accept(target, encodings).await;
+        assert_eq!(rejected.status, 406, "{encodings}");
+        let detail = rejected.problem()["detail"].as_str().expect("a detail").to_owned();
         assert_eq!(detail, format!("Accept-Encoding: found {encodings}; available: gzip, br, zstd or identity"));
     }
 }
 
 #[tokio::test]
-async fn a_form_that_there_is_not_is_refused() {
+async fn an_unknown_format_is_rejected() {
     let servers = Servers::start().await;
     for (target, accept, available) in [
         ("/api/v1/users/u/detail", "text/html", "application/json, application/x-ndjson, text/csv"),
         ("/api/v1/users/u/detail", "application/json;q=0", "application/json, application/x-ndjson, text/csv"),
         ("/api/v1/aggregates?granularity=DAY", "text/csv", "application/json"),
     ] {
-        let answer = request_with(servers.http, "GET", target, &format!("accept: {accept}\r\n")).await;
-        assert_eq!(answer.status, 406, "{accept}");
-        assert_eq!(answer.problem()["detail"], format!("Accept: found {accept}; available: {available}"));
+        let response = request_with(servers.http, "GET", target, &format!("accept: {accept}\r\n")).await;
+        assert_eq!(response.status, 406, "{accept}");
+        assert_eq!(response.problem()["detail"], format!("Accept: found {accept}; available: {available}"));
     }
     let browser = "accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8\r\n";
-    let answer = request_with(servers.http, "GET", "/api/v1/users/u/detail", browser).await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
+    let response = request_with(servers.http, "GET", "/api/v1/users/u/detail", browser).await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
 }
 
 #[tokio::test]
-async fn other_paths_and_methods() {
+async fn unknown_paths_and_methods_are_rejected() {
     let servers = Servers::start().await;
     for target in [
         "/",
@@ -505,16 +505,16 @@ async fn other_paths_and_methods() {
         "/api/v1/users/u/detail;v=1",
         "http://other/api/v1/none",
     ] {
-        let answer = get(servers.http, target).await;
-        assert_eq!(answer.status, 404, "{target}");
-        assert_eq!(answer.problem()["title"], "Not Found");
-        assert_eq!(answer.header("cache-control"), Some("no-store"));
+        let response = get(servers.http, target).await;
+        assert_eq!(response.status, 404, "{target}");
+        assert_eq!(response.problem()["title"], "Not Found");
+        assert_eq!(response.header("cache-control"), Some("no-store"));
     }
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PATCH", "BREW"] {
-        let answer = request(servers.http, method, "/api/v1/aggregates?granularity=DAY").await;
-        assert_eq!(answer.status, 405, "{method}");
-        assert_eq!(answer.header("allow"), Some("GET,HEAD"), "{answer:?}");
-        assert_eq!(answer.problem()["title"], "Method Not Allowed");
+        let response = request(servers.http, method, "/api/v1/aggregates?granularity=DAY").await;
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), Some("GET,HEAD"), "{response:?}");
+        assert_eq!(response.problem()["title"], "Method Not Allowed");
     }
     for target in ["/api/v1/aggregates?granularity=DAY", "/api/v1/users/u/detail", "/api/v1/aggregates", "/"] {
         let (of_get, of_head) = (get(servers.http, target).await, request(servers.http, "HEAD", target).await);
@@ -527,7 +527,7 @@ async fn other_paths_and_methods() {
 }
 
 #[tokio::test]
-async fn what_is_too_large_is_refused() {
+async fn too_large_requests_are_rejected() {
     let servers = Servers::start().await;
     let long = get(servers.http, &format!("/api/v1/aggregates?granularity={}", "x".repeat(9_000))).await;
     assert_eq!((long.status, &long.problem()["title"]), (414, &json!("URI Too Long")));
@@ -538,29 +538,29 @@ async fn what_is_too_large_is_refused() {
     assert_eq!((longer.status, &longer.problem()["title"]), (414, &json!("URI Too Long")));
     let head = request_with(servers.http, "GET", "/", &format!("x: {}\r\n", "x".repeat(32 * 1_024))).await;
     assert_eq!((head.status, &head.problem()["title"]), (431, &json!("Request Header Fields Too Large")));
-    // Beyond any reason the server does not even read on.
+    // A much larger head is rejected by hyper, without a problem in the body.
     assert_eq!(request_with(servers.http, "GET", "/", &format!("x: {}\r\n", "x".repeat(100_000))).await.status, 431);
 }
 
 #[tokio::test]
-async fn a_store_that_cannot_answer_gives_nothing_away() {
+async fn errors_of_the_store_reveal_no_internals() {
     let at_once = limits(|limits| limits.request_timeout = Duration::from_millis(50));
-    for (answer, limits, status) in [
-        (Answer::Unavailable, ApiLimits::default(), 503),
-        (Answer::Internal, ApiLimits::default(), 500),
-        (Answer::Never, at_once, 503),
+    for (failure, limits, status) in [
+        (StoreFailure::Unavailable, ApiLimits::default(), 503),
+        (StoreFailure::Internal, ApiLimits::default(), 500),
+        (StoreFailure::NoAnswer, at_once, 503),
     ] {
-        let servers = Servers::start_broken(answer, limits).await;
+        let servers = Servers::start_broken(failure, limits).await;
         for target in ["/api/v1/users/u/detail", "/api/v1/aggregates?granularity=DAY"] {
-            let answer = get(servers.http, target).await;
-            assert_eq!(answer.status, status);
-            assert_eq!(answer.header("retry-after").is_some(), status == 503);
-            let problem = answer.problem().to_string();
+            let response = get(servers.http, target).await;
+            assert_eq!(response.status, status);
+            assert_eq!(response.header("retry-after").is_some(), status == 503);
+            let problem = response.problem().to_string();
             for word in SECRET.split(' ').chain(["postgres"]) {
                 assert!(!problem.contains(word), "{problem}");
             }
         }
-        // A wrong question is wrong whatever the store does.
+        // An invalid request gets 400, also if the store fails.
         assert_eq!(get(servers.http, "/api/v1/aggregates").await.status, 400);
     }
 }
@@ -571,7 +571,7 @@ async fn a_stop_lets_requests_end_and_leaves_no_connection() {
     let mut silent = TcpStream::connect(servers.http).await.expect("connected");
     let mut idle = TcpStream::connect(servers.http).await.expect("connected");
     idle.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
-    assert!(idle.read(&mut [0; 4_096]).await.expect("an answer") > 0);
+    assert!(idle.read(&mut [0; 4_096]).await.expect("a response") > 0);
     let mut half = TcpStream::connect(servers.http).await.expect("connected");
     half.write_all(b"GET / HTTP/1.1\r\n").await.expect("sent");
     get(servers.http, "/").await;
@@ -579,57 +579,57 @@ async fn a_stop_lets_requests_end_and_leaves_no_connection() {
     let http = servers.http;
     servers.stop();
     half.write_all(b"host: test\r\n\r\n").await.expect("sent");
-    let mut answer = Vec::new();
-    half.read_to_end(&mut answer).await.expect("an answer, then the end");
-    let answer = String::from_utf8_lossy(&answer).to_lowercase();
-    assert!(answer.starts_with("http/1.1 404") && answer.contains("connection: close"), "{answer}");
+    let mut response = Vec::new();
+    half.read_to_end(&mut response).await.expect("a response, then the end");
+    let response = String::from_utf8_lossy(&response).to_lowercase();
+    assert!(response.starts_with("http/1.1 404") && response.contains("connection: close"), "{response}");
     servers.stopped().await;
     for stream in [&mut silent, &mut idle] {
         assert_eq!(stream.read(&mut [0]).await.expect("closed"), 0);
     }
-    TcpStream::connect(http).await.expect_err("nobody listens");
+    TcpStream::connect(http).await.expect_err("the port is closed");
 }
 
 #[tokio::test]
-async fn a_stop_does_not_wait_for_ever() {
+async fn a_stop_closes_connections_after_the_timeout() {
     let limits = limits(|limits| {
         limits.stop_timeout = Duration::from_millis(50);
         limits.request_timeout = 100 * SOON;
     });
-    let servers = Servers::start_broken(Answer::Never, limits).await;
+    let servers = Servers::start_broken(StoreFailure::NoAnswer, limits).await;
     let mut stuck = TcpStream::connect(servers.http).await.expect("connected");
     stuck.write_all(b"GET /api/v1/users/u/detail HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
     servers.stopped().await;
-    // Cut or reset: there is no answer.
+    // The connection is closed or reset without a response.
     assert!(!matches!(stuck.read(&mut [0]).await, Ok(1..)));
 }
 
 #[tokio::test]
-async fn only_so_many_connections_at_a_time() {
+async fn connections_are_limited() {
     let servers = Servers::start_with(limits(|limits| limits.max_connections = 1)).await;
     let first = occupy(&servers).await;
 
     let http = servers.http;
     let mut second = tokio::spawn(async move { get(http, "/").await });
-    tokio::time::timeout(Duration::from_millis(100), &mut second).await.expect_err("it waits for its place");
+    tokio::time::timeout(Duration::from_millis(100), &mut second).await.expect_err("it waits for a connection");
     drop(first);
-    let answer = tokio::time::timeout(SOON, second).await.expect("in time").expect("no panic");
-    assert_eq!(answer.status, 404);
+    let response = tokio::time::timeout(SOON, second).await.expect("in time").expect("no panic");
+    assert_eq!(response.status, 404);
 }
 
-/// Connects and keeps the connection open, as the only one that the limit allows.
+/// Opens the only connection that the limit allows, and keeps it open.
 async fn occupy(servers: &Servers) -> TcpStream {
     let mut open = TcpStream::connect(servers.http).await.expect("connected");
     open.write_all(b"GET / HTTP/1.1\r\nhost: test\r\n\r\n").await.expect("sent");
-    assert!(open.read(&mut [0; 4_096]).await.expect("an answer") > 0);
+    assert!(open.read(&mut [0; 4_096]).await.expect("a response") > 0);
     open
 }
 
 #[tokio::test]
-async fn health_is_answered_beyond_the_limit_of_connections() {
+async fn health_requests_are_served_beyond_the_limit_of_connections() {
     let servers = Servers::start_with(limits(|limits| limits.max_connections = 1)).await;
     let first = occupy(&servers).await;
-    // More clients than there are spare connections, of which some say nothing, and some ask for data.
+    // More clients than spare connections. Some of them send nothing, and some request data.
     let http = servers.http;
     let mut silent = Vec::new();
     for _ in 0..ApiLimits::HEALTH_CONNECTIONS / 4 {
@@ -638,44 +638,44 @@ async fn health_is_answered_beyond_the_limit_of_connections() {
     let others: Vec<_> =
         (0..40).map(|_| tokio::spawn(async move { get(http, "/api/v1/aggregates?granularity=DAY").await })).collect();
     for path in ["/healthz", "/readyz", "/healthz"] {
-        let answer = tokio::time::timeout(SOON, get(http, path)).await.expect("in time");
-        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")), "{path} {answer:?}");
+        let response = tokio::time::timeout(SOON, get(http, path)).await.expect("in time");
+        assert_eq!((response.status, response.header("connection")), (200, Some("close")), "{path} {response:?}");
     }
     for other in others {
-        let answer = tokio::time::timeout(SOON, other).await.expect("in time").expect("no panic");
-        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")), "{answer:?}");
-        answer.problem();
+        let response = tokio::time::timeout(SOON, other).await.expect("in time").expect("no panic");
+        assert_eq!((response.status, response.header("retry-after")), (503, Some("5")), "{response:?}");
+        response.problem();
     }
     drop((first, silent));
-    let answered = async { while get(http, "/").await.status != 404 {} };
-    tokio::time::timeout(SOON, answered).await.expect("the place is free again");
+    let served = async { while get(http, "/").await.status != 404 {} };
+    tokio::time::timeout(SOON, served).await.expect("the connection is free again");
 }
 
 #[tokio::test]
-async fn what_is_too_much_is_refused_soon() {
+async fn overload_is_rejected_soon() {
     let limits = limits(|limits| {
         limits.max_requests = 1;
         limits.request_timeout = 100 * SOON;
     });
-    let servers = Servers::start_broken(Answer::Never, limits).await;
+    let servers = Servers::start_broken(StoreFailure::NoAnswer, limits).await;
     let path = "/api/v1/aggregates?granularity=DAY";
     let mut first = TcpStream::connect(servers.http).await.expect("connected");
     first.write_all(format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n").as_bytes()).await.expect("sent");
-    // Whichever of the two is looked at first has the one turn, and no end. (The same question would wait for the one
-    // answer.)
+    // The first of the two requests holds the only permit and never ends. The other request is rejected. The two requests
+    // differ, because equal requests would share one computation.
     let refused = async {
         tokio::select! {
-            answer = get(servers.http, "/api/v1/aggregates?granularity=MONTH") => answer,
-            answer = crate::http_client::read(first) => answer,
+            response = get(servers.http, "/api/v1/aggregates?granularity=MONTH") => response,
+            response = crate::http_client::read(first) => response,
         }
     };
-    let answer = tokio::time::timeout(SOON, refused).await.expect("one is refused");
-    assert_eq!((answer.status, answer.header("retry-after")), (503, Some("5")));
-    assert!(answer.problem()["detail"].as_str().expect("a text").contains("too much"), "{answer:?}");
+    let response = tokio::time::timeout(SOON, refused).await.expect("one request is rejected");
+    assert_eq!((response.status, response.header("retry-after")), (503, Some("5")));
+    assert!(response.problem()["detail"].as_str().expect("a text").contains("overloaded"), "{response:?}");
 }
 
 #[tokio::test]
-async fn an_answer_without_a_body_tells_no_length() {
+async fn a_304_has_no_length() {
     let servers = Servers::start().await;
     for target in
         ["/api/v1/users/u/detail?to=2025-10-01T00:00:00Z", "/api/v1/aggregates?granularity=DAY", "/openapi.json"]
@@ -688,15 +688,15 @@ async fn an_answer_without_a_body_tells_no_length() {
                 [tag.clone(), format!("W/\"{opaque}-gzip\""), format!("\"a\", \"{opaque}-br\""), "*".to_owned()]
             {
                 let headers = format!("if-none-match: {known}\r\n");
-                let answer = request_with(servers.http, method, target, &headers).await;
-                assert_eq!((answer.status, answer.body.as_str()), (304, ""), "{method} {target} {known}");
+                let response = request_with(servers.http, method, target, &headers).await;
+                assert_eq!((response.status, response.body.as_str()), (304, ""), "{method} {target} {known}");
                 for header in ["content-length", "transfer-encoding", "content-type"] {
-                    assert_eq!(answer.header(header), None, "{method} {target} {known}: {answer:?}");
+                    assert_eq!(response.header(header), None, "{method} {target} {known}: {response:?}");
                 }
-                assert_eq!(answer.header("etag"), Some(&*tag));
+                assert_eq!(response.header("etag"), Some(&*tag));
             }
-            let answer = request_with(servers.http, method, target, "if-none-match: \"other\"\r\n").await;
-            assert_eq!((answer.status, answer.header("content-length")), (200, whole.header("content-length")));
+            let response = request_with(servers.http, method, target, "if-none-match: \"other\"\r\n").await;
+            assert_eq!((response.status, response.header("content-length")), (200, whole.header("content-length")));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! A client that sends just what it is told: others mend what they are given.
+//! An HTTP client that sends exactly the given bytes. Other clients correct invalid requests.
 
 use std::net::SocketAddr;
 
@@ -7,14 +7,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     head: String,
     pub(crate) body: String,
     bytes: Vec<u8>,
 }
 
-impl Answer {
+impl Response {
     fn parse(bytes: &[u8]) -> Self {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a head");
         let (head, bytes) = (String::from_utf8(bytes[..end].to_vec()).expect("UTF-8"), bytes[end + 4..].to_vec());
@@ -22,7 +22,7 @@ impl Answer {
         Self { status, head, body: String::from_utf8_lossy(&bytes).into_owned(), bytes }
     }
 
-    /// The body, however it was transferred; `None` if it was cut.
+    /// The decoded body, with or without chunked encoding. `None` if the body is incomplete.
     pub(crate) fn whole(&self) -> Option<Vec<u8>> {
         if self.header("transfer-encoding") != Some("chunked") {
             return Some(self.bytes.clone());
@@ -52,7 +52,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// The problem, which has the members it needs.
+    /// The problem in the body. Panics if a required member is missing.
     pub(crate) fn problem(&self) -> Value {
         assert_eq!(self.header("content-type"), Some("application/problem+json"), "{self:?}");
         let problem = self.json();
@@ -74,37 +74,37 @@ impl Answer {
     }
 }
 
-pub(crate) async fn get(server: SocketAddr, target: &str) -> Answer {
+pub(crate) async fn get(server: SocketAddr, target: &str) -> Response {
     request(server, "GET", target).await
 }
 
-/// As [`get`], of what is answered.
+/// Sends a GET request and returns the JSON of a 200 response.
 pub(crate) async fn get_ok(server: SocketAddr, target: &str) -> Value {
-    let answer = get(server, target).await;
-    assert_eq!(answer.status, 200, "{target}: {answer:?}");
-    assert_eq!(answer.header("content-type"), Some("application/json"));
-    answer.json()
+    let response = get(server, target).await;
+    assert_eq!(response.status, 200, "{target}: {response:?}");
+    assert_eq!(response.header("content-type"), Some("application/json"));
+    response.json()
 }
 
-pub(crate) async fn request(server: SocketAddr, method: &str, target: &str) -> Answer {
+pub(crate) async fn request(server: SocketAddr, method: &str, target: &str) -> Response {
     request_with(server, method, target, "").await
 }
 
-/// As [`request`], with further header lines.
-pub(crate) async fn request_with(server: SocketAddr, method: &str, target: &str, headers: &str) -> Answer {
+/// Sends a request like [`request`], with further header lines.
+pub(crate) async fn request_with(server: SocketAddr, method: &str, target: &str, headers: &str) -> Response {
     send(server, &format!("{method} {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n{headers}\r\n")).await
 }
 
 /// Sends `text` and reads until the server closes.
-pub(crate) async fn send(server: SocketAddr, text: &str) -> Answer {
+pub(crate) async fn send(server: SocketAddr, text: &str) -> Response {
     let mut stream = TcpStream::connect(server).await.expect("connected");
     stream.write_all(text.as_bytes()).await.expect("sent");
     read(stream).await
 }
 
-/// Reads until the server closes, or cuts.
-pub(crate) async fn read(mut stream: TcpStream) -> Answer {
-    let mut answer = Vec::new();
-    let _ = stream.read_to_end(&mut answer).await;
-    Answer::parse(&answer)
+/// Reads until the server closes or resets the connection.
+pub(crate) async fn read(mut stream: TcpStream) -> Response {
+    let mut response = Vec::new();
+    let _ = stream.read_to_end(&mut response).await;
+    Response::parse(&response)
 }

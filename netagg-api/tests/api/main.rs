@@ -1,4 +1,4 @@
-//! Both servers over real sockets and the in-memory adapters.
+//! Tests of both servers over real sockets, with the in-memory adapters.
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "tests")]
 
 mod access;

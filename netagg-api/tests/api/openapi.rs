@@ -1,4 +1,4 @@
-//! The description of the API: it says what the proto says, and what is accepted; its page needs nothing else.
+//! The OpenAPI description: it agrees with the proto and with the accepted parameters. Its page loads only its own files.
 
 use std::collections::BTreeSet;
 
@@ -12,12 +12,12 @@ use super::http_client::get;
 use super::servers::Servers;
 
 async fn description(servers: &Servers) -> Value {
-    let answer = get(servers.http, "/openapi.json").await;
-    assert_eq!((answer.status, answer.header("content-type")), (200, Some("application/json")));
-    answer.json()
+    let response = get(servers.http, "/openapi.json").await;
+    assert_eq!((response.status, response.header("content-type")), (200, Some("application/json")));
+    response.json()
 }
 
-/// The names of a component's members, those of the components it is made of included.
+/// The names of the members of a schema, including the members of the schemas in `$ref` and `allOf`.
 fn members(api: &Value, schema: &Value) -> BTreeSet<String> {
     if let Some(name) = schema["$ref"].as_str() {
         let path = name.strip_prefix('#').expect("a reference into the document");
@@ -29,12 +29,12 @@ fn members(api: &Value, schema: &Value) -> BTreeSet<String> {
 }
 
 #[tokio::test]
-async fn the_description_names_what_the_proto_names() {
+async fn the_description_has_the_names_of_the_proto() {
     let servers = Servers::start().await;
     let api = description(&servers).await;
     assert_eq!(api["openapi"], "3.1.0");
     let proto = FileDescriptorSet::decode(FILE_DESCRIPTOR_SET).expect("descriptors");
-    let file = proto.file.iter().find(|file| file.package() == "telecom.v1").expect("our package");
+    let file = proto.file.iter().find(|file| file.package() == "telecom.v1").expect("the package of the API");
     let fields = |message: &str| -> BTreeSet<String> {
         let message = message.rsplit('.').next().unwrap_or_default();
         let message = file.message_type.iter().find(|known| known.name() == message).expect("a message");
@@ -53,8 +53,8 @@ async fn the_description_names_what_the_proto_names() {
         let parameters: BTreeSet<_> =
             parameters.map(|parameter| parameter["name"].as_str().expect("a name").to_owned()).collect();
         assert_eq!(parameters, fields(call.input_type()), "{}", call.name());
-        let answer = &operation["responses"]["200"]["content"]["application/json"]["schema"];
-        assert_eq!(members(&api, answer), fields(call.output_type()), "{}", call.name());
+        let response = &operation["responses"]["200"]["content"]["application/json"]["schema"];
+        assert_eq!(members(&api, response), fields(call.output_type()), "{}", call.name());
     }
     for message in ["UsageEvent", "AggregateRow"] {
         assert_eq!(members(&api, &api["components"]["schemas"][message]), fields(message), "{message}");
@@ -63,7 +63,7 @@ async fn the_description_names_what_the_proto_names() {
 }
 
 #[tokio::test]
-async fn what_is_described_is_what_is_accepted() {
+async fn the_described_parameters_are_the_accepted_parameters() {
     let servers = Servers::start().await;
     let api = description(&servers).await;
     for (path, item) in api["paths"].as_object().expect("paths") {
@@ -72,9 +72,9 @@ async fn what_is_described_is_what_is_accepted() {
             .filter(|parameter| parameter["in"] == "query")
             .map(|parameter| parameter["name"].as_str().expect("a name"))
             .collect();
-        let answer = get(servers.http, &format!("{}?nonsense=1", path.replace("{user_id}", "u"))).await;
-        assert_eq!(answer.status, 400, "{answer:?}");
-        let problem = answer.problem();
+        let response = get(servers.http, &format!("{}?nonsense=1", path.replace("{user_id}", "u"))).await;
+        assert_eq!(response.status, 400, "{response:?}");
+        let problem = response.problem();
         let errors = problem["errors"].as_array().expect("errors");
         let unknown = errors.iter().find(|error| error["parameter"] == "nonsense").expect("named");
         let accepted: BTreeSet<_> = unknown["accepted"].as_str().expect("a list").split(", ").collect();
@@ -96,7 +96,8 @@ async fn the_description_has_the_limits_of_the_library() {
         ("limit", format!("Default: {DEFAULT_LIMIT};")),
         ("from", format!("Default: {DEFAULT_DAYS} days before `to`")),
         ("from", format!("the range has {DEFAULT_DAYS} days")),
-        ("to", format!("{MAX_DAYS} days at most, and everybody's {MAX_ZONE_DAYS} where")),
+        ("to", format!("has at most {MAX_DAYS} days.")),
+        ("to", format!("in a zone other than UTC, it has at most {MAX_ZONE_DAYS} days")),
     ] {
         let is_described = |parameter: &Value| {
             let description = parameter["description"].as_str().unwrap_or_default().replace('\n', " ");
@@ -108,7 +109,7 @@ async fn the_description_has_the_limits_of_the_library() {
 }
 
 #[tokio::test]
-async fn the_page_asks_nobody_else() {
+async fn the_page_loads_only_its_own_files() {
     let servers = Servers::start().await;
     assert_eq!(get(servers.http, "/docs").await.header("location"), Some("/docs/"));
     let page = get(servers.http, "/docs/").await;
@@ -121,7 +122,7 @@ async fn the_page_asks_nobody_else() {
     assert!(links.len() > 3, "{}", page.body);
     for link in links {
         let path = link.strip_prefix("./").unwrap_or(link);
-        assert!(!path.contains(':') && !path.starts_with('/'), "{link} is somewhere else");
+        assert!(!path.contains(':') && !path.starts_with('/'), "{link} is outside /docs/");
         let part = get(servers.http, &format!("/docs/{path}")).await;
         assert_eq!(part.status, 200, "{link}");
         assert_eq!(part.header("x-content-type-options"), Some("nosniff"));

@@ -1,4 +1,4 @@
-//! Both servers on free ports, over stores in memory, at an hour that stands still.
+//! Both servers on free ports, over stores in memory, with a clock that stands still.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// The hour of every test.
+/// The time of the clock in every test.
 pub(crate) const NOW: &str = "2025-10-31T12:00:00Z";
-/// For what must happen, and does so at once.
+/// The timeout for events that must happen, and normally happen at once.
 pub(crate) const SOON: Duration = Duration::from_secs(120);
 
 #[derive(Debug)]
@@ -31,14 +31,14 @@ impl Clock for StoppedClock {
     }
 }
 
-/// The default limits with a change.
+/// The default limits, modified by `change`.
 pub(crate) fn limits(change: impl FnOnce(&mut ApiLimits)) -> ApiLimits {
     let mut limits = ApiLimits::default();
     change(&mut limits);
     limits
 }
 
-/// Two running servers and what they answer from.
+/// Two running servers and their stores.
 #[derive(Debug)]
 pub(crate) struct Servers {
     pub(crate) http: SocketAddr,
@@ -53,7 +53,7 @@ pub(crate) struct Servers {
 impl Servers {
     /// Servers without any events.
     pub(crate) async fn start() -> Self {
-        // A stop that needs its time limit fails its test.
+        // The stop timeout is longer than every test: a test fails if its shutdown needs the timeout.
         Self::start_with(limits(|limits| limits.stop_timeout = 100 * SOON)).await
     }
 
@@ -62,21 +62,21 @@ impl Servers {
         Self::start_over(events.clone(), aggregates.clone(), events, aggregates, Protection::default(), limits).await
     }
 
-    /// Servers that let in whom `protection` does.
+    /// Servers with `protection`.
     pub(crate) async fn start_protected(protection: Protection) -> Self {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
         let limits = ApiLimits::default();
         Self::start_over(events.clone(), aggregates.clone(), events, aggregates, protection, limits).await
     }
 
-    /// Servers over a store that answers as `answer` says.
-    pub(crate) async fn start_broken(answer: Answer, limits: ApiLimits) -> Self {
+    /// Servers over a store that fails as `failure` says.
+    pub(crate) async fn start_broken(failure: StoreFailure, limits: ApiLimits) -> Self {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
-        let broken = || Arc::new(BrokenStore(answer));
+        let broken = || Arc::new(BrokenStore(failure));
         Self::start_over(broken(), broken(), events, aggregates, Protection::default(), limits).await
     }
 
-    /// Servers over a store that answers so many reads of a timeline, and no more.
+    /// Servers over a store that answers `reads` reads of a timeline, and then fails.
     pub(crate) async fn start_failing_after(reads: usize, limits: ApiLimits) -> Self {
         let (events, aggregates) = (Arc::new(MemoryEventStore::new()), Arc::new(MemoryAggregateStore::new()));
         let reads = Arc::new(AtomicUsize::new(reads));
@@ -87,12 +87,12 @@ impl Servers {
         Self { reads, ..servers }
     }
 
-    /// How many more reads are answered.
+    /// The number of reads that the store still answers.
     pub(crate) fn reads_left(&self) -> usize {
         self.reads.load(SeqCst)
     }
 
-    /// From now on so many reads are answered.
+    /// Makes the store answer `reads` more reads.
     pub(crate) fn allow_reads(&self, reads: usize) {
         self.reads.store(reads, SeqCst);
     }
@@ -141,38 +141,38 @@ impl Servers {
         self.events.store(&Batch::new(identified)).await.expect("stored");
     }
 
-    /// Tells both servers to stop.
+    /// Begins the shutdown of both servers.
     pub(crate) fn stop(&self) {
         self.shutdown.cancel();
     }
 
-    /// Waits until both have.
+    /// Stops both servers and waits until they have stopped.
     pub(crate) async fn stopped(self) {
         self.stop();
-        tokio::time::timeout(SOON, self.running).await.expect("they stop").expect("they don't panic");
+        tokio::time::timeout(SOON, self.running).await.expect("the servers stop").expect("the servers do not panic");
     }
 }
 
-/// How a store answers that can't.
+/// How a broken store fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Answer {
+pub(crate) enum StoreFailure {
     Unavailable,
     Internal,
-    Never,
+    NoAnswer,
 }
 
-/// What no client may see.
+/// A text in errors of the store that no client may see.
 pub(crate) const SECRET: &str = "SELECT password FROM /var/lib/postgres";
 
 #[derive(Debug)]
-struct BrokenStore(Answer);
+struct BrokenStore(StoreFailure);
 
 impl BrokenStore {
-    async fn answer<T>(&self) -> Result<T, Error> {
+    async fn fail<T>(&self) -> Result<T, Error> {
         match self.0 {
-            Answer::Unavailable => Err(Error::unavailable("postgres", SECRET)),
-            Answer::Internal => Err(Error::internal("postgres", SECRET)),
-            Answer::Never => std::future::pending().await,
+            StoreFailure::Unavailable => Err(Error::unavailable("postgres", SECRET)),
+            StoreFailure::Internal => Err(Error::internal("postgres", SECRET)),
+            StoreFailure::NoAnswer => std::future::pending().await,
         }
     }
 }
@@ -180,23 +180,23 @@ impl BrokenStore {
 #[async_trait]
 impl EventStore for BrokenStore {
     async fn store(&self, _: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
-        self.answer().await
+        self.fail().await
     }
 
     async fn timeline(&self, _: &TimelineQuery) -> Result<Vec<Event>, Error> {
-        self.answer().await
+        self.fail().await
     }
 
     async fn count(&self, _: &TimelineFilter) -> Result<u64, Error> {
-        self.answer().await
+        self.fail().await
     }
 
     async fn sums(&self, _: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
-        self.answer().await
+        self.fail().await
     }
 }
 
-/// A store that is read from a number of times, and then no more.
+/// A store that answers a number of reads, and then fails.
 #[derive(Debug)]
 struct FailingStore {
     events: Arc<MemoryEventStore>,
@@ -232,13 +232,13 @@ impl EventStore for FailingStore {
 #[async_trait]
 impl AggregateStore for BrokenStore {
     async fn add(&self, _: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
-        self.answer().await
+        self.fail().await
     }
 }
 
 #[async_trait]
 impl TotalsReader for BrokenStore {
     async fn totals(&self, _: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
-        self.answer().await
+        self.fail().await
     }
 }

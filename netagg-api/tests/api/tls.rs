@@ -1,4 +1,4 @@
-//! Both servers over TLS: who gets through to them, and what becomes of the others.
+//! Both servers over TLS: which connections they accept.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -28,7 +28,7 @@ use crate::servers::{SOON, Servers};
 
 const AGGREGATES: &str = "/api/v1/aggregates?granularity=DAY";
 
-/// Whom certificates are signed by.
+/// An authority that signs certificates.
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -46,12 +46,12 @@ impl Authority {
     }
 }
 
-/// Servers with a certificate of `authority`, kept in files.
+/// Servers with a certificate of `authority`, from files.
 struct Encrypted {
     servers: Servers,
     authority: Authority,
     folder: TempDir,
-    _keeping: DropGuard,
+    _refresh_loop: DropGuard,
 }
 
 impl Encrypted {
@@ -67,17 +67,17 @@ impl Encrypted {
             key: path("key.pem"),
             client_authorities: clients.map(|_| path("clients.pem")),
         };
-        let protection = Protection::default().with_tls(Tls::read(files).expect("good files"));
-        let keeping = CancellationToken::new();
+        let protection = Protection::default().with_tls(Tls::read(files).expect("valid files"));
+        let stop_refresh = CancellationToken::new();
         tokio::spawn({
-            let (protection, keeping) = (protection.clone(), keeping.clone());
-            async move { protection.refresh_loop(&keeping).await }
+            let (protection, stop_refresh) = (protection.clone(), stop_refresh.clone());
+            async move { protection.refresh_loop(&stop_refresh).await }
         });
         let servers = Servers::start_protected(protection).await;
-        Self { servers, authority, folder, _keeping: keeping.drop_guard() }
+        Self { servers, authority, folder, _refresh_loop: stop_refresh.drop_guard() }
     }
 
-    /// A client that trusts the servers' authority, and shows `own`.
+    /// A client that trusts the servers' authority, and sends the certificate `own`.
     fn client(&self, own: Option<&(String, String)>, protocol: &str) -> TlsConnector {
         connector(&self.authority, own, protocol)
     }
@@ -86,7 +86,7 @@ impl Encrypted {
         connect(&self.client(own, "http/1.1"), self.servers.http).await
     }
 
-    /// The rows of everybody's totals over gRPC.
+    /// Requests the totals of all users over gRPC, and returns the number of rows.
     async fn totals(&self, own: Option<&(String, String)>) -> Result<usize, String> {
         let (connector, address) = (self.client(own, "h2"), self.servers.grpc);
         let channel = Endpoint::from_static("http://localhost")
@@ -97,8 +97,8 @@ impl Encrypted {
             .await
             .map_err(|error| format!("{error:?}"))?;
         let request = GetGlobalAggRequest { granularity: "DAY".to_owned(), ..GetGlobalAggRequest::default() };
-        let answer = UsageServiceClient::new(channel).get_global_agg(request).await;
-        answer.map(|answer| answer.into_inner().data.len()).map_err(|status| status.to_string())
+        let response = UsageServiceClient::new(channel).get_global_agg(request).await;
+        response.map(|response| response.into_inner().data.len()).map_err(|status| status.to_string())
     }
 }
 
@@ -119,7 +119,7 @@ fn connector(authority: &Authority, own: Option<&(String, String)>, protocol: &s
         Some((certificate, key)) => {
             let certificate = CertificateDer::from_pem_slice(certificate.as_bytes()).expect("a certificate");
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key");
-            builder.with_client_auth_cert(vec![certificate], key).expect("they match")
+            builder.with_client_auth_cert(vec![certificate], key).expect("the certificate and the key match")
         }
     };
     config.alpn_protocols = vec![protocol.as_bytes().to_vec()];
@@ -131,80 +131,83 @@ async fn connect(connector: &TlsConnector, address: SocketAddr) -> std::io::Resu
     connector.connect(ServerName::try_from("localhost").expect("a name"), stream).await
 }
 
-/// What is answered over `stream`; an error if it was closed instead.
+/// Sends a request over `stream` and returns the response. Returns an error if the server closes the connection instead.
 async fn ask(stream: &mut TlsStream<TcpStream>) -> std::io::Result<String> {
     let request = format!("GET {AGGREGATES} HTTP/1.1\r\nhost: localhost\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"}") {
-        if stream.read_buf(&mut answer).await? == 0 {
+    let mut response = Vec::new();
+    while !response.ends_with(b"}") {
+        if stream.read_buf(&mut response).await? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
         }
     }
-    Ok(String::from_utf8(answer).expect("UTF-8"))
+    Ok(String::from_utf8(response).expect("UTF-8"))
 }
 
 #[tokio::test]
-async fn both_servers_answer_over_tls_and_over_nothing_else() {
+async fn both_servers_accept_only_tls() {
     let encrypted = Encrypted::start(None).await;
-    let answer = ask(&mut encrypted.http(None).await.expect("connected")).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert!(answer.contains("strict-transport-security: max-age=31536000"), "{answer}");
+    let response = ask(&mut encrypted.http(None).await.expect("connected")).await.expect("a response");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert!(response.contains("strict-transport-security: max-age=31536000"), "{response}");
     assert_eq!(encrypted.totals(None).await, Ok(0));
 
     let stranger = connector(&Authority::new(), None, "http/1.1");
-    assert!(connect(&stranger, encrypted.servers.http).await.is_err(), "of an authority that the client does not know");
+    assert!(
+        connect(&stranger, encrypted.servers.http).await.is_err(),
+        "the client does not trust the authority of the server"
+    );
     for address in [encrypted.servers.http, encrypted.servers.grpc] {
         let mut plain = TcpStream::connect(address).await.expect("connected");
         plain.write_all(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
-        let mut answer = Vec::new();
-        let _ = tokio::time::timeout(SOON, plain.read_to_end(&mut answer)).await.expect("it is closed");
-        assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+        let mut response = Vec::new();
+        let _ = tokio::time::timeout(SOON, plain.read_to_end(&mut response)).await.expect("the connection is closed");
+        assert!(!response.starts_with(b"HTTP"), "{response:?}");
     }
     encrypted.servers.stopped().await;
 }
 
 #[tokio::test]
-async fn without_tls_no_browser_is_told_to_ask_over_it() {
+async fn responses_without_tls_have_no_strict_transport_security() {
     let servers = Servers::start().await;
     assert_eq!(get(servers.http, AGGREGATES).await.header("strict-transport-security"), None);
     servers.stopped().await;
 }
 
 #[tokio::test]
-async fn clients_show_a_certificate_where_one_is_wanted() {
+async fn clients_without_a_valid_certificate_are_rejected() {
     let clients = Authority::new();
     let encrypted = Encrypted::start(Some(&clients)).await;
-    let good = clients.sign("client");
-    let answer = ask(&mut encrypted.http(Some(&good)).await.expect("connected")).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    assert_eq!(encrypted.totals(Some(&good)).await, Ok(0));
+    let valid = clients.sign("client");
+    let response = ask(&mut encrypted.http(Some(&valid)).await.expect("connected")).await.expect("a response");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert_eq!(encrypted.totals(Some(&valid)).await, Ok(0));
 
     let of_another = Authority::new().sign("client");
     for own in [None, Some(&of_another), Some(&encrypted.authority.sign("localhost"))] {
-        // In TLS 1.3 a client learns it only when it reads.
-        let refused = match encrypted.http(own).await {
+        // In TLS 1.3 the client sees the rejection only when it reads.
+        let rejected = match encrypted.http(own).await {
             Ok(mut stream) => ask(&mut stream).await.is_err(),
             Err(_) => true,
         };
-        assert!(refused, "{own:?}");
+        assert!(rejected, "{own:?}");
         assert!(encrypted.totals(own).await.is_err(), "{own:?}");
     }
     encrypted.servers.stopped().await;
 }
 
 #[tokio::test]
-async fn who_says_nothing_keeps_nobody_waiting() {
+async fn silent_clients_do_not_delay_others() {
     let encrypted = Encrypted::start(None).await;
     let mut silent = Vec::new();
     for _ in 0..64 {
         silent.push(TcpStream::connect(encrypted.servers.http).await.expect("connected"));
     }
     let mut half = TcpStream::connect(encrypted.servers.http).await.expect("connected");
-    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.expect("the begin of a handshake");
-    let answer = ask(&mut encrypted.http(None).await.expect("connected")).await.expect("an answer");
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    // A stop waits for none of them.
+    half.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00, 0x01]).await.expect("the start of a handshake");
+    let response = ask(&mut encrypted.http(None).await.expect("connected")).await.expect("a response");
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    // The shutdown does not wait for the silent clients.
     encrypted.servers.stopped().await;
     drop((silent, half));
 }
@@ -214,7 +217,7 @@ async fn a_new_certificate_is_served_to_new_connections() {
     let encrypted = Encrypted::start(None).await;
     let mut open = encrypted.http(None).await.expect("connected");
     let before = open.get_ref().1.peer_certificates().expect("a certificate").to_vec();
-    ask(&mut open).await.expect("an answer");
+    ask(&mut open).await.expect("a response");
 
     put(encrypted.folder.path(), &encrypted.authority.sign("localhost"));
     let replaced = async {
@@ -226,9 +229,9 @@ async fn a_new_certificate_is_served_to_new_connections() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    let mut new = tokio::time::timeout(SOON, replaced).await.expect("the new one is served");
+    let mut new = tokio::time::timeout(SOON, replaced).await.expect("the new certificate is used");
     for stream in [&mut open, &mut new] {
-        assert!(ask(stream).await.expect("an answer").starts_with("HTTP/1.1 200"), "the open one goes on");
+        assert!(ask(stream).await.expect("a response").starts_with("HTTP/1.1 200"), "the open connection still works");
     }
     drop((open, new));
     encrypted.servers.stopped().await;

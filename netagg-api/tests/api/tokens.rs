@@ -1,4 +1,4 @@
-//! Who gets in with a token of an issuer.
+//! Authentication with tokens of an issuer.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Request;
 
-use crate::http_client::{Answer, request_with};
+use crate::http_client::{Response, request_with};
 use crate::servers::{SOON, Servers};
 
 const ISSUER: &str = "https://issuer.example";
@@ -25,7 +25,7 @@ const AUDIENCE: &str = "netagg";
 const DETAIL: &str = "/api/v1/users/7/detail";
 const AGGREGATES: &str = "/api/v1/aggregates?granularity=DAY";
 
-/// What an issuer publishes now.
+/// The key set that an issuer publishes.
 #[derive(Debug)]
 struct Published(String);
 
@@ -36,7 +36,7 @@ impl KeySet for Published {
     }
 }
 
-/// A key of the issuer.
+/// A signing key of the issuer.
 struct Signer {
     algorithm: Algorithm,
     key: EncodingKey,
@@ -45,7 +45,7 @@ struct Signer {
 
 impl Signer {
     fn new(algorithm: Algorithm, id: &str) -> Self {
-        // To sign with: in a build of the whole workspace there are two.
+        // Signing needs a default backend: a build of the whole workspace enables two.
         let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
         let base64 = |bytes: &[u8]| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(bytes);
         match algorithm {
@@ -61,7 +61,7 @@ impl Signer {
                 Self { algorithm, key: EncodingKey::from_ed_der(pair.serialized_der()), jwk }
             }
             Algorithm::RS256 => {
-                // Made for this test: there is no quick way to make one.
+                // The key was generated for this test once, because generation is slow.
                 let key = EncodingKey::from_rsa_der(include_bytes!("rsa_key.der"));
                 let mut jwk = json!(Jwk::from_encoding_key(&key, algorithm).expect("a key"));
                 jwk["kid"] = id.into();
@@ -86,7 +86,7 @@ fn in_seconds(seconds: i64) -> i64 {
     chrono::Utc::now().timestamp() + seconds
 }
 
-/// Good claims, with `others` instead of or beside them; null takes one away.
+/// Valid claims, changed by `others`: each claim in `others` replaces or adds a claim, and null removes it.
 fn claims(others: Value) -> Value {
     let mut claims = json!({
         "iss": ISSUER, "aud": AUDIENCE, "sub": "billing", "exp": in_seconds(300), "nbf": in_seconds(-1),
@@ -101,7 +101,7 @@ fn claims(others: Value) -> Value {
 
 struct Guarded {
     servers: Servers,
-    _keeping: DropGuard,
+    _refresh_loop: DropGuard,
 }
 
 impl Guarded {
@@ -112,10 +112,10 @@ impl Guarded {
     async fn start_with(published: Arc<dyn KeySet>) -> Self {
         let issuer = TokenIssuer { issuer: ISSUER.to_owned(), audience: AUDIENCE.to_owned(), keys: published };
         let protection = Protection::default().with_tokens(issuer);
-        let keeping = CancellationToken::new();
+        let stop_refresh = CancellationToken::new();
         tokio::spawn({
-            let (protection, keeping) = (protection.clone(), keeping.clone());
-            async move { protection.refresh_loop(&keeping).await }
+            let (protection, stop_refresh) = (protection.clone(), stop_refresh.clone());
+            async move { protection.refresh_loop(&stop_refresh).await }
         });
         let known = async {
             while protection.check().is_err() {
@@ -124,10 +124,10 @@ impl Guarded {
         };
         tokio::time::timeout(SOON, known).await.expect("the keys are read");
         let servers = Servers::start_protected(protection).await;
-        Self { servers, _keeping: keeping.drop_guard() }
+        Self { servers, _refresh_loop: stop_refresh.drop_guard() }
     }
 
-    async fn http(&self, path: &str, token: &str) -> Answer {
+    async fn http(&self, path: &str, token: &str) -> Response {
         request_with(self.servers.http, "GET", path, &format!("authorization: Bearer {token}\r\n")).await
     }
 }
@@ -148,17 +148,17 @@ async fn a_token_of_each_kind_gets_in_over_both_transports() {
         let mut request = Request::new(request);
         request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().expect("a header"));
         client.get_global_agg(request).await.expect("totals");
-        client.get_user_detail(GetUserDetailRequest::default()).await.expect_err("nobody knows who asks");
+        client.get_user_detail(GetUserDetailRequest::default()).await.expect_err("the request has no credentials");
     }
     guarded.servers.stopped().await;
 }
 
 #[tokio::test]
-async fn tokens_that_are_not_good_are_all_refused_alike() {
+async fn all_invalid_tokens_get_the_same_response() {
     let signer = Signer::new(Algorithm::ES256, "es");
     let guarded = Guarded::start(&[&signer]).await;
-    let good = signer.sign(&claims(json!({})));
-    let [head, body, signature] = good.split('.').collect::<Vec<_>>()[..] else { panic!("three parts: {good}") };
+    let valid = signer.sign(&claims(json!({})));
+    let [head, body, signature] = valid.split('.').collect::<Vec<_>>()[..] else { panic!("three parts: {valid}") };
     let public = signer.jwk.to_string();
     let by_public_key = encode(
         &Header { kid: Some("es".to_owned()), ..Header::new(Algorithm::HS256) },
@@ -168,57 +168,57 @@ async fn tokens_that_are_not_good_are_all_refused_alike() {
     .expect("signed");
     let header = Header { kid: Some("es".to_owned()), ..Header::new(Algorithm::ES256) };
     let critical = Header { crit: Some(vec!["b64".to_owned()]), ..header };
-    let bad = [
+    let invalid = [
         ("expired", signer.sign(&claims(json!({"exp": in_seconds(-60)})))),
-        ("not good yet", signer.sign(&claims(json!({"nbf": in_seconds(60)})))),
-        ("without an end", signer.sign(&claims(json!({"exp": null})))),
+        ("not valid yet", signer.sign(&claims(json!({"nbf": in_seconds(60)})))),
+        ("without an expiry", signer.sign(&claims(json!({"exp": null})))),
         ("without a subject", signer.sign(&claims(json!({"sub": null})))),
         ("of another issuer", signer.sign(&claims(json!({"iss": "https://another.example"})))),
         ("of no issuer", signer.sign(&claims(json!({"iss": null})))),
-        ("for others", signer.sign(&claims(json!({"aud": ["others"]})))),
-        ("for nobody", signer.sign(&claims(json!({"aud": null})))),
-        ("of another key of that name", Signer::new(Algorithm::ES256, "es").sign(&claims(json!({})))),
+        ("for another audience", signer.sign(&claims(json!({"aud": ["others"]})))),
+        ("without an audience", signer.sign(&claims(json!({"aud": null})))),
+        ("of another key with the same id", Signer::new(Algorithm::ES256, "es").sign(&claims(json!({})))),
         ("of an unknown key", Signer::new(Algorithm::ES256, "new").sign(&claims(json!({})))),
         ("of another algorithm", Signer::new(Algorithm::EdDSA, "es").sign(&claims(json!({})))),
-        ("signed with what is public", by_public_key),
-        ("that means something else", encode(&critical, &claims(json!({})), &signer.key).expect("signed")),
+        ("signed with the public key as a secret", by_public_key),
+        ("with a critical extension", encode(&critical, &claims(json!({})), &signer.key).expect("signed")),
         ("unsigned", format!("eyJhbGciOiJub25lIn0.{body}.")),
         ("with another body", format!("{head}.{}.{signature}", body.replace('a', "b"))),
-        ("of a user that cannot be", signer.sign(&claims(json!({"user_id": ""})))),
-        ("cut", format!("{head}.{body}")),
-        ("nonsense", "a.b.c".to_owned()),
+        ("with an invalid user id", signer.sign(&claims(json!({"user_id": ""})))),
+        ("without a signature part", format!("{head}.{body}")),
+        ("not a token", "a.b.c".to_owned()),
         ("dots", "..".to_owned()),
     ];
     let expected = guarded.http(AGGREGATES, "nonsense").await;
     assert_eq!(expected.status, 401);
-    for (what, token) in bad {
-        let answer = guarded.http(AGGREGATES, &token).await;
-        assert_eq!((answer.status, &answer.body), (401, &expected.body), "{what}");
-        assert!(answer.header("www-authenticate").is_some_and(|text| text.contains("invalid_token")), "{what}");
+    for (what, token) in invalid {
+        let response = guarded.http(AGGREGATES, &token).await;
+        assert_eq!((response.status, &response.body), (401, &expected.body), "{what}");
+        assert!(response.header("www-authenticate").is_some_and(|text| text.contains("invalid_token")), "{what}");
     }
     assert_eq!(guarded.http(AGGREGATES, &signer.sign(&claims(json!({"aud": ["a", AUDIENCE]})))).await.status, 200);
     guarded.servers.stopped().await;
 }
 
 #[tokio::test]
-async fn a_token_that_was_good_ends_when_it_says() {
+async fn a_cached_token_expires_in_time() {
     let signer = Signer::new(Algorithm::ES256, "es");
     let guarded = Guarded::start(&[&signer]).await;
-    // Clocks may differ by 30 s.
+    // The clocks may differ by 30 s, so this token is valid for 4 s.
     let token = signer.sign(&claims(json!({"exp": in_seconds(-26)})));
     assert_eq!(guarded.http(AGGREGATES, &token).await.status, 200);
-    let refused = async {
+    let rejected = async {
         while guarded.http(AGGREGATES, &token).await.status == 200 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(SOON, refused).await.expect("it ends");
+    tokio::time::timeout(SOON, rejected).await.expect("the token expires");
     assert_eq!(guarded.http(AGGREGATES, &token).await.status, 401);
     guarded.servers.stopped().await;
 }
 
 #[tokio::test]
-async fn a_token_covers_what_it_says_and_no_other_user() {
+async fn a_token_is_limited_to_its_scopes_and_its_user() {
     let signer = Signer::new(Algorithm::EdDSA, "ed");
     let guarded = Guarded::start(&[&signer]).await;
     for (claim, detail, aggregates) in [
@@ -261,17 +261,17 @@ async fn a_claim_that_is_null_is_absent_and_one_of_another_type_is_named() {
         (json!({"nbf": null}), 200),
         (json!({"nbf": in_seconds(-1) as f64 + 0.5, "exp": in_seconds(300) as f64 + 0.5}), 200),
         (json!({"iat": null, "jti": null, "azp": 7}), 200),
-        // Those that a token must have.
+        // Required claims.
         (json!({"exp": null}), 401),
         (json!({"aud": null}), 401),
         (json!({"aud": [null]}), 401),
         (json!({"iss": null}), 401),
         (json!({"sub": null}), 401),
     ] {
-        let answer = guarded.http(DETAIL, &sign(claims.clone())).await;
-        assert_eq!(answer.status, detail, "{claims}: {}", answer.body);
+        let response = guarded.http(DETAIL, &sign(claims.clone())).await;
+        assert_eq!(response.status, detail, "{claims}: {}", response.body);
     }
-    // In the header and the set of keys as well.
+    // Null also counts as absent in the header and in the key set.
     let mut nulls = Signer::new(Algorithm::ES256, "nulls");
     for name in ["use", "alg", "key_ops", "x5c", "x5t"] {
         nulls.jwk[name] = Value::Null;
@@ -298,12 +298,12 @@ async fn a_claim_that_is_null_is_absent_and_one_of_another_type_is_named() {
         json!({"aud": {"a": "b"}}),
         json!({"iss": [ISSUER]}),
     ] {
-        let answer = guarded.http(DETAIL, &sign(claims.clone())).await;
-        assert_eq!(answer.status, 401, "{claims}");
-        let detail = answer.problem()["detail"].as_str().expect("why").to_owned();
-        let (name, _) = claims.as_object().and_then(|claims| claims.iter().next()).expect("one");
+        let response = guarded.http(DETAIL, &sign(claims.clone())).await;
+        assert_eq!(response.status, 401, "{claims}");
+        let detail = response.problem()["detail"].as_str().expect("a detail").to_owned();
+        let (name, _) = claims.as_object().and_then(|claims| claims.iter().next()).expect("a claim");
         assert!(detail.contains("wrong type") && detail.contains(name), "{claims}: {detail}");
-        // Nobody else learns that: of what the issuer has not signed nothing is read.
+        // Only holders of a signed token get this detail: the claims of a token without a valid signature are not read.
         let forged = Signer::new(Algorithm::ES256, "es").sign(&claims);
         assert!(!guarded.http(DETAIL, &forged).await.body.contains("wrong type"), "{claims}");
     }

@@ -1,4 +1,4 @@
-//! Requests as only an attacker or a broken client spells them.
+//! Malformed requests, as only an attacker or a broken client sends them.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use tokio_util::sync::CancellationToken;
 use crate::http_client::{read, send};
 use crate::servers::{Servers, limits};
 
-/// Everything that the server answers to `bytes` until it closes the connection, or the last of `bytes` asks it to.
-async fn answers(servers: &Servers, bytes: &[u8]) -> Vec<u16> {
+/// Sends `bytes` and returns the status of every response until the server closes the connection.
+async fn statuses(servers: &Servers, bytes: &[u8]) -> Vec<u16> {
     let mut stream = TcpStream::connect(servers.http).await.expect("connected");
-    // It may close before it has read all.
+    // The server may close the connection before it has read all bytes.
     let _ = stream.write_all(bytes).await;
     let _ = stream.shutdown().await;
     let mut text = Vec::new();
     let _ = stream.read_to_end(&mut text).await;
     let text = String::from_utf8_lossy(&text);
-    text.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].parse().expect("a status")).collect()
+    text.split("HTTP/1.1 ").skip(1).map(|response| response[..3].parse().expect("a status")).collect()
 }
 
 #[tokio::test]
-async fn no_request_hides_in_another() {
+async fn no_request_can_be_smuggled_in_another() {
     let servers = Servers::start().await;
     let get = "GET /api/v1/aggregates?granularity=DAY HTTP/1.1\r\nhost: test\r\n";
     let hidden = "GET /hidden HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -43,23 +43,23 @@ async fn no_request_hides_in_another() {
         "x-value: a\0b\r\n",
         "x-value: a\rb\r\n",
     ] {
-        let found = answers(&servers, format!("{get}{headers}\r\n{hidden}").as_bytes()).await;
+        let found = statuses(&servers, format!("{get}{headers}\r\n{hidden}").as_bytes()).await;
         assert_eq!(found, [400], "{headers:?}");
     }
-    assert_eq!(answers(&servers, format!("{get}host: other\r\nconnection: close\r\n\r\n").as_bytes()).await, [400]);
-    // A body that says its length in two ways is read to its end by the stricter one, or not at all: what comes in it is
-    // never a request.
+    assert_eq!(statuses(&servers, format!("{get}host: other\r\nconnection: close\r\n\r\n").as_bytes()).await, [400]);
+    // If a request gives the length of its body in two ways, the server reads the body by the stricter way, or not at all. It
+    // never interprets the body as a request.
     let chunk = format!("{:x}\r\n{hidden}\r\n0\r\n\r\n", hidden.len());
     for length in [0, 4, chunk.len()] {
         let both = format!("{get}content-length: {length}\r\ntransfer-encoding: chunked\r\n\r\n{chunk}");
-        let found = answers(&servers, both.as_bytes()).await;
+        let found = statuses(&servers, both.as_bytes()).await;
         assert!(!found.contains(&404), "{length}: {found:?}");
         assert_eq!(found.len(), 1, "{length}: {found:?}");
     }
 }
 
 #[tokio::test]
-async fn no_path_leads_elsewhere() {
+async fn paths_are_not_normalised() {
     let servers = Servers::start().await;
     for (target, status) in [
         ("/api/v1/../v1/aggregates?granularity=DAY", 404),
@@ -81,7 +81,7 @@ async fn no_path_leads_elsewhere() {
         ("no-slash", 404),
     ] {
         let request = format!("GET {target} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n");
-        assert_eq!(answers(&servers, request.as_bytes()).await, [status], "{target}");
+        assert_eq!(statuses(&servers, request.as_bytes()).await, [status], "{target}");
     }
 }
 
@@ -104,34 +104,34 @@ async fn a_request_is_addressed_to_one_valid_host() {
         ("HTTP/1.0", "host: a b\r\n", 400),
     ] {
         let request = format!("{line} {version}\r\n{hosts}connection: close\r\n\r\n");
-        let answer = send(servers.http, &request).await;
-        assert_eq!(answer.status, status, "{request}");
+        let response = send(servers.http, &request).await;
+        assert_eq!(response.status, status, "{request}");
         if status == 400 {
-            answer.problem();
+            response.problem();
         }
     }
     for path in ["/healthz", "/readyz", "/openapi.json", "/nothing"] {
-        let answer = send(servers.http, &format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
-        assert_eq!(answer.status, 400, "{path}");
+        let response = send(servers.http, &format!("GET {path} HTTP/1.1\r\nconnection: close\r\n\r\n")).await;
+        assert_eq!(response.status, 400, "{path}");
     }
     let origins = ["https://app.example".parse().expect("a value")];
     let open = Servers::start_protected(Protection::default().with_cors_origins(origins)).await;
     let preflight = "OPTIONS / HTTP/1.1\r\norigin: https://app.example\r\naccess-control-request-method: GET\r\nconnection: close\r\n\r\n";
     assert_eq!(send(open.http, preflight).await.status, 400);
 
-    // As an application's own port is answered.
+    // `serve_router` also checks the host, on a port of the application.
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let (address, stop) = (listener.local_addr().expect("an address"), CancellationToken::new());
     let app = Router::new().route("/", get(async || "ok"));
     let serving = tokio::spawn(serve_router(listener, app, ApiLimits::default(), stop.clone()));
     for (hosts, status) in [("", 400), ("host: a b\r\n", 400), ("host: test\r\n", 200)] {
         for (path, status) in [("/", status), ("/else", if status == 200 { 404 } else { 400 })] {
-            let answer = send(address, &format!("GET {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
-            assert_eq!(answer.status, status, "{path} {hosts}");
+            let response = send(address, &format!("GET {path} HTTP/1.1\r\n{hosts}connection: close\r\n\r\n")).await;
+            assert_eq!(response.status, status, "{path} {hosts}");
         }
     }
     stop.cancel();
-    serving.await.expect("it stops");
+    serving.await.expect("the server stops");
 }
 
 #[tokio::test]
@@ -160,11 +160,11 @@ async fn a_body_is_bounded_however_it_is_sent() {
         assert_eq!(send(servers.http, &request).await.status, status, "{} bytes", request.len());
     }
     let expecting = format!("{get}content-length: 1000000\r\nexpect: 100-continue\r\n\r\n");
-    assert_eq!(send(servers.http, &expecting).await.status, 413, "without asking for it first");
+    assert_eq!(send(servers.http, &expecting).await.status, 413, "the server does not ask for the body");
 
     let limits = limits(|limits| limits.request_timeout = Duration::from_millis(50));
     let servers = Servers::start_with(limits).await;
     let mut slow = TcpStream::connect(servers.http).await.expect("connected");
     slow.write_all(format!("{get}content-length: 10\r\n\r\n").as_bytes()).await.expect("sent");
-    assert_eq!(read(slow).await.status, 408, "a body that never comes is not waited for");
+    assert_eq!(read(slow).await.status, 408, "the wait for a missing body ends");
 }

@@ -1,8 +1,8 @@
-//! Up to which instant a service has processed everything that its topic held.
+//! Finds out up to which instant a service has processed its topic.
 //!
-//! The tracker learns this from looks at the broker, beside the service's work. One look notes the end of each partition. A
-//! later look shows that the group has reached these ends. So idle partitions do not hold the instant back, lagging and
-//! unassigned partitions do, and no partition is left out.
+//! The tracker reads offsets from the broker while the service runs. One look records the end of each partition. A later look
+//! shows that the group has reached these ends. All partitions are compared. So a partition with a lag holds the instant back,
+//! also if no member has this partition, and an idle partition does not.
 
 mod watermarks;
 
@@ -20,10 +20,10 @@ use watermarks::Watermarks;
 /// The pause between two looks.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// Which consumer a [`CompletenessTracker`] follows.
+/// The consumer that a [`CompletenessTracker`] follows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrackedConsumer {
-    /// The service, as the stores call it, such as `PgEventStore::SERVICE`.
+    /// The name of the service in the stores, such as `PgEventStore::SERVICE`.
     pub service: String,
     /// The consumer group of the service.
     pub group: String,
@@ -33,8 +33,8 @@ pub struct TrackedConsumer {
 
 /// Records up to which instant a service has processed its topic, for the `complete_through` of totals.
 ///
-/// Run one tracker for each ingestor and each aggregator, beside the service. Trackers of several members of one group do
-/// not disturb each other. Without a tracker `complete_through` stays `None`.
+/// Run one tracker beside each ingestor and each aggregator. Trackers of several members of one group do not disturb each
+/// other. Without a tracker, `complete_through` stays `None`.
 #[derive(Debug)]
 pub struct CompletenessTracker {
     offsets: Arc<dyn GroupOffsets>,
@@ -43,12 +43,12 @@ pub struct CompletenessTracker {
 }
 
 impl CompletenessTracker {
-    /// A tracker of `consumer` that asks `offsets` and records the instant in `store`.
+    /// A tracker of `consumer` that reads offsets with `offsets` and records the instant in `store`.
     pub fn new(offsets: Arc<dyn GroupOffsets>, store: Arc<dyn CompletenessStore>, consumer: TrackedConsumer) -> Self {
         Self { offsets, store, consumer }
     }
 
-    /// Looks at the broker every 5 s until `shutdown`. An error is logged, and the next look tries again.
+    /// Reads the offsets every 5 s until `shutdown`. Logs an error, and tries again after the pause.
     pub async fn run(self, shutdown: CancellationToken) {
         let mut watermarks = Watermarks::default();
         loop {
@@ -59,7 +59,7 @@ impl CompletenessTracker {
                 () = shutdown.cancelled() => return,
                 looked = self.look(&mut watermarks) => match looked {
                     Ok(()) => {}
-                    // Readiness tells the reason.
+                    // The readiness of the service shows the reason.
                     Err(error) if error.is_retryable() => {
                         tracing::debug!(%error, service, "completeness is unknown for now");
                     }
@@ -76,13 +76,13 @@ impl CompletenessTracker {
 
     async fn look(&self, watermarks: &mut Watermarks) -> Result<(), Error> {
         let TrackedConsumer { service, group, topic } = &self.consumer;
-        // The instant before the request: records that the broker holds at this instant are in its answer.
+        // The instant before the request. The response includes all records that the broker held at this instant.
         let at = SystemClock.now();
         let Some(mut seen) = self.offsets.lag_in_offsets(group, topic).await? else {
             watermarks.forget();
             return Ok(());
         };
-        // An idle partition may end with markers of transactions, which no consumer reads.
+        // An idle partition may end with transaction markers, which no consumer reads. `lag` does not count them.
         if seen.iter().any(|lag| lag.lag > 0 && watermarks.is_idle(lag)) {
             seen = self.offsets.lag(group, topic).await?.unwrap_or_default();
         }
@@ -97,7 +97,7 @@ impl CompletenessTracker {
         if !self.store.note_complete(service, topic, through, &committed).await? {
             tracing::warn!(
                 service,
-                "the group has committed offsets that the store has not processed; an audit names the offsets"
+                "the group has committed offsets that the store has not processed; an audit shows these offsets"
             );
         }
         Ok(())
@@ -114,7 +114,7 @@ mod tests {
     use crate::ports::PartitionLag;
     use crate::time::Timestamp;
 
-    /// First away, then without the topic, then with a group that is always one look behind the end of its partition.
+    /// First unavailable, then without the topic, then with a group that is always one look behind the end of its partition.
     #[derive(Debug, Default)]
     struct Broker {
         looks: Mutex<i64>,
@@ -131,7 +131,7 @@ mod tests {
             let mut looks = self.looks.lock().expect("no poison");
             *looks += 1;
             match *looks {
-                1 => Err(Error::unavailable("kafka", "away")),
+                1 => Err(Error::unavailable("kafka", "unavailable")),
                 2 => Ok(None),
                 look => {
                     let (committed, high) = (Some(10 * (look - 1)), 10 * look);
@@ -179,7 +179,7 @@ mod tests {
         tracker.await.expect("no panic");
         let noted = store.0.lock().expect("no poison");
         let offsets: Vec<_> = noted.iter().map(|(_, committed)| committed[0].next_offset).collect();
-        assert_eq!(offsets, [30, 40], "neither the outage nor the missing topic ends it");
+        assert_eq!(offsets, [30, 40], "the tracker continues after the outage and the missing topic");
         assert!(noted.iter().all(|(through, _)| (begun..=SystemClock.now()).contains(through)));
     }
 }

@@ -1,30 +1,31 @@
-//! Ends of partitions at earlier looks, compared with the offsets that the group has processed since.
+//! Compares the ends of partitions at earlier looks with the offsets that the group has processed since then.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::ports::PartitionLag;
 use crate::time::Timestamp;
 
-/// How many looks are kept that the group has not reached. Beyond it, every second look is forgotten.
+/// The largest number of looks that the group has not reached. When there are more, every second look is removed.
 const MAX_LOOKS: usize = 64;
 
-/// The ends of the partitions at some instants.
+/// The ends of the partitions at earlier looks.
 #[derive(Debug, Default)]
 pub(super) struct Watermarks {
-    /// The looks that the group has not reached, by their instant.
+    /// The looks that the group has not reached: the instant of each, and the end of each partition.
     open: VecDeque<(Timestamp, BTreeMap<i32, i64>)>,
-    /// The previous look: of each partition, the committed offset and the end.
+    /// The previous look: the committed offset and the end of each partition.
     last: BTreeMap<i32, (Option<i64>, i64)>,
 }
 
 impl Watermarks {
-    /// Takes in a look that began at `at`: the ends of all partitions, then the offsets of the group. Returns the latest
-    /// instant up to which everything is processed, if it is later than the one before.
+    /// Adds a look that began at `at`. It has read the ends of all partitions, then the offsets of the group. Returns the latest
+    /// instant up to which the whole topic is processed, if this instant is new.
     pub(super) fn look(&mut self, at: Timestamp, seen: &[PartitionLag]) -> Option<Timestamp> {
         let now: BTreeMap<_, _> = seen.iter().map(|lag| (lag.number, (lag.committed, lag.high))).collect();
-        let goes_on = |(number, (_, high)): (&i32, &(_, i64))| now.get(number).is_some_and(|(_, now)| now >= high);
-        if !self.last.iter().all(goes_on) {
-            // The topic was deleted, and another one of its name was created.
+        let has_not_shrunk =
+            |(number, (_, high)): (&i32, &(_, i64))| now.get(number).is_some_and(|(_, now)| now >= high);
+        if !self.last.iter().all(has_not_shrunk) {
+            // The topic was deleted, and a topic with the same name was created.
             self.open.clear();
         }
         self.last = now;
@@ -56,13 +57,13 @@ impl Watermarks {
         self.last.get(&lag.number) == Some(&(lag.committed, lag.high))
     }
 
-    /// Forgets every look: the topic is gone.
+    /// Removes all looks, because the topic does not exist any more.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 }
 
-/// The offset below which the group has processed every record; `None` if it is not known.
+/// The offset below which the group has processed every record; `None` if this is not known.
 fn processed_up_to(lag: &PartitionLag) -> Option<i64> {
     match lag.committed {
         // The offset was committed for an earlier topic of the same name.
@@ -80,7 +81,7 @@ mod tests {
         Timestamp::from_millis(second * 1_000).expect("in range")
     }
 
-    /// A look at partitions from 0 on, each as (committed, end).
+    /// A look at partitions from number 0, each as (committed offset, end). A negative committed offset means none.
     fn seen(partitions: &[(i64, i64)]) -> Vec<PartitionLag> {
         let lag = |(number, &(committed, high)): (i32, &(i64, i64))| PartitionLag {
             number,
@@ -92,35 +93,39 @@ mod tests {
     }
 
     #[test]
-    fn it_follows_a_group_that_keeps_up() {
+    fn the_instant_follows_a_group_that_keeps_up() {
         let mut watermarks = Watermarks::default();
-        assert_eq!(watermarks.look(at(0), &seen(&[(-1, 0), (-1, 0)])), Some(at(0)), "nothing is all there is");
+        assert_eq!(watermarks.look(at(0), &seen(&[(-1, 0), (-1, 0)])), Some(at(0)), "an empty topic is complete");
         assert_eq!(watermarks.look(at(5), &seen(&[(8, 10), (0, 0)])), None);
-        // What has come since is not waited for.
+        // The look at second 5 is reached. The records after it do not matter.
         assert_eq!(watermarks.look(at(10), &seen(&[(11, 30), (2, 2)])), Some(at(5)));
         assert_eq!(watermarks.look(at(15), &seen(&[(30, 30), (2, 2)])), Some(at(15)));
         assert_eq!(
             watermarks.look(at(20), &seen(&[(30, 30), (2, 2)])),
             Some(at(20)),
-            "idle partitions hold nothing back"
+            "idle partitions do not hold the instant back"
         );
     }
 
     #[test]
-    fn it_waits_for_the_partition_that_lags_or_that_nobody_has() {
+    fn the_instant_waits_for_lagging_and_unassigned_partitions() {
         let mut watermarks = Watermarks::default();
         for second in 0..10 {
             assert_eq!(watermarks.look(at(second), &seen(&[(100 + second, 100 + second), (5, 6 + second)])), None);
         }
-        assert_eq!(watermarks.look(at(10), &seen(&[(110, 110), (9, 16)])), Some(at(3)), "as far as that one has got");
-        // A partition that was not there before.
+        assert_eq!(
+            watermarks.look(at(10), &seen(&[(110, 110), (9, 16)])),
+            Some(at(3)),
+            "up to the position of the lagging partition"
+        );
+        // A new partition.
         assert_eq!(watermarks.look(at(11), &seen(&[(110, 110), (16, 16), (-1, 3)])), Some(at(10)));
         assert_eq!(watermarks.look(at(12), &seen(&[(110, 110), (16, 16), (-1, 3)])), None);
         assert_eq!(watermarks.look(at(13), &seen(&[(110, 110), (16, 16), (3, 3)])), Some(at(13)));
     }
 
     #[test]
-    fn marks_of_transactions_hold_nothing_back() {
+    fn transaction_markers_do_not_hold_the_instant_back() {
         let mut watermarks = Watermarks::default();
         let behind = seen(&[(9, 10)]);
         assert!(!watermarks.is_idle(&behind[0]));
@@ -131,18 +136,18 @@ mod tests {
     }
 
     #[test]
-    fn a_topic_made_anew_begins_anew() {
+    fn a_new_topic_of_the_same_name_starts_without_earlier_looks() {
         let mut watermarks = Watermarks::default();
         assert_eq!(watermarks.look(at(0), &seen(&[(90, 100)])), None);
-        // The group's position outlived the topic.
+        // The committed offset of the group is still the offset of the deleted topic.
         assert_eq!(watermarks.look(at(5), &seen(&[(100, 7)])), None);
         assert_eq!(watermarks.look(at(10), &seen(&[(100, 8)])), None);
         assert_eq!(watermarks.look(at(15), &seen(&[(8, 8)])), Some(at(15)));
-        assert_eq!(watermarks.look(at(20), &[]), None, "without partitions nothing is known");
+        assert_eq!(watermarks.look(at(20), &[]), None, "a topic without partitions has no instant");
     }
 
     #[test]
-    fn what_is_kept_is_bounded() {
+    fn the_number_of_looks_is_bounded() {
         let mut watermarks = Watermarks::default();
         for second in 0..10_000 {
             assert_eq!(watermarks.look(at(second), &seen(&[(0, second + 1)])), None);

@@ -1,5 +1,5 @@
-//! The one runtime under both consumers: reads a source, gathers batches, keeps several in flight, and commits only
-//! what is durably done.
+//! The runtime that ingestors and aggregators share. It reads a source, collects records in batches, and processes several
+//! batches at a time. It commits only offsets that are durably processed.
 
 mod retry;
 mod service;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, tim
 use tokio_util::sync::CancellationToken;
 
 pub use retry::RetryPolicy;
-pub(crate) use retry::{Abandoned, Retrier};
+pub(crate) use retry::{Aborted, Retrier};
 pub use service::EventConsumer;
 pub use stats::{ConsumerStats, StatsSnapshot};
 use tracker::{OffsetTracker, Ticket};
@@ -26,29 +26,29 @@ use crate::crash::{self, CrashPoint};
 use crate::ports::{EventSource, SourceEvent};
 use crate::record::{PartitionId, Record, Span};
 
-/// After the drain's deadline, how long batches that were told to give up may take to do so.
+/// How long batches may take to give up their retries after the drain timeout.
 const ABANDON_GRACE: Duration = Duration::from_secs(2);
 
-/// How a consumer batches, and how much it holds at a time. A zero counts as the least that works.
+/// The batch settings and timeouts of a consumer. A zero counts as the smallest value that works.
 ///
-/// Memory is bounded by `batches_in_flight + 1` times `batch_bytes`, decoded and encoded, and by what the source
-/// fetches ahead.
+/// The memory is bounded: at most `batches_in_flight + 1` times `batch_bytes`, decoded and encoded, and the records that the
+/// source fetches ahead.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConsumerConfig {
-    /// The most records of a batch. Default: 5,000.
+    /// The largest number of records in a batch. Default: 5,000.
     pub batch_size: usize,
-    /// The most bytes of a batch's records (one record may be larger). Default: 4 MiB.
+    /// The size of records in bytes from which a batch is full. One record may be larger. Default: 4 MiB.
     pub batch_bytes: usize,
-    /// The longest a record waits for its batch to fill. Default: 50 ms.
+    /// The longest time that a record waits until its batch is full. Default: 50 ms.
     pub batch_timeout: Duration,
-    /// How many batches are worked on at a time. Default: 4.
+    /// The largest number of batches that are processed at a time. Default: 4.
     pub batches_in_flight: usize,
-    /// How often positions are handed to the source to commit. Default: 1 s.
+    /// How often the consumer passes positions to the source for a commit. Default: 1 s.
     pub commit_interval: Duration,
-    /// How failed attempts are repeated.
+    /// How failed attempts are retried.
     pub retry: RetryPolicy,
-    /// How long a stop waits for batches in flight before it abandons them; they are then delivered again. Default: 15 s.
+    /// How long a stop waits for batches in flight before it abandons them. Abandoned batches are delivered again. Default: 15 s.
     pub drain_timeout: Duration,
 }
 
@@ -69,7 +69,7 @@ impl Default for ConsumerConfig {
 impl ConsumerConfig {
     /// The longest time from a stop to the end of the last batch. Closing the source comes after it.
     ///
-    /// Give the process that long before it is killed: see
+    /// Give the process at least this time before it is killed: see
     /// [`terminationGracePeriodSeconds`](https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination).
     pub fn stop_timeout(&self) -> Duration {
         self.drain_timeout + ABANDON_GRACE
@@ -86,17 +86,17 @@ impl ConsumerConfig {
     }
 }
 
-/// What a consumer does with its records.
+/// Processes the records of a consumer.
 #[async_trait]
 pub(crate) trait Sink: Debug + Send + Sync + 'static {
-    /// Makes durable whatever `records` call for; `spans` are done with afterwards.
-    async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned>;
+    /// Processes `records` and makes their effects durable. After this, all offsets of `spans` are processed.
+    async fn process(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Aborted>;
 }
 
 /// Runs `sink` over `source` until the source ends or `shutdown` is cancelled.
 ///
-/// An end waits until everything is done, as long as that takes; a stop finishes and commits what was read, within the
-/// configured time.
+/// At the end of the source, the consumer finishes and commits all records, however long this takes. After a stop, it finishes
+/// and commits the records that it has read, within the configured time.
 pub(crate) async fn run(
     source: &mut dyn EventSource,
     sink: Arc<dyn Sink>,
@@ -123,8 +123,7 @@ pub(crate) async fn run(
     let committed = source.commit(&consumer.tracker.take_positions()).await;
     let closed = match source.close().await {
         Err(error) if error.is_retryable() && shutdown.is_cancelled() => {
-            tracing::warn!(%error, "stopping without knowing whether the last positions are committed; what is not is \
-                                    delivered again");
+            tracing::warn!(%error, "stopping without a confirmation of the last commit; uncommitted records are delivered again");
             Ok(())
         }
         closed => closed,
@@ -139,9 +138,9 @@ struct Consumer {
     retrier: Retrier,
     tracker: OffsetTracker,
     batch: PendingBatch,
-    /// What the source gave beyond what the batch could take. Nothing is read until it is empty.
+    /// Records that the source returned and that did not fit into the batch. While there are any, the source is not read.
     unread: std::vec::IntoIter<Record>,
-    in_flight: JoinSet<(Ticket, Result<(), Abandoned>)>,
+    in_flight: JoinSet<(Ticket, Result<(), Aborted>)>,
 }
 
 impl Consumer {
@@ -232,9 +231,9 @@ impl Consumer {
         let spans = ticket.spans();
         let (sink, retrier, stats) = (self.sink.clone(), self.retrier.clone(), self.stats.clone());
         let (size, begun) = (records.len(), Instant::now());
-        // A task of its own, never cancelled while the consumer runs: a store's write must not be dropped half-way.
+        // The task is never cancelled while the consumer runs, because a write to the store must not be dropped halfway.
         self.in_flight.spawn(async move {
-            let outcome = sink.take(records, spans, &retrier).await;
+            let outcome = sink.process(records, spans, &retrier).await;
             if outcome.is_ok() && size > 0 {
                 stats.record_batch(size, begun.elapsed());
             }
@@ -242,7 +241,7 @@ impl Consumer {
         });
     }
 
-    fn finish(&mut self, done: Result<(Ticket, Result<(), Abandoned>), tokio::task::JoinError>) -> Result<(), Error> {
+    fn finish(&mut self, done: Result<(Ticket, Result<(), Aborted>), tokio::task::JoinError>) -> Result<(), Error> {
         let (ticket, outcome) = done.map_err(|error| Error::internal("consumer", error))?;
         match outcome {
             Ok(()) => {
@@ -250,12 +249,12 @@ impl Consumer {
                 self.tracker.finish(ticket);
                 Ok(())
             }
-            Err(Abandoned::Stopping) => Ok(()),
-            Err(Abandoned::Failed(error)) => Err(error),
+            Err(Aborted::Stopping) => Ok(()),
+            Err(Aborted::Failed(error)) => Err(error),
         }
     }
 
-    /// Finishes what is in flight, and what is gathered if `with_pending`, within the time for a stop.
+    /// Finishes the batches in flight, and also the pending records if `with_pending`, within the time for a stop.
     async fn drain(&mut self, abandon: &CancellationToken, with_pending: bool) -> Result<(), Error> {
         let deadline = Instant::now() + self.config.drain_timeout;
         let mut outcome = Ok(());
@@ -283,25 +282,26 @@ impl Consumer {
         }
         tracing::warn!(
             batches = self.in_flight.len(),
-            "stopping without the batches in flight; they will be delivered again"
+            "stopping without the batches in flight; their records will be delivered again"
         );
         abandon.cancel();
         let deadline = Instant::now() + ABANDON_GRACE;
         while let Ok(Some(done)) = timeout_at(deadline, self.in_flight.join_next()).await {
             outcome = outcome.and(self.finish(done));
         }
-        // A store's write must not be dropped half-way: what hangs even now ends by itself.
+        // A write to the store must not be dropped halfway. A batch that still hangs ends by itself.
         self.in_flight.detach_all();
         outcome
     }
 }
 
-/// Records gathered for the next batch.
+/// The records of the next batch.
 #[derive(Default)]
 struct PendingBatch {
     records: Vec<Record>,
     bytes: usize,
-    /// When the first record, or the first vacant offset, has waited long enough; `None` while there is neither.
+    /// When the first record or vacant offset has waited for `batch_timeout`. `None` if the batch has neither records nor vacant
+    /// offsets.
     due: Option<Instant>,
 }
 
@@ -321,12 +321,12 @@ impl PendingBatch {
     }
 
     fn take(&mut self) -> Vec<Record> {
-        // The next batch is probably as large.
+        // The next batch probably has the same size.
         let next = Self { records: Vec::with_capacity(self.records.len()), ..Self::default() };
         std::mem::replace(self, next).records
     }
 
-    /// Drops the records of `partitions`, which `tracker` has forgotten.
+    /// Removes the records of `partitions`, which `tracker` has already removed.
     fn forget(&mut self, partitions: &[PartitionId], tracker: &OffsetTracker) {
         self.records.retain(|record| !partitions.contains(&record.partition));
         self.bytes = self.records.iter().map(Record::size).sum();

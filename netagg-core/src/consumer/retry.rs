@@ -1,4 +1,4 @@
-//! Repeats what may succeed later: with growing, jittered pauses, for as long as it takes.
+//! Retries calls that may succeed later, with growing pauses and jitter, without a limit of attempts.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 use super::ConsumerStats;
 use crate::Error;
 
-/// How failed attempts are repeated: pauses double from `first_delay` up to `max_delay`, each lengthened by a random share
-/// of itself, so that many clients do not retry at the same moments.
+/// How failed attempts are retried. The pauses double from `first_delay` up to `max_delay`. Each pause is lengthened by a random
+/// part of itself (jitter), so that many clients do not retry at the same moments.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RetryPolicy {
     /// The pause after the first failure. Default: 100 ms.
     pub first_delay: Duration,
-    /// The longest pause, before the random share. Default: 3 s.
+    /// The longest pause, before the random part is added. Default: 3 s.
     pub max_delay: Duration,
 }
 
@@ -28,8 +28,8 @@ impl Default for RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// Repeats `attempt` until it succeeds; returns `None` if `shutdown` comes first. The first failure is logged. A service
-    /// waits so at its start for a dependency that is not there yet.
+    /// Repeats `attempt` until it succeeds; returns `None` if `shutdown` is cancelled first. Logs the first failure. A service
+    /// uses this at its start to wait for a dependency that is not available yet.
     ///
     /// # Errors
     /// The first error that is not [retryable](Error::is_retryable).
@@ -45,7 +45,7 @@ impl RetryPolicy {
                 Ok(value) => return Ok(Some(value)),
                 Err(error) if error.is_retryable() => {
                     if !std::mem::replace(&mut is_logged, true) {
-                        tracing::warn!(%error, "waiting");
+                        tracing::warn!(%error, "not available yet; waiting");
                     }
                 }
                 Err(error) => return Err(error),
@@ -69,7 +69,7 @@ impl RetryPolicy {
     }
 }
 
-/// Pauses between attempts, longer each time.
+/// The growing pauses between attempts.
 pub(crate) struct Backoff {
     delays: ExponentialBackoff,
     max_delay: Duration,
@@ -81,46 +81,48 @@ impl Backoff {
     }
 }
 
-/// Why an attempt was given up.
+/// Why a call was not retried any more.
 #[derive(Debug)]
-pub(crate) enum Abandoned {
-    /// The consumer stops, and the dependency is still away.
+pub(crate) enum Aborted {
+    /// The consumer stops, and the dependency is still unavailable.
     Stopping,
-    /// No repetition can help.
+    /// The error is not retryable.
     Failed(Error),
 }
 
-/// Repeats calls until they succeed, cannot succeed, or the consumer gives up. One line of log tells that a dependency
-/// is away and one that it is back, however many calls wait for it.
+/// Retries calls until they succeed, fail with an error that is not retryable, or the consumer gives up.
+///
+/// The start and the end of an outage of a dependency are logged once each, however many calls wait for the dependency.
 #[derive(Clone, Debug)]
 pub(crate) struct Retrier {
     policy: RetryPolicy,
     abandon: CancellationToken,
-    /// Told which dependencies are waited for.
+    /// Records the retries, and the dependencies that calls wait for.
     stats: Arc<ConsumerStats>,
-    away: Arc<Mutex<BTreeSet<&'static str>>>,
+    unavailable: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
-/// So many failures in a row are an outage; fewer are what happens now and then, such as a deadlock.
+/// From this number of consecutive failures on, a dependency counts as blocked. Fewer failures are normal, such as after a
+/// deadlock.
 const OUTAGE: usize = 3;
 
 impl Retrier {
     pub(crate) fn new(policy: RetryPolicy, abandon: CancellationToken, stats: Arc<ConsumerStats>) -> Self {
-        Self { policy, abandon, stats, away: Arc::default() }
+        Self { policy, abandon, stats, unavailable: Arc::default() }
     }
 
     pub(crate) fn backoff(&self) -> Backoff {
         self.policy.backoff()
     }
 
-    /// `duration`, lengthened by a random share of up to a half.
+    /// A random duration from `duration` to one and a half times `duration`.
     pub(crate) fn jittered(&self, duration: Duration) -> Duration {
         let share = ExponentialBuilder::default().with_jitter().with_min_delay(duration / 2).build().next();
         duration / 2 + share.unwrap_or_default()
     }
 
-    /// The result of `attempt`, which is repeated while its error is retryable.
-    pub(crate) async fn run<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Abandoned>
+    /// Repeats `attempt` while its error is retryable, and returns its result.
+    pub(crate) async fn run<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, Aborted>
     where
         F: Future<Output = Result<T, Error>>,
     {
@@ -130,48 +132,48 @@ impl Retrier {
         loop {
             let error = match attempt().await {
                 Ok(value) => {
-                    failed.into_iter().for_each(|dependency| self.is_back(dependency));
+                    failed.into_iter().for_each(|dependency| self.report_success(dependency));
                     return Ok(value);
                 }
                 Err(error) if error.is_retryable() => error,
-                Err(error) => return Err(Abandoned::Failed(error)),
+                Err(error) => return Err(Aborted::Failed(error)),
             };
             self.report(&error);
             failed.extend(error.dependency());
             failures += 1;
             if failures >= OUTAGE {
-                self.stats.waits_for(&error);
+                self.stats.set_blocked_on(&error);
             }
             tokio::select! {
                 biased;
-                () = self.abandon.cancelled() => return Err(Abandoned::Stopping),
+                () = self.abandon.cancelled() => return Err(Aborted::Stopping),
                 () = tokio::time::sleep(backoff.next_delay()) => {}
             }
         }
     }
 
-    /// Counts a failure, and tells that a dependency is away, unless that is known.
+    /// Counts a failure. Logs that the dependency is unavailable, unless this is logged already.
     pub(crate) fn report(&self, error: &Error) {
         let Some(dependency) = error.dependency() else { return };
         self.stats.retried(dependency);
-        if self.away().insert(dependency) {
+        if self.unavailable().insert(dependency) {
             if matches!(error, Error::NotSetUp { .. }) {
-                tracing::error!(dependency, %error, "waiting until it is set up");
+                tracing::error!(dependency, %error, "waiting until the dependency is set up");
             } else {
-                tracing::warn!(dependency, %error, "waiting until it is back");
+                tracing::warn!(dependency, %error, "waiting until the dependency is available again");
             }
         }
     }
 
-    fn is_back(&self, dependency: &'static str) {
-        self.stats.waits_no_longer(dependency);
-        if self.away().remove(dependency) {
-            tracing::info!(dependency, "it is back");
+    fn report_success(&self, dependency: &'static str) {
+        self.stats.clear_blocked_on(dependency);
+        if self.unavailable().remove(dependency) {
+            tracing::info!(dependency, "the dependency is available again");
         }
     }
 
-    fn away(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
-        self.away.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unavailable(&self) -> std::sync::MutexGuard<'_, BTreeSet<&'static str>> {
+        self.unavailable.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -182,18 +184,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_waits_for_what_may_come_and_for_nothing_else() {
+    async fn a_start_waits_only_after_retryable_errors() {
         let (policy, shutdown) = (RetryPolicy::default(), CancellationToken::new());
         let attempts = AtomicU32::new(0);
         let third = async || match attempts.fetch_add(1, Relaxed) {
-            0 | 1 => Err(Error::unavailable("postgres", "away")),
+            0 | 1 => Err(Error::unavailable("postgres", "unavailable")),
             attempt => Ok(attempt),
         };
-        assert_eq!(policy.retry(&shutdown, third).await.expect("it is back"), Some(2));
+        assert_eq!(policy.retry(&shutdown, third).await.expect("available at the third attempt"), Some(2));
         let broken = async || Err::<(), _>(Error::internal("postgres", "broken"));
         assert!(policy.retry(&shutdown, broken).await.is_err_and(|error| !error.is_retryable()));
         shutdown.cancel();
-        let away = async || Err::<(), _>(Error::unavailable("postgres", "away"));
-        assert_eq!(policy.retry(&shutdown, away).await.expect("no error"), None);
+        let unavailable = async || Err::<(), _>(Error::unavailable("postgres", "unavailable"));
+        assert_eq!(policy.retry(&shutdown, unavailable).await.expect("no error"), None);
     }
 }

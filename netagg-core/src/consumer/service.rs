@@ -1,4 +1,4 @@
-//! What ingestors and aggregators have in common.
+//! The interface that ingestors and aggregators share.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -13,15 +13,16 @@ use crate::ports::EventSource;
 /// A service that consumes events: an [`Ingestor`](crate::Ingestor) or an [`Aggregator`](crate::Aggregator).
 #[async_trait]
 pub trait EventConsumer: Debug + Send + Sync {
-    /// The name of the service, as stores record its progress: `ingestor` or `aggregator`.
+    /// The name under which stores record the progress of the service: `ingestor` or `aggregator`.
     fn service(&self) -> &'static str;
 
-    /// Its counters.
+    /// The counters of the service.
     fn stats(&self) -> Arc<ConsumerStats>;
 
-    /// Consumes `source` until it ends or `shutdown` is cancelled, and closes it.
+    /// Consumes `source` until it ends or `shutdown` is cancelled, and closes the source.
     ///
     /// # Errors
-    /// Only what no repetition can help.
+    /// An error that is not [retryable](Error::is_retryable). Also an error of a commit, and an error of the close at the end of
+    /// `source`. All other retryable errors are retried.
     async fn run(&self, source: &mut dyn EventSource, shutdown: CancellationToken) -> Result<(), Error>;
 }

@@ -1,4 +1,4 @@
-//! What a consumer has done so far.
+//! The counters of a consumer.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use crate::Error;
 use crate::batch::BatchOutcome;
 
-/// Counters of one consumer, readable while it runs.
+/// The counters of one consumer. They can be read while the consumer runs.
 #[derive(Debug, Default)]
 pub struct ConsumerStats {
     consumed: AtomicU64,
@@ -20,28 +20,29 @@ pub struct ConsumerStats {
     conflicts: AtomicU64,
     invalid: AtomicU64,
     batches: AtomicU64,
+    /// The dependencies that work waits for, and the reason.
     waiting: Mutex<BTreeMap<&'static str, String>>,
-    /// Told after each change of a counter.
+    /// Notified after each change of a counter.
     change: Notify,
     /// The labels of the metrics that ingestors and aggregators share.
     labels: Vec<Label>,
 }
 
-/// The counters of a [`ConsumerStats`] at one moment, since the consumer was made.
+/// The counters of a [`ConsumerStats`] at one moment. They count from the creation of the consumer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct StatsSnapshot {
-    /// Records read from the source, redelivered ones included.
+    /// The number of records read from the source, including redelivered records.
     pub consumed: u64,
-    /// Events that were new.
+    /// The number of new events.
     pub new: u64,
-    /// Events that were there before, with the same content.
+    /// The number of events that were known before with the same content.
     pub duplicates: u64,
-    /// Events that were there before, with other content.
+    /// The number of events that were known before with other content.
     pub conflicts: u64,
-    /// Records that hold no valid event.
+    /// The number of records without a valid event.
     pub invalid: u64,
-    /// Batches finished.
+    /// The number of finished batches.
     pub batches: u64,
 }
 
@@ -51,12 +52,13 @@ impl ConsumerStats {
         Self { labels: vec![Label::from_static_parts("service", service)], ..Self::default() }
     }
 
-    /// Other counters whose metrics have the same labels, for work beside the consumer: the consumer does not wait for it.
+    /// New counters with the same labels, for work beside the consumer. This work does not make the consumer count as blocked,
+    /// because the consumer does not wait for it.
     pub(crate) fn unwatched(&self) -> Self {
         Self { labels: self.labels.clone(), ..Self::default() }
     }
 
-    /// Registers the metrics that ingestors and aggregators share at 0, with the retries of each dependency.
+    /// Registers at 0 the metrics that ingestors and aggregators share, with the retries of each dependency.
     pub(crate) fn register_metrics(&self, dependencies: &[&'static str]) {
         for name in ["netagg_events_consumed_total", "netagg_duplicates_total", "netagg_conflicting_duplicates_total"] {
             counter!(name, self.labels.clone()).absolute(0);
@@ -66,7 +68,7 @@ impl ConsumerStats {
         }
     }
 
-    /// The counters now.
+    /// The current counters.
     pub fn snapshot(&self) -> StatsSnapshot {
         StatsSnapshot {
             consumed: self.consumed.load(Relaxed),
@@ -78,10 +80,10 @@ impl ConsumerStats {
         }
     }
 
-    /// Waits until a counter differs from `seen`, and returns the counters then. A loop over it waits for any state, without
+    /// Waits until a counter differs from `seen`, and returns the new counters. Call it in a loop to wait for any state without
     /// polling.
     ///
-    /// Cancel safe: nothing is lost when the future is dropped before it is done.
+    /// Cancel safe: no change is lost if the future is dropped before it is done.
     ///
     /// ```
     /// # use std::sync::Arc;
@@ -100,7 +102,7 @@ impl ConsumerStats {
     /// });
     /// log.publish(vec![OutgoingRecord::new("not an event"), OutgoingRecord::new("{}")]).await?;
     ///
-    /// // All done: each of the two records is counted, or is no valid event.
+    /// // Wait until each of the two records is counted as an event or as invalid.
     /// let mut now = stats.snapshot();
     /// while now.new + now.duplicates + now.conflicts + now.invalid < 2 {
     ///     now = stats.changed(&now).await;
@@ -115,7 +117,7 @@ impl ConsumerStats {
         loop {
             let change = self.change.notified();
             tokio::pin!(change);
-            // From here on no change is missed.
+            // After this call, no change is missed.
             change.as_mut().enable();
             let now = self.snapshot();
             if now != *seen {
@@ -125,27 +127,28 @@ impl ConsumerStats {
         }
     }
 
-    /// Why work cannot go on, if it waits for a dependency, such as `postgres`, that has failed several times in a row.
+    /// The reason why the consumer waits for `dependency`, such as `postgres`, after several consecutive failures. `None` if it
+    /// does not wait.
     pub fn waiting_for(&self, dependency: &str) -> Option<String> {
         self.waiting().get(dependency).cloned()
     }
 
-    /// Fails with the reason while work cannot go on because it waits for `dependency`: see
-    /// [`waiting_for`](Self::waiting_for). A check of readiness uses it, as a database may answer and refuse every write.
+    /// Fails while the consumer waits for `dependency`: see [`waiting_for`](Self::waiting_for). Use this in a readiness check,
+    /// because a database may respond to a check and still refuse every write.
     ///
     /// # Errors
-    /// The reason, as text.
+    /// The reason why the consumer waits, as text.
     pub fn check_not_blocked(&self, dependency: &str) -> Result<(), String> {
         self.waiting_for(dependency).map_or(Ok(()), Err)
     }
 
-    pub(crate) fn waits_for(&self, error: &Error) {
+    pub(crate) fn set_blocked_on(&self, error: &Error) {
         if let Some(dependency) = error.dependency() {
             self.waiting().insert(dependency, error.to_string());
         }
     }
 
-    pub(crate) fn waits_no_longer(&self, dependency: &'static str) {
+    pub(crate) fn clear_blocked_on(&self, dependency: &'static str) {
         self.waiting().remove(dependency);
     }
 
@@ -174,10 +177,10 @@ impl ConsumerStats {
     /// Records the size and the duration of a finished batch.
     pub(crate) fn record_batch(&self, records: usize, duration: Duration) {
         histogram!("netagg_batch_records", self.labels.clone()).record(records as f64);
-        histogram!("netagg_batch_seconds", self.labels.clone()).record(duration);
+        histogram!("netagg_batch_duration_seconds", self.labels.clone()).record(duration);
     }
 
-    /// Counts an attempt that failed because of `dependency` and is made again.
+    /// Counts an attempt that failed because of `dependency` and is retried.
     pub(crate) fn retried(&self, dependency: &'static str) {
         self.retries(dependency).increment(1);
     }

@@ -1,4 +1,4 @@
-//! The runtime under both consumers, on a paused clock: hours pass in no time, and every instant is exact.
+//! Tests of the runtime of consumers, on a paused clock. Simulated hours take no real time, and every instant is exact.
 
 mod schedules;
 
@@ -15,13 +15,13 @@ use crate::record::Position;
 const HOUR: Duration = Duration::from_secs(3_600);
 const NONE: [i64; 0] = [];
 
-/// One partition's consumer, whose source and sink the test plays.
+/// A consumer of one partition. The test controls its source and its sink.
 struct Stage {
-    /// What the source gives next; dropped, the source ends.
+    /// The events that the source returns next. The source ends when this is dropped.
     events: Option<mpsc::UnboundedSender<Result<SourceEvent, Error>>>,
-    /// What came out of the source so far, what was committed, and whether it was closed.
+    /// The number of delivered records, the commits, and the number of calls of `close`.
     source: Arc<Seen>,
-    /// Batches that the consumer handed to its sink.
+    /// The batches that the consumer passed to its sink.
     batches: mpsc::UnboundedReceiver<Taken>,
     shutdown: CancellationToken,
     run: JoinHandle<Result<(), Error>>,
@@ -32,7 +32,7 @@ struct Seen {
     delivered: AtomicUsize,
     commits: Mutex<Vec<i64>>,
     closed: AtomicUsize,
-    /// Whether the close cannot tell what is committed.
+    /// Whether the close fails to confirm the last commits.
     closes_in_doubt: AtomicBool,
 }
 
@@ -67,22 +67,22 @@ impl EventSource for PlayedSource {
 
     async fn close(&mut self) -> Result<(), Error> {
         self.seen.closed.fetch_add(1, SeqCst);
-        if self.seen.closes_in_doubt.load(SeqCst) { Err(away()) } else { Ok(()) }
+        if self.seen.closes_in_doubt.load(SeqCst) { Err(unavailable()) } else { Ok(()) }
     }
 }
 
-/// A batch in the test's hands: it is done when the test answers.
+/// A batch that the sink has received. The batch is done when the test sends its result.
 #[derive(Debug)]
 struct Taken {
     offsets: Vec<i64>,
     spans: Vec<(i64, i64)>,
     at: Instant,
-    answer: oneshot::Sender<Result<(), Error>>,
+    result: oneshot::Sender<Result<(), Error>>,
 }
 
 impl Taken {
     fn done(self) {
-        self.answer.send(Ok(())).expect("the sink waits");
+        self.result.send(Ok(())).expect("the sink waits");
     }
 }
 
@@ -91,26 +91,26 @@ struct PlayedSink(mpsc::UnboundedSender<Taken>);
 
 #[async_trait]
 impl Sink for PlayedSink {
-    async fn take(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Abandoned> {
-        let (answer, answered) = oneshot::channel();
+    async fn process(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Aborted> {
+        let (result, receiver) = oneshot::channel();
         let taken = Taken {
             offsets: records.iter().map(|record| record.offset).collect(),
             spans: spans.iter().map(|span| (span.from, span.to)).collect(),
             at: Instant::now(),
-            answer,
+            result,
         };
         self.0.send(taken).expect("the test listens");
-        match answered.await.expect("the test answers") {
+        match receiver.await.expect("the test sends a result") {
             Ok(()) => Ok(()),
-            // The store stays away.
-            Err(error) if error.is_retryable() => retrier.run(|| async { Err(away()) }).await,
-            Err(error) => Err(Abandoned::Failed(error)),
+            // The store stays unavailable.
+            Err(error) if error.is_retryable() => retrier.run(|| async { Err(unavailable()) }).await,
+            Err(error) => Err(Aborted::Failed(error)),
         }
     }
 }
 
-fn away() -> Error {
-    Error::unavailable("store", "away")
+fn unavailable() -> Error {
+    Error::unavailable("store", "unavailable")
 }
 
 fn record(offset: i64) -> Record {
@@ -144,7 +144,7 @@ impl Stage {
         self.batches.recv().await.expect("a batch")
     }
 
-    /// No batch comes, however long one waits.
+    /// Checks that no batch comes, even after a long time.
     async fn no_batch(&mut self) {
         let batch = timeout_at(Instant::now() + HOUR, self.batches.recv()).await;
         assert!(batch.is_err(), "{batch:?}");
@@ -152,7 +152,7 @@ impl Stage {
 
     async fn outcome(self) -> Result<(), Error> {
         let outcome = self.run.await.expect("no panic");
-        assert_eq!(self.source.closed.load(SeqCst), 1, "closed, whatever happened");
+        assert_eq!(self.source.closed.load(SeqCst), 1, "closed exactly once");
         outcome
     }
 }
@@ -174,7 +174,7 @@ async fn a_batch_closes_by_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_need_no_assignment_before_them_and_an_empty_list_changes_nothing() {
+async fn records_without_an_assignment_are_accepted_and_an_empty_list_has_no_effect() {
     let mut stage = Stage::new(config());
     stage.give(Ok(SourceEvent::Records(Vec::new())));
     stage.no_batch().await;
@@ -183,7 +183,7 @@ async fn records_need_no_assignment_before_them_and_an_empty_list_changes_nothin
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_closes_by_bytes_and_one_record_may_have_more() {
+async fn a_batch_closes_by_bytes_and_one_record_may_exceed_the_limit() {
     let mut stage = Stage::new(ConsumerConfig { batch_bytes: 200, ..config() });
     let large = Record { value: Some(vec![b'x'; 5_000].into()), ..record(3) };
     let start = Instant::now();
@@ -198,7 +198,7 @@ async fn a_batch_closes_by_bytes_and_one_record_may_have_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_closes_when_its_first_record_has_waited_long_enough() {
+async fn a_batch_closes_when_its_first_record_has_waited_for_the_timeout() {
     let mut stage = Stage::new(config());
     let start = Instant::now();
     stage.give(records(0..1));
@@ -207,7 +207,7 @@ async fn a_batch_closes_when_its_first_record_has_waited_long_enough() {
     let batch = stage.batch().await;
     assert_eq!((&batch.offsets, batch.at), (&vec![0, 1], start + config().batch_timeout));
     batch.done();
-    // The next one's time begins with its own first record.
+    // The timeout of the next batch begins with its first record.
     sleep(HOUR).await;
     stage.give(records(2..3));
     let given = Instant::now();
@@ -222,7 +222,7 @@ async fn a_full_pipeline_stops_reading() {
     }
     let (first, second) = (stage.batch().await, stage.batch().await);
     stage.no_batch().await;
-    // Two batches in flight and one that waits, full.
+    // Two batches are in flight, and one full batch waits.
     assert_eq!(stage.source.delivered.load(SeqCst), 9);
     second.done();
     let third = stage.batch().await;
@@ -261,7 +261,7 @@ async fn a_stop_finishes_and_commits_what_was_read() {
     sleep(Duration::from_secs(1)).await;
     stage.give(records(8..100));
     first.done();
-    // What was delivered before the stop is finished, in batches as ever; nothing more is read.
+    // Records that were delivered before the stop are finished, in batches of the usual size. No more records are read.
     for expected in [vec![3, 4, 5], vec![6, 7]] {
         let batch = stage.batch().await;
         assert_eq!(batch.offsets, expected);
@@ -274,7 +274,7 @@ async fn a_stop_finishes_and_commits_what_was_read() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_that_cannot_confirm_its_last_commit_is_a_stop_all_the_same() {
+async fn only_a_stop_succeeds_without_a_confirmation_of_the_last_commit() {
     for stops in [true, false] {
         let stage = Stage::new(config());
         stage.source.closes_in_doubt.store(true, SeqCst);
@@ -288,7 +288,7 @@ async fn a_stop_that_cannot_confirm_its_last_commit_is_a_stop_all_the_same() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_source_ends_the_run_once_all_is_done() {
+async fn the_end_of_the_source_ends_the_run_once_all_records_are_done() {
     let mut stage = Stage::new(config());
     stage.give(records(0..2));
     stage.events = None;
@@ -299,14 +299,14 @@ async fn the_end_of_the_source_ends_the_run_once_all_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_of_the_source_waits_for_the_store_as_long_as_it_takes() {
+async fn the_end_of_the_source_waits_for_the_store_without_a_timeout() {
     let mut stage = Stage::new(ConsumerConfig { batches_in_flight: 1, ..config() });
     stage.give(records(0..4));
     stage.events = None;
     let first = stage.batch().await;
     sleep(10 * HOUR).await;
     first.done();
-    // What is gathered need not wait to be full or due: nothing will follow.
+    // The last batch does not wait until it is full or due, because no record will follow.
     let (last, start) = (stage.batch().await, Instant::now());
     assert_eq!((&last.offsets, last.at), (&vec![3], start));
     sleep(10 * HOUR).await;
@@ -317,11 +317,11 @@ async fn the_end_of_the_source_waits_for_the_store_as_long_as_it_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_after_the_end_of_the_source_is_a_stop() {
+async fn a_stop_after_the_end_of_the_source_lasts_only_the_drain_timeout() {
     let mut stage = Stage::new(config());
     stage.give(records(0..1));
     stage.events = None;
-    stage.batch().await.answer.send(Err(away())).expect("the sink waits");
+    stage.batch().await.result.send(Err(unavailable())).expect("the sink waits");
     sleep(HOUR).await;
     stage.shutdown.cancel();
     let start = Instant::now();
@@ -330,43 +330,43 @@ async fn a_stop_after_the_end_of_the_source_is_a_stop() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_while_the_store_is_away_commits_only_what_is_done() {
+async fn a_stop_while_the_store_is_unavailable_commits_only_finished_batches() {
     let mut stage = Stage::new(config());
     stage.give(records(0..9));
     let [first, second, third] = [stage.batch().await, stage.batch().await, stage.batch().await];
     first.done();
-    second.answer.send(Err(away())).expect("the sink waits");
+    second.result.send(Err(unavailable())).expect("the sink waits");
     third.done();
     sleep(Duration::from_millis(10)).await;
     stage.shutdown.cancel();
     let (source, start) = (stage.source.clone(), Instant::now());
-    stage.outcome().await.expect("a stop, though not of all");
+    stage.outcome().await.expect("a stop, even with an unfinished batch");
     assert_eq!(start.elapsed(), config().drain_timeout);
     assert_eq!(source.committed(), [3]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_while_the_store_hangs_takes_the_grace_too_and_no_longer() {
+async fn a_stop_while_the_store_hangs_lasts_the_drain_timeout_and_the_grace() {
     let mut stage = Stage::new(config());
     stage.give(records(0..9));
     let hanging = [stage.batch().await, stage.batch().await, stage.batch().await];
     stage.shutdown.cancel();
     let (source, start) = (stage.source.clone(), Instant::now());
-    stage.outcome().await.expect("a stop, though not of all");
+    stage.outcome().await.expect("a stop, even with an unfinished batch");
     assert_eq!(start.elapsed(), config().drain_timeout + ABANDON_GRACE);
     assert_eq!(source.committed(), NONE);
-    // The stores' calls go on to their end all the same.
+    // The calls of the store are not cancelled.
     hanging.into_iter().for_each(Taken::done);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_no_repetition_helps_ends_the_run_with_it() {
+async fn an_error_that_is_not_retryable_ends_the_run() {
     let mut stage = Stage::new(config());
     stage.give(records(0..7));
     let (first, second) = (stage.batch().await, stage.batch().await);
-    second.answer.send(Err(Error::internal("store", "a bug"))).expect("the sink waits");
+    second.result.send(Err(Error::internal("store", "a bug"))).expect("the sink waits");
     sleep(Duration::from_secs(1)).await;
-    first.done(); // the others in flight end well
+    first.done(); // the other batch in flight succeeds
     let source = stage.source.clone();
     let error = stage.outcome().await.expect_err("the store's error");
     assert_eq!(error.to_string(), "store failed: a bug");
@@ -377,7 +377,7 @@ async fn an_error_that_no_repetition_helps_ends_the_run_with_it() {
 async fn a_batch_that_panics_ends_the_run_and_is_not_committed() {
     let mut stage = Stage::new(config());
     stage.give(records(0..3));
-    drop(stage.batch().await); // the sink expects an answer
+    drop(stage.batch().await); // the sink panics without a result
     let source = stage.source.clone();
     let error = stage.outcome().await.expect_err("a panic");
     assert!(matches!(error, Error::Internal { dependency: "consumer", .. }), "{error}");
@@ -385,17 +385,17 @@ async fn a_batch_that_panics_ends_the_run_and_is_not_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_source_in_trouble_is_asked_again_and_one_that_is_lost_ends_the_run() {
+async fn a_retryable_error_of_the_source_is_retried_and_another_error_ends_the_run() {
     let mut stage = Stage::new(config());
     for _ in 0..20 {
-        stage.give(Err(Error::unavailable("broker", "away")));
+        stage.give(Err(Error::unavailable("broker", "unavailable")));
     }
     stage.give(records(0..3));
     let start = Instant::now();
     stage.batch().await.done();
     let policy = RetryPolicy::default();
-    assert!(start.elapsed() > 10 * policy.max_delay, "it waits between attempts: {:?}", start.elapsed());
-    assert!(start.elapsed() < 40 * policy.max_delay, "and not for ever longer: {:?}", start.elapsed());
+    assert!(start.elapsed() > 10 * policy.max_delay, "pauses between attempts: {:?}", start.elapsed());
+    assert!(start.elapsed() < 40 * policy.max_delay, "the pauses are limited: {:?}", start.elapsed());
     stage.give(Err(Error::internal("broker", "gone")));
     let source = stage.source.clone();
     assert_eq!(stage.outcome().await.expect_err("the source's error").to_string(), "broker failed: gone");
@@ -403,10 +403,10 @@ async fn a_source_in_trouble_is_asked_again_and_one_that_is_lost_ends_the_run() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_need_not_wait_for_a_source_in_trouble() {
+async fn a_stop_does_not_wait_for_an_unavailable_source() {
     let stage = Stage::new(config());
     for _ in 0..20 {
-        stage.give(Err(Error::unavailable("broker", "away")));
+        stage.give(Err(Error::unavailable("broker", "unavailable")));
     }
     sleep(Duration::from_secs(5)).await;
     stage.shutdown.cancel();
@@ -429,7 +429,7 @@ async fn a_revoked_partition_is_dropped_from_the_batch_and_never_committed() {
     rest.done();
     sleep(HOUR).await;
     assert_eq!(stage.source.committed(), [71]);
-    // It comes back at what the group has committed.
+    // The partition comes back at the offset that the group has committed.
     stage.give(Ok(SourceEvent::Assigned(vec![PartitionId::new("events", 0)])));
     stage.give(records(2..5));
     let batch = stage.batch().await;
@@ -440,7 +440,7 @@ async fn a_revoked_partition_is_dropped_from_the_batch_and_never_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_revocation_of_all_that_waits_leaves_no_empty_batch() {
+async fn a_revocation_of_all_pending_records_leaves_no_empty_batch() {
     let mut stage = Stage::new(config());
     stage.give(records(0..2));
     stage.give(Ok(SourceEvent::Revoked(vec![PartitionId::new("events", 0)])));
@@ -448,7 +448,7 @@ async fn a_revocation_of_all_that_waits_leaves_no_empty_batch() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn vacant_offsets_are_noted_and_committed_without_a_record() {
+async fn vacant_offsets_are_processed_and_committed_without_a_record() {
     let mut stage = Stage::new(config());
     let vacant = |partition, from, to| Span {
         partition: PartitionId::new("events", partition),
@@ -462,7 +462,7 @@ async fn vacant_offsets_are_noted_and_committed_without_a_record() {
     let batch = stage.batch().await;
     assert_eq!((&batch.offsets, &batch.spans, batch.at), (&vec![], &vec![(5, 6)], start + config().batch_timeout));
     batch.done();
-    // Behind a record they wait for the batch of the record.
+    // Vacant offsets after a record wait for the batch of this record.
     stage.give(records(6..7));
     stage.give(Ok(SourceEvent::Vacant(vec![vacant(0, 5, 9)])));
     let batch = stage.batch().await;
@@ -472,7 +472,7 @@ async fn vacant_offsets_are_noted_and_committed_without_a_record() {
     batch.done();
     sleep(HOUR).await;
     assert_eq!(stage.source.committed(), [6, 9]);
-    // A revocation drops those of its partition alone; a stop finishes the others.
+    // A revocation drops the vacant offsets of its partition only. A stop finishes the vacant offsets of other partitions.
     stage.give(Ok(SourceEvent::Vacant(vec![vacant(0, 9, 10), vacant(1, 0, 2)])));
     stage.give(Ok(SourceEvent::Revoked(vec![PartitionId::new("events", 0)])));
     let batch = stage.batch().await;
@@ -490,7 +490,7 @@ async fn vacant_offsets_are_noted_and_committed_without_a_record() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn zeros_count_as_the_least_that_works() {
+async fn zeros_count_as_the_smallest_value_that_works() {
     let mut stage = Stage::new(ConsumerConfig {
         batch_size: 0,
         batch_bytes: 0,

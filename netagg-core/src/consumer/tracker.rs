@@ -1,32 +1,34 @@
-//! Up to where each partition is done, while batches finish in any order.
+//! Tracks up to which offset each partition is done, while batches finish in any order.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use crate::record::{PartitionId, Position, Record, Span};
 
-/// Follows records from being read over being in flight to being done.
+/// Tracks the offsets of each partition in three steps: read, in flight, done.
 ///
-/// Laws: a position never passes a record that isn't done; a partition that was forgotten is unknown, and what was in
-/// flight for it then has no effect on a later assignment of the same partition.
+/// Two rules always hold:
+///
+/// - A position never passes a record that is not done.
+/// - After a partition was forgotten, its batches in flight have no effect on a later assignment of the same partition.
 #[derive(Debug, Default)]
 pub(super) struct OffsetTracker {
     partitions: BTreeMap<PartitionId, Partition>,
-    /// Tells assignments of one partition apart.
+    /// The epoch of the next assignment. It distinguishes several assignments of one partition.
     next_epoch: u64,
 }
 
 #[derive(Debug)]
 struct Partition {
     epoch: u64,
-    /// Read and not yet in flight.
+    /// The offsets that are read and not in flight yet.
     pending: Option<Span>,
-    /// The offset after the last one read.
+    /// The offset after the last read offset.
     next_read: i64,
-    /// In flight or done behind one that is in flight, in order.
+    /// The batches in flight, and the done batches that follow a batch in flight, in order.
     started: VecDeque<Started>,
-    /// Everything below is done.
+    /// All offsets below this offset are done.
     done: i64,
-    /// `done` as last taken for a commit; where reading began is the group's position already.
+    /// The value of `done` at the last commit. It begins at the first read offset, which the group has already committed.
     taken: i64,
 }
 
@@ -36,7 +38,7 @@ struct Started {
     done: bool,
 }
 
-/// A batch in flight.
+/// A batch in flight: its spans, each with the epoch of its partition.
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Ticket(Vec<(u64, Span)>);
@@ -48,20 +50,20 @@ impl Ticket {
 }
 
 impl OffsetTracker {
-    /// Notes that `record` was read for the next batch.
+    /// Records that `record` was read for the next batch.
     pub(super) fn read(&mut self, record: &Record) {
-        // A source that goes back without a rebalance (its position was reset) reads the partition again.
+        // The source went back without a rebalance, because its position was reset. So it reads the partition again.
         if self.partitions.get(&record.partition).is_some_and(|known| record.offset < known.next_read) {
             self.partitions.remove(&record.partition);
         }
-        // Offsets that hold no record belong to the record after them.
+        // Offsets without a record belong to the span of the next record.
         let pending = self.extend(&record.partition, record.offset, record.offset + 1);
         pending.records += 1;
         pending.last_timestamp = record.instant().or(pending.last_timestamp);
     }
 
-    /// Notes that the offsets of `span` were read and hold no record; the next batch covers them. Returns false if all
-    /// of them were read before.
+    /// Records that the offsets of `span` were read and hold no record. The next batch covers them. Returns false if all of
+    /// them were read before.
     pub(super) fn pass(&mut self, span: &Span) -> bool {
         let next_read = self.partitions.get(&span.partition).map_or(span.from, |known| known.next_read);
         if span.to <= next_read {
@@ -71,7 +73,7 @@ impl OffsetTracker {
         true
     }
 
-    /// Extends the partition's part of the next batch up to `to`. Reading begins at `from` if the partition is unknown.
+    /// Extends the span of the partition in the next batch up to `to`. If the partition is unknown, reading begins at `from`.
     fn extend(&mut self, id: &PartitionId, from: i64, to: i64) -> &mut Span {
         let next_epoch = &mut self.next_epoch;
         let partition = self.partitions.entry(id.clone()).or_insert_with(|| {
@@ -97,12 +99,12 @@ impl OffsetTracker {
         pending
     }
 
-    /// Whether something was read that is not in flight yet.
+    /// Whether there are offsets that are read and not in flight yet.
     pub(super) fn has_pending(&self) -> bool {
         self.partitions.values().any(|partition| partition.pending.is_some())
     }
 
-    /// Puts everything read into flight, as one batch.
+    /// Puts all offsets that are read and not in flight yet into flight, as one batch.
     pub(super) fn start(&mut self) -> Ticket {
         let started = self.partitions.values_mut().filter_map(|partition| {
             let span = partition.pending.take()?;
@@ -112,7 +114,7 @@ impl OffsetTracker {
         Ticket(started.collect())
     }
 
-    /// Notes that a batch is durably done.
+    /// Records that a batch is durably done.
     pub(super) fn finish(&mut self, ticket: Ticket) {
         for (epoch, span) in ticket.0 {
             let Some(partition) = self.partitions.get_mut(&span.partition) else { continue };
@@ -128,14 +130,14 @@ impl OffsetTracker {
         }
     }
 
-    /// Forgets partitions that are no longer ours.
+    /// Removes partitions that are no longer assigned to this consumer.
     pub(super) fn forget(&mut self, partitions: &[PartitionId]) {
         for partition in partitions {
             self.partitions.remove(partition);
         }
     }
 
-    /// The positions that moved since they were last taken.
+    /// Returns the positions that have moved since the last call.
     pub(super) fn take_positions(&mut self) -> Vec<Position> {
         let moved = self.partitions.iter_mut().filter(|(_, partition)| partition.taken != partition.done);
         moved

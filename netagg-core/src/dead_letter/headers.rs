@@ -5,11 +5,11 @@ use crate::record::Header;
 
 /// The names of the headers. Numbers are decimal ASCII.
 impl DeadLetter {
-    /// The prefix of the headers netagg writes; those of the source record that have it are replaced.
+    /// The prefix of the headers that netagg writes. Headers of the source record with this prefix are left out.
     pub const HEADER_PREFIX: &str = "netagg-";
     /// The [kind](crate::InvalidKind) of the error.
     pub const ERROR: &str = "netagg-error";
-    /// The field, the value that was found, and the values that are accepted.
+    /// The field, the value that was found, and the accepted values.
     pub const ERROR_DETAIL: &str = "netagg-error-detail";
     /// The topic of the source record.
     pub const SOURCE_TOPIC: &str = "netagg-source-topic";
@@ -17,12 +17,12 @@ impl DeadLetter {
     pub const SOURCE_PARTITION: &str = "netagg-source-partition";
     /// The offset of the source record.
     pub const SOURCE_OFFSET: &str = "netagg-source-offset";
-    /// The timestamp of the source record in milliseconds since 1970; absent if the record had none.
+    /// The timestamp of the source record in milliseconds since 1970; absent if the record had no timestamp.
     pub const SOURCE_TIMESTAMP: &str = "netagg-source-timestamp";
-    /// The length of the value before it was cut to fit into the topic; absent if the value is whole.
+    /// The length of the value before it was cut to fit into the topic; absent if the value was not cut.
     pub const TRUNCATED: &str = "netagg-truncated";
 
-    /// The headers of the dead letter: the record's own, then netagg's.
+    /// The headers of the dead letter: the headers of the source record, then the headers of netagg.
     pub fn headers(&self) -> Vec<Header> {
         let mut headers: Vec<Header> = self
             .record

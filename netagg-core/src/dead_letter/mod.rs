@@ -1,16 +1,16 @@
-//! Records that hold no valid event.
+//! Records without a valid event.
 
 mod headers;
 
 use crate::event::InvalidEvent;
 use crate::record::Record;
 
-/// A record that holds no valid event, and why.
+/// A record without a valid event, and the reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct DeadLetter {
-    /// The record, as it was read.
+    /// The record, unchanged.
     pub record: Record,
-    /// The rule it breaks.
+    /// The rule that the record breaks.
     pub reason: InvalidEvent,
 }

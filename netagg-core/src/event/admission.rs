@@ -1,4 +1,4 @@
-//! How old an event may be. Every reader decides alike, at any time.
+//! The age limits of events. Every service gets the same result for a record, at any time.
 
 use std::time::Duration;
 
@@ -7,40 +7,41 @@ use crate::record::{Record, RecordTimestamp};
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How far from its record's timestamp an event may have started.
+/// The limits of the time between the start of an event and the timestamp of its record.
 ///
-/// The timestamp is the record's, not the clock's, so that both services, a replay and a rebuild judge alike.
+/// The limits refer to the timestamp of the record and not to the current time. So both services, a replay and a rebuild accept
+/// the same events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct EventLimits {
-    /// The longest time before the record's timestamp. Default: 1,825 days.
+    /// The longest time that an event may start before the timestamp of its record. Default: 1,825 days.
     pub max_age: Duration,
-    /// The longest time after the record's timestamp. Default: 1 day.
+    /// The longest time that an event may start after the timestamp of its record. Default: 1 day.
     pub max_future: Duration,
 }
 
 impl Default for EventLimits {
-    /// Five years back, one day ahead.
+    /// 1,825 days (5 years) before, and 1 day after the timestamp.
     fn default() -> Self {
         Self { max_age: 1_825 * DAY, max_future: DAY }
     }
 }
 
 impl EventLimits {
-    /// The event in `record`, if it holds a valid one in JSON within these limits.
+    /// The event in the JSON of `record`, if the event is valid and within these limits.
     ///
     /// # Errors
-    /// The reason to dead-letter the record.
+    /// The reason why the record becomes a dead letter.
     pub fn admit(&self, record: &Record) -> Result<Event, InvalidEvent> {
         let event = Event::decode_record(record)?;
         self.check(&event, record)?;
         Ok(event)
     }
 
-    /// Checks that `event`, which `record` holds, started within these limits.
+    /// Checks that `event`, decoded from `record`, started within these limits.
     ///
     /// # Errors
-    /// The reason to dead-letter the record.
+    /// The reason why the record becomes a dead letter.
     pub fn check(&self, event: &Event, record: &Record) -> Result<(), InvalidEvent> {
         let received = match record.timestamp {
             Some(RecordTimestamp::Instant(received)) => received,

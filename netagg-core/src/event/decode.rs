@@ -1,7 +1,7 @@
-//! From bytes to a valid event.
+//! Decodes bytes into a valid event.
 //!
-//! One pass of serde reads an event in its [usual form](usual_form). Any other message is read again, field by field: it is
-//! an event in a rare spelling, or the error names the first rule that it breaks.
+//! One pass of serde decodes an event in its [usual form](usual_form). Any other message is decoded again, field by field. The
+//! result is an event with an unusual spelling, or an error with the first rule that the message breaks.
 
 mod usual_form;
 
@@ -21,7 +21,7 @@ use super::{
 use crate::record::Record;
 use crate::time::Timestamp;
 
-/// The fields of the contract, in its order; the index is the slot in [`RawFields`].
+/// The fields in the order of the contract. The index is the slot in [`RawFields`].
 const NAMES: [&str; 10] = [
     "event_id",
     "source_id",
@@ -36,16 +36,16 @@ const NAMES: [&str; 10] = [
 ];
 
 impl Event {
-    /// The event that `json` holds: one JSON object in UTF-8, nothing but white space around it.
+    /// Decodes the event in `json`: one JSON object in UTF-8, with only white space around it.
     ///
     /// # Errors
-    /// The first rule of the contract that it breaks, naming the field, what was found and what is accepted. Any input
-    /// ends in an event or an error, in time and memory proportional to its length.
+    /// The first broken rule of the contract, with the field, the found value and the accepted values. Every input gives an event
+    /// or an error, in time and memory proportional to its length.
     pub fn decode(json: &[u8]) -> Result<Self, InvalidEvent> {
         decode(json)
     }
 
-    /// The event that the value of `record` holds in JSON.
+    /// Decodes the event in the value of `record`, which is JSON.
     pub(crate) fn decode_record(record: &Record) -> Result<Self, InvalidEvent> {
         const ACCEPTED: &str = "a JSON object";
         match record.value.as_deref() {
@@ -86,7 +86,7 @@ fn decode_by_field(text: &str, is_object: bool) -> Result<Event, InvalidEvent> {
     raw.validate()
 }
 
-/// The JSON of each field of the contract, as found.
+/// The raw JSON of each field of the contract.
 #[derive(Default)]
 struct RawFields<'a> {
     values: [Option<&'a RawValue>; NAMES.len()],
@@ -104,7 +104,7 @@ impl<'de> Visitor<'de> for RawFieldsVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawFields<'de>, A::Error> {
         let mut fields = RawFields::default();
-        // Keys as written: raw JSON is checked strictly, and may hold the lone surrogates that no `str` can.
+        // The keys are raw JSON, which serde checks strictly. They may hold lone surrogates, which a `str` cannot.
         while let Some(key) = map.next_key::<&RawValue>()? {
             match slot(key.get()).map_err(serde::de::Error::custom)? {
                 None => {
@@ -121,7 +121,7 @@ impl<'de> Visitor<'de> for RawFieldsVisitor {
     }
 }
 
-/// The slot that a key names, given with its quotes; `None` for a field that isn't the contract's.
+/// The slot of a key, which is given with its quotes. `None` if the contract does not have this field.
 fn slot(quoted: &str) -> Result<Option<usize>, serde_json::Error> {
     let key = match verbatim(quoted) {
         Some(key) => Cow::Borrowed(key.as_bytes()),
@@ -146,12 +146,12 @@ impl<'a> RawFields<'a> {
         })
     }
 
-    /// The field's JSON, unless it is absent or null.
+    /// The JSON of the field, unless the field is absent or null.
     fn get(&self, slot: usize) -> Option<&'a RawValue> {
         self.values[slot].filter(|raw| raw.get() != "null")
     }
 
-    /// The field's string, if it is there.
+    /// The string of the field, unless the field is absent or null.
     fn string(&self, slot: usize, accepted: &'static str) -> Result<Option<Cow<'a, str>>, InvalidEvent> {
         let Some(raw) = self.get(slot) else { return Ok(None) };
         if !raw.get().starts_with('"') {
@@ -193,7 +193,7 @@ impl<'a> RawFields<'a> {
         text.parse().map(Some).map_err(|_| invalid(InvalidKind::InvalidTime, slot, &text, ACCEPTED))
     }
 
-    /// An integer written as one: no fraction, no exponent.
+    /// An integer without a fraction and without an exponent.
     fn integer(&self, slot: usize, max: u64) -> Result<Option<u64>, InvalidEvent> {
         let Some(raw) = self.get(slot) else { return Ok(None) };
         let text = raw.get();

@@ -5,17 +5,17 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-/// What a usage event reports. The order is that of the contract and of every listing by type.
+/// The type of a usage event. The contract and every list by type have the same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum EventType {
-    /// A call the user made.
+    /// A call that the user made.
     CallOut,
-    /// A call the user received.
+    /// A call that the user received.
     CallIn,
-    /// A short message the user sent.
+    /// A short message that the user sent.
     SmsSent,
-    /// A short message the user received.
+    /// A short message that the user received.
     SmsReceived,
     /// A data session.
     Data,
@@ -24,10 +24,10 @@ pub enum EventType {
 impl EventType {
     /// Every type, in order.
     pub const ALL: [Self; 5] = [Self::CallOut, Self::CallIn, Self::SmsSent, Self::SmsReceived, Self::Data];
-    /// The accepted spellings, for messages to people.
+    /// A description of the accepted names, for messages to users.
     pub const ACCEPTED: &str = "CALL_OUT, CALL_IN, SMS_SENT, SMS_RECEIVED or DATA";
 
-    /// The type's name in events, the database and the API.
+    /// The name of the type in events, the database and the API.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::CallOut => "CALL_OUT",
@@ -38,10 +38,10 @@ impl EventType {
         }
     }
 
-    /// The number that stands for the type in stored content hashes and in cursors.
+    /// The number of the type in stored content hashes and in cursors.
     ///
-    /// A type keeps its number for ever and a new type gets the next one: with another number, every stored event of the
-    /// type would be in conflict with its own copies.
+    /// The number of a type must never change, and a new type gets the next number. If the number of a type changed, every
+    /// stored event of the type would conflict with its own copies.
     pub const fn code(self) -> u8 {
         match self {
             Self::CallOut => 0,
@@ -73,7 +73,7 @@ impl Serialize for EventType {
     }
 }
 
-/// A text that names no [`EventType`].
+/// The error for a text that is not the name of an [`EventType`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown type: {} is accepted, in upper case", EventType::ACCEPTED)]
 pub struct UnknownEventType;

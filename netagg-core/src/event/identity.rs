@@ -1,4 +1,4 @@
-//! What makes two events the same one, and what tells their contents apart.
+//! The identity of an event, and the hash of its content.
 
 use std::fmt;
 
@@ -9,16 +9,17 @@ use uuid::Uuid;
 use super::{Event, EventFields, SourceId};
 use crate::time::Day;
 
-/// The identity of an event: 128 bits of SHA-256 over `(source_id, event_id)`, the parts prefixed by length.
+/// The key of an event: 128 bits of SHA-256 over its identity `(source_id, event_id)`. The length of `source_id` comes first.
 ///
-/// PostgreSQL derives the same key, so that a ledger of keys can be joined with stored events:
+/// PostgreSQL computes the same key. So a query can join a ledger of keys with stored events:
 ///
 /// ```sql
 /// encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
 ///                         || uuid_send(event_id)) for 16), 'hex')::uuid
 /// ```
 ///
-/// The function is cryptographic so that no producer can craft an event that hides another.
+/// The hash is cryptographic. So a producer cannot create an event with the key of another event, which would hide the other
+/// event.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EventKey([u8; 16]);
 
@@ -33,12 +34,12 @@ impl EventKey {
         Self(first_bytes(&hash.finalize()))
     }
 
-    /// The key from its bytes, as [`EventKey::to_bytes`] gave them.
+    /// The key from the bytes that [`EventKey::to_bytes`] has returned.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(bytes)
     }
 
-    /// Its bytes; they order as keys do.
+    /// The bytes of the key. They have the same order as the keys.
     pub const fn to_bytes(self) -> [u8; 16] {
         self.0
     }
@@ -56,14 +57,16 @@ impl fmt::Display for EventKey {
     }
 }
 
-/// 64 bits of SHA-256 over every field of an event but its identity, as they are stored: equal for a plain duplicate,
-/// different (but for one chance in 2^64) for a conflicting one.
+/// 64 bits of SHA-256 over all fields of an event except its identity.
+///
+/// The hash covers the stored values of the fields. It is equal for a duplicate. For a conflict it differs, except with a
+/// probability of 1 in 2^64.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContentHash(i64);
 
 impl ContentHash {
     fn of(fields: &EventFields) -> Self {
-        // Each field is of fixed length or prefixed by its length, so that no two contents give the same bytes.
+        // Each field has a fixed length, or its length comes before it. So different contents always give different bytes.
         let mut hash = Sha256::new();
         let user_id = fields.user_id.as_str().as_bytes();
         let mut fixed = [0_u8; 4 + 1 + 8 + 9 + 5 + 8 + 8 + 1];
@@ -86,12 +89,12 @@ impl ContentHash {
         Self(i64::from_be_bytes(first_bytes(&hash.finalize())))
     }
 
-    /// The hash from its number, as [`ContentHash::to_i64`] gave it.
+    /// The hash from the number that [`ContentHash::to_i64`] has returned.
     pub const fn from_i64(hash: i64) -> Self {
         Self(hash)
     }
 
-    /// Its number, for a `bigint` column.
+    /// The hash as a number, for a `bigint` column.
     pub const fn to_i64(self) -> i64 {
         self.0
     }
@@ -116,26 +119,26 @@ impl Serialize for ContentHash {
 }
 
 impl Event {
-    /// Its identity, derived from `(source_id, event_id)` alone.
+    /// The key of the event, computed from `(source_id, event_id)` only.
     pub fn key(&self) -> EventKey {
         EventKey::of(&self.fields().source_id, self.fields().event_id)
     }
 
-    /// A hash of everything but its identity; equal for equal content.
+    /// The hash of all fields except the identity. Events with equal content have equal hashes.
     pub fn content_hash(&self) -> ContentHash {
         ContentHash::of(self.fields())
     }
 }
 
-/// The identity of an item, what tells its content apart, and the day it counts under: what a ledger keeps.
+/// The row of an event in a ledger: its key, the hash of its content, and its day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Identity {
-    /// Which event it is.
+    /// The key of the event.
     pub key: EventKey,
-    /// What it says.
+    /// The hash of the content.
     pub content: ContentHash,
-    /// The UTC day it counts under.
+    /// The UTC day in which the event counts.
     pub day: Day,
 }
 
@@ -146,11 +149,11 @@ impl Identity {
     }
 }
 
-/// An event with its identity, which is derived once.
+/// An event with its identity, which is computed only once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct IdentifiedEvent {
-    /// Derived from `event`.
+    /// The identity of `event`.
     pub identity: Identity,
     /// The event.
     pub event: Event,
@@ -187,7 +190,7 @@ mod tests {
 
     const KEY_FROM_SQL: &str = "5d554c17-6ce7-0d0d-743c-0b13ffb9b985";
 
-    /// Stored by every installation: another value here would turn stored events into conflicts.
+    /// Every installation stores these hashes. Another value here would turn copies of stored events into conflicts.
     #[test]
     fn content_hashes_never_change() {
         let hash = |body: &str| {
@@ -213,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_content_has_an_equal_hash_and_other_content_another() {
+    fn only_equal_content_has_an_equal_hash() {
         let event = |body: &str| {
             let json = format!(
                 r#"{{"event_id":"550e8400-e29b-41d4-a716-446655440000","source_id":"s","type":"DATA",{body}}}"#

@@ -6,33 +6,33 @@ use std::fmt;
 /// The longest excerpt of bad input that an error carries, in bytes.
 const MAX_FOUND: usize = 120;
 
-/// The machine-readable reason, as the dead letter's header `netagg-error` carries it.
+/// The machine-readable reason. The header `netagg-error` of a dead letter contains it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum InvalidKind {
     /// The message has no value (a tombstone).
     NullValue,
-    /// The message's value has no bytes.
+    /// The value of the message is empty.
     EmptyValue,
     /// The value is not UTF-8.
     NotUtf8,
-    /// The value is not one JSON text.
+    /// The value is not exactly one JSON text.
     MalformedJson,
-    /// The value is JSON, but no object.
+    /// The value is JSON, but not an object.
     NotAnObject,
-    /// Nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
+    /// The JSON is nested deeper than [`MAX_DEPTH`](super::MAX_DEPTH).
     TooDeep,
-    /// A field of the contract is given twice.
+    /// A field of the contract occurs twice.
     DuplicateField,
     /// A required field is absent or null.
     MissingField,
-    /// A field has another JSON type than it must.
+    /// A field has a wrong JSON type.
     WrongType,
-    /// `event_id` is no UUID of the form 8-4-4-4-12.
+    /// `event_id` is not a UUID of the form 8-4-4-4-12.
     InvalidUuid,
     /// A text is empty or too long.
     InvalidLength,
-    /// `type` is none of the five.
+    /// `type` is not one of the five event types.
     UnknownType,
     /// A time is not RFC 3339, does not exist, or is out of range.
     InvalidTime,
@@ -40,25 +40,27 @@ pub enum InvalidKind {
     OutOfRange,
     /// `ended_at` is before `started_at`.
     EndsBeforeStart,
-    /// A NUL character in a field or in `meta`.
+    /// A field or `meta` contains a NUL character.
     NulCharacter,
-    /// Half of a UTF-16 surrogate pair in a field or in `meta`.
+    /// A field or `meta` contains one half of a UTF-16 surrogate pair without the other half.
     LoneSurrogate,
-    /// A number in `meta` beyond what PostgreSQL's `jsonb` holds.
+    /// `meta` contains a number that PostgreSQL's `jsonb` cannot hold.
     NumberTooLarge,
-    /// The record has no timestamp to judge the event's age by.
+    /// The record has no timestamp, so the age of the event is unknown.
     NoTimestamp,
-    /// The record's timestamp is no time of the years 0001 to 9999, as when a producer sends microseconds.
+    /// The timestamp of the record is outside the years 0001 to 9999. This happens when a producer sends microseconds.
     TimestampOutOfRange,
-    /// `started_at` is longer before the record's timestamp than [`EventLimits::max_age`](crate::EventLimits::max_age).
+    /// `started_at` is before the timestamp of the record by more than [`EventLimits::max_age`](crate::EventLimits::max_age).
     TooOld,
-    /// `started_at` is further after the record's timestamp than [`EventLimits::max_future`](crate::EventLimits::max_future).
+    /// `started_at` is after the timestamp of the record by more than
+    /// [`EventLimits::max_future`](crate::EventLimits::max_future).
     TooFarInFuture,
-    /// `started_at` lies in a month that retention has dropped, or in one before it.
+    /// `started_at` is in a month that retention has dropped, or in an earlier month.
     MonthDropped,
-    /// A rule of a decoder that the application has supplied: see [`InvalidEvent::custom`].
+    /// The message breaks a rule of the application's own decoder: see [`InvalidEvent::custom`].
     Custom,
-    /// The store refuses what validation let pass: a fault of netagg's, kept here so that nothing is lost.
+    /// The store refused an event that netagg had validated. This is a bug in netagg. The dead letter keeps the message, so that
+    /// it is not lost.
     RefusedByStore,
 }
 
@@ -130,7 +132,7 @@ impl fmt::Display for InvalidKind {
     }
 }
 
-/// The first rule that a message breaks: its kind, the field, what was found there (shortened) and what is accepted.
+/// The first rule that a message breaks: the kind of the error, the field, the found value (shortened) and the accepted values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidEvent {
     kind: InvalidKind,
@@ -140,8 +142,8 @@ pub struct InvalidEvent {
 }
 
 impl InvalidEvent {
-    /// The error of a decoder of your own: the field, if the error is about one, the text that was found there, and a
-    /// description of the accepted values. A long `found` is shortened.
+    /// The error of your own decoder: the field, if the error is about a field, the found text, and a description of the accepted
+    /// values. A long `found` is shortened.
     ///
     /// ```
     /// use netagg_core::InvalidEvent;
@@ -160,7 +162,7 @@ impl InvalidEvent {
         Self { field: field.into(), ..Self::message(InvalidKind::Custom, found, accepted) }
     }
 
-    /// A message that is wrong as a whole.
+    /// The error of a message that is wrong as a whole.
     pub(crate) fn message(
         kind: InvalidKind,
         found: impl Into<Cow<'static, str>>,
@@ -169,7 +171,7 @@ impl InvalidEvent {
         Self { kind, field: None, found: shorten(found.into()), accepted: accepted.into() }
     }
 
-    /// One field that is wrong.
+    /// The error of one field.
     pub(crate) fn field(
         kind: InvalidKind,
         field: &'static str,
@@ -188,7 +190,7 @@ impl InvalidEvent {
         self.kind
     }
 
-    /// The field it is about, if it is about one.
+    /// The field that the error is about; `None` if it is about the whole message.
     pub fn field_name(&self) -> Option<&'static str> {
         self.field
     }

@@ -1,4 +1,4 @@
-//! JSON as a provider wrote it: the bound of its nesting, and the texts behind its escapes.
+//! Checks of raw JSON: the limit of its nesting, and the unescaped texts of its strings.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,10 +9,10 @@ use super::invalid::{InvalidEvent, InvalidKind};
 
 pub(super) const ACCEPTED_MESSAGE: &str = "one JSON object in UTF-8";
 
-/// The largest nesting of JSON in an event, the event's own object included.
+/// The largest number of nested levels of JSON in an event. The object of the event is the first level.
 pub const MAX_DEPTH: usize = 100;
 
-/// Refuses text nested deeper than `max`, so that whatever walks it later may recurse.
+/// Rejects text that is nested deeper than `max`, so that later steps can use recursion.
 pub(super) fn check_depth(text: &str, max: usize) -> Result<(), InvalidEvent> {
     if opens_at_most(text, max) {
         return Ok(());
@@ -40,9 +40,9 @@ pub(super) fn check_depth(text: &str, max: usize) -> Result<(), InvalidEvent> {
     Ok(())
 }
 
-/// Whether `text` has at most `max` opening brackets, and thus no deeper nesting. Nearly every event has fewer.
+/// Whether `text` has at most `max` opening brackets, so that it cannot be nested deeper. This is true for nearly every event.
 pub(super) fn opens_at_most(text: &str, max: usize) -> bool {
-    // The count of a piece fits into a byte, so the compiler adds 16 or 32 of them at once.
+    // The count of a piece fits into a byte, so the compiler can add 16 or 32 bytes at once.
     let count = |piece: &[u8]| piece.iter().map(|byte| u8::from(matches!(byte, b'{' | b'['))).sum::<u8>();
     text.as_bytes().chunks(255).map(|piece| usize::from(count(piece))).sum::<usize>() <= max
 }
@@ -51,7 +51,7 @@ pub(super) fn malformed(error: serde_json::Error) -> InvalidEvent {
     InvalidEvent::message(InvalidKind::MalformedJson, format!("no JSON ({error})"), ACCEPTED_MESSAGE)
 }
 
-/// The text of a well-formed JSON string of the field `name`, its quotes included.
+/// The text of `quoted`, a well-formed JSON string with its quotes, in the field `name`.
 pub(super) fn unquote<'a>(quoted: &'a str, name: &'static str) -> Result<Cow<'a, str>, InvalidEvent> {
     if let Some(text) = verbatim(quoted) {
         return Ok(Cow::Borrowed(text));
@@ -69,7 +69,7 @@ pub(super) fn verbatim(quoted: &str) -> Option<&str> {
     if quoted.contains('\\') { None } else { quoted.get(1..quoted.len() - 1) }
 }
 
-/// What a well-formed JSON string says, a lone surrogate as the three bytes that no UTF-8 has.
+/// The bytes of a well-formed JSON string. A lone surrogate becomes three bytes that are not valid UTF-8.
 pub(super) fn unescape(quoted: &str) -> Result<Vec<u8>, serde_json::Error> {
     serde_json::Deserializer::from_str(quoted).deserialize_bytes(BytesVisitor)
 }

@@ -1,4 +1,5 @@
-//! `meta`: a provider's own JSON object, kept as written and checked to be storable as PostgreSQL's `jsonb`.
+//! `meta`: an additional JSON object of the provider. netagg keeps its text unchanged, and checks that PostgreSQL's `jsonb` can
+//! store it.
 
 use std::borrow::Cow;
 
@@ -9,18 +10,22 @@ use sha2::{Digest, Sha256};
 use super::invalid::{InvalidEvent, InvalidKind};
 use super::json_text::{MAX_DEPTH, check_depth, unquote};
 
-/// The most digits before the decimal point of a PostgreSQL `numeric`, which `jsonb` keeps numbers as
+/// The largest number of digits before the decimal point of a PostgreSQL `numeric`. `jsonb` stores numbers as `numeric`
 /// (<https://www.postgresql.org/docs/current/datatype-numeric.html>).
 const MAX_INTEGER_DIGITS: i64 = 131_072;
-/// The most digits after the decimal point.
+/// The largest number of digits after the decimal point.
 const MAX_FRACTION_DIGITS: i64 = 16_383;
-/// PostgreSQL refuses exponents from here on (half of `INT_MAX`), also on a zero.
+/// The smallest exponent that PostgreSQL refuses (half of `INT_MAX`), also for a zero.
 const EXPONENT_END: i64 = (i32::MAX / 2) as i64;
 
-/// A JSON object that both netagg and PostgreSQL's `jsonb` can hold.
+/// A JSON object that netagg and PostgreSQL's `jsonb` can store.
 ///
-/// It is given back as it was written; two are equal if they mean the same to `jsonb`: key order, white space, the
-/// spelling of numbers and strings, and all but the last of equal keys don't matter.
+/// The text of the object stays unchanged. Two objects are equal if they have the same meaning for `jsonb`. So the comparison
+/// ignores:
+///
+/// - the order of keys and white space;
+/// - the spelling of numbers and strings;
+/// - all values of a repeated key except the last value.
 #[derive(Clone, Debug)]
 pub struct Meta {
     json: Box<RawValue>,
@@ -28,13 +33,13 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// The object that `json` holds.
+    /// Parses the object in `json`.
     ///
     /// # Errors
-    /// When it is not one JSON object, is nested too deeply, or has a NUL, a lone surrogate or a number that `jsonb`
+    /// If `json` is not one JSON object, is nested too deeply, or contains a NUL, a lone surrogate or a number that `jsonb`
     /// refuses.
     pub fn parse(json: &str) -> Result<Self, InvalidEvent> {
-        // One level less: in an event it lies in the event's own object.
+        // One level less than in an event, because `meta` is inside the object of the event.
         check_depth(json, MAX_DEPTH - 1)?;
         let raw: &RawValue = serde_json::from_str(json).map_err(|error| {
             InvalidEvent::field(InvalidKind::MalformedJson, "meta", format!("no JSON ({error})"), "a JSON object")
@@ -42,7 +47,7 @@ impl Meta {
         Self::from_raw(raw)
     }
 
-    /// As [`Meta::parse`], of a part of an event whose depth is checked.
+    /// Like [`Meta::parse`], for a part of an event whose depth is already checked.
     pub(super) fn from_raw(raw: &RawValue) -> Result<Self, InvalidEvent> {
         if !raw.get().starts_with('{') {
             return Err(InvalidEvent::field(
@@ -52,7 +57,7 @@ impl Meta {
                 "a JSON object or null",
             ));
         }
-        // A short text takes more room than in JSON: 5 bytes for 2 quotes.
+        // A short string needs more bytes than in JSON: a prefix of 5 bytes instead of 2 quotes.
         let mut canonical = Vec::with_capacity(raw.get().len() * 2);
         Canonicalizer { json: raw.get(), at: 0 }.value(&mut canonical)?;
         Ok(Self { digest: Sha256::digest(&canonical).into(), json: raw.to_owned() })
@@ -63,7 +68,7 @@ impl Meta {
         self.json.get()
     }
 
-    /// A hash of its meaning.
+    /// The hash of the meaning of the object.
     pub(super) fn digest(&self) -> &[u8; 32] {
         &self.digest
     }
@@ -83,8 +88,8 @@ impl Serialize for Meta {
     }
 }
 
-/// Walks well-formed JSON of bounded depth and writes what it means: keys sorted, numbers normalised, strings
-/// unescaped and prefixed by their length.
+/// Reads well-formed JSON of limited depth and writes it in a canonical form. In this form, keys are sorted, numbers are
+/// normalised, and strings are unescaped and follow their length.
 struct Canonicalizer<'a> {
     json: &'a str,
     at: usize,
@@ -110,7 +115,7 @@ impl<'a> Canonicalizer<'a> {
         self.skip();
         out.push(b'{');
         let begin = out.len();
-        // Each key, and where it and its value begin in `out`.
+        // Each key, and the position in `out` where the key and its value begin.
         let mut entries: Vec<(Cow<'a, str>, usize)> = Vec::new();
         while self.peek() != b'}' {
             let key = self.string()?;
@@ -156,7 +161,7 @@ impl<'a> Canonicalizer<'a> {
         put_number(number, out)
     }
 
-    /// The string at hand, unescaped.
+    /// The next string, unescaped.
     fn string(&mut self) -> Result<Cow<'a, str>, InvalidEvent> {
         self.peek();
         let rest = self.rest();
@@ -172,7 +177,7 @@ impl<'a> Canonicalizer<'a> {
         if has_escape { unquote(quoted, "meta") } else { Ok(Cow::Borrowed(&quoted[1..quoted.len() - 1])) }
     }
 
-    /// The first byte that isn't white space, which is skipped; 0 at the end.
+    /// Skips white space, and returns the next byte without consuming it; 0 at the end.
     fn peek(&mut self) -> u8 {
         let bytes = self.json.as_bytes();
         while matches!(bytes.get(self.at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
@@ -196,13 +201,13 @@ impl<'a> Canonicalizer<'a> {
     }
 }
 
-/// Sorts the entries that lie in `out` from `begin` on, each from its start to that of the next, by their keys. Of equal keys the
-/// last one counts, the others are removed.
+/// Sorts by key the entries that are in `out` from `begin` on. An entry ends where the next entry starts. Of equal keys, only the
+/// last entry stays.
 fn sort_entries(entries: Vec<(Cow<'_, str>, usize)>, begin: usize, out: &mut Vec<u8>) {
     let written = out.split_off(begin);
     let ends: Vec<_> = entries.iter().skip(1).map(|(_, start)| *start).chain([begin + written.len()]).collect();
     let mut entries: Vec<_> = entries.into_iter().zip(ends).collect();
-    // Stable, so that the last of equal keys stays last.
+    // The sort is stable, so the last of equal keys stays last.
     entries.sort_by(|((one, _), _), ((other, _), _)| one.cmp(other));
     for (at, ((key, start), end)) in entries.iter().enumerate() {
         if entries.get(at + 1).is_none_or(|((next, _), _)| next != key) {
@@ -217,7 +222,7 @@ fn put_text(text: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(text.as_bytes());
 }
 
-/// Writes `number` as sign, significant digits and exponent: one spelling for each value.
+/// Writes `number` as sign, exponent and significant digits, so that each value has only one form.
 fn put_number(number: &str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
     let too_large = || {
         InvalidEvent::field(
@@ -229,7 +234,7 @@ fn put_number(number: &str, out: &mut Vec<u8>) -> Result<(), InvalidEvent> {
     };
     let (mantissa, exponent) = match number.split_once(['e', 'E']) {
         None => (number, 0),
-        // Beyond 64 bits is beyond the limits too.
+        // An exponent of more than 64 bits is always over the limit.
         Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().map_err(|_| too_large())?),
     };
     let (negative, mantissa) = mantissa.strip_prefix('-').map_or((false, mantissa), |rest| (true, rest));
@@ -269,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn what_jsonb_refuses_is_refused() {
+    fn objects_that_jsonb_refuses_are_rejected() {
         for (json, expected) in [
             (r#"{"a":"\u0000"}"#, InvalidKind::NulCharacter),
             (r#"{"\u0000":1}"#, InvalidKind::NulCharacter),
@@ -291,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_jsonb_takes_is_taken() {
+    fn objects_that_jsonb_can_store_are_accepted() {
         for json in [
             "{}",
             r#" {"a" : [ ] , "b":{ }} "#,
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn equality_is_that_of_meaning() {
+    fn objects_with_the_same_meaning_are_equal() {
         let meta = |json| Meta::parse(json).expect("valid");
         for (one, other) in [
             (r#"{"a":1,"b":2}"#, r#"{ "b":2, "a":1 }"#),

@@ -1,4 +1,4 @@
-//! The usage event: its fields as types that cannot hold an invalid value, its decoder and its identity.
+//! The usage event: its field types, which cannot hold an invalid value, its decoder and its identity.
 
 mod admission;
 mod decode;

@@ -1,31 +1,31 @@
-//! Texts of bounded length.
+//! Texts with a limited length.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A text of 1 to `MAX` Unicode scalar values without NUL, which PostgreSQL cannot store. Nothing is trimmed or
-/// normalised.
+/// A text of 1 to `MAX` Unicode scalar values. It does not contain NUL, which PostgreSQL cannot store. The text is not trimmed
+/// or normalised.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BoundedText<const MAX: usize>(Box<str>);
 
-/// The provider an event comes from; half of an event's identity.
+/// The provider that an event comes from. It is one half of the identity of an event.
 pub type SourceId = BoundedText<128>;
-/// The subscriber an event belongs to.
+/// The subscriber that an event belongs to.
 pub type UserId = BoundedText<64>;
 
 impl<const MAX: usize> BoundedText<MAX> {
-    /// Checks `text` and keeps it.
+    /// Checks `text` and stores it unchanged.
     ///
     /// # Errors
-    /// When it is empty, longer than `MAX` scalar values, or contains NUL.
+    /// If `text` is empty, is longer than `MAX` scalar values, or contains NUL.
     pub fn new(text: impl Into<Box<str>>) -> Result<Self, InvalidText> {
         let text = text.into();
         if text.is_empty() {
             return Err(InvalidText::Empty { max: MAX });
         }
-        // Cheap first: no text has more scalar values than bytes.
+        // The cheap check comes first: a text never has more scalar values than bytes.
         if text.len() > MAX && text.chars().count() > MAX {
             return Err(InvalidText::TooLong { max: MAX });
         }
@@ -35,7 +35,7 @@ impl<const MAX: usize> BoundedText<MAX> {
         Ok(Self(text))
     }
 
-    /// The text itself.
+    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -73,23 +73,23 @@ impl<'de, const MAX: usize> Deserialize<'de> for BoundedText<MAX> {
     }
 }
 
-/// Why a text is no [`BoundedText`].
+/// Why a text is not a [`BoundedText`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidText {
-    /// Nothing in it.
+    /// The text is empty.
     #[error("empty: 1 to {max} characters are accepted")]
     Empty {
-        /// The most characters accepted.
+        /// The largest accepted number of characters.
         max: usize,
     },
-    /// Too many characters (Unicode scalar values).
+    /// The text has too many characters (Unicode scalar values).
     #[error("too long: 1 to {max} characters are accepted")]
     TooLong {
-        /// The most characters accepted.
+        /// The largest accepted number of characters.
         max: usize,
     },
-    /// A NUL character, which PostgreSQL cannot store.
+    /// The text contains a NUL character, which PostgreSQL cannot store.
     #[error("contains NUL: any other character is accepted")]
     Nul,
 }

@@ -11,41 +11,41 @@ use super::text::{SourceId, UserId};
 use crate::record::OutgoingRecord;
 use crate::time::{Day, Timestamp};
 
-/// The longest call or session, in seconds.
+/// The longest duration of a call or session, in seconds.
 pub const MAX_DURATION_SEC: u32 = i32::MAX as u32;
-/// The largest byte count of one event and direction.
+/// The largest number of bytes of one event in one direction.
 pub const MAX_BYTES: u64 = i64::MAX as u64;
 
-/// The fields of an [`Event`], each valid by itself.
+/// The fields of an [`Event`]. Each field is valid by itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct EventFields {
-    /// The provider's number for the event; unique within `source_id`.
+    /// The identifier of the event, unique within `source_id`.
     pub event_id: Uuid,
-    /// The provider.
+    /// The provider that the event comes from.
     pub source_id: SourceId,
-    /// The subscriber.
+    /// The subscriber that the event belongs to.
     pub user_id: UserId,
-    /// What happened.
+    /// The type of the event.
     pub event_type: EventType,
-    /// When it began; decides the day and month it counts under.
+    /// The start of the event. It decides in which day and month the event counts.
     pub started_at: Timestamp,
-    /// When it ended, if known; not before `started_at`.
+    /// The end of the event, if it is known. It is not before `started_at`.
     pub ended_at: Option<Timestamp>,
-    /// Seconds, 0 to [`MAX_DURATION_SEC`]; never derived from the times.
+    /// The duration in seconds, 0 to [`MAX_DURATION_SEC`]. It is never computed from the times.
     pub duration_sec: Option<u32>,
     /// Bytes sent by the user, 0 to [`MAX_BYTES`].
     pub bytes_up: u64,
     /// Bytes received by the user, 0 to [`MAX_BYTES`].
     pub bytes_down: u64,
-    /// Whatever else the provider says.
+    /// Additional data of the provider.
     pub meta: Option<Meta>,
 }
 
 /// A valid usage event.
 ///
-/// It is made by [`Event::decode`] from JSON, or by [`Event::new`] from fields in code; either way every rule of the
-/// contract holds for it.
+/// [`Event::decode`] creates an event from JSON, and [`Event::new`] creates an event from fields. In both cases, the event
+/// satisfies all rules of the contract.
 ///
 /// ```
 /// use netagg_core::{Event, InvalidKind};
@@ -65,10 +65,10 @@ pub struct EventFields {
 pub struct Event(EventFields);
 
 impl Event {
-    /// Checks the rules that single fields cannot hold.
+    /// Creates an event from `fields`. Checks the rules that the types of the fields do not check.
     ///
     /// # Errors
-    /// When it ends before it starts, or a number is larger than the contract allows.
+    /// If the event ends before it starts, or if a number is larger than the contract allows.
     pub fn new(fields: EventFields) -> Result<Self, InvalidEvent> {
         if let Some(ended_at) = fields.ended_at
             && ended_at < fields.started_at
@@ -93,37 +93,38 @@ impl Event {
         Ok(Self(fields))
     }
 
-    /// A record of the event, in the encoding `value`. Its key is the user, so that the records of a user stay in order.
+    /// A record of the event with the encoded event `value`. The key is the user, so that the records of one user stay in order.
     pub fn keyed_record(&self, value: impl Into<Bytes>) -> OutgoingRecord {
         OutgoingRecord::new(value).with_key(Bytes::copy_from_slice(self.0.user_id.as_str().as_bytes()))
     }
 
-    /// The event as one line of JSON, as [`Event::decode`] reads it.
+    /// The event as one line of JSON, which [`Event::decode`] can read.
     pub fn encode(&self) -> Vec<u8> {
-        // Serialising strings, integers and well-formed raw JSON into memory cannot fail.
+        // The serialization of strings, integers and well-formed raw JSON into memory cannot fail.
         let mut json = serde_json::to_vec(self).unwrap_or_default();
-        // A line break is white space of `meta`'s: strings have theirs escaped.
+        // A line break can only be white space in `meta`, because strings have their line breaks escaped.
         json.iter_mut().filter(|byte| matches!(byte, b'\n' | b'\r')).for_each(|byte| *byte = b' ');
         json
     }
 
-    /// About how many bytes it takes in an answer or in memory, never less than in an answer of the API's gRPC.
+    /// The approximate size of the event in bytes, in a response or in memory. The size in a gRPC response of the API is never
+    /// larger.
     pub fn size(&self) -> u64 {
         let meta = self.0.meta.as_ref().map_or(0, |meta| meta.as_json().len());
         (256 + self.0.source_id.as_str().len() + meta) as u64
     }
 
-    /// Its fields.
+    /// The fields.
     pub fn fields(&self) -> &EventFields {
         &self.0
     }
 
-    /// Its fields, to take apart.
+    /// Returns the fields and consumes the event.
     pub fn into_fields(self) -> EventFields {
         self.0
     }
 
-    /// The UTC day it counts under.
+    /// The UTC day in which the event counts.
     pub fn day(&self) -> Day {
         self.0.started_at.day()
     }

@@ -1,20 +1,20 @@
-//! Why a load cannot go on.
+//! The error of a load.
 
 use tokio::task::JoinError;
 
 use crate::error::{BoxError, Error};
 
-/// Why a load cannot go on.
+/// The reason why a load cannot continue.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LoadError {
-    /// The model cannot make events.
-    #[error("the model of events: {0}")]
+    /// The model cannot make an event.
+    #[error("the event model failed: {0}")]
     Model(#[source] BoxError),
-    /// The publisher or the store has failed, and no repetition can help.
+    /// The publisher or the store has failed with an error that is not retryable.
     #[error(transparent)]
     Adapter(#[from] Error),
-    /// A task that sends has panicked.
+    /// A sending task has panicked.
     #[error(transparent)]
     Panicked(#[from] JoinError),
 }

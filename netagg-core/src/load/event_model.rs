@@ -1,6 +1,6 @@
-//! Realistic usage events, each a pure function of the run and its number.
+//! Realistic usage events. Each event is a pure function of the run (seed, users and end) and the number of the event.
 //!
-//! Because an event can be made again from its number, a run of any length is verified without remembering it.
+//! The verifier can make an event again from its number. So it can verify a run of any length without storing the events.
 
 use std::time::Duration;
 
@@ -15,12 +15,13 @@ use crate::error::BoxError;
 use crate::event::{Event, EventFields, EventType, Meta, SourceId, UserId};
 use crate::time::Timestamp;
 
-/// How many days before its start a run's events reach back.
+/// The events of a run start in this number of days before its end.
 const DAYS: u64 = 45;
-/// Share of traffic by local hour: quiet at night, a morning rise, an evening peak.
+/// The weights of the hours of a day: little traffic at night, more in the morning, and most in the evening.
 const HOURS: [u32; 24] = [9, 5, 3, 2, 2, 3, 8, 18, 32, 42, 46, 48, 52, 50, 47, 46, 49, 56, 66, 74, 72, 58, 36, 18];
-/// Share of traffic by type, in the order of [`EventType::ALL`].
+/// The weights of the event types, in the order of [`EventType::ALL`].
 const TYPES: [u32; 5] = [14, 14, 5, 9, 58];
+/// The number of radio cells.
 const CELLS: u32 = 4_000;
 
 /// The events of one run.
@@ -38,8 +39,8 @@ pub struct EventModel {
 }
 
 impl EventModel {
-    /// The run `seed` of `users` users, whose events started in the 45 days up to `end`. The same arguments make the same
-    /// events; [`random_seed`] makes a run that has no event in common with another run.
+    /// The model of the run with this `seed` and `users` users. Its events start in the 45 days up to `end`. The same
+    /// arguments make the same events. With a [`random_seed`], the run has no event in common with another run.
     ///
     /// # Errors
     /// [`LoadError::Model`] if there are no users.
@@ -52,26 +53,26 @@ impl EventModel {
             seed,
             source_id: SourceId::new(format!("generator-{seed:016x}"))?,
             end,
-            // A few heavy users, many light ones.
+            // A few users have many events, and many users have few events.
             users: Zipf::new(users as f64, 0.6)?,
             hours: WeightedIndex::new(HOURS)?,
             types: WeightedIndex::new(TYPES)?,
-            // Half of all calls end within 70 s, half of all sessions within 5 minutes and 2 MB.
+            // The medians: a call takes 70 s, and a session takes 5 minutes and 2 MB.
             call_seconds: LogNormal::new(4.25, 1.2)?,
             session_seconds: LogNormal::new(5.7, 1.3)?,
             session_bytes: LogNormal::new(14.5, 2.0)?,
         })
     }
 
-    /// The provider of all events of the run. Each seed has another provider.
+    /// The provider of all events of the run. Each seed has its own provider.
     pub fn source_id(&self) -> &SourceId {
         &self.source_id
     }
 
-    /// The event `number` of the run: always the same.
+    /// Returns the event `number` of the run. It is always the same event.
     ///
     /// # Errors
-    /// [`LoadError::Model`] if the model has made no valid event, which is a defect of the model.
+    /// [`LoadError::Model`] if the model has made an invalid event, which is a defect of the model.
     pub fn event(&self, number: u64) -> Result<Event, LoadError> {
         self.try_event(number).map_err(LoadError::Model)
     }
@@ -109,7 +110,8 @@ impl EventModel {
         })?)
     }
 
-    /// An instant of the run's days by the day curve, nearer days more often: most events arrive soon.
+    /// A random instant in the days of the run. The hour follows [`HOURS`]. Recent days are more likely, because most events
+    /// arrive soon after they happen.
     fn started_at(&self, random: &mut SmallRng) -> Timestamp {
         let days_ago = random.random_range(0..DAYS).min(random.random_range(0..DAYS));
         let hour = self.hours.sample(random) as u64;
@@ -117,14 +119,14 @@ impl EventModel {
         let end_of_day = self.end.saturating_sub(Duration::from_secs(days_ago * 86_400));
         let midnight = end_of_day.day().start().unwrap_or(end_of_day);
         let at = midnight.saturating_add(Duration::from_secs(hour * 3_600) + Duration::from_micros(micros));
-        // Later today is yesterday's.
+        // An instant of today that is still in the future moves to yesterday.
         if at > self.end { at.saturating_sub(Duration::from_secs(86_400)) } else { at }
     }
 
-    /// The value of a record that no service accepts; there are five defects, which take turns by `number`.
+    /// Returns the value of a record that no service accepts. There are five kinds of defects, chosen by `number` in turn.
     ///
     /// # Errors
-    /// As [`event`](Self::event).
+    /// The errors of [`event`](Self::event).
     pub fn invalid(&self, number: u64) -> Result<Vec<u8>, LoadError> {
         let valid = String::from_utf8(self.event(number)?.encode()).map_err(|error| LoadError::Model(error.into()))?;
         Ok(match number % 5 {
@@ -138,7 +140,7 @@ impl EventModel {
 }
 
 fn sample(distribution: &LogNormal<f64>, random: &mut SmallRng, max: u32) -> u32 {
-    // A float cast saturates; nothing here is NaN.
+    // The cast of a float saturates, and no sample is NaN.
     (distribution.sample(random) as u32).clamp(1, max)
 }
 
@@ -152,7 +154,7 @@ fn rat(cell: u32) -> &'static str {
     }
 }
 
-/// A seed that no other run has.
+/// Returns a random seed that no other run has.
 pub fn random_seed() -> u64 {
     Uuid::new_v4().as_u64_pair().0
 }
@@ -198,7 +200,7 @@ mod tests {
             }
         }
         assert_eq!(types.len(), 5);
-        assert!(evening > 10 * night, "evenings are busier than nights: {evening} and {night}");
+        assert!(evening > 10 * night, "evenings must have far more events than nights: {evening} and {night}");
         let size = model.event(1).expect("valid").encode().len();
         assert!((250..=370).contains(&size), "{size} bytes");
     }

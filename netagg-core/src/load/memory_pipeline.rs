@@ -1,4 +1,4 @@
-//! The services on the adapters in memory, and the check that they are exact.
+//! The services with the adapters in memory, and a check that their results are exact.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,11 +23,11 @@ use crate::memory::{
 use crate::processing_mode::ProcessingMode;
 use crate::time::Day;
 
-/// Records that the log holds before publishers wait.
+/// The number of records in the log at which publishers start to wait.
 const LOG_CAPACITY: usize = 100_000;
 
-/// An ingestor and an aggregator that read one log, or an ingestor that also counts, all in memory: for tests and
-/// demonstrations of the whole pipeline.
+/// The whole pipeline in memory, for tests and demonstrations: an ingestor and an aggregator that read one log, or an
+/// ingestor that also counts.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -57,15 +57,15 @@ const LOG_CAPACITY: usize = 100_000;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct MemoryPipeline {
-    /// The log that the services read.
+    /// The log of records that the services read.
     pub log: MemoryLog,
-    /// The events of the ingestor.
+    /// The store of the events, which the ingestor writes.
     pub events: Arc<MemoryEventStore>,
-    /// The totals of the events.
+    /// The store of the totals.
     pub totals: Arc<MemoryAggregateStore>,
-    /// The dead letters of the ingestor.
+    /// The dead letters that the ingestor has sent.
     pub dead_letters: Arc<MemoryDeadLetters>,
-    /// The cache, which is invalidated when totals change.
+    /// The cache. The services invalidate its months when their totals change.
     pub cache: Arc<MemoryCache>,
     ingestor: Ingestor,
     /// `None` in the combined mode.
@@ -73,15 +73,15 @@ pub struct MemoryPipeline {
 }
 
 impl MemoryPipeline {
-    /// An empty pipeline with a log of this many partitions. Both services consume as `config` says.
+    /// An empty pipeline in the separate mode, with a log of `partitions` partitions. Both services use `config`.
     ///
-    /// Records that repeat an event with other content are in conflict, and the services may keep different copies. With one
-    /// partition and one batch in flight, both keep the first copy.
+    /// A record that repeats an event with other content is a conflict, and the two services may keep different copies. With
+    /// one partition and one batch in flight, both keep the first copy.
     pub fn new(partitions: usize, config: ConsumerConfig) -> Self {
         Self::in_mode(ProcessingMode::Separate, partitions, config)
     }
 
-    /// The same, with separate services or with an ingestor that also counts. In the combined mode totals always have the copy
+    /// An empty pipeline in `mode`. In the combined mode, the ingestor also counts, and the totals always contain the copy
     /// that is stored.
     pub fn in_mode(mode: ProcessingMode, partitions: usize, config: ConsumerConfig) -> Self {
         let log = MemoryLog::with_capacity("events.telecom", partitions, LOG_CAPACITY);
@@ -106,7 +106,7 @@ impl MemoryPipeline {
     /// Runs the services until `stop`, or until the log is closed and read to its end.
     ///
     /// # Errors
-    /// As [`Ingestor::run`] and [`Aggregator::run`].
+    /// The errors of [`Ingestor::run`] and [`Aggregator::run`].
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
         let mut source = self.log.source("ingestor-group");
         let ingestor = self.ingestor.run(&mut source, stop.clone());
@@ -120,12 +120,12 @@ impl MemoryPipeline {
         Ok(())
     }
 
-    /// The outcomes of the records that the ingestor has processed.
+    /// The statistics of the records that the ingestor has processed.
     pub fn ingested(&self) -> StatsSnapshot {
         self.ingestor.stats().snapshot()
     }
 
-    /// Waits until the services have processed `records` records, which never happens unless they [`run`](Self::run).
+    /// Waits until each service has processed `records` records. The services must [run](Self::run) at the same time.
     pub async fn processed(&self, records: u64) {
         for stats in std::iter::once(self.ingestor.stats()).chain(self.aggregator.as_ref().map(Aggregator::stats)) {
             let mut now = stats.snapshot();
@@ -135,10 +135,10 @@ impl MemoryPipeline {
         }
     }
 
-    /// Sends the events of `model` as [`send`] does. Calls `on_progress` with the number of events sent so far.
+    /// Sends the events of `model` with [`send`]. Calls `on_progress` with the number of events that were sent so far.
     ///
     /// # Errors
-    /// A defect of the model.
+    /// An error if the model has a defect.
     pub async fn send(
         &self,
         model: &Arc<EventModel>,
@@ -161,11 +161,11 @@ impl MemoryPipeline {
         Ok(Published { records, events, duplicates, invalid, model: Some(model.clone()) })
     }
 
-    /// Compares the stored events, the totals and the dead letters with `published`, once all of it is
-    /// [processed](Self::processed).
+    /// Compares the stored events, the totals and the dead letters with `published`, and returns the differences. Call it
+    /// after all records are [processed](Self::processed).
     ///
     /// # Errors
-    /// A defect of the model.
+    /// An error if the model has a defect.
     pub async fn verify(&self, published: &Published) -> Result<Vec<Mismatch>, LoadError> {
         let mut mismatches = Vec::new();
         let (stored, ingested) = (self.events.len() as u64, self.ingested());
@@ -176,7 +176,7 @@ impl MemoryPipeline {
         if found != published.duplicates {
             mismatches.push(Mismatch::Duplicates { sent: published.duplicates, found });
         }
-        let dead_letters = self.dead_letters.letters().len() as u64;
+        let dead_letters = self.dead_letters.sent().len() as u64;
         if dead_letters != published.invalid {
             mismatches.push(Mismatch::Invalid { sent: published.invalid, dead_letters });
         }
@@ -196,7 +196,8 @@ impl MemoryPipeline {
         Ok(mismatches)
     }
 
-    /// How many of the first `events` events of `model` are not stored exactly once, and the totals they should give.
+    /// Returns how many of the first `events` events of `model` are not stored exactly once, and the expected totals of all
+    /// these events.
     async fn compare_with(
         &self,
         model: &EventModel,
@@ -214,67 +215,69 @@ impl MemoryPipeline {
     }
 }
 
-/// The content of a log.
+/// The numbers of records in a log.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Published {
-    /// All records.
+    /// The number of all records.
     pub records: u64,
-    /// Distinct events.
+    /// The number of distinct events.
     pub events: u64,
-    /// Valid records that repeat an event.
+    /// The number of valid records that repeat an event.
     pub duplicates: u64,
-    /// Records without a valid event.
+    /// The number of records without a valid event.
     pub invalid: u64,
-    /// The model of the events, if a model has made them.
+    /// The model of the events, if a model made them.
     pub model: Option<Arc<EventModel>>,
 }
 
-/// A difference between the published records and the outcome of the services. Shown as a sentence for people.
+/// A difference between the published records and the results of the services. Its text is a sentence for a person.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Mismatch {
-    /// Another number of events is stored than was sent.
+    /// The number of stored events differs from the number of sent events.
     Events {
-        /// How many distinct events were sent.
+        /// The number of distinct events that were sent.
         sent: u64,
-        /// How many are stored.
+        /// The number of stored events.
         stored: u64,
     },
-    /// The ingestor has found another number of duplicates than were sent.
+    /// The number of duplicates that the ingestor has found differs from the number of sent duplicates.
     Duplicates {
-        /// How many were sent.
+        /// The number of duplicates that were sent.
         sent: u64,
-        /// How many the ingestor has found.
+        /// The number of duplicates and conflicts that the ingestor has found.
         found: u64,
     },
-    /// There is another number of dead letters than of invalid records.
+    /// The number of dead letters differs from the number of invalid records.
     Invalid {
-        /// How many invalid records were sent.
+        /// The number of invalid records that were sent.
         sent: u64,
-        /// How many dead letters there are.
+        /// The number of dead letters.
         dead_letters: u64,
     },
     /// The totals are not the sums over the stored events.
     TotalsOfStored,
-    /// Events are not stored exactly once.
+    /// Some events are not stored exactly once.
     Copies {
-        /// How many.
+        /// The number of these events.
         events: u64,
     },
-    /// The totals are not the sums over the events sent.
+    /// The totals are not the sums over the sent events.
     TotalsOfSent,
 }
 
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Events { sent, stored } => write!(f, "{sent} events were sent and {stored} are stored"),
-            Self::Duplicates { sent, found } => write!(f, "{sent} duplicates were sent and {found} found"),
-            Self::Invalid { sent, .. } => write!(f, "{sent} messages were invalid, not as many are dead letters"),
+            Self::Events { sent, stored } => write!(f, "{sent} events were sent, and {stored} are stored"),
+            Self::Duplicates { sent, found } => write!(f, "{sent} duplicates were sent, and {found} were found"),
+            Self::Invalid { sent, dead_letters } => {
+                write!(f, "{sent} invalid messages were sent, and there are {dead_letters} dead letters")
+            }
             Self::TotalsOfStored => f.write_str("the totals are not the sums over the stored events"),
             Self::Copies { events } => write!(f, "{events} events are not stored exactly once"),
-            Self::TotalsOfSent => f.write_str("the totals are not the sums over the events sent"),
+            Self::TotalsOfSent => f.write_str("the totals are not the sums over the sent events"),
         }
     }
 }

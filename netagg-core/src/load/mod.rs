@@ -1,9 +1,11 @@
-//! A load of realistic events, and the check that each is stored exactly once.
+//! Sends a load of realistic events, and checks that each event is stored exactly once.
 //!
-//! [`EventModel`] makes each event from the run and its number alone: no part of the check has to remember events, so a run may
-//! have any length. [`LoadRun`] sends the events, with duplicates and invalid records among them, looks for them in the store
-//! while it sends, and in the end judges each of them. [`send`] sends without a check.
-//! [`MemoryPipeline`] is both services in memory, with a check of the stored events and the totals.
+//! - [`EventModel`] makes each event from the run (seed, users and end) and the number of the event, without other state. So
+//!   the check does not have to remember events, and a run may have any length.
+//! - [`LoadRun`] sends the events, mixed with duplicates and invalid records. It looks for the events in the store while it
+//!   sends, and checks each event at the end.
+//! - [`send`] sends events without a check.
+//! - [`MemoryPipeline`] runs both services in memory, and checks the stored events and the totals.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Sending and verifying together.
+//! A run of a load: it sends events and verifies them.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -15,10 +15,10 @@ use super::stored_copies::StoredCopies;
 use super::verifier::{Verifier, VerifyStats};
 use crate::ports::EventPublisher;
 
-/// Batches sent that the verifier has not noted yet.
+/// The maximum number of sent batches that the verifier has not received yet.
 const SENT_CAPACITY: usize = 1_024;
 
-/// Sends the events of a model, and verifies that each is stored once.
+/// Sends the events of a model, and verifies that each event is stored exactly once.
 #[derive(Debug)]
 pub struct LoadRun {
     model: Arc<EventModel>,
@@ -31,7 +31,7 @@ pub struct LoadRun {
 }
 
 impl LoadRun {
-    /// A run of `model`, not started yet. It looks for events that were sent every `verify_interval`.
+    /// A run of `model`, not started yet. Every `verify_interval`, it looks in the store for the sent events.
     pub fn new(model: EventModel, config: LoadConfig, verify_interval: Duration) -> Self {
         Self {
             model: Arc::new(model),
@@ -49,7 +49,7 @@ impl LoadRun {
         &self.model
     }
 
-    /// The figures so far.
+    /// The current counts and times.
     pub fn report(&self) -> LoadReport {
         let elapsed = || self.started.get().map_or(Duration::ZERO, Instant::elapsed);
         let sending = self.sent_for.get().copied().unwrap_or_else(elapsed);
@@ -63,12 +63,14 @@ impl LoadRun {
         }
     }
 
-    /// Sends until the events or the time of the configuration are over, or until `stop_sending`. Waits until all sent
-    /// events are visible, or none has become visible for a minute, or until `stop`. Judges each event then, and returns the
-    /// last figures. A run is run once.
+    /// Runs the load and returns the final report. Call it once. The run has three steps:
+    ///
+    /// 1. Send events until the number of events or the duration of the configuration is reached, or until `stop_sending`.
+    /// 2. Wait until all sent events are visible, or until no event has become visible for a minute, or until `stop`.
+    /// 3. Check each event.
     ///
     /// # Errors
-    /// An error of the publisher or the store that no repetition can help; retryable errors are repeated.
+    /// An error of the publisher or the store that is not retryable. The run retries after a retryable error.
     pub async fn run(
         &self,
         publisher: Arc<dyn EventPublisher>,
@@ -96,12 +98,12 @@ impl LoadRun {
             verifier.follow(follow, self.verify_interval, stop.clone()),
             verifier.measure(measure, stop),
         )?;
-        verifier.judge(self.sent.events()).await?;
+        verifier.check(self.sent.events()).await?;
         Ok(self.report())
     }
 }
 
-/// Passes all batches on to `follow`, and to `measure` the batches that it has time for.
+/// Passes each batch to `follow`. Also passes a batch to `measure` if `measure` can take it at once.
 async fn fan_out(mut received: mpsc::Receiver<Sent>, follow: mpsc::Sender<Sent>, measure: mpsc::Sender<Sent>) {
     while let Some(sent) = received.recv().await {
         let _ = measure.try_send(sent.clone());

@@ -18,28 +18,29 @@ use crate::event::Event;
 use crate::ports::EventPublisher;
 use crate::record::OutgoingRecord;
 
-/// How fast and how long events are sent, and how many duplicates and invalid records with them.
+/// The settings of a load: how fast and how long it sends events, and how many duplicates and invalid records it adds.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct LoadConfig {
-    /// Valid, distinct events per second, of all workers together; `None` for as many as the publisher takes.
+    /// The number of distinct valid events per second, for all workers together; `None` means as many as the publisher accepts.
     pub events_per_sec: Option<u64>,
-    /// How many events to send; `None` until the duration is over.
+    /// The number of events to send; `None` means that sending ends after the duration.
     pub events: Option<u64>,
-    /// How long to send; `None` until all are sent, or stopped.
+    /// How long to send; `None` means until all events are sent, or until the caller stops the load.
     pub duration: Option<Duration>,
-    /// Events of one publish call.
+    /// The number of events in one publish call.
     pub batch_size: u64,
-    /// Publish calls at a time.
+    /// The number of publish calls at the same time.
     pub workers: u64,
-    /// Share of events that are sent a second time.
+    /// The share of events that are sent a second time, from 0 to 1.
     pub duplicate_rate: f64,
-    /// Invalid messages for each valid event.
+    /// The number of invalid messages for each valid event, from 0 to 1.
     pub invalid_rate: f64,
 }
 
 impl Default for LoadConfig {
-    /// 1,000 events per second for a minute, in four batches of 100 at a time; 1 % of the events twice.
+    /// 1,000 events per second for a minute, in batches of 100, with four batches at the same time. 1 % of the events are sent
+    /// twice.
     fn default() -> Self {
         Self {
             events_per_sec: Some(1_000),
@@ -54,26 +55,27 @@ impl Default for LoadConfig {
 }
 
 impl LoadConfig {
-    /// Events of one publish call: fewer than configured at rates so low that they would come in bursts.
+    /// The number of events in one publish call. At a low rate it is smaller than configured, because large batches would
+    /// arrive in bursts.
     fn batch_size(&self) -> u64 {
-        /// Calls of each worker in a second, at least.
+        /// The minimum number of calls of each worker per second.
         const CALLS_PER_SEC: u64 = 10;
         self.events_per_sec
             .map_or(self.batch_size, |rate| self.batch_size.min((rate / (self.workers * CALLS_PER_SEC)).max(1)))
     }
 }
 
-/// Numbers of events that the broker has, and when it took them.
+/// The numbers of events that the broker has accepted, and the time of sending.
 #[derive(Clone, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct Sent {
-    /// The events' numbers in the model.
+    /// The numbers of the events in the model.
     pub numbers: std::ops::Range<u64>,
-    /// When they were handed to the broker.
+    /// The time just before the publish call.
     pub at: Instant,
 }
 
-/// Counts what was sent.
+/// The numbers of events, duplicates and invalid messages that were sent.
 #[derive(Debug, Default)]
 pub struct LoadStats {
     events: AtomicU64,
@@ -82,27 +84,28 @@ pub struct LoadStats {
 }
 
 impl LoadStats {
-    /// Distinct valid events.
+    /// The number of distinct valid events.
     pub fn events(&self) -> u64 {
         self.events.load(Relaxed)
     }
 
-    /// Valid events that were sent again.
+    /// The number of valid events that were sent again.
     pub fn duplicates(&self) -> u64 {
         self.duplicates.load(Relaxed)
     }
 
-    /// Invalid messages.
+    /// The number of invalid messages.
     pub fn invalid(&self) -> u64 {
         self.invalid.load(Relaxed)
     }
 }
 
-/// Sends until the events or the time of `config` are over, or until `stop`, and reports to `sent` which events the broker
-/// has. Once all is sent, these are exactly the numbers below [`LoadStats::events`].
+/// Sends events until the number of events or the duration of `config` is reached, or until `stop`. Reports to `sent` which
+/// events the broker has accepted. When sending is finished, the accepted events are exactly the numbers below
+/// [`LoadStats::events`].
 ///
 /// # Errors
-/// An error of the publisher that no repetition can help; retryable errors are repeated. A defect of the model.
+/// An error of the publisher that is not retryable, or a defect of the model. After a retryable error, the call sends again.
 pub async fn send(
     model: Arc<EventModel>,
     config: LoadConfig,
@@ -144,7 +147,7 @@ struct Worker {
     sent: mpsc::Sender<Sent>,
     stop: CancellationToken,
     deadline: Option<Instant>,
-    /// The first number no worker has taken.
+    /// The first number that no worker has taken.
     next: Arc<AtomicU64>,
     random: SmallRng,
 }
@@ -154,10 +157,10 @@ impl Worker {
         let batch_size = self.config.batch_size();
         let mut pace = self.config.events_per_sec.map(|rate| {
             let period = Duration::from_secs_f64((batch_size * self.config.workers) as f64 / rate as f64);
-            // The workers take turns.
+            // The workers send at different times within the period.
             let first = period.mul_f64((self.number + 1) as f64 / self.config.workers as f64);
             let mut pace = interval_at(Instant::now() + first, period);
-            // Behind after a pause, the worker catches up: the rate is an average.
+            // A worker that is late after a pause sends faster until it has caught up: the rate is an average.
             pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
             pace
         });
@@ -191,7 +194,7 @@ impl Worker {
             self.stats.events.fetch_add(end - first, Relaxed);
             self.stats.duplicates.fetch_add(duplicates, Relaxed);
             self.stats.invalid.fetch_add(invalid, Relaxed);
-            // The receiver may have gone.
+            // The receiver may be closed already.
             let _ = self.sent.send(Sent { numbers: first..end, at }).await;
         }
     }
@@ -202,7 +205,8 @@ impl Worker {
         for number in numbers {
             records.push(record(&self.model.event(number)?));
             if self.random.random_bool(self.config.duplicate_rate) {
-                // Half of them at once, as a retrying producer sends; half of them long after.
+                // Half of the duplicates repeat this event, as from a producer that retries. The other half repeat an earlier
+                // event.
                 let again = if self.random.random() { number } else { self.random.random_range(0..=number) };
                 records.push(record(&self.model.event(again)?));
                 duplicates += 1;
@@ -215,13 +219,14 @@ impl Worker {
         Ok((records, duplicates, invalid))
     }
 
-    /// Publishes, however often it takes: what was taken before is a duplicate then, which changes no total.
+    /// Publishes `records`, and retries after each retryable error until `stop`. A retry may repeat records that the broker has
+    /// already accepted. They are duplicates and change no total.
     async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), LoadError> {
         let mut delays = ExponentialBuilder::default().with_jitter().without_max_times().build();
         loop {
             match self.publisher.publish(records.clone()).await {
                 Err(error) if error.is_retryable() && !self.stop.is_cancelled() => {
-                    tracing::warn!(%error, "sending again");
+                    tracing::warn!(%error, "cannot publish a batch; sending it again");
                     sleep(delays.next().unwrap_or(Duration::from_secs(1))).await;
                 }
                 outcome => return Ok(outcome?),
@@ -230,7 +235,7 @@ impl Worker {
     }
 }
 
-/// The event as a record keyed by its user.
+/// Returns the event as a record with the user as its key.
 pub(super) fn record(event: &Event) -> OutgoingRecord {
     event.keyed_record(event.encode())
 }
@@ -258,15 +263,15 @@ mod tests {
         let begun = Instant::now();
         let log = Arc::new(MemoryLog::new("events", 1));
         send(model, config, log, stats.clone(), sent, CancellationToken::new()).await.expect("sent");
-        assert_eq!(begun.elapsed().as_secs(), seconds, "it ends when its time is over");
+        assert_eq!(begun.elapsed().as_secs(), seconds, "sending ends after the configured duration");
         stats.events()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_rate_is_kept_also_when_it_is_low() {
+    async fn the_sender_keeps_high_and_low_rates() {
         for (rate, seconds, workers) in [(1, 10, 4), (10, 3, 4), (150, 3, 4), (500, 1, 4), (5_000, 4, 4), (7, 10, 3)] {
             let (sent, expected) = (sent(rate, seconds, workers).await, rate * seconds);
-            // The last instant counts or doesn't.
+            // The batch at the last instant may or may not be sent.
             assert!(sent <= expected && sent + expected / 20 + workers >= expected, "{sent} of {expected}");
         }
     }

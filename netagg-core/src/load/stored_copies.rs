@@ -1,4 +1,4 @@
-//! How often a store has an event.
+//! The number of stored copies of an event.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -10,13 +10,13 @@ use crate::event::Event;
 use crate::memory::MemoryEventStore;
 use crate::ports::{EventStore, TimelineFilter, TimelinePosition, TimelineQuery};
 
-/// A store that tells how often it has stored an event. A verification expects one copy.
+/// A store that can count its copies of an event. The verification of a load expects one copy.
 #[async_trait]
 pub trait StoredCopies: Debug + Send + Sync {
-    /// The number of stored copies of each of `events`, in their order.
+    /// Returns the number of stored copies of each of `events`, in the order of `events`.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn count_copies(&self, events: &[Event]) -> Result<Vec<u64>, Error>;
 }
 

@@ -1,4 +1,4 @@
-//! Checks that what was sent is stored, once.
+//! The verifier: it checks that each sent event is stored exactly once.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -15,18 +15,19 @@ use super::sender::Sent;
 use super::stored_copies::StoredCopies;
 use crate::event::Event;
 
-/// Events that are looked up at a time.
+/// The number of events in one lookup.
 const CHUNK: u64 = 5_000;
-/// After the last event was sent, how long nothing new may become visible before the rest counts as missing.
+/// After all events are sent, the verifier waits this long for another event to become visible. Then the remaining events
+/// count as missing.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// After what part of that time a person is told what is waited for.
+/// After this part of [`PATIENCE`], the log explains why the verifier still waits.
 const HINT: Duration = Duration::from_secs(10);
-/// How often an event whose latency is measured is looked for.
+/// The interval between two lookups of an event whose latency is measured.
 const LATENCY_POLL: Duration = Duration::from_millis(2);
-/// How often an event is picked to measure its latency.
+/// The minimum interval between two measurements of latency.
 const LATENCY_EVERY: Duration = Duration::from_millis(100);
 
-/// What verification has found so far.
+/// The results of the verification so far.
 #[derive(Debug, Default)]
 pub(super) struct VerifyStats {
     verified: AtomicU64,
@@ -36,17 +37,17 @@ pub(super) struct VerifyStats {
 }
 
 impl VerifyStats {
-    /// Events found stored, once.
+    /// The number of events that were found in the store.
     pub(super) fn verified(&self) -> u64 {
         self.verified.load(Relaxed)
     }
 
-    /// Events missing or stored more than once.
+    /// The number of events that are missing or stored more than once.
     pub(super) fn failed(&self) -> u64 {
         self.failed.load(Relaxed)
     }
 
-    /// The average time from sending to being visible, of the events it was measured for.
+    /// The average time from sending an event until it is visible, over all measured events.
     pub(super) fn average_latency(&self) -> Option<Duration> {
         let samples = self.latency_samples.load(Relaxed);
         (samples > 0).then(|| Duration::from_micros(self.latency_micros.load(Relaxed) / samples))
@@ -62,7 +63,8 @@ pub(super) struct Verifier {
 }
 
 impl Verifier {
-    /// Looks every `every` for what was sent, until all is sent and seen, or nothing more shows up.
+    /// Looks for the sent events at the interval `every`. Ends when sending has ended and all events are visible. Also ends
+    /// after `stop`, or when no event has become visible for [`PATIENCE`].
     pub(super) async fn follow(
         &self,
         mut sent: mpsc::Receiver<Sent>,
@@ -72,10 +74,10 @@ impl Verifier {
         let mut waiting = VecDeque::new();
         let mut is_sending = true;
         let mut last_progress = Instant::now();
-        let mut is_told = false;
+        let mut is_warned = false;
         while is_sending || !waiting.is_empty() {
             let mut next_look = std::pin::pin!(sleep(if is_sending { every } else { Duration::from_millis(200) }));
-            // Always receiving, so that the senders never wait for the verifier.
+            // The verifier also receives while it waits, so that the senders never wait for it.
             loop {
                 tokio::select! {
                     received = sent.recv(), if is_sending => match received {
@@ -93,9 +95,11 @@ impl Verifier {
             self.look(&mut waiting).await?;
             if self.stats.verified() > before {
                 last_progress = Instant::now();
-            } else if !is_sending && last_progress.elapsed() > HINT && !std::mem::replace(&mut is_told, true) {
+            } else if !is_sending && last_progress.elapsed() > HINT && !std::mem::replace(&mut is_warned, true) {
                 let seconds = PATIENCE.as_secs();
-                tracing::warn!("nothing more is stored; waiting up to {seconds} s in all: does the ingestor run?");
+                tracing::warn!(
+                    "no more events become visible in the store; is the ingestor running? Waiting up to {seconds} s"
+                );
             } else if !is_sending && (last_progress.elapsed() > PATIENCE || stop.is_cancelled()) {
                 break;
             }
@@ -103,7 +107,7 @@ impl Verifier {
         Ok(())
     }
 
-    /// Looks once for everything in `waiting`, and leaves there what isn't stored yet.
+    /// Looks once for all events in `waiting`. Afterwards `waiting` contains the events that are not stored yet.
     async fn look(&self, waiting: &mut VecDeque<std::ops::Range<u64>>) -> Result<(), LoadError> {
         let mut absent = VecDeque::new();
         while !waiting.is_empty() {
@@ -126,8 +130,9 @@ impl Verifier {
         Ok(())
     }
 
-    /// Judges every one of the first `events` events of the run: stored once, or failed.
-    pub(super) async fn judge(&self, events: u64) -> Result<(), LoadError> {
+    /// Checks each of the first `events` events of the run. An event is verified if it is stored exactly once. Otherwise it has
+    /// failed.
+    pub(super) async fn check(&self, events: u64) -> Result<(), LoadError> {
         let (mut verified, mut failed) = (0, 0);
         let mut first = 0;
         while first < events {
@@ -151,7 +156,8 @@ impl Verifier {
         Ok(())
     }
 
-    /// Measures how long events take to become visible, for one after the other, until `sent` ends.
+    /// Measures how long events take to become visible. It measures one event at a time, until `sent` ends. It also ends
+    /// after `stop`, or if an event is not visible after [`PATIENCE`].
     pub(super) async fn measure(
         &self,
         mut sent: mpsc::Receiver<Sent>,
@@ -181,12 +187,12 @@ impl Verifier {
         self.counts(&events).await
     }
 
-    /// Asks until the store answers.
+    /// Counts the stored copies of `events`, and retries after each retryable error.
     async fn counts(&self, events: &[Event]) -> Result<Vec<u64>, LoadError> {
         loop {
             match self.store.count_copies(events).await {
                 Err(error) if error.is_retryable() => {
-                    tracing::warn!(%error, "looking again");
+                    tracing::warn!(%error, "cannot look for events in the store; looking again");
                     sleep(Duration::from_secs(1)).await;
                 }
                 outcome => return Ok(outcome?),

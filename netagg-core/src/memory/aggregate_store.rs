@@ -1,4 +1,4 @@
-//! Totals in memory.
+//! An aggregate store in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -18,7 +18,7 @@ use crate::ports::{AggregateStore, TotalsQuery, TotalsReader};
 use crate::record::PartitionId;
 use crate::time::Day;
 
-/// Counts every event once.
+/// Counts every event once, in memory.
 #[derive(Debug, Default)]
 pub struct MemoryAggregateStore(Mutex<State>);
 
@@ -40,7 +40,7 @@ impl MemoryAggregateStore {
         self.lock().days.clone()
     }
 
-    /// The offsets of `partition` that are done with, as ranges in order.
+    /// The processed offsets of `partition`, as ranges in ascending order.
     pub fn done(&self, partition: &PartitionId) -> Vec<Range<i64>> {
         self.lock().progress.ranges(partition)
     }
@@ -51,7 +51,7 @@ impl MemoryAggregateStore {
 }
 
 impl State {
-    /// Adds the event of `contribution`, which the caller knows to be new.
+    /// Adds `contribution` to the totals. The caller knows that its event is new.
     pub(super) fn count(&mut self, contribution: &Contribution) {
         *self.days.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;
     }
@@ -60,8 +60,8 @@ impl State {
         self.ledger.take_dirty()
     }
 
-    /// Makes the totals of `dirty` those of the `events` that are counted; returns the days done. A day with something
-    /// counted that isn't stored yet stays dirty.
+    /// Recomputes the totals of the `dirty` days from the stored `events` that are counted, and returns the recomputed days.
+    /// A day stays dirty if an event of it is counted but not stored yet.
     pub(super) fn recompute(&mut self, mut dirty: BTreeSet<Day>, events: &event_store::State) -> Vec<Day> {
         let unstored: BTreeSet<Day> =
             self.ledger.iter().filter(|counted| !events.has(&counted.key)).map(|counted| counted.day).collect();
@@ -71,7 +71,7 @@ impl State {
         dirty.retain(|day| !unstored.contains(day));
         self.days.retain(|(day, _), _| !dirty.contains(day));
         for stored in events.contributions().filter(|stored| dirty.contains(&stored.identity.day)) {
-            // What isn't counted yet will be.
+            // The aggregator will count the other events later.
             if self.ledger.get(&stored.identity.key).is_some() {
                 self.ledger.replace(stored.identity);
                 *self.days.entry((stored.identity.day, stored.event_type)).or_default() += &stored;
@@ -86,7 +86,7 @@ impl AggregateStore for MemoryAggregateStore {
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error> {
         let mut state = self.lock();
         let State { ledger, days, progress } = &mut *state;
-        let outcome = ledger.take(batch, |contribution| {
+        let outcome = ledger.record(batch, |contribution| {
             *days.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;
         });
         progress.add(batch.spans());
@@ -125,7 +125,7 @@ mod tests {
     use crate::testkit;
 
     #[tokio::test]
-    async fn it_conforms() {
+    async fn the_aggregate_store_passes_its_suite() {
         testkit::aggregate_store(async || Arc::new(MemoryAggregateStore::new())).await;
     }
 }

@@ -13,7 +13,7 @@ use crate::Error;
 use crate::ports::{Cache, CacheKey, CacheTicket, Lookup};
 use crate::time::Month;
 
-/// Keeps a bounded number of answers.
+/// A cache in memory with a limited number of responses.
 #[derive(Debug)]
 pub struct MemoryCache {
     capacity: usize,
@@ -22,15 +22,16 @@ pub struct MemoryCache {
 
 #[derive(Debug, Default)]
 struct State {
-    answers: HashMap<String, (Bytes, Instant)>,
-    /// How often each month was invalidated.
+    /// Each response with the instant at which it expires.
+    responses: HashMap<String, (Bytes, Instant)>,
+    /// The number of invalidations of each month.
     versions: HashMap<Month, u64>,
-    /// How often all months were.
+    /// The number of invalidations of all months.
     epoch: u64,
 }
 
 impl MemoryCache {
-    /// An empty cache for at most `capacity` answers.
+    /// An empty cache for at most `capacity` responses.
     pub fn new(capacity: usize) -> Self {
         Self { capacity, state: Mutex::default() }
     }
@@ -47,7 +48,7 @@ impl Default for MemoryCache {
 }
 
 impl State {
-    /// The key's name and the versions of its months: an invalidation makes it another one.
+    /// The name of the key with the current versions of its months. After an invalidation the result is different.
     fn versioned(&self, key: &CacheKey) -> String {
         let mut name = key.name.clone();
         if !key.months.is_empty() {
@@ -65,22 +66,22 @@ impl Cache for MemoryCache {
     async fn lookup(&self, key: &CacheKey) -> Result<Lookup, Error> {
         let state = self.lock();
         let name = state.versioned(key);
-        Ok(match state.answers.get(&name) {
-            Some((answer, until)) if *until > Instant::now() => Lookup::Hit(answer.clone()),
+        Ok(match state.responses.get(&name) {
+            Some((response, until)) if *until > Instant::now() => Lookup::Hit(response.clone()),
             _ => Lookup::Miss(CacheTicket::new(name)),
         })
     }
 
-    async fn fill(&self, ticket: CacheTicket, answer: Bytes, ttl: Duration) -> Result<(), Error> {
+    async fn fill(&self, ticket: CacheTicket, response: Bytes, ttl: Duration) -> Result<(), Error> {
         let mut state = self.lock();
         let now = Instant::now();
-        if state.answers.len() >= self.capacity {
-            state.answers.retain(|_, (_, until)| *until > now);
+        if state.responses.len() >= self.capacity {
+            state.responses.retain(|_, (_, until)| *until > now);
         }
-        if state.answers.len() >= self.capacity {
-            state.answers.clear();
+        if state.responses.len() >= self.capacity {
+            state.responses.clear();
         }
-        state.answers.insert(ticket.key().to_owned(), (answer, now + ttl));
+        state.responses.insert(ticket.key().to_owned(), (response, now + ttl));
         Ok(())
     }
 
@@ -106,7 +107,7 @@ mod tests {
     use crate::testkit;
 
     #[tokio::test(start_paused = true)]
-    async fn it_conforms() {
+    async fn the_cache_passes_its_suite() {
         testkit::cache(async || Arc::new(MemoryCache::default())).await;
     }
 }

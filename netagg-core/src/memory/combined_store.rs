@@ -1,4 +1,4 @@
-//! Events and their totals in memory.
+//! A combined store in memory.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::ports::{
     CombinedStore, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery, TotalsReader,
 };
 
-/// Keeps every event once, and the totals of what it keeps.
+/// Keeps every event once and the totals of these events, in memory.
 #[derive(Debug, Default)]
 pub struct MemoryCombinedStore {
     events: Arc<MemoryEventStore>,
@@ -26,8 +26,8 @@ impl MemoryCombinedStore {
         Self::default()
     }
 
-    /// A store that keeps its events in `events` and their totals in `totals`. Both are empty, and no other service writes to
-    /// them.
+    /// A store that keeps its events in `events` and their totals in `totals`. Both must be empty, and no other service may
+    /// write to them.
     pub fn of(events: Arc<MemoryEventStore>, totals: Arc<MemoryAggregateStore>) -> Self {
         Self { events, totals }
     }
@@ -36,7 +36,7 @@ impl MemoryCombinedStore {
 #[async_trait]
 impl EventStore for MemoryCombinedStore {
     async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error> {
-        // Both are held until the end: no reader sees an event without its share of the totals.
+        // Both locks are held until the end. So no reader sees an event without its share of the totals.
         let mut events = self.events.lock();
         let mut totals = self.totals.lock();
         Ok(events.store(batch, |item| totals.count(&Contribution::from(item))))
@@ -70,7 +70,7 @@ mod tests {
     use crate::testkit;
 
     #[tokio::test]
-    async fn it_conforms() {
+    async fn the_combined_store_passes_its_suite() {
         testkit::combined_store(async || Arc::new(MemoryCombinedStore::new())).await;
     }
 }

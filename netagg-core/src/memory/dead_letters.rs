@@ -8,18 +8,18 @@ use crate::Error;
 use crate::dead_letter::DeadLetter;
 use crate::ports::DeadLetters;
 
-/// Keeps every dead letter.
+/// Keeps every dead letter in memory.
 #[derive(Debug, Default)]
 pub struct MemoryDeadLetters(Mutex<Vec<DeadLetter>>);
 
 impl MemoryDeadLetters {
-    /// None yet.
+    /// An empty collection of dead letters.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// All of them, in the order they were sent.
-    pub fn letters(&self) -> Vec<DeadLetter> {
+    /// All dead letters, in the order in which they were sent.
+    pub fn sent(&self) -> Vec<DeadLetter> {
         self.lock().clone()
     }
 
@@ -30,8 +30,8 @@ impl MemoryDeadLetters {
 
 #[async_trait]
 impl DeadLetters for MemoryDeadLetters {
-    async fn send(&self, letters: &[DeadLetter]) -> Result<(), Error> {
-        self.lock().extend_from_slice(letters);
+    async fn send(&self, dead_letters: &[DeadLetter]) -> Result<(), Error> {
+        self.lock().extend_from_slice(dead_letters);
         Ok(())
     }
 }

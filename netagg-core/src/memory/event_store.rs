@@ -1,4 +1,4 @@
-//! Events in memory.
+//! An event store in memory.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -17,7 +17,7 @@ use crate::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePo
 use crate::record::PartitionId;
 use crate::time::Day;
 
-/// Keeps every event once.
+/// Keeps every event once, in memory.
 #[derive(Debug, Default)]
 pub struct MemoryEventStore(Mutex<State>);
 
@@ -28,7 +28,7 @@ pub(super) struct State {
     progress: Progress,
 }
 
-/// A user's events; sorted when they are first read after a write, since writes come in bulk.
+/// The events of one user. The first read after a write sorts them, because writes come in large batches.
 #[derive(Debug, Default)]
 struct Timeline {
     events: Vec<Event>,
@@ -41,22 +41,22 @@ impl MemoryEventStore {
         Self::default()
     }
 
-    /// How many events it holds.
+    /// The number of stored events.
     pub fn len(&self) -> usize {
         self.lock().users.values().map(|timeline| timeline.events.len()).sum()
     }
 
-    /// Whether it holds none.
+    /// Whether no event is stored.
     pub fn is_empty(&self) -> bool {
         self.lock().users.is_empty()
     }
 
-    /// The totals of everything it holds by day and type: what a `GROUP BY` would give.
+    /// The sums over all stored events by day and type, like the result of a `GROUP BY` in SQL.
     pub fn sum_by_day(&self) -> BTreeMap<(Day, EventType), Totals> {
         sum_by_day(&self.lock().contributions().collect::<Vec<_>>())
     }
 
-    /// The offsets of `partition` that are done with, as ranges in order.
+    /// The processed offsets of `partition`, as ranges in ascending order.
     pub fn done(&self, partition: &PartitionId) -> Vec<Range<i64>> {
         self.lock().progress.ranges(partition)
     }
@@ -65,12 +65,12 @@ impl MemoryEventStore {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Calls `read` with the events in the filter's range, newest first.
+    /// Calls `read` with the events that match the filter, newest first.
     fn read<T>(&self, filter: &TimelineFilter, read: impl FnOnce(&mut dyn Iterator<Item = &Event>) -> T) -> T {
         let mut state = self.lock();
         let Some(timeline) = state.users.get_mut(&filter.user_id) else { return read(&mut std::iter::empty()) };
         if !timeline.is_sorted {
-            timeline.events.sort_by(by_place);
+            timeline.events.sort_by(timeline_order);
             timeline.is_sorted = true;
         }
         let first = timeline.events.partition_point(|event| event.fields().started_at >= filter.to);
@@ -89,18 +89,18 @@ impl State {
         self.ledger.get(key).is_some()
     }
 
-    /// Stores the new events of `batch`, and calls `stored` for each.
+    /// Stores the new events of `batch`, and calls `on_stored` for each of them.
     pub(super) fn store(
         &mut self,
         batch: &Batch<IdentifiedEvent>,
-        mut stored: impl FnMut(&IdentifiedEvent),
+        mut on_stored: impl FnMut(&IdentifiedEvent),
     ) -> BatchOutcome {
         let Self { ledger, users, progress } = self;
-        let outcome = ledger.take(batch, |item| {
+        let outcome = ledger.record(batch, |item| {
             let timeline = users.entry(item.event.fields().user_id.clone()).or_default();
             timeline.events.push(item.event.clone());
             timeline.is_sorted = false;
-            stored(item);
+            on_stored(item);
         });
         progress.add(batch.spans());
         outcome
@@ -112,11 +112,11 @@ impl State {
 }
 
 /// The order of a timeline: newest first, then by source and event id.
-fn by_place(one: &Event, other: &Event) -> Ordering {
-    place_cmp(one, &other.fields().started_at, other.fields().source_id.as_str(), other.fields().event_id)
+fn timeline_order(one: &Event, other: &Event) -> Ordering {
+    compare_positions(one, &other.fields().started_at, other.fields().source_id.as_str(), other.fields().event_id)
 }
 
-fn place_cmp(event: &Event, started_at: &crate::Timestamp, source_id: &str, event_id: uuid::Uuid) -> Ordering {
+fn compare_positions(event: &Event, started_at: &crate::Timestamp, source_id: &str, event_id: uuid::Uuid) -> Ordering {
     let fields = event.fields();
     started_at
         .cmp(&fields.started_at)
@@ -125,7 +125,7 @@ fn place_cmp(event: &Event, started_at: &crate::Timestamp, source_id: &str, even
 }
 
 fn is_after(event: &Event, position: &TimelinePosition) -> bool {
-    place_cmp(event, &position.started_at, position.source_id.as_str(), position.event_id).is_gt()
+    compare_positions(event, &position.started_at, position.source_id.as_str(), position.event_id).is_gt()
 }
 
 #[async_trait]
@@ -140,9 +140,9 @@ impl EventStore for MemoryEventStore {
                 .filter(|event| query.after.as_ref().is_none_or(|after| is_after(event, after)))
                 .take(query.limit as usize)
                 .scan(0, |bytes, event| {
-                    let has_room = *bytes <= query.max_bytes;
+                    let is_below_limit = *bytes <= query.max_bytes;
                     *bytes += event.size();
-                    has_room.then(|| event.clone())
+                    is_below_limit.then(|| event.clone())
                 })
                 .collect()
         }))
@@ -177,7 +177,7 @@ mod tests {
     use crate::testkit;
 
     #[tokio::test]
-    async fn it_conforms() {
+    async fn the_event_store_passes_its_suite() {
         testkit::event_store(async || Arc::new(MemoryEventStore::new())).await;
     }
 }

@@ -1,4 +1,4 @@
-//! Which identities a store has taken.
+//! The ledger of a store in memory: the identities that it knows.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,7 +6,7 @@ use crate::batch::{Batch, BatchOutcome, Identified};
 use crate::event::{EventKey, Identity};
 use crate::time::Day;
 
-/// The identities taken so far, and the days that conflicts have made dirty.
+/// The known identities, and the days that conflicts have made dirty.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     known: HashMap<EventKey, Identity>,
@@ -14,21 +14,21 @@ pub(super) struct Ledger {
 }
 
 impl Ledger {
-    /// Takes the identities of `batch` that are new, and hands each such item to `take`.
-    pub(super) fn take<T: Identified>(&mut self, batch: &Batch<T>, mut take: impl FnMut(&T)) -> BatchOutcome {
-        let outcome = batch.judge(|key| self.known.get(key).copied());
+    /// Adds the new identities of `batch` to the ledger, and calls `on_new` with the item of each.
+    pub(super) fn record<T: Identified>(&mut self, batch: &Batch<T>, mut on_new: impl FnMut(&T)) -> BatchOutcome {
+        let outcome = batch.resolve(|key| self.known.get(key).copied());
         self.dirty.extend(outcome.conflicts.iter().flat_map(|conflict| [conflict.kept.day, conflict.dropped.day]));
         for item in batch.items() {
             let identity = item.identity();
             self.known.entry(identity.key).or_insert_with(|| {
-                take(item);
+                on_new(item);
                 identity
             });
         }
         outcome
     }
 
-    /// The identity as it was taken, if it was.
+    /// The known identity with this key, if any.
     pub(super) fn get(&self, key: &EventKey) -> Option<Identity> {
         self.known.get(key).copied()
     }
@@ -37,7 +37,7 @@ impl Ledger {
         self.known.values()
     }
 
-    /// Takes over which copy of an identity counts.
+    /// Replaces the copy that counts for this identity.
     pub(super) fn replace(&mut self, identity: Identity) {
         self.known.insert(identity.key, identity);
     }

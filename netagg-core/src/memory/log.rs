@@ -13,13 +13,13 @@ use crate::ports::{
 };
 use crate::record::{OutgoingRecord, PartitionId, Position, Record};
 
-/// The most records a source hands over at a time.
+/// The maximum number of records that a source delivers at once.
 const CHUNK: usize = 1_000;
 
-/// One topic: partitions that are appended to, and groups that read them.
+/// One topic in memory: publishers append records to its partitions, and groups read them.
 ///
-/// Members of a group share the partitions, and each change of membership deals them anew, as Kafka does. Cheap to
-/// clone; clones are the same log.
+/// The members of a group share the partitions. When a member joins or leaves, the log assigns the partitions again, as Kafka
+/// does. A clone is cheap and is the same log.
 #[derive(Clone, Debug)]
 pub struct MemoryLog(Arc<Inner>);
 
@@ -27,12 +27,12 @@ pub struct MemoryLog(Arc<Inner>);
 struct Inner {
     topic: Arc<str>,
     clock: Arc<dyn Clock>,
-    /// The most records held; `usize::MAX` for no bound.
+    /// The maximum number of records that the log holds; `usize::MAX` means no limit.
     capacity: usize,
     state: Mutex<State>,
-    /// Something to read, or a new assignment.
+    /// Signals new records, a new assignment, or the end of the log.
     readable: Notify,
-    /// Room to append.
+    /// Signals that the log may accept more records.
     writable: Notify,
 }
 
@@ -40,14 +40,15 @@ struct Inner {
 struct State {
     partitions: Vec<Partition>,
     groups: HashMap<String, Group>,
-    next_member: u64,
+    last_member: u64,
+    /// The number of records that the log holds.
     held: usize,
     is_closed: bool,
 }
 
 #[derive(Debug, Default)]
 struct Partition {
-    /// The offset of the first record held.
+    /// The offset of the first record that the log still holds.
     first_offset: i64,
     records: VecDeque<Record>,
 }
@@ -59,18 +60,18 @@ struct Group {
 }
 
 impl MemoryLog {
-    /// An empty log named `topic` that keeps everything.
+    /// An empty log named `topic` that keeps all records.
     pub fn new(topic: &str, partitions: usize) -> Self {
         Self::with_capacity(topic, partitions, usize::MAX)
     }
 
-    /// An empty log that forgets records once every group has committed them, and makes publishers wait while it holds
-    /// `capacity` others. Groups that read all of it must have joined before that.
+    /// An empty log named `topic` that drops a record once every group has committed it. While the log holds `capacity`
+    /// records, publishers wait. A group that must read all records must join before the first records are dropped.
     pub fn with_capacity(topic: &str, partitions: usize, capacity: usize) -> Self {
         let state = State {
             partitions: (0..partitions).map(|_| Partition::default()).collect(),
             groups: HashMap::new(),
-            next_member: 0,
+            last_member: 0,
             held: 0,
             is_closed: false,
         };
@@ -87,32 +88,32 @@ impl MemoryLog {
     /// Joins `group` as a new member.
     pub fn source(&self, group: &str) -> MemorySource {
         let mut state = self.0.lock();
-        state.next_member += 1;
-        let member = state.next_member;
+        state.last_member += 1;
+        let member = state.last_member;
         let partitions = state.partitions.len();
         let group_state = state.groups.entry(group.to_owned()).or_default();
         group_state.members.insert(member, BTreeSet::new());
-        group_state.deal(partitions);
+        group_state.assign(partitions);
         drop(state);
         self.0.readable.notify_waiters();
         MemorySource { log: self.0.clone(), group: group.to_owned(), member, positions: BTreeMap::new(), is_open: true }
     }
 
-    /// Ends the log: its sources end once they have delivered what it holds.
+    /// Ends the log: its sources end once they have delivered all records of the log.
     pub fn close(&self) {
         self.0.lock().is_closed = true;
         self.0.readable.notify_waiters();
     }
 
-    /// The offset up to which `group` has committed each partition.
+    /// The committed position of `group` in each partition.
     pub fn committed(&self, group: &str) -> Vec<Position> {
         let state = self.0.lock();
         let committed = state.groups.get(group).into_iter().flat_map(|group| &group.committed);
         committed.map(|(&number, &next_offset)| self.0.position(number, next_offset)).collect()
     }
 
-    /// Appends `record` to the end of its partition, whatever its offset says, with its own timestamp and regardless of
-    /// the capacity. For tests that need a certain partition or time.
+    /// Appends `record` to the end of its partition, with its own timestamp. The call ignores the offset of the record and the
+    /// capacity of the log. Use it in tests that need a certain partition or time.
     pub fn append(&self, record: Record) {
         self.0.append(&mut self.0.lock(), record);
         self.0.readable.notify_waiters();
@@ -140,7 +141,7 @@ impl Inner {
         }
     }
 
-    /// Forgets what every group has committed, in a log of bounded capacity.
+    /// Drops the records that every group has committed, if the capacity of the log is limited.
     fn trim(&self, state: &mut State) {
         if self.capacity == usize::MAX {
             return;
@@ -158,8 +159,8 @@ impl Inner {
 }
 
 impl Group {
-    /// Deals the partitions to the members, in turn.
-    fn deal(&mut self, partitions: usize) {
+    /// Assigns the partitions to the members in turn.
+    fn assign(&mut self, partitions: usize) {
         let members = self.members.len();
         for (at, assigned) in self.members.values_mut().enumerate() {
             *assigned = (0..partitions).filter(|partition| partition % members == at).collect();
@@ -172,10 +173,10 @@ impl EventPublisher for MemoryLog {
     async fn publish(&self, records: Vec<OutgoingRecord>) -> Result<(), Error> {
         let mut records = records.into_iter().peekable();
         while records.peek().is_some() {
-            let room = self.0.writable.notified();
-            tokio::pin!(room);
-            // From here on no wake-up is missed.
-            room.as_mut().enable();
+            let writable = self.0.writable.notified();
+            tokio::pin!(writable);
+            // After this call, the future receives every notification.
+            writable.as_mut().enable();
             {
                 let mut state = self.0.lock();
                 let timestamp = Some(self.0.clock.now().into());
@@ -191,7 +192,7 @@ impl EventPublisher for MemoryLog {
             }
             self.0.readable.notify_waiters();
             if records.peek().is_some() {
-                room.await;
+                writable.await;
             }
         }
         Ok(())
@@ -252,13 +253,14 @@ impl GroupAdmin for MemoryLog {
     }
 }
 
-/// A member of a group that reads a [`MemoryLog`]. Dropping it leaves the group without a last commit, as a crash does.
+/// A member of a group that reads a [`MemoryLog`]. If it is dropped, it leaves the group without a last commit, as after a
+/// crash.
 #[derive(Debug)]
 pub struct MemorySource {
     log: Arc<Inner>,
     group: String,
     member: u64,
-    /// The next offset to read of each partition that the reader was told to be its own.
+    /// The next offset to read, for each partition that was assigned with [`SourceEvent::Assigned`].
     positions: BTreeMap<usize, i64>,
     is_open: bool,
 }
@@ -309,7 +311,7 @@ impl EventSource for MemorySource {
         loop {
             let changed = log.readable.notified();
             tokio::pin!(changed);
-            // From here on no wake-up is missed.
+            // After this call, the future receives every notification.
             changed.as_mut().enable();
             if let Some(event) = self.poll() {
                 return Ok(event);
@@ -346,7 +348,7 @@ impl MemorySource {
             let partitions = state.partitions.len();
             if let Some(group) = state.groups.get_mut(&self.group) {
                 group.members.remove(&self.member);
-                group.deal(partitions);
+                group.assign(partitions);
             }
             drop(state);
             self.log.readable.notify_waiters();
@@ -366,7 +368,7 @@ mod tests {
     use crate::testkit;
 
     #[tokio::test]
-    async fn it_conforms() {
+    async fn the_log_passes_its_suite() {
         testkit::event_source(async |partitions| {
             let log = MemoryLog::new("events", partitions);
             let reader = log.clone();

@@ -1,5 +1,5 @@
-//! Complete adapters of every port that keep everything in memory: for tests, examples, demonstrations, and to see what
-//! a port asks for.
+//! Adapters that keep all data in memory, for most ports. Use them in tests, examples and demonstrations. Read them to learn
+//! the requirements of a port.
 
 mod aggregate_store;
 mod cache;

@@ -1,10 +1,10 @@
-//! Which offsets of each partition are done.
+//! The progress of a store: the processed offsets of each partition.
 
 use std::collections::{BTreeMap, HashMap};
 
 use crate::record::{PartitionId, Span};
 
-/// Sets of offsets as disjoint ranges that don't touch.
+/// The processed offsets of each partition, as ranges that neither overlap nor touch.
 #[derive(Debug, Default)]
 pub(super) struct Progress(HashMap<PartitionId, BTreeMap<i64, i64>>);
 
@@ -24,7 +24,7 @@ impl Progress {
         }
     }
 
-    /// The ranges of `partition`, ends exclusive, in order.
+    /// The ranges of `partition` in ascending order. Each end is exclusive.
     pub(super) fn ranges(&self, partition: &PartitionId) -> Vec<std::ops::Range<i64>> {
         self.0.get(partition).into_iter().flatten().map(|(&from, &to)| from..to).collect()
     }

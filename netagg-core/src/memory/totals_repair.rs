@@ -1,4 +1,4 @@
-//! Totals that follow the events, in memory.
+//! The repair of totals in memory.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::Error;
 use crate::ports::TotalsRepair;
 use crate::time::Day;
 
-/// Recomputes the days that conflicts made dirty.
+/// Recomputes the totals of the days that conflicts have made dirty.
 #[derive(Debug)]
 pub struct MemoryTotalsRepair {
     events: Arc<MemoryEventStore>,
@@ -17,7 +17,7 @@ pub struct MemoryTotalsRepair {
 }
 
 impl MemoryTotalsRepair {
-    /// Makes `totals` follow `events`.
+    /// A repair of `totals` from `events`.
     pub fn new(events: Arc<MemoryEventStore>, totals: Arc<MemoryAggregateStore>) -> Self {
         Self { events, totals }
     }
@@ -26,7 +26,7 @@ impl MemoryTotalsRepair {
 #[async_trait]
 impl TotalsRepair for MemoryTotalsRepair {
     async fn repair(&self) -> Result<Vec<Day>, Error> {
-        // Always in this order; nobody else holds both.
+        // The combined store also locks both stores, in the same order. So there is no deadlock.
         let mut events = self.events.lock();
         let mut totals = self.totals.lock();
         let dirty = events.take_dirty().into_iter().chain(totals.take_dirty()).collect();

@@ -1,4 +1,4 @@
-//! Validated lines on their way from the reader to its caller.
+//! Chunks of validated lines, which the reader returns to its caller.
 
 use std::fmt;
 
@@ -8,12 +8,12 @@ use super::lines::MAX_LINE;
 use crate::event::{Event, InvalidEvent};
 use crate::record::OutgoingRecord;
 
-/// Most lines of one chunk, as the reader hands it over.
+/// The largest number of lines in one chunk of the reader.
 const LINES: usize = 1_000;
-/// Bytes of one chunk, as the reader hands it over; its last line may exceed them.
+/// The size in bytes from which a chunk of the reader is full. The last line may exceed this size.
 const BYTES: usize = 1 << 20;
 
-/// Lines that are handed over together.
+/// Lines that are returned together.
 #[derive(Debug, Default)]
 #[non_exhaustive]
 pub struct Chunk {
@@ -46,12 +46,12 @@ impl Chunk {
 pub struct LineEvent {
     /// The event.
     pub event: Event,
-    /// The line as it stands.
+    /// The unchanged line.
     pub line: Bytes,
 }
 
 impl LineEvent {
-    /// The line as it stands, keyed by the event's user.
+    /// The unchanged line as a record, with the user of the event as key.
     pub fn into_record(self) -> OutgoingRecord {
         self.event.keyed_record(self.line)
     }
@@ -61,21 +61,21 @@ impl LineEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RejectedLine {
-    /// Its number, from 1.
+    /// The number of the line, from 1.
     pub number: u64,
-    /// Why it has no event.
+    /// Why the line has no event.
     pub reason: Rejection,
 }
 
-/// Why a line has no event. Shown as a sentence for people.
+/// Why a line has no event. It displays as a text for users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rejection {
-    /// It is no event within the limits.
+    /// The line is not a valid event within the limits.
     Invalid(InvalidEvent),
-    /// It has more than [`MAX_LINE`] bytes.
+    /// The line has more than [`MAX_LINE`] bytes.
     TooLong,
-    /// After the end of compressed data there are this many bytes that are not compressed.
+    /// After the end of the compressed data, there are this many bytes that are neither compressed data nor padding.
     TrailingBytes(u64),
 }
 
@@ -96,7 +96,7 @@ impl fmt::Display for Rejection {
             Self::Invalid(reason) => reason.fmt(f),
             Self::TooLong => write!(f, "a line of more than {MAX_LINE} bytes"),
             Self::TrailingBytes(bytes) => {
-                write!(f, "{bytes} bytes after the end of the packed data are neither gzip nor zstd")
+                write!(f, "{bytes} bytes after the end of the compressed data are neither gzip nor zstd")
             }
         }
     }

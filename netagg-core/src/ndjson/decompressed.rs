@@ -1,4 +1,4 @@
-//! Decompresses gzip and zstd.
+//! Decompresses gzip and zstd data.
 
 use std::io::{self, ErrorKind, Read};
 
@@ -10,15 +10,15 @@ use super::compression::MAX_WINDOW_LOG;
 use super::error::ReadError;
 use super::peek_reader::PeekReader;
 
-/// Where bytes come from.
+/// The source of the bytes.
 type Raw = PeekReader<Box<dyn Read + Send>>;
 
-/// Bytes, unpacked if they are packed: all members and frames that follow each other. Zero bytes after one of them are
-/// padding, as of tapes and of copies by blocks.
+/// A reader that decompresses its input, if the input is compressed: all consecutive members and frames. Zero bytes after a
+/// member or a frame are padding, such as from tapes or from copies in blocks.
 pub(super) struct Decompressed {
     part: Part,
     compression: Option<Compression>,
-    /// How many bytes after the last part are neither packed data nor padding.
+    /// How many bytes after the last part are neither compressed data nor padding.
     trailing: u64,
 }
 
@@ -26,7 +26,7 @@ enum Part {
     Plain(Raw),
     /// A member of a gzip file.
     Gzip(GzDecoder<Raw>),
-    /// A frame.
+    /// A frame of a zstd file.
     #[cfg(feature = "ndjson-zstd")]
     Zstd(zstd::Decoder<'static, Raw>),
     /// After the last part.
@@ -53,7 +53,7 @@ impl Part {
 }
 
 impl Decompressed {
-    /// The bytes of `raw`.
+    /// A reader of the decompressed bytes of `raw`.
     pub(super) fn new(raw: Raw) -> Result<Self, ReadError> {
         Self::try_new(raw).map_err(|error| match error.kind() {
             ErrorKind::Unsupported if !cfg!(feature = "ndjson-zstd") => ReadError::Unsupported(Compression::Zstd),
@@ -63,7 +63,7 @@ impl Decompressed {
 
     fn try_new(mut raw: Raw) -> io::Result<Self> {
         let compression = Compression::of(raw.peek(1)?);
-        // More is waited for only while it may tell the compression.
+        // Wait for more bytes only if they may be the start of compressed data.
         let compression = match (compression, raw.buffer().first()) {
             (None, Some(0x1f | 0x28 | 0x50..=0x5f)) => Compression::of(raw.peek(Compression::MAGIC)?),
             _ => compression,
@@ -75,17 +75,17 @@ impl Decompressed {
         Ok(Self { part, compression, trailing: 0 })
     }
 
-    /// How the first bytes are packed.
+    /// The compression of the first bytes.
     pub(super) fn compression(&self) -> Option<Compression> {
         self.compression
     }
 
-    /// How many bytes follow the packed data and are none.
+    /// How many bytes follow the compressed data and are neither compressed data nor padding.
     pub(super) fn trailing(&self) -> u64 {
         self.trailing
     }
 
-    /// Goes on with the part after the one that has ended.
+    /// Begins the next part, after the current part has ended.
     fn next_part(&mut self) -> io::Result<()> {
         let mut raw = match std::mem::replace(&mut self.part, Part::End) {
             Part::Gzip(decoder) => decoder.into_inner(),
@@ -101,7 +101,7 @@ impl Decompressed {
         Ok(())
     }
 
-    /// The reason that reading has ended with `error`.
+    /// The reason of `error`, which has ended the reading.
     pub(super) fn explain(&self, error: io::Error) -> ReadError {
         if error.raw_os_error().is_some() {
             return ReadError::Io(error);
@@ -150,7 +150,7 @@ fn explain_zstd(error: io::Error) -> ReadError {
     if error.kind() == ErrorKind::UnexpectedEof {
         return ReadError::Incomplete(compression);
     }
-    // The texts of the library; it has no other way to tell them apart here.
+    // The library distinguishes these errors only by their texts.
     match error.to_string().as_str() {
         "Restored data doesn't match checksum" => ReadError::WrongChecksum(compression),
         "Frame requires too much memory for decoding" => ReadError::WindowTooLarge,

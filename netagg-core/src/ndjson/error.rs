@@ -7,14 +7,14 @@ use tokio::task::JoinError;
 use super::compression::{Compression, MAX_WINDOW_LOG};
 use super::foreign_format::ForeignInput;
 
-/// Why reading ended before the input did. The chunks before it have been returned.
+/// Why the reading ended before the end of the input. Earlier calls have returned the chunks before the error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NdjsonError {
     /// The input cannot be opened.
-    #[error("it cannot be read: {0}")]
+    #[error("the input cannot be read: {0}")]
     Open(#[source] io::Error),
-    /// The input is of another format. Nothing was read of it.
+    /// The input has another format. No line was read.
     #[error(transparent)]
     ForeignFormat(ForeignInput),
     /// A line cannot be read.
@@ -26,64 +26,64 @@ pub enum NdjsonError {
         #[source]
         error: ReadError,
     },
-    /// The input ends before the line to begin with.
-    #[error("there are {lines} lines, and line {first_line} was to be the first")]
+    /// The input ends before the first line that should be read.
+    #[error("the input has {lines} lines, and reading should begin at line {first_line}")]
     TooFewLines {
-        /// How many lines there are.
+        /// The number of lines in the input.
         lines: u64,
-        /// The line to begin with.
+        /// The number of the first line that should be read.
         first_line: u64,
     },
-    /// The thread that reads has panicked.
+    /// The thread that reads the input has panicked.
     #[error(transparent)]
     Panicked(JoinError),
 }
 
-/// Advice for data that were compressed well and have changed since.
-const DAMAGED: &str = "fetch or copy the file once more";
+/// Advice for data that were damaged after their compression.
+const DAMAGED: &str = "fetch or copy the file again";
 
 /// Why bytes cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// The system has failed, or the first bytes cannot be read.
-    #[error("it cannot be read: {0}")]
+    /// The operating system reported an error, or the first bytes cannot be read.
+    #[error("the input cannot be read: {0}")]
     Io(#[source] io::Error),
-    /// The reader has failed after it has delivered bytes.
+    /// The reader failed after it had returned bytes.
     #[error("{0}")]
     Other(#[source] io::Error),
     /// This build cannot decompress the data.
-    #[error("this build reads no {}: decompress the data first", .0.as_str())]
+    #[error("this build cannot read {}: decompress the data first", .0.as_str())]
     Unsupported(Compression),
-    /// Compressed data are incomplete.
-    #[error("the {} data end before they are complete: {DAMAGED}, or wait until it is written", .0.as_str())]
+    /// The compressed data are incomplete.
+    #[error("the {} data end before they are complete: {DAMAGED}, or wait until the file is complete", .0.as_str())]
     Incomplete(Compression),
-    /// Compressed data are not the data that the checksum was computed of.
+    /// The decompressed data do not match the checksum.
     #[error("the {} data do not match their checksum: {DAMAGED}", .0.as_str())]
     WrongChecksum(Compression),
-    /// Compressed data are not as the format wants them.
+    /// The compressed data break the rules of their format.
     #[error("the {} data are damaged ({error}): {DAMAGED}", .compression.as_str())]
     Damaged {
-        /// How they are compressed.
+        /// The compression of the data.
         compression: Compression,
-        /// What the decoder says.
+        /// The error of the decoder.
         #[source]
         error: io::Error,
     },
-    /// A frame of zstd needs more memory than any tool of zstd asks for by default.
+    /// A zstd frame has a window that is larger than any window of the zstd tool.
     #[error(
-        "a zstd frame has a window of more than {} MiB: unpack it with a tool that takes it, and pack it again with zstd \
-         --long=27",
+        "a zstd frame has a window of more than {} MiB: decompress it with a tool that accepts this window, and compress it \
+         again with zstd --long=27",
         1_u64 << (MAX_WINDOW_LOG - 20)
     )]
     WindowTooLarge,
-    /// There is no memory for the window of a frame of zstd.
+    /// There is not enough memory for the window of a zstd frame.
     #[error(
-        "there is not enough memory for the window of a zstd frame: give this program more, or pack the data again where \
-         there is more, by zstd --long=27"
+        "there is not enough memory for the window of a zstd frame: give this program more memory, or compress the data again \
+         with zstd --long=27, on a machine with more memory"
     )]
     OutOfMemory,
-    /// A frame of zstd needs the dictionary that it was compressed with.
-    #[error("the zstd data are packed with a dictionary: unpack them first, by zstd -dc -D DICTIONARY FILE")]
+    /// A zstd frame needs the dictionary of its compression.
+    #[error("the zstd data are compressed with a dictionary: decompress them first, with zstd -dc -D DICTIONARY FILE")]
     NeedsDictionary,
 }

@@ -1,4 +1,4 @@
-//! Lines of an input, plain or compressed.
+//! Reads the lines of an input, plain or compressed.
 
 use std::io::{self, BufRead, Read, Take};
 
@@ -10,7 +10,7 @@ use super::peek_reader::PeekReader;
 /// The longest accepted line in bytes.
 pub const MAX_LINE: usize = 1 << 20;
 
-/// Lines, one after the other.
+/// Reads one line after the other.
 pub(super) struct Lines {
     reader: PeekReader<Decompressed>,
     /// How many lines have been read.
@@ -23,7 +23,7 @@ pub(super) enum Line {
 }
 
 impl Lines {
-    /// The lines of `reader`, decompressed if the first bytes are those of gzip or zstd.
+    /// The lines of `reader`. They are decompressed if the first bytes are the start of gzip or zstd data.
     pub(super) fn new(reader: Box<dyn Read + Send>) -> Result<Self, NdjsonError> {
         let unreadable = |error| NdjsonError::Unreadable { line: 1, error };
         let decompressed = Decompressed::new(PeekReader::new(reader)).map_err(unreadable)?;
@@ -36,7 +36,7 @@ impl Lines {
         }
     }
 
-    /// The next line without its end, and its number, from 1; `None` at the end of the input.
+    /// The number of the next line, from 1, and the line without its line end. `None` at the end of the input.
     pub(super) fn next(&mut self) -> Result<Option<(u64, Line)>, ReadError> {
         let line = self.read().map_err(|error| self.reader.get_ref().explain(error))?;
         self.count += u64::from(line.is_some());
@@ -48,22 +48,22 @@ impl Lines {
         self.count
     }
 
-    /// How many bytes follow the compressed data and belong to no member or frame, once the last line is read.
+    /// How many bytes follow the compressed data and are neither compressed data nor padding. Call this after the last line.
     pub(super) fn trailing(&self) -> u64 {
         self.reader.get_ref().trailing()
     }
 
-    /// Whether the next line is not in memory yet, so that reading it may wait.
+    /// Whether no further bytes are in memory, so that the next line may have to wait for input.
     pub(super) fn may_wait(&self) -> bool {
         self.reader.buffer().is_empty()
     }
 
     fn read(&mut self) -> io::Result<Option<Line>> {
         const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
-        // Padding, or a hole that a log has where it was truncated while it was written.
+        // Zero bytes are padding, or a hole in a log file that was truncated during a write.
         self.reader.skip_zeros()?;
         let mut line = Vec::new();
-        // The end of a line may have two bytes.
+        // A line end has at most two bytes.
         let mut reader: Take<_> = Read::by_ref(&mut self.reader).take(MAX_LINE as u64 + 2);
         if reader.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
@@ -80,7 +80,7 @@ impl Lines {
             }
             return Ok(Some(Line::TooLong));
         }
-        // Files that were put together may each begin with a byte order mark.
+        // In joined files, the first line of each file may begin with a byte order mark.
         if line.starts_with(BYTE_ORDER_MARK) {
             line.drain(..BYTE_ORDER_MARK.len());
         }

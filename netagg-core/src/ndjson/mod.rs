@@ -1,14 +1,14 @@
-//! Events of a file or a stream, one JSON object a line, plain or compressed with gzip or zstd.
+//! Reads events from a file or a stream with one JSON object per line, plain or compressed with gzip or zstd.
 //!
-//! A thread of its own reads, decompresses and validates the lines; [`Chunks::next`] hands them over. The reader:
+//! A separate thread reads, decompresses and validates the lines, and [`Chunks::next`] returns them. The reader:
 //!
-//! - decompresses gzip and zstd (feature `ndjson-zstd`), in several members or frames, with padding between them;
-//! - leaves out byte order marks, line ends of both kinds, blank lines and zero bytes;
+//! - decompresses gzip and zstd (feature `ndjson-zstd`), also several members or frames with padding between them;
+//! - ignores byte order marks, line ends (LF and CRLF), blank lines and zero bytes;
 //! - skips lines of more than [`MAX_LINE`] bytes;
-//! - recognises inputs of about thirty other formats by their first bytes and names the format, instead of rejecting every
+//! - recognises about thirty other formats by the first bytes of the input, and names the format instead of rejecting every
 //!   line.
 //!
-//! Each line is validated as if a service received it now: by [`EventLimits::admit`].
+//! [`EventLimits::admit`] validates each line, as if a service received it now.
 //!
 //! ```
 //! use std::io::Cursor;
@@ -25,14 +25,14 @@
 //! hello
 //! "#
 //! );
-//! // Or a file: `.read(|| std::fs::File::open("events.ndjson.gz"))`.
+//! // For a file: `.read(|| std::fs::File::open("events.ndjson.gz"))`.
 //! let mut chunks = NdjsonReader::new(EventLimits::default()).read(|| Ok(Cursor::new(text)));
 //! let (mut events, mut rejected) = (Vec::new(), Vec::new());
 //! while let Some(chunk) = chunks.next().await? {
 //!     events.extend(chunk.events);
 //!     rejected.extend(chunk.rejected);
 //! }
-//! assert_eq!(events.len(), 1); // `into_record` makes a record of each, to publish it
+//! assert_eq!(events.len(), 1); // `into_record` makes a record of an event, to publish it
 //! assert_eq!((rejected[0].number, rejected[0].reason.kind()), (2, "malformed_json"));
 //! # Ok(())
 //! # }
@@ -64,10 +64,10 @@ pub use lines::MAX_LINE;
 use lines::Lines;
 use validator::LineValidator;
 
-/// Chunks that are read ahead, and joined if the caller takes them late.
+/// How many chunks are read ahead. They are joined if the caller is slow.
 const AHEAD: usize = 4;
 
-/// How an input is read.
+/// The settings for reading an input.
 #[derive(Clone, Copy, Debug)]
 pub struct NdjsonReader {
     limits: EventLimits,
@@ -75,21 +75,21 @@ pub struct NdjsonReader {
 }
 
 impl NdjsonReader {
-    /// Accepts events within `limits`, from the first line on.
+    /// A reader that accepts events within `limits`, from the first line on.
     pub fn new(limits: EventLimits) -> Self {
         Self { limits, first_line: 1 }
     }
 
-    /// Begins with the line `first_line`, from 1: the lines before it are read and not validated.
+    /// Begins with the line number `first_line`, from 1. Earlier lines are read, but neither validated nor returned.
     pub fn with_first_line(self, first_line: u64) -> Self {
         Self { first_line, ..self }
     }
 
-    /// Opens an input with `open`, and reads it on a thread for blocking work. A reader that counts its bytes can show
-    /// progress: they are the bytes of the input, before they are decompressed.
+    /// Opens an input with `open`, and reads it on a thread for blocking work. To show progress, let the opened reader count its
+    /// bytes: they are the bytes of the input before decompression.
     ///
     /// # Panics
-    /// Outside of a tokio runtime.
+    /// If it is called outside of a tokio runtime.
     pub fn read<R: Read + Send + 'static>(self, open: impl FnOnce() -> io::Result<R> + Send + 'static) -> Chunks {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let reading = tokio::task::spawn_blocking(move || {
@@ -103,7 +103,7 @@ impl NdjsonReader {
                     Reading { lines, validator, sender: &sender }.run(self.first_line)
                 });
             if let Err(Ended::Failed(error)) = sent {
-                // A caller that is gone needs no error.
+                // If the caller has dropped the receiver, the error is not needed.
                 let _ = sender.blocking_send(Err(error));
             }
         });
@@ -111,7 +111,7 @@ impl NdjsonReader {
     }
 }
 
-/// The lines of an input, as they are read. Dropping it ends the reading.
+/// The lines of an input that is being read. Dropping this ends the reading.
 #[derive(Debug)]
 pub struct Chunks {
     receiver: mpsc::Receiver<Result<Chunk, NdjsonError>>,
@@ -120,7 +120,9 @@ pub struct Chunks {
 }
 
 impl Chunks {
-    /// The lines that are in memory, or else the next lines; `None` after the last line. Cancelling it loses nothing.
+    /// Returns the lines that are in memory, or waits for the next lines. Returns `None` after the last line.
+    ///
+    /// Cancel safe: no line is lost if the future is dropped before it is done.
     ///
     /// # Errors
     /// If the input cannot be read. Earlier calls have returned the lines before the failure.
@@ -146,9 +148,10 @@ impl Chunks {
     }
 }
 
-/// Why reading ends before the input does.
+/// Why the reading ends before the end of the input.
 enum Ended {
     Failed(NdjsonError),
+    /// The caller has dropped [`Chunks`].
     Unwanted,
 }
 

@@ -1,11 +1,11 @@
-//! Bytes that can be looked at before they are read.
+//! A reader whose next bytes can be examined before they are read.
 
 use std::io::{self, BufRead, ErrorKind, Read};
 
-/// How much is read at a time.
+/// The largest number of bytes that are read at a time.
 const BUFFER: usize = 256 << 10;
 
-/// A reader with a buffer whose next bytes can be looked at.
+/// A reader with a buffer, whose next bytes can be examined without consuming them.
 pub(super) struct PeekReader<R> {
     reader: R,
     buffer: Box<[u8]>,
@@ -14,12 +14,12 @@ pub(super) struct PeekReader<R> {
 }
 
 impl<R> PeekReader<R> {
-    /// Reads from `reader`.
+    /// A reader of the bytes of `reader`.
     pub(super) fn new(reader: R) -> Self {
         Self { reader, buffer: vec![0; BUFFER].into_boxed_slice(), start: 0, end: 0 }
     }
 
-    /// The bytes that are here.
+    /// The bytes that are in memory.
     pub(super) fn buffer(&self) -> &[u8] {
         &self.buffer[self.start..self.end]
     }
@@ -30,7 +30,7 @@ impl<R> PeekReader<R> {
 }
 
 impl<R: Read> PeekReader<R> {
-    /// The next bytes: at least `len` of them, unless the input ends before. `len` is not more than the buffer's size.
+    /// The next bytes: at least `len` bytes, unless the input ends before. `len` must not exceed the size of the buffer.
     pub(super) fn peek(&mut self, len: usize) -> io::Result<&[u8]> {
         while self.buffer().len() < len {
             if self.start > 0 {
@@ -47,7 +47,7 @@ impl<R: Read> PeekReader<R> {
         Ok(self.buffer())
     }
 
-    /// Leaves out bytes that are zero.
+    /// Skips bytes that are zero.
     pub(super) fn skip_zeros(&mut self) -> io::Result<()> {
         loop {
             let bytes = self.peek(1)?;

@@ -1,4 +1,4 @@
-//! Tells lines with an event from other lines, as the services do.
+//! Validates lines with the same rules as the services.
 
 use bytes::Bytes;
 
@@ -8,7 +8,7 @@ use crate::event::EventLimits;
 use crate::ports::{Clock, SystemClock};
 use crate::record::{PartitionId, Record};
 
-/// Validates lines as if they were records received now.
+/// Validates lines as if they were records that a service receives now.
 #[derive(Debug)]
 pub(super) struct LineValidator {
     limits: EventLimits,
@@ -20,7 +20,7 @@ impl LineValidator {
         Self { limits, partition: PartitionId::new("input", 0) }
     }
 
-    /// Adds the line `number` to `chunk`, unless it is blank.
+    /// Validates the line `number` and adds it to `chunk`, unless the line is blank.
     pub(super) fn validate(&self, number: u64, line: Line, chunk: &mut Chunk) {
         chunk.next_line = number + 1;
         let line = match line {

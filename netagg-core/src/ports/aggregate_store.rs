@@ -1,4 +1,4 @@
-//! Where totals are kept apart from the events.
+//! The store of totals in the separate mode.
 
 use async_trait::async_trait;
 
@@ -7,22 +7,23 @@ use crate::Error;
 use crate::aggregate::Contribution;
 use crate::batch::{Batch, BatchOutcome};
 
-/// Counts every event once.
+/// A store that counts every event once.
 #[async_trait]
 pub trait AggregateStore: TotalsReader {
-    /// Adds the contributions that are new to the totals of their days and months and notes the batch's spans as done
-    /// with: atomically, nobody sees half of it.
+    /// Adds the new contributions to the totals of their days and months, and records the spans of the batch as processed. The
+    /// call is atomic: readers see the whole batch or nothing of it.
     ///
-    /// All of it is durable when it returns. Identity decides what is new, in a ledger of this store's own; a repeated
-    /// call adds nothing and reports duplicates. Concurrent calls end as if one had come after the other.
+    /// The whole batch is durable when the call returns. The store has its own ledger of identities, which decides which
+    /// contributions are new. A repeated call adds nothing and reports duplicates. Concurrent calls have the same result as
+    /// calls one after the other.
     ///
-    /// The same transaction also keeps the offsets of [`Batch::spans`] and the days of both copies of each
+    /// The same transaction also stores the offsets of [`Batch::spans`] and the days of both copies of each
     /// [conflict](crate::Conflict), as [`EventStore::store`](super::EventStore::store) does.
     ///
-    /// Not to be cancelled: the caller lets the future finish.
+    /// Not cancel safe: the caller must let the future finish.
     ///
     /// # Errors
-    /// On a retryable one all of the batch was counted, or nothing; the same call again is harmless.
-    /// [`Error::MonthsDropped`] when an event lies in a month that is not kept any more: nothing was counted.
+    /// After a retryable error, the store has counted the whole batch or nothing of it. The caller can safely repeat the call.
+    /// [`Error::MonthsDropped`] if an event lies in a month that retention has dropped. Then the store has counted nothing.
     async fn add(&self, batch: &Batch<Contribution>) -> Result<BatchOutcome, Error>;
 }

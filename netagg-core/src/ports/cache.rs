@@ -1,4 +1,4 @@
-//! Answers kept for a while.
+//! The cache of responses.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -9,73 +9,73 @@ use bytes::Bytes;
 use crate::Error;
 use crate::time::Month;
 
-/// What an answer is kept under, and which changes make it stale.
+/// The key of a cached response: its name, and the months whose changes make the response stale.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct CacheKey {
-    /// Names the question; equal questions have equal names.
+    /// The name of the request. Equal requests have equal names.
     pub name: String,
-    /// The months whose totals the answer was computed from; empty for one that only ages.
+    /// The months whose totals the response was computed from. If it is empty, no invalidation makes the response stale: it
+    /// only expires.
     pub months: Vec<Month>,
 }
 
-/// The right to fill a key with an answer computed after the lookup that gave it.
+/// The right to fill a key with a response that is computed after the lookup that returned the ticket.
 ///
-/// An invalidation of one of the key's months makes it void, so that no reader can put an old answer back.
+/// An invalidation of one of the key's months makes the ticket void. So no reader can put an old response back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CacheTicket {
     key: String,
 }
 
 impl CacheTicket {
-    /// A ticket to fill the adapter's own key `key`, which names the versions that the lookup saw.
+    /// A ticket for `key`, the adapter's own key. It contains the versions of the months that the lookup saw.
     pub fn new(key: impl Into<String>) -> Self {
         Self { key: key.into() }
     }
 
-    /// The adapter's own key.
+    /// The adapter's own key, with the versions that the lookup saw.
     pub fn key(&self) -> &str {
         &self.key
     }
 }
 
-/// What a cache holds under a key.
+/// The result of a lookup in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Lookup {
-    /// An answer.
+    /// The cached response.
     Hit(Bytes),
-    /// None; whoever computes it may put it there.
+    /// The cache has no response. A caller that computes the response can fill the cache with this ticket.
     Miss(CacheTicket),
 }
 
-/// Keeps answers until they age or are invalidated. It may forget anything at any time.
+/// A cache that holds responses until they expire or are invalidated. It may drop any response at any time.
 ///
-/// Every call is safe to cancel and bounded in time by the adapter. An error means the same to a reader as a miss that
-/// cannot be filled.
+/// Every call is safe to cancel, and the adapter limits its time. For a reader, an error is like a miss that cannot be filled.
 #[async_trait]
 pub trait Cache: Debug + Send + Sync {
-    /// What is kept under `key` and not invalidated since it was computed.
+    /// Returns the response that is cached under `key`. A response is not returned after an invalidation of one of its months.
     ///
     /// # Errors
-    /// While the cache cannot be reached.
+    /// An error while the cache is unavailable.
     async fn lookup(&self, key: &CacheKey) -> Result<Lookup, Error>;
 
-    /// Keeps `answer` for `ttl`, unless an invalidation has come since the lookup that gave `ticket`.
+    /// Caches `response` for `ttl`, unless one of its months was invalidated since the lookup that returned `ticket`.
     ///
     /// # Errors
-    /// While the cache cannot be reached.
-    async fn fill(&self, ticket: CacheTicket, answer: Bytes, ttl: Duration) -> Result<(), Error>;
+    /// An error while the cache is unavailable.
+    async fn fill(&self, ticket: CacheTicket, response: Bytes, ttl: Duration) -> Result<(), Error>;
 
-    /// Makes every answer stale that was computed from one of `months`, also those that are being computed.
+    /// Makes every response stale that was computed from one of `months`. This includes responses that are being computed now.
     ///
     /// # Errors
-    /// While the cache cannot be reached; any of them may be stale already.
+    /// An error while the cache is unavailable. Then the responses of some of `months` may be stale already.
     async fn invalidate(&self, months: &[Month]) -> Result<(), Error>;
 
-    /// Makes every answer stale that was computed from any month.
+    /// Makes every response stale that was computed from the totals of a month.
     ///
     /// # Errors
-    /// While the cache cannot be reached.
+    /// An error while the cache is unavailable.
     async fn invalidate_all(&self) -> Result<(), Error>;
 }

@@ -1,16 +1,16 @@
-//! The time of day, so that tests can set it.
+//! The clock, as a port: tests can set the time.
 
 use std::fmt::Debug;
 
 use crate::time::Timestamp;
 
-/// Tells the time.
+/// A source of the current time.
 pub trait Clock: Debug + Send + Sync + 'static {
-    /// The instant it is now.
+    /// The current instant.
     fn now(&self) -> Timestamp;
 }
 
-/// The machine's clock.
+/// The clock of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
 #[allow(clippy::exhaustive_structs)]
 pub struct SystemClock;

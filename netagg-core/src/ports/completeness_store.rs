@@ -1,4 +1,4 @@
-//! Where completeness is recorded.
+//! The store of completeness: the instant up to which a service has processed its topic.
 
 use std::fmt::Debug;
 
@@ -8,20 +8,23 @@ use crate::Error;
 use crate::record::Position;
 use crate::time::Timestamp;
 
-/// Records up to which instant a service has processed its topic. The stores answer with it: see
+/// Records the instant up to which a service has processed its topic. The stores return this instant: see
 /// [`EventStore::complete_through`](super::EventStore::complete_through) and
 /// [`TotalsReader::complete_through`](super::TotalsReader::complete_through).
 #[async_trait]
 pub trait CompletenessStore: Debug + Send + Sync {
-    /// Records that `service` has processed everything that `topic` held at `through`; by then its group had committed
-    /// `committed`. The instant of a topic never moves back.
+    /// Records that `service` has processed all records that `topic` held at `through`. The caller gives the committed
+    /// positions of the service's group in `committed`. The instant of a topic never moves back.
     ///
-    /// Returns false and records nothing unless the stored progress of the service contains all offsets of each partition of
-    /// `committed`, from the first processed offset up to the position. A partition without any progress agrees with the
-    /// position 0 alone. Progress beyond a position agrees. Other topics do not matter, and an unknown service has no progress.
+    /// Returns true if the stored progress of the service agrees with `committed`. Otherwise returns false and records nothing.
+    ///
+    /// - For each partition of `committed`, the progress must contain all offsets from the first processed offset up to the
+    ///   position. Progress beyond the position also agrees.
+    /// - A partition without any progress agrees only with the position 0.
+    /// - The progress in other topics does not matter. An unknown service has no progress.
     ///
     /// # Errors
-    /// Retryable while the store cannot be reached.
+    /// A retryable error while the store is unavailable.
     async fn note_complete(
         &self,
         service: &str,

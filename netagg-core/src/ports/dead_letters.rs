@@ -1,4 +1,4 @@
-//! Where messages go that are no valid events.
+//! The destination of dead letters: messages that are not valid events.
 
 use std::fmt::Debug;
 
@@ -7,15 +7,16 @@ use async_trait::async_trait;
 use crate::Error;
 use crate::dead_letter::DeadLetter;
 
-/// Keeps what could not be taken, with the reason.
+/// Keeps each message that netagg did not accept as an event, with the reason.
 #[async_trait]
 pub trait DeadLetters: Debug + Send + Sync {
-    /// Keeps `letters`, each with its key, value and [headers](DeadLetter::headers), null staying null.
+    /// Keeps `dead_letters`, each with its key, value and [headers](DeadLetter::headers). A null key,
+    /// value or header value stays null.
     ///
-    /// All are durable when it returns. A repeated call keeps them again: readers tell copies by the source position
-    /// in the headers.
+    /// All dead letters are durable when the call returns. A repeated call keeps another copy of each. Readers recognize copies
+    /// by the source position in the headers.
     ///
     /// # Errors
-    /// Retryable while they cannot be kept; any of them may have been.
-    async fn send(&self, letters: &[DeadLetter]) -> Result<(), Error>;
+    /// A retryable error while the dead letters cannot be kept. Some of them may be durable already.
+    async fn send(&self, dead_letters: &[DeadLetter]) -> Result<(), Error>;
 }

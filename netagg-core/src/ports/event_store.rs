@@ -1,4 +1,4 @@
-//! Where events are kept.
+//! The store of events.
 
 use std::fmt::Debug;
 
@@ -11,124 +11,130 @@ use crate::batch::{Batch, BatchOutcome};
 use crate::event::{Event, EventType, IdentifiedEvent, SourceId, UserId};
 use crate::time::Timestamp;
 
-/// Keeps every event once, and answers what a user did.
+/// A store that keeps every event once, and returns the events of a user.
 #[async_trait]
 pub trait EventStore: Debug + Send + Sync {
-    /// Stores the events that are new and notes the batch's spans as done with: atomically, nobody sees half of it.
+    /// Stores the new events, and records the spans of the batch as processed. The call is atomic: readers see the whole
+    /// batch or nothing of it.
     ///
-    /// All of it is durable when it returns. Identity decides what is new: of one identity the first stored copy stays,
-    /// in whatever month it lies; a repeated call stores nothing and reports duplicates. Concurrent calls, of other
-    /// processes too, end as if one had come after the other.
+    /// The whole batch is durable when the call returns. Identities decide which events are new: of each identity, the first
+    /// stored copy stays, whatever its month. A repeated call stores nothing and reports duplicates. Concurrent calls have the
+    /// same result as calls one after the other. This includes calls from other processes.
     ///
-    /// Besides the events, the same transaction keeps:
+    /// Besides the events, the same transaction stores:
     ///
-    /// - the offsets of [`Batch::spans`], which join with those noted before: audits and completeness need them;
+    /// - the offsets of [`Batch::spans`], joined with the offsets that were recorded before: the audit and completeness need
+    ///   them;
     /// - for each [conflict](crate::Conflict), the days of both copies, which [`TotalsRepair`](super::TotalsRepair) recomputes.
     ///
-    /// Not to be cancelled: the caller lets the future finish.
+    /// Not cancel safe: the caller must let the future finish.
     ///
     /// # Errors
-    /// On a retryable one all of the batch was stored, or nothing; the same call again is harmless.
-    /// [`Error::MonthsDropped`] when an event lies in a month that is not kept any more: nothing was stored.
+    /// After a retryable error, the store has stored the whole batch or nothing of it. The caller can safely repeat the call.
+    /// [`Error::MonthsDropped`] if an event lies in a month that retention has dropped. Then the store has stored nothing.
     async fn store(&self, batch: &Batch<IdentifiedEvent>) -> Result<BatchOutcome, Error>;
 
-    /// The events of a user from newest to oldest, those of one instant by `source_id` and `event_id` ascending (by
-    /// bytes): those after `query.after`, at most `query.limit`, and none after the one whose [`Event::size`] takes
-    /// their sum beyond `query.max_bytes`. What follows that one isn't brought into memory.
+    /// Returns the events of a user that follow `query.after`, newest first. Events of the same instant are in ascending
+    /// order of `source_id`, then of `event_id`, both compared as bytes.
+    ///
+    /// Returns at most `query.limit` events. The list also ends with the first event whose [`Event::size`] takes the sum of the
+    /// sizes above `query.max_bytes`. The store does not load the events after this event into memory.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn timeline(&self, query: &TimelineQuery) -> Result<Vec<Event>, Error>;
 
-    /// How many events match, exactly.
+    /// Returns the exact number of events that match.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn count(&self, filter: &TimelineFilter) -> Result<u64, Error>;
 
-    /// The sums over the events of each period, in the order of periods and types; a row only where there are events.
+    /// Returns the sums over the events of each period and type, ordered by period, then by type. A period and type without
+    /// events has no row.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error>;
 
-    /// An instant up to which every event that the log held then is stored; `None` while none is known, as from a store
-    /// that knows no log. Everything stored before it was asked for is in what is read after.
+    /// Returns an instant: every event that the log held at this instant is stored. Returns `None` while no such instant is
+    /// known, such as from a store that has no information about a log. A read after this call sees every event that was
+    /// stored before this call.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
         Ok(None)
     }
 }
 
-/// Which events to sum up, by which periods.
+/// A query for sums over events by period.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct SumsQuery {
-    /// Only this user's.
+    /// The user of the events. `None` means all users.
     pub user_id: Option<UserId>,
-    /// Where each period starts, ascending, and where the last one ends: two at least. A period has its start and not
-    /// its end.
+    /// The start of each period in ascending order, and then the end of the last period: at least two instants. A period
+    /// includes its start and excludes its end.
     pub bounds: Vec<Timestamp>,
-    /// Only this type.
+    /// The type of the events. `None` means all types.
     pub event_type: Option<EventType>,
 }
 
-/// The sums of one period and type.
+/// The sums over the events of one period and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct PeriodSums {
-    /// Which of the periods, from 0.
+    /// The index of the period, from 0.
     pub period: usize,
-    /// The type of the events summed.
+    /// The type of the events.
     pub event_type: EventType,
     /// The sums.
     pub totals: Totals,
 }
 
-/// Which events of which user.
+/// A filter for the events of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TimelineFilter {
     /// The user.
     pub user_id: UserId,
-    /// The earliest `started_at`, inclusive.
+    /// The start of the range of `started_at`, inclusive.
     pub from: Timestamp,
-    /// The latest `started_at`, exclusive.
+    /// The end of the range of `started_at`, exclusive.
     pub to: Timestamp,
-    /// Only this type.
+    /// The type of the events. `None` means all types.
     pub event_type: Option<EventType>,
 }
 
-/// One page of a timeline.
+/// A query for one page of a timeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TimelineQuery {
-    /// Which events.
+    /// The filter for the events.
     pub filter: TimelineFilter,
-    /// The event the page begins after; the newest is first without it.
+    /// The page starts after the event at this position. `None` means that the page starts with the newest event.
     pub after: Option<TimelinePosition>,
-    /// The most events to return.
+    /// The maximum number of events in the page.
     pub limit: u32,
-    /// The events end with the one that takes the sum of their sizes beyond this.
+    /// The page ends with the event that takes the sum of the sizes above this number of bytes.
     pub max_bytes: u64,
 }
 
-/// The place of an event in its user's timeline; it need not exist any more.
+/// The position of an event in the timeline of its user. The event need not exist any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TimelinePosition {
-    /// Its `started_at`.
+    /// The `started_at` of the event.
     pub started_at: Timestamp,
-    /// Its `source_id`.
+    /// The `source_id` of the event.
     pub source_id: SourceId,
-    /// Its `event_id`.
+    /// The `event_id` of the event.
     pub event_id: Uuid,
 }
 
 impl TimelinePosition {
-    /// The place of `event`.
+    /// The position of `event`.
     pub fn of(event: &Event) -> Self {
         let fields = event.fields();
         Self { started_at: fields.started_at, source_id: fields.source_id.clone(), event_id: fields.event_id }

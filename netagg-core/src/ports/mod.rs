@@ -1,8 +1,8 @@
-//! What netagg's services need from the outside, in the language of the domain.
+//! The ports: the interfaces through which netagg's services use the outside world, in the terms of the domain.
 //!
-//! Each port is a small, object-safe trait. Its documentation says what is durable when a call returns, what a repeated
-//! call does and what is safe to cancel; the module `testkit` (a feature) has a suite of behaviours for each, which every
-//! adapter runs.
+//! Each port is a small, object-safe trait. Its documentation says which data are durable when a call returns, how a repeated
+//! call behaves, and which calls are safe to cancel. The module `testkit` (a feature) has test suites for the ports, and every
+//! adapter runs the suite of its port.
 
 mod aggregate_store;
 mod cache;

@@ -1,4 +1,4 @@
-//! How totals are read.
+//! The port that reads totals.
 
 use std::fmt::Debug;
 
@@ -10,35 +10,36 @@ use crate::event::EventType;
 use crate::granularity::Granularity;
 use crate::time::{Day, Timestamp};
 
-/// Answers the totals that an [`AggregateStore`](super::AggregateStore) or a [`CombinedStore`](super::CombinedStore) keeps.
+/// Reads the totals that an [`AggregateStore`](super::AggregateStore) or a [`CombinedStore`](super::CombinedStore) keeps.
 #[async_trait]
 pub trait TotalsReader: Debug + Send + Sync {
-    /// The totals, ordered by date and type; a row only where there are events.
+    /// Returns the totals, ordered by date, then by type. A date and type without events has no row.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error>;
 
-    /// An instant up to which every event that the log held then is counted. `None` while none is known, as from a store
-    /// that knows no log. Totals that are read afterwards contain everything counted before this call.
+    /// Returns an instant: every event that the log held at this instant is counted. Returns `None` while no such instant is
+    /// known, such as from a store that has no information about a log. Totals that are read after this call contain every
+    /// event that was counted before this call.
     ///
     /// # Errors
-    /// Retryable while the store cannot be read.
+    /// A retryable error while the store cannot be read.
     async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
         Ok(None)
     }
 }
 
-/// Which totals.
+/// A query for totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct TotalsQuery {
-    /// By day or by month.
+    /// Whether each row of totals is for a day or for a month.
     pub granularity: Granularity,
-    /// The first day, inclusive; for months, any day of the first one.
+    /// The first day, inclusive. For months, any day of the first month.
     pub from: Day,
-    /// The last day, inclusive; for months, any day of the last one.
+    /// The last day, inclusive. For months, any day of the last month.
     pub to: Day,
-    /// Only this type.
+    /// The type of the events. `None` means all types.
     pub event_type: Option<EventType>,
 }

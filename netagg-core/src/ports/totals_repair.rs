@@ -1,4 +1,4 @@
-//! What makes totals follow the events again.
+//! The repair of totals from the stored events.
 
 use std::fmt::Debug;
 
@@ -7,22 +7,24 @@ use async_trait::async_trait;
 use crate::Error;
 use crate::time::Day;
 
-/// Recomputes totals from the stored events.
+/// Recomputes the totals of dirty days from the stored events.
 ///
-/// Where one identity comes with two contents, the event store keeps the one it saw first, and so does the aggregate
-/// store: not always the same. Both note the days of such a conflict as dirty, in the transaction that meets it.
+/// If two copies of one identity have different contents, the event store keeps the copy that it received first. The aggregate
+/// store does the same, but its first copy may be the other one. Both stores mark the days of such a conflict as dirty, in the
+/// transaction that detects the conflict.
 #[async_trait]
 pub trait TotalsRepair: Debug + Send + Sync {
-    /// Makes the totals of dirty days those of the stored events, whatever both services do meanwhile; returns the days
-    /// whose totals may have changed, in order. A day that cannot be done yet, because the event store has still to
-    /// store what the totals contain, stays dirty for a later call.
+    /// Makes the totals of dirty days equal to the sums over the stored events. Both services may write during the repair.
+    /// Returns the days whose totals may have changed, in order.
     ///
-    /// Events that are stored and not counted yet stay out of the totals: the aggregator still adds them, and would count them
+    /// A day stays dirty for a later call if its totals contain an event that the event store has not stored yet. The repair
+    /// leaves out events that are stored but not counted yet. The aggregator still adds them, and would otherwise count them
     /// twice.
     ///
-    /// Several may do so at once, of other processes too; what is cut off half-way is done by the next call.
+    /// Several repairs may run at the same time, also in other processes. If a repair is interrupted, the next call repairs the
+    /// remaining days.
     ///
     /// # Errors
-    /// Retryable while the stores cannot be reached; the days done before stay done.
+    /// A retryable error while the stores are unavailable. Days that are already repaired stay repaired.
     async fn repair(&self) -> Result<Vec<Day>, Error>;
 }

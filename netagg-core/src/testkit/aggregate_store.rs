@@ -1,17 +1,17 @@
-//! The behaviours of an aggregate store.
+//! The test suite for aggregate stores.
 
 use std::sync::Arc;
 
 use super::totals::{self, everything, row};
 use super::{EventTemplate, check, event};
 use crate::aggregate::Contribution;
-use crate::batch::{Batch, BatchOutcome, Tally};
+use crate::batch::{Batch, BatchOutcome, SpanCounts};
 use crate::event::{Event, EventType};
 use crate::granularity::Granularity;
 use crate::ports::AggregateStore;
 use crate::record::{PartitionId, Span};
 
-/// Every behaviour that [`AggregateStore`] promises. `fresh` makes an empty store.
+/// Tests every behaviour that [`AggregateStore`] promises. `fresh` makes an empty store.
 pub async fn aggregate_store<S: AggregateStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
     totals::totals(&fresh, add).await;
     each_identity_counts_once(&*fresh().await).await;
@@ -36,7 +36,7 @@ async fn each_identity_counts_once<S: AggregateStore + ?Sized>(store: &S) {
     assert_eq!(outcome.new, 1);
     assert_eq!(outcome.duplicates + outcome.conflicts.len() as u64, 2);
     let rows = totals::read(store, everything(Granularity::Day)).await;
-    check::same_items("each identity once", &rows, &[row("2025-10-20", EventType::CallOut, 2, 120, 0, 0)]);
+    check::same_items("each identity counts once", &rows, &[row("2025-10-20", EventType::CallOut, 2, 120, 0, 0)]);
 }
 
 async fn a_repeated_batch_adds_nothing<S: AggregateStore + ?Sized>(store: &S) {
@@ -48,10 +48,10 @@ async fn a_repeated_batch_adds_nothing<S: AggregateStore + ?Sized>(store: &S) {
     }
     let batch = batch.build();
     let first = store.add(&batch).await.expect("added");
-    assert_eq!((first.new, first.tallies), (100, vec![Tally { accepted: 100, ..Tally::default() }]));
+    assert_eq!((first.new, first.span_counts), (100, vec![SpanCounts { accepted: 100, ..SpanCounts::default() }]));
     let again = store.add(&batch).await.expect("added");
     assert_eq!((again.new, again.duplicates, again.days), (0, 100, Vec::new()));
-    assert_eq!(again.tallies, [Tally { duplicates: 100, ..Tally::default() }]);
+    assert_eq!(again.span_counts, [SpanCounts { duplicates: 100, ..SpanCounts::default() }]);
     let rows = totals::read(store, everything(Granularity::Month)).await;
     check::same_items("a repeated batch", &rows, &[row("2025-10-01", EventType::CallOut, 100, 6_000, 0, 0)]);
 }

@@ -1,27 +1,28 @@
-//! Comparisons whose failures fit on a few lines.
+//! Comparisons with short failure messages.
 
 use std::fmt::Debug;
 
-/// Characters shown of each side, from shortly before the first difference.
+/// The number of characters that a message shows of each side. They start shortly before the first difference.
 const SHOWN: usize = 160;
 
-/// Characters shown before the first difference.
+/// The number of characters that a message shows before the first difference.
 const BEFORE: usize = 40;
 
-/// Compares two lists. A failure tells `what`, both lengths, and the first items that differ, from where they do.
+/// Compares two lists. The message of a failure contains `name`, both lengths, and the first items that differ, from their
+/// first difference.
 #[track_caller]
-pub(super) fn same_items<T: Debug + PartialEq>(what: &str, found: &[T], expected: &[T]) {
+pub(super) fn same_items<T: Debug + PartialEq>(name: &str, found: &[T], expected: &[T]) {
     let Some(at) = (0..found.len().max(expected.len())).find(|&at| found.get(at) != expected.get(at)) else { return };
     let describe = |item: Option<&T>| item.map_or_else(|| "nothing".to_owned(), |item| format!("{item:?}"));
     let difference = difference(&describe(found.get(at)), &describe(expected.get(at)));
-    panic!("{what}: found {} items, expected {}; item {at}: {difference}", found.len(), expected.len());
+    panic!("{name}: found {} items, expected {}; item {at}: {difference}", found.len(), expected.len());
 }
 
-/// Compares two values. A failure tells `what`, and both values from where they differ.
+/// Compares two values. The message of a failure contains `name`, and both values from their first difference.
 #[track_caller]
-pub(super) fn same<T: Debug + PartialEq + ?Sized>(what: &str, found: &T, expected: &T) {
+pub(super) fn same<T: Debug + PartialEq + ?Sized>(name: &str, found: &T, expected: &T) {
     if found != expected {
-        panic!("{what}: {}", difference(&format!("{found:?}"), &format!("{expected:?}")));
+        panic!("{name}: {}", difference(&format!("{found:?}"), &format!("{expected:?}")));
     }
 }
 

@@ -1,4 +1,4 @@
-//! The behaviours of a store that keeps events and totals together.
+//! The test suite for stores that keep events and totals together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use crate::granularity::Granularity;
 use crate::ports::{CombinedStore, SumsQuery};
 use crate::time::Timestamp;
 
-/// Every behaviour that [`CombinedStore`] promises, and those of an [`EventStore`](crate::ports::EventStore). `fresh` makes an
-/// empty store.
+/// Tests every behaviour that [`CombinedStore`] and [`EventStore`](crate::ports::EventStore) promise. `fresh` makes an empty
+/// store.
 pub async fn combined_store<S: CombinedStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
     event_store(&fresh).await;
     totals::totals(&fresh, async |combined, events| store(combined, events).await).await;
@@ -31,10 +31,10 @@ async fn repeated_and_conflicting_events_add_nothing<S: CombinedStore + ?Sized>(
     let first = data(1, "2025-10-20T12:00:00Z", 1);
     let conflicting = data(1, "2025-11-02T12:00:00Z", 50);
     let other = data(2, "2025-10-20T13:00:00Z", 3);
-    // In one batch, the first copy counts.
+    // Of the copies in one batch, the first copy counts.
     let outcome = store(combined, [first.clone(), conflicting.clone(), first.clone()]).await;
     assert_eq!((outcome.new, outcome.duplicates, outcome.conflicts.len()), (1, 1, 1));
-    assert_eq!(outcome.days, [day("2025-10-20")], "a conflict changes no totals");
+    assert_eq!(outcome.days, [day("2025-10-20")], "a conflict changes no total");
     let outcome = store(combined, [conflicting.clone(), other]).await;
     assert_eq!((outcome.new, outcome.duplicates, outcome.conflicts.len()), (1, 0, 1));
     assert_eq!(outcome.days, [day("2025-10-20")]);
@@ -44,7 +44,8 @@ async fn repeated_and_conflicting_events_add_nothing<S: CombinedStore + ?Sized>(
     check::same_items("the first copies", &rows, &[row("2025-10-20", EventType::Data, 2, 0, 4, 8)]);
 }
 
-/// Readers compare totals, sums over events and totals again, while several writers store overlapping batches.
+/// While several writers store overlapping batches, a reader reads the totals, then the sums over the events, then the totals
+/// again. The sums must lie between the two reads of the totals.
 async fn readers_see_events_and_totals_at_once<S: CombinedStore + ?Sized + 'static>(combined: Arc<S>) {
     const EVENTS: u64 = 1_000;
     let writers: Vec<_> = (0..4_u128)
@@ -67,8 +68,8 @@ async fn readers_see_events_and_totals_at_once<S: CombinedStore + ?Sized + 'stat
                 let before = counted(&*combined).await;
                 let stored = stored(&*combined).await;
                 let after = counted(&*combined).await;
-                assert!(before <= stored, "totals had {before} events before {stored} events were stored");
-                assert!(stored <= after, "{stored} events were stored before totals had {after}");
+                assert!(before <= stored, "the totals had {before} events while only {stored} events were stored");
+                assert!(stored <= after, "{stored} events were stored, but the totals had only {after} events later");
                 if last {
                     return after;
                 }

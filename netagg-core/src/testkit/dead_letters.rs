@@ -1,4 +1,4 @@
-//! The behaviours of dead letters.
+//! The test suite for the destination of dead letters.
 
 use bytes::Bytes;
 
@@ -8,9 +8,9 @@ use crate::event::EventLimits;
 use crate::ports::DeadLetters;
 use crate::record::{Header, OutgoingRecord, PartitionId, Record, RecordTimestamp};
 
-/// Every behaviour that [`DeadLetters`] promises. `received` waits for the given number of dead letters and returns
-/// them in the order they were sent.
-pub async fn dead_letters(letters: &dyn DeadLetters, received: impl AsyncFn(usize) -> Vec<OutgoingRecord>) {
+/// Tests every behaviour that [`DeadLetters`] promises. `received` waits for the given number of dead letters, and returns them
+/// in the order in which they were sent.
+pub async fn dead_letters(dead_letters: &dyn DeadLetters, received: impl AsyncFn(usize) -> Vec<OutgoingRecord>) {
     let record = |offset, key: Option<&'static [u8]>, value: Option<&'static [u8]>, headers| Record {
         partition: PartitionId::new("events.telecom", 3),
         offset,
@@ -28,18 +28,18 @@ pub async fn dead_letters(letters: &dyn DeadLetters, received: impl AsyncFn(usiz
     ]
     .into_iter()
     .map(|record| {
-        let reason = EventLimits::default().admit(&record).expect_err("no valid event");
+        let reason = EventLimits::default().admit(&record).expect_err("an invalid event");
         DeadLetter { record, reason }
     })
     .collect();
-    letters.send(&[]).await.expect("nothing to send");
-    letters.send(&sent).await.expect("sent");
+    dead_letters.send(&[]).await.expect("nothing to send");
+    dead_letters.send(&sent).await.expect("sent");
 
     let received = received(sent.len()).await;
     assert_eq!(received.len(), sent.len());
     for (sent, received) in sent.iter().zip(&received) {
-        check::same("key, byte for byte, null stays null", &received.key, &sent.record.key);
-        check::same("value, byte for byte, null stays null", &received.value, &sent.record.value);
+        check::same("the key, byte for byte, with null unchanged", &received.key, &sent.record.key);
+        check::same("the value, byte for byte, with null unchanged", &received.value, &sent.record.value);
         check::same_items("headers", &received.headers, &sent.headers());
     }
     let headers = &received[0].headers;

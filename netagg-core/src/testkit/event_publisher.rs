@@ -1,13 +1,15 @@
-//! The behaviours of a publisher, without a source of its own.
+//! The test suite for publishers without a source.
 
 use bytes::Bytes;
 
 use crate::ports::EventPublisher;
 use crate::record::{Header, OutgoingRecord};
 
-/// Every behaviour that [`EventPublisher`] promises, for a publisher that is not paired with an
-/// [`EventSource`](crate::ports::EventSource); [`event_source`](super::event_source()) tests both together. `received` waits
-/// for the given number of records in an empty log of one partition, and returns them in their order.
+/// Tests every behaviour that [`EventPublisher`] promises, without an [`EventSource`](crate::ports::EventSource).
+/// [`event_source`](super::event_source()) tests a publisher and a source together.
+///
+/// The log has one partition and is empty at first. `received` waits until the log has the given number of records, and returns
+/// them in their order.
 pub async fn event_publisher(publisher: &dyn EventPublisher, received: impl AsyncFn(usize) -> Vec<OutgoingRecord>) {
     let record = |key: Option<&'static [u8]>, value: Option<&'static [u8]>, headers| OutgoingRecord {
         key: key.map(Bytes::from_static),
@@ -27,11 +29,11 @@ pub async fn event_publisher(publisher: &dyn EventPublisher, received: impl Asyn
     publisher.publish(second.clone()).await.expect("published");
 
     let received = received(first.len() + second.len()).await;
-    assert_eq!(received.len(), first.len() + second.len(), "each record once");
+    assert_eq!(received.len(), first.len() + second.len(), "the log has each record once");
     let (start, rest) = received.split_at(first.len());
     for record in &first {
-        assert!(start.contains(record), "byte for byte, null stays null: {record:?}");
+        assert!(start.contains(record), "a record is missing, or a byte or a null of it changed: {record:?}");
     }
     let in_order = rest.iter().zip(&second).all(|(received, sent)| received == sent);
-    assert!(in_order, "records of one key stay in their order");
+    assert!(in_order, "records of one key are out of order");
 }

@@ -1,4 +1,4 @@
-//! The behaviours of an event source, with the publisher that feeds it.
+//! The test suite for event sources with groups, and for their publishers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -10,11 +10,12 @@ use super::check;
 use crate::ports::{EventPublisher, EventSource, SourceEvent};
 use crate::record::{Header, OutgoingRecord, PartitionId, Position, Record};
 
-/// How long a behaviour may take to show, brokers' rebalances included.
+/// The time limit of one test step. It includes rebalances of the broker.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// Every behaviour that [`EventSource`] and [`EventPublisher`] promise together. `open` makes an empty topic with the
-/// given number of partitions and returns its publisher and a function that joins one group of its readers.
+/// Tests every behaviour that [`EventSource`] and [`EventPublisher`] promise together. `open` makes an empty topic with the
+/// given number of partitions. It returns the publisher of the topic, and a function that joins a group and returns the new
+/// member.
 pub async fn event_source<J: Fn() -> Box<dyn EventSource>>(open: impl AsyncFn(usize) -> (Arc<dyn EventPublisher>, J)) {
     let (publisher, join) = open(1).await;
     records_arrive_as_they_were_published(&*publisher, join).await;
@@ -23,7 +24,7 @@ pub async fn event_source<J: Fn() -> Box<dyn EventSource>>(open: impl AsyncFn(us
     let (publisher, join) = open(2).await;
     a_later_reader_starts_at_the_committed_position(&*publisher, join).await;
     let (publisher, join) = open(4).await;
-    members_share_the_partitions_and_lose_nothing(&*publisher, join).await;
+    members_share_the_partitions_and_lose_no_record(&*publisher, join).await;
 }
 
 fn numbered(range: std::ops::Range<usize>) -> Vec<OutgoingRecord> {
@@ -36,12 +37,12 @@ fn number(record: &Record) -> usize {
     std::str::from_utf8(value).expect("text").parse().expect("a number")
 }
 
-/// Reads until `enough` says so, and returns the records.
+/// Reads until `enough` returns true for the records, and returns them.
 async fn read_until(source: &mut dyn EventSource, enough: impl Fn(&[Record]) -> bool) -> Vec<Record> {
     let mut records = Vec::new();
     let read = async {
         while !enough(&records) {
-            match source.next().await.expect("a source that goes on") {
+            match source.next().await.expect("a source without errors") {
                 SourceEvent::Records(more) => records.extend(more),
                 SourceEvent::Assigned(_) | SourceEvent::Revoked(_) | SourceEvent::Vacant(_) => {}
                 SourceEvent::End => panic!("the source ended after {} records", records.len()),
@@ -49,7 +50,7 @@ async fn read_until(source: &mut dyn EventSource, enough: impl Fn(&[Record]) -> 
         }
     };
     let in_time = tokio::time::timeout(DEADLINE, read).await.is_ok();
-    assert!(in_time, "records are missing: only {} came", records.len());
+    assert!(in_time, "records are missing: only {} arrived", records.len());
     records
 }
 
@@ -105,8 +106,8 @@ async fn records_of_one_key_stay_in_order(publisher: &dyn EventPublisher, join: 
         assert!(before.is_none_or(|before| before < number(record)));
     }
     assert_eq!(records.iter().map(number).collect::<BTreeSet<_>>().len(), 2_000);
-    assert!(partitions.values().all(|partitions| partitions.len() == 1), "one key, one partition");
-    assert!(partitions.values().flatten().collect::<BTreeSet<_>>().len() > 1, "keys spread");
+    assert!(partitions.values().all(|partitions| partitions.len() == 1), "all records of a key are in one partition");
+    assert!(partitions.values().flatten().collect::<BTreeSet<_>>().len() > 1, "the keys are in several partitions");
     source.close().await.expect("closed");
 }
 
@@ -128,11 +129,11 @@ async fn a_later_reader_starts_at_the_committed_position(
     let numbers = |records: &[Record]| records.iter().map(number).collect::<BTreeSet<_>>();
     let (again, rest) = (numbers(&again), numbers(rest));
     let differ: Vec<_> = again.symmetric_difference(&rest).collect();
-    check::same_items("the records that were not committed come again, and no others; differences", &differ, &[]);
+    check::same_items("only the records that were not committed are delivered again; differences", &differ, &[]);
     second.close().await.expect("closed");
 }
 
-async fn members_share_the_partitions_and_lose_nothing(
+async fn members_share_the_partitions_and_lose_no_record(
     publisher: &dyn EventPublisher,
     join: impl Fn() -> Box<dyn EventSource>,
 ) {
@@ -143,7 +144,7 @@ async fn members_share_the_partitions_and_lose_nothing(
     one.commit(&positions(&records)).await.expect("committed");
     seen.extend(records.iter().map(number));
 
-    // A second member takes some partitions over.
+    // A second member joins and takes over some partitions.
     let mut two = join();
     let (mut one_holds, mut two_holds) = (4, 0);
     let shared = async {
@@ -152,7 +153,7 @@ async fn members_share_the_partitions_and_lose_nothing(
                 event = one.next() => (event, &mut one_holds),
                 event = two.next() => (event, &mut two_holds),
             };
-            match event.expect("a source that goes on") {
+            match event.expect("a source without errors") {
                 SourceEvent::Assigned(partitions) => *holds += partitions.len(),
                 SourceEvent::Revoked(partitions) => *holds -= partitions.len(),
                 SourceEvent::Records(records) => seen.extend(records.iter().map(number)),
@@ -167,14 +168,14 @@ async fn members_share_the_partitions_and_lose_nothing(
     let both = async {
         while seen.len() < 800 {
             let event = tokio::select! { event = one.next() => event, event = two.next() => event };
-            if let SourceEvent::Records(records) = event.expect("a source that goes on") {
+            if let SourceEvent::Records(records) = event.expect("a source without errors") {
                 seen.extend(records.iter().map(number));
             }
         }
     };
-    tokio::time::timeout(DEADLINE, both).await.expect("together they read everything");
+    tokio::time::timeout(DEADLINE, both).await.expect("the two members read all records");
 
-    // One leaves without a commit of the last records: the other gets them.
+    // A member leaves without committing its last records. The other member gets them.
     two.close().await.expect("closed");
     drop(two);
     publisher.publish(numbered(800..1_000)).await.expect("published");

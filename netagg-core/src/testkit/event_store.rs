@@ -1,21 +1,21 @@
-//! The behaviours of an event store.
+//! The test suite for event stores.
 
 use std::sync::Arc;
 
 use super::{EventTemplate, check, event};
 use crate::aggregate::Totals;
-use crate::batch::{Batch, Tally};
+use crate::batch::{Batch, SpanCounts};
 use crate::event::{Event, EventFields, EventType, IdentifiedEvent, Identity, UserId};
 use crate::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
 use crate::record::{PartitionId, Span};
 use crate::{Conflict, MAX_BYTES, MAX_DURATION_SEC, Timestamp};
 
-/// Every behaviour that [`EventStore`] promises. `fresh` makes an empty store.
+/// Tests every behaviour that [`EventStore`] promises. `fresh` makes an empty store.
 pub async fn event_store<S: EventStore + ?Sized + 'static>(fresh: impl AsyncFn() -> Arc<S>) {
     an_event_comes_back_as_it_was_stored(&*fresh().await).await;
     the_first_copy_of_an_identity_stays(&*fresh().await).await;
     a_repeated_batch_stores_nothing(&*fresh().await).await;
-    a_batch_without_events_is_fine(&*fresh().await).await;
+    a_batch_without_events_is_stored(&*fresh().await).await;
     a_timeline_pages_from_newest_to_oldest_through_ties(&*fresh().await).await;
     a_timeline_ends_with_the_event_that_exceeds_its_bytes(&*fresh().await).await;
     a_timeline_is_filtered_by_user_range_and_type(&*fresh().await).await;
@@ -61,7 +61,7 @@ async fn an_event_comes_back_as_it_was_stored<S: EventStore + ?Sized>(store: &S)
         let user = stored.fields().user_id.as_str().to_owned();
         let found = timeline(store, filter(&user)).await;
         check::same_items("the stored event", &found, std::slice::from_ref(&stored));
-        assert_eq!(found[0].content_hash(), stored.content_hash(), "nothing of the content may change");
+        assert_eq!(found[0].content_hash(), stored.content_hash(), "the content hash must not change");
     }
 }
 
@@ -75,12 +75,12 @@ async fn the_first_copy_of_an_identity_stays<S: EventStore + ?Sized>(store: &S) 
     });
     let other_source = event(EventTemplate { source: "provider-2", ..EventTemplate::default() });
     store.store(&batch([first.clone()])).await.expect("stored");
-    // Once within the batch, once against the store; and a conflicting copy in another month.
+    // The batch repeats the first event, which the store already has. It also has a conflicting copy in another month.
     let again = batch([first.clone(), elsewhere.clone(), first.clone(), other_source.clone()]);
     let outcome = store.store(&again).await.expect("stored");
-    assert_eq!(outcome.new, 1, "only the other source's event is new");
+    assert_eq!(outcome.new, 1, "only the event of the other source is new");
     assert_eq!(outcome.duplicates, 2);
-    let conflict = Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), place: None };
+    let conflict = Conflict { kept: Identity::of(&first), dropped: Identity::of(&elsewhere), position: None };
     check::same_items("conflicts within a batch", &outcome.conflicts, std::slice::from_ref(&conflict));
     let outcome = store.store(&batch([elsewhere.clone()])).await.expect("stored");
     assert_eq!((outcome.new, outcome.duplicates), (0, 0));
@@ -99,33 +99,33 @@ async fn a_repeated_batch_stores_nothing<S: EventStore + ?Sized>(store: &S) {
     let batch = batch.build();
     let first = store.store(&batch).await.expect("stored");
     assert_eq!((first.new, first.duplicates), (100, 0));
-    assert_eq!(first.tallies, [Tally { accepted: 100, ..Tally::default() }]);
+    assert_eq!(first.span_counts, [SpanCounts { accepted: 100, ..SpanCounts::default() }]);
     let second = store.store(&batch).await.expect("stored");
     assert_eq!((second.new, second.duplicates), (0, 100));
-    assert_eq!(second.tallies, [Tally { duplicates: 100, ..Tally::default() }]);
+    assert_eq!(second.span_counts, [SpanCounts { duplicates: 100, ..SpanCounts::default() }]);
     assert_eq!(second.days, [], "nothing changed");
     assert_eq!(store.count(&filter("user-1")).await.expect("a count"), 100);
 }
 
-async fn a_batch_without_events_is_fine<S: EventStore + ?Sized>(store: &S) {
+async fn a_batch_without_events_is_stored<S: EventStore + ?Sized>(store: &S) {
     let spans =
         vec![Span { partition: PartitionId::new("events", 0), from: 5, to: 9, records: 0, last_timestamp: None }];
     let outcome = store.store(&Batch::builder(spans).build()).await.expect("stored");
-    assert_eq!((outcome.new, outcome.tallies), (0, vec![Tally::default()]));
+    assert_eq!((outcome.new, outcome.span_counts), (0, vec![SpanCounts::default()]));
 }
 
 async fn a_timeline_pages_from_newest_to_oldest_through_ties<S: EventStore + ?Sized>(store: &S) {
     let times = ["2025-10-20T12:00:00Z", "2025-10-20T12:00:00.000001Z", "2025-09-30T23:59:59.999999Z"];
-    let sources = ["B", "a", "á", "b"]; // in the order of bytes, which no language sorts by
+    let sources = ["B", "a", "b", "á"]; // ascending by bytes, unlike the order of any language
     let mut expected = Vec::new();
     for started_at in [times[1], times[0], times[2]] {
-        for source in ["B", "a", "b", "á"] {
+        for source in sources {
             for id in 1..=3 {
                 expected.push(event(EventTemplate { id: id + 0xff00, source, started_at, ..EventTemplate::default() }));
             }
         }
     }
-    // The same id under one source at three instants would be one identity: make ids distinct by instant.
+    // Three events of one source with the same id would be one identity. So each instant gets its own ids.
     for (at, slot) in expected.iter_mut().enumerate() {
         let fields = slot.clone().into_fields();
         let id = fields.event_id.as_u128() + ((at / (sources.len() * 3)) as u128) * 0x10000;
@@ -162,15 +162,15 @@ async fn a_timeline_ends_with_the_event_that_exceeds_its_bytes<S: EventStore + ?
     let count = async |limit, max_bytes| {
         let query = TimelineQuery { filter: filter("user-1"), after: None, limit, max_bytes };
         let found = store.timeline(&query).await.expect("a timeline");
-        assert!(found == all[..found.len()], "the first ones");
+        assert!(found == all[..found.len()], "the first events of the timeline");
         found.len()
     };
-    // Between two, since a store may spell `meta` in its own way.
+    // Limits between two sums of sizes, because a store may format `meta` differently.
     let half = all[0].size() / 2;
     for (max_bytes, expected) in [(0, 1), (half, 1), (3 * half, 2), (11 * half, 6), (100 * half, 20)] {
         assert_eq!(count(1_000, max_bytes).await, expected, "{max_bytes} bytes");
     }
-    assert_eq!(count(3, 11 * half).await, 3, "the limit counts too");
+    assert_eq!(count(3, 11 * half).await, 3, "the limit applies, too");
 }
 
 async fn a_timeline_is_filtered_by_user_range_and_type<S: EventStore + ?Sized>(store: &S) {
@@ -188,10 +188,10 @@ async fn a_timeline_is_filtered_by_user_range_and_type<S: EventStore + ?Sized>(s
     let nothing = TimelineFilter { to: all.from, ..all.clone() };
     for (filter, expected) in [
         (all, vec![new.clone(), middle.clone(), old.clone()]),
-        (range, vec![middle, old.clone()]), // its start counts, its end doesn't
+        (range, vec![middle, old.clone()]), // the range includes its start and excludes its end
         (data, vec![new, old]),
         (nothing, vec![]),
-        (filter("nobody"), vec![]),
+        (filter("user-without-events"), vec![]),
     ] {
         assert_eq!(store.count(&filter).await.expect("a count"), expected.len() as u64, "{filter:?}");
         check::same_items("a filtered timeline", &timeline(store, filter).await, &expected);
@@ -199,7 +199,7 @@ async fn a_timeline_is_filtered_by_user_range_and_type<S: EventStore + ?Sized>(s
 }
 
 async fn concurrent_batches_store_each_event_once<S: EventStore + ?Sized + 'static>(store: Arc<S>) {
-    // Eight writers, each with most of the others' events, in several months.
+    // Eight writers store overlapping sets of events in several months.
     let writers: Vec<_> = (0..8_u128)
         .map(|writer| {
             let store = store.clone();
@@ -238,13 +238,13 @@ async fn sums_are_by_period_and_type<S: EventStore + ?Sized>(store: &S) {
     };
     store
         .store(&batch([
-            at(1, "user-1", "2025-10-25T21:59:59.999999Z", EventType::Data), // before the first
+            at(1, "user-1", "2025-10-25T21:59:59.999999Z", EventType::Data), // before the first period
             at(2, "user-1", "2025-10-25T22:00:00Z", EventType::Data),
             at(3, "user-1", "2025-10-26T22:59:59.999999Z", EventType::Data), // 25 hours later
             at(4, "user-1", "2025-10-26T00:00:00Z", EventType::CallOut),
             at(5, "user-2", "2025-10-26T00:00:00Z", EventType::CallOut),
-            at(6, "user-1", "2025-11-26T23:00:00Z", EventType::SmsSent), // in another month, in the last period
-            at(7, "user-1", "2025-12-01T00:00:00Z", EventType::SmsSent), // after it
+            at(6, "user-1", "2025-11-26T23:00:00Z", EventType::SmsSent), // in another month, and in the last period
+            at(7, "user-1", "2025-12-01T00:00:00Z", EventType::SmsSent), // after the last period
         ]))
         .await
         .expect("stored");
@@ -265,6 +265,6 @@ async fn sums_are_by_period_and_type<S: EventStore + ?Sized>(store: &S) {
     check::same_items("sums of a user", &sums(Some("user-1"), None).await, &[calls, data, texts]);
     check::same_items("sums of a type", &sums(Some("user-1"), Some(EventType::Data)).await, &[data]);
     check::same_items("sums of another user", &sums(Some("user-2"), None).await, &[calls]);
-    check::same_items("sums without events", &sums(Some("nobody"), None).await, &[]);
+    check::same_items("sums without events", &sums(Some("user-without-events"), None).await, &[]);
     check::same_items("sums of all users", &sums(None, None).await, &[sum(0, EventType::CallOut, 2), data, texts]);
 }

@@ -5,27 +5,27 @@ use uuid::Uuid;
 use crate::event::{Event, EventFields, EventType, SourceId, UserId};
 use crate::{Meta, Timestamp};
 
-/// What a test cares about in an event; the rest is filled in.
+/// The fields of a test event. A test sets the fields that matter to it, and takes the other fields from the default.
 #[derive(Clone, Copy, Debug)]
 #[allow(clippy::exhaustive_structs)]
 pub struct EventTemplate<'a> {
-    /// Becomes the `event_id`.
+    /// The `event_id`, as a number.
     pub id: u128,
-    /// The provider.
+    /// The `source_id`, the provider.
     pub source: &'a str,
-    /// The subscriber.
+    /// The `user_id`, the subscriber.
     pub user: &'a str,
-    /// What happened.
+    /// The type of the event.
     pub event_type: EventType,
-    /// When, in RFC 3339.
+    /// The start of the event, in RFC 3339.
     pub started_at: &'a str,
-    /// Seconds.
+    /// The duration in seconds.
     pub duration_sec: Option<u32>,
-    /// Bytes sent.
+    /// The number of bytes that the user sent.
     pub bytes_up: u64,
-    /// Bytes received.
+    /// The number of bytes that the user received.
     pub bytes_down: u64,
-    /// A JSON object.
+    /// The metadata, a JSON object.
     pub meta: Option<&'a str>,
 }
 

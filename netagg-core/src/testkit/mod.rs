@@ -1,6 +1,7 @@
-//! The behaviours of each port, as tests that any adapter can run against itself.
+//! Test suites for the ports. Any adapter can run the suite of its port.
 //!
-//! Each suite takes a function that makes a fresh adapter, and panics at the first behaviour that is missing:
+//! Each suite tests every behaviour that the port promises, and panics at the first behaviour that is missing. Most suites
+//! take a function that makes a new, empty adapter:
 //!
 //! ```
 //! use std::sync::Arc;
@@ -10,7 +11,12 @@
 //! testkit::event_store(async || Arc::new(MemoryEventStore::new())).await;
 //! # });
 //! ```
-#![allow(clippy::expect_used, clippy::panic, clippy::missing_panics_doc, reason = "a failed behaviour is a panic")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a suite panics at a missing behaviour"
+)]
 
 mod aggregate_store;
 mod cache;

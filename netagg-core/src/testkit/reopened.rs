@@ -1,4 +1,4 @@
-//! The behaviours of stores beyond one process: durability and progress.
+//! The test suites for the durability and the progress of stores after they are opened again.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -12,9 +12,9 @@ use crate::ports::{AggregateStore, EventStore, TimelineFilter, TotalsQuery};
 use crate::record::{PartitionId, Span};
 use crate::time::Timestamp;
 
-/// The durability that [`EventStore`] promises. Each call of `open` opens the same data, empty at first, as a process does
-/// that starts again, or a second process. `done` reads which offsets of a partition the data note as done: ranges in order,
-/// joined where they touch.
+/// Tests the durability that [`EventStore`] promises. Each call of `open` opens the same data, like a restarted process or a
+/// second process. The data are empty at first. `done` returns the offsets of a partition that the store has recorded as
+/// processed: ranges in ascending order, with adjacent ranges joined.
 pub async fn event_store_reopened<S: EventStore + ?Sized>(
     open: impl AsyncFn() -> Arc<S>,
     done: impl AsyncFn(&PartitionId) -> Vec<Range<i64>>,
@@ -27,7 +27,7 @@ pub async fn event_store_reopened<S: EventStore + ?Sized>(
     assert_eq!(open().await.count(&filter).await.expect("a count"), 5, "events in the reopened store");
 }
 
-/// The durability that [`AggregateStore`] promises; the parameters are those of [`event_store_reopened`].
+/// Tests the durability that [`AggregateStore`] promises. The parameters have the same meaning as in [`event_store_reopened`].
 pub async fn aggregate_store_reopened<S: AggregateStore + ?Sized>(
     open: impl AsyncFn() -> Arc<S>,
     done: impl AsyncFn(&PartitionId) -> Vec<Range<i64>>,
@@ -41,7 +41,7 @@ pub async fn aggregate_store_reopened<S: AggregateStore + ?Sized>(
     assert_eq!(counted, 5, "events in the totals of the reopened store");
 }
 
-/// Writes each batch with a store of its own.
+/// Opens the store again for each batch, writes the batch, and checks the offsets.
 async fn batches_are_kept_with_their_spans<T: Identified>(
     item: impl Fn(Event) -> T,
     write: impl AsyncFn(Batch<T>) -> BatchOutcome,
@@ -49,7 +49,7 @@ async fn batches_are_kept_with_their_spans<T: Identified>(
 ) {
     let partition = PartitionId::new("events.reopened", 3);
     let other = PartitionId::new("events.reopened", 4);
-    // Each offset holds the event of this id; without ids the span is vacant.
+    // `ids` has the id of the event at each offset. Without ids, the offsets hold no record.
     let batch = |offsets: Range<i64>, ids: &[u128]| {
         let records = ids.len() as u64;
         let span =
@@ -72,8 +72,8 @@ async fn batches_are_kept_with_their_spans<T: Identified>(
         let outcome = write(batch(offsets, ids)).await;
         written.push((outcome.new, outcome.duplicates));
         let expected: Vec<_> = expected.iter().map(|&(from, to)| from..to).collect();
-        assert_eq!(done(&partition).await, expected, "offsets noted as done after {name}");
+        assert_eq!(done(&partition).await, expected, "processed offsets after {name}");
     }
-    assert_eq!(written, [(3, 0), (2, 0), (0, 3), (0, 0), (0, 2)], "(new, duplicates) of reopened stores");
-    assert_eq!(done(&other).await, [], "another partition");
+    assert_eq!(written, [(3, 0), (2, 0), (0, 3), (0, 0), (0, 2)], "(new, duplicates) of the reopened stores");
+    assert_eq!(done(&other).await, [], "processed offsets of another partition");
 }

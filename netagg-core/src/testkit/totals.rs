@@ -1,4 +1,4 @@
-//! The behaviours of totals, whichever port writes them.
+//! The tests of totals that the suites of all stores with totals share.
 
 use std::sync::Arc;
 
@@ -35,17 +35,18 @@ pub(super) async fn read<S: TotalsReader + ?Sized>(store: &S, query: TotalsQuery
     store.totals(&query).await.expect("totals")
 }
 
-/// The behaviours that every store of totals promises to its readers. `fresh` makes an empty store, `write` writes events into it.
+/// Tests the behaviours that every store of totals promises to its readers. `fresh` makes an empty store, and `write` writes
+/// events into it.
 pub(super) async fn totals<S: TotalsReader + ?Sized>(
     fresh: impl AsyncFn() -> Arc<S>,
     write: impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
-    are_sums_by_day_month_and_type(&*fresh().await, &write).await;
-    are_exact_beyond_64_bits(&*fresh().await, &write).await;
-    are_filtered_by_range_and_type(&*fresh().await, &write).await;
+    totals_are_sums_by_day_month_and_type(&*fresh().await, &write).await;
+    totals_are_exact_beyond_64_bits(&*fresh().await, &write).await;
+    totals_are_filtered_by_range_and_type(&*fresh().await, &write).await;
 }
 
-/// A data session that receives twice the bytes that it sends.
+/// A data session that receives twice as many bytes as it sends.
 pub(super) fn data(id: u128, started_at: &str, bytes_up: u64) -> Event {
     event(EventTemplate {
         id,
@@ -58,7 +59,7 @@ pub(super) fn data(id: u128, started_at: &str, bytes_up: u64) -> Event {
     })
 }
 
-async fn are_sums_by_day_month_and_type<S: TotalsReader + ?Sized>(
+async fn totals_are_sums_by_day_month_and_type<S: TotalsReader + ?Sized>(
     store: &S,
     write: &impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
@@ -101,7 +102,7 @@ async fn are_sums_by_day_month_and_type<S: TotalsReader + ?Sized>(
     );
 }
 
-async fn are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
+async fn totals_are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
     store: &S,
     write: &impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
@@ -125,7 +126,7 @@ async fn are_exact_beyond_64_bits<S: TotalsReader + ?Sized>(
     }
 }
 
-async fn are_filtered_by_range_and_type<S: TotalsReader + ?Sized>(
+async fn totals_are_filtered_by_range_and_type<S: TotalsReader + ?Sized>(
     store: &S,
     write: &impl AsyncFn(&S, Vec<Event>) -> BatchOutcome,
 ) {
@@ -152,7 +153,7 @@ async fn are_filtered_by_range_and_type<S: TotalsReader + ?Sized>(
     assert_eq!(
         dates(Granularity::Day, "2025-10-01", "2025-10-01", None).await,
         expected(&[("2025-10-01", EventType::CallIn), ("2025-10-01", EventType::Data)]),
-        "both ends count"
+        "the range includes both days"
     );
     assert_eq!(
         dates(Granularity::Day, "2025-01-01", "2025-12-31", Some(EventType::Data)).await,
@@ -165,7 +166,7 @@ async fn are_filtered_by_range_and_type<S: TotalsReader + ?Sized>(
             ("2025-10-01", EventType::SmsSent),
             ("2025-10-01", EventType::Data)
         ]),
-        "the day of a month doesn't matter"
+        "only the months of the range count"
     );
     assert_eq!(dates(Granularity::Day, "2024-01-01", "2024-12-31", None).await, expected(&[]));
 }

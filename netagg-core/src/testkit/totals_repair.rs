@@ -1,4 +1,4 @@
-//! The behaviours of the repair of totals.
+//! The test suite for the repair of totals.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,24 +12,24 @@ use crate::granularity::Granularity;
 use crate::ports::{AggregateStore, EventStore, TotalsQuery, TotalsRepair};
 use crate::time::Day;
 
-/// How long a repair may wait for the stores.
+/// The time limit of the repairs in one test.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Two stores, and the repair that works on them.
+/// Two stores, and the repair for them.
 #[derive(Clone, Debug)]
 pub struct RepairedStores {
-    /// Has the events.
+    /// The store of the events.
     pub events: Arc<dyn EventStore>,
-    /// Has the totals to repair.
+    /// The store of the totals to repair.
     pub totals: Arc<dyn AggregateStore>,
-    /// Makes the totals follow the events.
+    /// Corrects the totals from the stored events.
     pub repair: Arc<dyn TotalsRepair>,
 }
 
-/// Every behaviour that [`TotalsRepair`] promises, with the stores that mark the days of conflicts for it. `fresh` makes two
-/// empty stores and their repair.
+/// Tests every behaviour that [`TotalsRepair`] promises, and that both stores mark the days of conflicts for it. `fresh`
+/// makes two empty stores and their repair.
 pub async fn totals_repair(fresh: impl AsyncFn() -> RepairedStores) {
-    // The copies of one identity lie on two days.
+    // Two copies of one identity, on two different days.
     let copy = |started_at, bytes_up| event(EventTemplate { started_at, bytes_up, ..EventTemplate::default() });
     let (one, two) = (copy("2025-10-20T12:00:00Z", 1), copy("2025-11-02T12:00:00Z", 2));
     for (name, stored, counted) in [
@@ -49,14 +49,14 @@ pub async fn totals_repair(fresh: impl AsyncFn() -> RepairedStores) {
         let before = counted_days(&*totals).await;
         let repaired = repair_all(&*repair, name).await;
         let after = counted_days(&*totals).await;
-        assert_eq!(after, [(one.day(), 1)], "{name}: the totals are not those of the stored events");
+        assert_eq!(after, [(one.day(), 1)], "{name}: the totals differ from the stored events");
         let reported = before == after || [one.day(), two.day()].iter().all(|day| repaired.contains(day));
-        assert!(reported, "{name}: totals of both days changed, and only these days were returned: {repaired:?}");
+        assert!(reported, "{name}: the totals of both days changed, but the repair returned only {repaired:?}");
     }
     nothing_is_repaired_without_a_conflict(fresh().await, &one).await;
 }
 
-/// Repairs until nothing is left, and returns the days.
+/// Calls the repair until it returns no day, and returns all days of the calls.
 async fn repair_all(repair: &dyn TotalsRepair, name: &str) -> BTreeSet<Day> {
     let mut repaired = BTreeSet::new();
     let repairs = async {
@@ -69,7 +69,7 @@ async fn repair_all(repair: &dyn TotalsRepair, name: &str) -> BTreeSet<Day> {
         }
     };
     let in_time = tokio::time::timeout(DEADLINE, repairs).await.is_ok();
-    assert!(in_time, "{name}: repairs have no end: {repaired:?}");
+    assert!(in_time, "{name}: the repairs do not end: {repaired:?}");
     repaired
 }
 
@@ -91,6 +91,6 @@ async fn nothing_is_repaired_without_a_conflict(stores: RepairedStores, event: &
         events.store(&Batch::new(vec![IdentifiedEvent::from(event.clone())])).await.expect("stored");
         totals.add(&Batch::new(vec![Contribution::of(event)])).await.expect("added");
     }
-    assert_eq!(repair.repair().await.expect("repaired"), [], "duplicates make no day dirty");
+    assert_eq!(repair.repair().await.expect("repaired"), [], "a duplicate must not make a day dirty");
     assert_eq!(counted_days(&*totals).await, [(event.day(), 1)]);
 }

@@ -14,13 +14,13 @@ use crate::ports::TimelinePosition;
 use crate::time::Timestamp;
 
 const VERSION: u8 = 1;
-/// version, from, to, started_at, event_id
+/// The length of the fixed part: version, from, to, started_at, event_id.
 const FIXED: usize = 1 + 8 + 8 + 8 + 16;
-/// HMAC-SHA256 cut to 128 bits, as RFC 2104 section 5 allows.
+/// The length of the tag: HMAC-SHA256 cut to 128 bits, as RFC 2104 section 5 allows.
 const TAG: usize = 16;
 
-/// The key that cursors are authenticated with. All instances of an API share one, else a page turned at another
-/// instance is refused.
+/// The key that authenticates cursors. All instances of an API must share one key. Otherwise an instance rejects the cursors
+/// of the other instances.
 #[derive(Clone)]
 pub struct CursorSecret(Vec<u8>);
 
@@ -30,7 +30,7 @@ impl CursorSecret {
         Self(secret.into())
     }
 
-    /// A secret nobody else knows, for a single instance.
+    /// A random secret that no other process knows, for a single instance.
     pub fn random() -> Self {
         Self([Uuid::new_v4().into_bytes(), Uuid::new_v4().into_bytes()].concat())
     }
@@ -42,7 +42,7 @@ impl fmt::Debug for CursorSecret {
     }
 }
 
-/// Where a page ended, and the range its listing is of.
+/// The position where a page ended, and the range of its listing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Cursor {
     pub(super) from: Timestamp,
@@ -51,7 +51,7 @@ pub(super) struct Cursor {
 }
 
 impl Cursor {
-    /// The text for a client, valid only for the user, type and range of `request`.
+    /// Returns the cursor as text for a client. The text is valid only for the user, type and range of `request`.
     pub(super) fn seal(&self, request: &DetailRequest, secret: &CursorSecret) -> String {
         let mut bytes = Vec::with_capacity(FIXED + 128 + TAG);
         bytes.push(VERSION);
@@ -65,7 +65,7 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(bytes)
     }
 
-    /// The cursor in `text`; `None` unless it was sealed for a request of the same user, type and range.
+    /// Returns the cursor in `text`, or `None` unless it was sealed for a request with the same user, type and range.
     pub(super) fn open(text: &str, request: &DetailRequest, secret: &CursorSecret) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         let (payload, tag) = bytes.split_at_checked(bytes.len().checked_sub(TAG)?)?;
@@ -91,18 +91,18 @@ impl Cursor {
     }
 }
 
-/// Whether `text` is a cursor of any listing, as far as it can be told without the listing: one that isn't is wrong
-/// whatever else is asked for.
+/// Whether `text` has the form of a cursor. The tag is not verified, because this needs the request of the listing. A text
+/// without this form is invalid in every request.
 pub fn is_cursor(text: &str) -> bool {
     let read = |bytes: Vec<u8>| Cursor::read(bytes.get(..bytes.len().checked_sub(TAG)?)?);
     URL_SAFE_NO_PAD.decode(text).ok().and_then(read).is_some()
 }
 
-/// Covers the cursor and what it may be used for: the user, the type, and the range as the client gives it (a default
-/// range is fixed by the first page and travels in the cursor).
+/// The HMAC over the cursor and the parameters that it is valid for: the user, the type, and the range as the client gives it.
+/// The first page fixes a default range, and the cursor contains it.
 fn authenticator(payload: &[u8], request: &DetailRequest, secret: &CursorSecret) -> Hmac<Sha256> {
     #[allow(clippy::expect_used, reason = "HMAC takes a key of any length")]
-    let mut mac = Hmac::<Sha256>::new_from_slice(&secret.0).expect("any length");
+    let mut mac = Hmac::<Sha256>::new_from_slice(&secret.0).expect("HMAC takes a key of any length");
     let user_id = request.user_id.as_str().as_bytes();
     mac.update(&(user_id.len() as u32).to_be_bytes());
     mac.update(user_id);
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cursor_opens_only_for_the_same_question_and_secret() {
+    fn a_cursor_opens_only_for_the_same_listing_and_secret() {
         let secret = CursorSecret::new(*b"secret");
         let text = cursor().seal(&request(), &secret);
         assert_eq!(Cursor::open(&text, &request(), &secret), Some(cursor()));
@@ -146,7 +146,7 @@ mod tests {
         for other in [&text[1..], &text[..40], &format!("{text}="), "", "next"] {
             assert!(!is_cursor(other), "{other}");
         }
-        // Another limit is no other listing.
+        // A request with another limit is for the same listing.
         assert!(Cursor::open(&text, &DetailRequest { limit: Some(5), ..request() }, &secret).is_some());
 
         let others = [
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(Cursor::open(&text, &request(), &CursorSecret::new(*b"another")), None);
     }
 
-    /// Requests and secrets from so few that two are often the same.
+    /// Requests and secrets from small sets, so that two generated values are often equal.
     fn any_listing() -> impl Strategy<Value = (DetailRequest, &'static [u8])> {
         let user =
             prop::sample::select(vec!["u", "v", "u\u{1}", "ж"]).prop_map(|user| UserId::new(user).expect("valid"));
@@ -218,7 +218,8 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
 
-        /// Each bit of what is sealed, each character of the text, each length.
+        /// Flips each bit of the sealed bytes. At each position of the text, the test cuts the text, inserts a character and
+        /// changes a character.
         #[test]
         fn a_changed_cursor_is_refused(cursor in any_cursor(), (request, secret) in any_listing(), other in "[A-Za-z0-9_=+/ -]") {
             let secret = CursorSecret::new(secret);

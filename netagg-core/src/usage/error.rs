@@ -3,20 +3,20 @@
 use super::query::InvalidQuery;
 use crate::Error;
 
-/// Why the usage service gives no answer.
+/// The reason why the usage service returns no response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum UsageError {
-    /// The question is wrong. The same question fails again.
+    /// The request is invalid. The same request fails again.
     #[error(transparent)]
     InvalidQuery(#[from] InvalidQuery),
-    /// A store failed. [`Error::is_retryable`] says whether the same question may succeed later.
+    /// A store failed. [`Error::is_retryable`] says whether the same request may succeed later.
     #[error(transparent)]
     Store(#[from] Error),
 }
 
 impl UsageError {
-    /// Whether the same question may be answered later.
+    /// Whether the same request may succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::InvalidQuery(_) => false,

@@ -1,4 +1,4 @@
-//! The read side: a user's detail and everybody's totals, cached.
+//! The read side: the events of a user, the totals of a user, and the totals of all users. Responses are cached.
 
 mod cursor;
 mod error;

@@ -1,4 +1,4 @@
-//! The days or months of a request, in a zone, as instants.
+//! The days or months of a request in its time zone, as ranges of instants.
 
 use std::collections::BTreeMap;
 
@@ -8,17 +8,17 @@ use crate::ports::PeriodSums;
 use crate::time::{Day, Timestamp};
 use crate::zone::Zone;
 
-/// Consecutive days or months that are not empty: a zone may leave a day out.
+/// Consecutive days or months of a time zone. A day that the zone leaves out is not among them.
 #[derive(Debug)]
 pub(super) struct Periods {
-    /// The day, or the first day of the month.
+    /// The date of each period: the day, or the first day of the month.
     dates: Vec<Day>,
-    /// Where each starts, and where the last one ends.
+    /// The start of each period, and the end of the last period.
     bounds: Vec<Timestamp>,
 }
 
 impl Periods {
-    /// The days from `first` to `last`, or the months they lie in.
+    /// The days from `first` to `last`, or the months that contain these days.
     pub(super) fn new(granularity: Granularity, first: Day, last: Day, zone: &Zone) -> Self {
         let step = |date: Day| match granularity {
             Granularity::Day => date.saturating_add_days(1),
@@ -31,7 +31,7 @@ impl Periods {
         let mut periods = Self { dates: Vec::new(), bounds: vec![zone.start_of(date)] };
         while date <= last {
             let next = step(date);
-            // The last day of all has no next one.
+            // No day follows the last day of the calendar.
             let end = if next == date { Timestamp::MAX } else { zone.start_of(next) };
             if periods.bounds.last().is_none_or(|start| *start < end) {
                 periods.dates.push(date);
@@ -51,17 +51,17 @@ impl Periods {
         &self.bounds
     }
 
-    /// Whether there is none.
+    /// Whether there is no period.
     pub(super) fn is_empty(&self) -> bool {
         self.dates.is_empty()
     }
 
-    /// Where the last one ends.
+    /// The end of the last period.
     pub(super) fn end(&self) -> Timestamp {
         self.bounds.last().copied().unwrap_or(Timestamp::MIN)
     }
 
-    /// `sums` by date and type.
+    /// Returns `sums` as rows, ordered by date and type.
     pub(super) fn rows(&self, sums: Vec<PeriodSums>) -> Vec<AggregateRow> {
         let mut rows = BTreeMap::<_, Totals>::new();
         for PeriodSums { period, event_type, totals } in sums {
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn days_and_months_are_those_of_the_zone() {
+    fn days_and_months_follow_the_time_zone() {
         assert_eq!(
             bounds(Granularity::Day, "2025-10-25", "2025-10-27", "Europe/Berlin"),
             ["2025-10-25 2025-10-24T22:00:00Z", "2025-10-26 2025-10-25T22:00:00Z", "2025-10-27 2025-10-26T23:00:00Z"]
@@ -98,7 +98,7 @@ mod tests {
         assert_eq!(
             bounds(Granularity::Day, "2011-12-29", "2011-12-31", "Pacific/Apia"),
             ["2011-12-29 2011-12-29T10:00:00Z", "2011-12-31 2011-12-30T10:00:00Z"],
-            "the 30th was left out"
+            "the zone left out the 30th"
         );
         assert!(bounds(Granularity::Day, "2011-12-30", "2011-12-30", "Pacific/Apia").is_empty());
         assert_eq!(

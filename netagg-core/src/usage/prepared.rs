@@ -1,4 +1,4 @@
-//! Questions that were checked: the range, the position and the period that they ask for.
+//! Validated requests: each has its range, and its cursor position or its days.
 
 use std::time::Duration;
 
@@ -11,41 +11,45 @@ use crate::ports::{TimelineFilter, TimelinePosition};
 use crate::time::{Day, Timestamp};
 use crate::zone::Zone;
 
-/// A range that ends less than this before now is recent: its events still come in.
+/// A range is recent if its end is later than now minus this time. Events of a recent range still arrive.
 pub(super) const RECENT: Duration = Duration::from_secs(60 * 60);
 
-/// A valid question for a user's events. [`UsageService::prepare_detail`](super::UsageService::prepare_detail) makes it.
+/// A validated request for a user's events, made by [`UsageService::prepare_detail`](super::UsageService::prepare_detail).
 #[derive(Clone, Debug)]
 pub struct PreparedDetail {
     pub(super) request: DetailRequest,
     pub(super) filter: TimelineFilter,
-    /// The event after which the listing begins.
+    /// The position of the event after which the listing starts.
     pub(super) after: Option<TimelinePosition>,
     pub(super) is_recent: bool,
 }
 
-/// A valid question for everybody's totals.
-/// [`UsageService::prepare_aggregates`](super::UsageService::prepare_aggregates) makes it.
+/// A validated request for the totals of all users, made by
+/// [`UsageService::prepare_aggregates`](super::UsageService::prepare_aggregates).
 #[derive(Clone, Debug)]
 pub struct PreparedAggregates {
     pub(super) request: AggregatesRequest,
     pub(super) range: TotalsRange,
 }
 
-/// A valid question for a user's totals.
-/// [`UsageService::prepare_user_aggregates`](super::UsageService::prepare_user_aggregates) makes it.
+/// A validated request for the totals of one user, made by
+/// [`UsageService::prepare_user_aggregates`](super::UsageService::prepare_user_aggregates).
 #[derive(Clone, Debug)]
 pub struct PreparedUserAggregates {
     pub(super) user_id: UserId,
     pub(super) totals: PreparedAggregates,
 }
 
-/// The days of a question for totals, as asked for and in whole periods.
+/// The days of a request for totals.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TotalsRange {
+    /// The first day, as requested.
     pub(super) from: Day,
+    /// The last day, as requested.
     pub(super) to: Day,
+    /// The first day of the first period. For months, it is the first day of the month of `from`.
     pub(super) first: Day,
+    /// The last day of the last period. For months, it is the last day of the month of `to`.
     pub(super) last: Day,
 }
 
@@ -71,7 +75,7 @@ impl PreparedDetail {
             }
         };
         if from > to {
-            problems.push(upside_down(from.to_string(), to.to_string()));
+            problems.push(start_after_end(from.to_string(), to.to_string()));
         }
         if !problems.is_empty() {
             return Err(InvalidQuery::all(problems));
@@ -81,14 +85,14 @@ impl PreparedDetail {
         Ok(Self { request, filter, after: cursor.map(|cursor| cursor.after), is_recent })
     }
 
-    /// The user whose events are asked for.
+    /// The user of the requested events.
     pub fn user_id(&self) -> &UserId {
         &self.request.user_id
     }
 }
 
 impl PreparedAggregates {
-    pub(super) fn of_everybody(request: AggregatesRequest, now: Timestamp) -> Result<Self, InvalidQuery> {
+    pub(super) fn of_all_users(request: AggregatesRequest, now: Timestamp) -> Result<Self, InvalidQuery> {
         let max_days = if request.zone == Zone::UTC { MAX_DAYS } else { MAX_ZONE_DAYS };
         Self::new(request, now, max_days)
     }
@@ -99,20 +103,20 @@ impl PreparedAggregates {
 
     fn new(request: AggregatesRequest, now: Timestamp, max_days: u32) -> Result<Self, InvalidQuery> {
         let to = request.to.unwrap_or_else(|| request.zone.day_of(now));
-        // Both ends count: 30 days are 29 apart.
+        // The range includes both days: the first of 30 days is 29 days before the last.
         let from = request.from.unwrap_or_else(|| to.saturating_add_days(1 - i64::from(DEFAULT_DAYS)));
         let (first, last) = match request.granularity {
             Granularity::Day => (from, to),
             Granularity::Month => (from.month().first_day(), to.month().last_day()),
         };
         if first > last {
-            return Err(InvalidQuery::all(vec![upside_down(from.to_string(), to.to_string())]));
+            return Err(InvalidQuery::all(vec![start_after_end(from.to_string(), to.to_string())]));
         }
         let length = last.epoch_days() - first.epoch_days() + 1;
         if length > i64::from(max_days) {
             let found = format!("{first} to {last}, {length} days");
-            let of_zone = if max_days < MAX_DAYS { format!(" ({MAX_DAYS} without tz)") } else { String::new() };
-            let accepted = format!("a range of at most {max_days} days{of_zone}");
+            let without_zone = if max_days < MAX_DAYS { format!(" ({MAX_DAYS} without tz)") } else { String::new() };
+            let accepted = format!("a range of at most {max_days} days{without_zone}");
             return Err(InvalidQuery::parameter("from", found, accepted));
         }
         Ok(Self { request, range: TotalsRange { from, to, first, last } })
@@ -120,14 +124,14 @@ impl PreparedAggregates {
 }
 
 impl PreparedUserAggregates {
-    /// The user whose totals are asked for.
+    /// The user of the requested totals.
     pub fn user_id(&self) -> &UserId {
         &self.user_id
     }
 }
 
-fn upside_down(from: String, to: String) -> InvalidParameter {
-    InvalidParameter::new("from", from, format!("nothing after `to`, which is {to}"))
+fn start_after_end(from: String, to: String) -> InvalidParameter {
+    InvalidParameter::new("from", from, format!("not later than `to`, which is {to}"))
 }
 
 fn days(count: u32) -> Duration {

@@ -1,4 +1,4 @@
-//! Questions to the usage service, and what is wrong with them.
+//! Requests to the usage service, their responses, and the errors of invalid requests.
 
 use std::fmt;
 
@@ -8,29 +8,31 @@ use crate::granularity::Granularity;
 use crate::time::{Day, Timestamp};
 use crate::zone::Zone;
 
-/// What cursors are accepted, for messages to people.
+/// The description of accepted cursors in error messages.
 pub const CURSOR_ACCEPTED: &str = "next_cursor of a page of the same user, range and type";
 
-/// A question for a user's events.
+/// A request for a user's events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct DetailRequest {
     /// The user.
     pub user_id: UserId,
-    /// The earliest `started_at`, inclusive; without it, [`DEFAULT_DAYS`](super::DEFAULT_DAYS) before `to`.
+    /// The start of the range of `started_at`, inclusive. The default is [`DEFAULT_DAYS`](super::DEFAULT_DAYS) days before
+    /// `to`.
     pub from: Option<Timestamp>,
-    /// The latest `started_at`, exclusive; without it, now.
+    /// The end of the range of `started_at`, exclusive. The default is now.
     pub to: Option<Timestamp>,
-    /// Only this type.
+    /// The type of the events. `None` means all types.
     pub event_type: Option<EventType>,
-    /// Where the page before ended; the first page without it.
+    /// The `next_cursor` of the previous page. `None` requests the first page.
     pub cursor: Option<String>,
-    /// The most events, 1 to [`MAX_LIMIT`](super::MAX_LIMIT). Without it [`DEFAULT_LIMIT`](super::DEFAULT_LIMIT) for a page, and no limit for a stream.
+    /// The maximum number of events, 1 to [`MAX_LIMIT`](super::MAX_LIMIT). If it is `None`, a page has at most
+    /// [`DEFAULT_LIMIT`](super::DEFAULT_LIMIT) events, and a stream has no limit.
     pub limit: Option<u32>,
 }
 
 impl DetailRequest {
-    /// The first page of everything of the last [`DEFAULT_DAYS`](super::DEFAULT_DAYS) days.
+    /// A request for the first page of all events of the last [`DEFAULT_DAYS`](super::DEFAULT_DAYS) days.
     pub fn of(user_id: UserId) -> Self {
         Self { user_id, from: None, to: None, event_type: None, cursor: None, limit: None }
     }
@@ -42,65 +44,66 @@ impl DetailRequest {
 pub struct DetailPage {
     /// The user.
     pub user_id: UserId,
-    /// The range's start, inclusive.
+    /// The start of the range, inclusive.
     pub from: Timestamp,
-    /// The range's end, exclusive.
+    /// The end of the range, exclusive.
     pub to: Timestamp,
-    /// The events, newest first: as many as were asked for, unless there are no more or they exceed
-    /// [`MAX_PAGE_BYTES`](super::MAX_PAGE_BYTES).
+    /// The events, newest first. The page has as many events as the limit allows, unless the listing ends or the events
+    /// would exceed [`MAX_PAGE_BYTES`](super::MAX_PAGE_BYTES).
     pub items: Vec<Event>,
-    /// Where the next page begins; `None` at the end.
+    /// The cursor of the next page; `None` if this page is the last page.
     pub next_cursor: Option<String>,
-    /// How many events the whole range and filter have, whatever the page.
+    /// The number of events in the whole range that match the filter. It is the same on each page.
     pub total_count: u64,
 }
 
-/// A question for everybody's totals.
+/// A request for the totals of all users.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct AggregatesRequest {
-    /// By day or by month.
+    /// Whether each row of totals is for a day or for a month.
     pub granularity: Granularity,
-    /// The first day, inclusive; without it, [`DEFAULT_DAYS`](super::DEFAULT_DAYS) before `to`. For months its day is ignored.
+    /// The first day, inclusive. By default the range has [`DEFAULT_DAYS`](super::DEFAULT_DAYS) days, including
+    /// both ends. For months, only the month of this day counts.
     pub from: Option<Day>,
-    /// The last day, inclusive; without it, today. For months its day is ignored.
+    /// The last day, inclusive. The default is today. For months, only the month of this day counts.
     pub to: Option<Day>,
-    /// Only this type.
+    /// The type of the events. `None` means all types.
     pub event_type: Option<EventType>,
-    /// Whose days and months these are.
+    /// The time zone of the days and months.
     pub zone: Zone,
 }
 
-/// A question for a user's totals.
+/// A request for the totals of one user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct UserAggregatesRequest {
     /// The user.
     pub user_id: UserId,
-    /// Which totals.
+    /// The range, the granularity, the zone and the type of the totals.
     pub totals: AggregatesRequest,
 }
 
-/// Totals of a range.
+/// The totals of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct AggregatesAnswer {
-    /// By day or by month.
+    /// Whether each row of totals is for a day or for a month.
     pub granularity: Granularity,
     /// The first day.
     pub from: Day,
     /// The last day.
     pub to: Day,
-    /// Whose days and months these are.
+    /// The time zone of the days and months.
     pub zone: Zone,
-    /// Every event that the log held at this instant is in the totals, and maybe later ones; `None` while no such
-    /// instant is known.
+    /// The totals contain every event that the log held at this instant. They may also contain later events. `None` while no
+    /// such instant is known.
     pub complete_through: Option<Timestamp>,
-    /// The totals by date, then type; only where there are events.
+    /// The totals, ordered by date, then by type. A date and type without events has no row.
     pub rows: Vec<AggregateRow>,
 }
 
-/// A user's totals of a range.
+/// The totals of one user in a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
 pub struct UserAggregatesAnswer {
@@ -110,21 +113,21 @@ pub struct UserAggregatesAnswer {
     pub totals: AggregatesAnswer,
 }
 
-/// What is wrong with a question: every parameter that is.
+/// An invalid request, with each invalid parameter.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct InvalidQuery {
-    /// At least one.
+    /// The invalid parameters, at least one.
     pub problems: Vec<InvalidParameter>,
 }
 
 impl InvalidQuery {
-    /// One wrong parameter.
+    /// An error about one invalid parameter.
     pub fn parameter(name: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
         Self { problems: vec![InvalidParameter::new(name, found, accepted)] }
     }
 
-    /// Several wrong parameters.
+    /// An error about several invalid parameters.
     pub fn all(problems: Vec<InvalidParameter>) -> Self {
         Self { problems }
     }
@@ -142,24 +145,24 @@ impl fmt::Display for InvalidQuery {
     }
 }
 
-/// A wrong parameter: its name, what was given (shortened) and what is accepted.
+/// An invalid parameter: its name, the value that was found (shortened), and the values that are accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InvalidParameter {
-    /// Its name in the API.
+    /// The name of the parameter in the API.
     pub name: String,
-    /// What was given.
+    /// The value that was found.
     pub found: String,
-    /// What is accepted.
+    /// A description of the accepted values.
     pub accepted: String,
 }
 
 impl InvalidParameter {
-    /// Found text is cut to this many characters: six of them, of four bytes each and percent-encoded, fit the 8 KiB of
-    /// metadata that gRPC clients take.
+    /// The found value is cut to this many characters. gRPC clients accept 8 KiB of metadata. The found values of
+    /// six parameters fit into it, even if each character has four bytes and is percent-encoded.
     const MAX_FOUND: usize = 40;
 
-    /// The parameter `name`, given as `found`.
+    /// An error about the parameter `name` with the value `found`.
     pub fn new(name: impl Into<String>, found: impl Into<String>, accepted: impl Into<String>) -> Self {
         let cut = |mut text: String| {
             if let Some((end, _)) = text.char_indices().nth(Self::MAX_FOUND) {
@@ -168,7 +171,7 @@ impl InvalidParameter {
             }
             text
         };
-        // An unknown parameter is named as it is given, too.
+        // The caller may have chosen the name, too: an error also names an unknown parameter.
         Self { name: cut(name.into()), found: cut(found.into()), accepted: accepted.into() }
     }
 }

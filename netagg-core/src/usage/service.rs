@@ -1,4 +1,4 @@
-//! The usage service: ranges, pages and the cache.
+//! The usage service: it reads pages of events and totals from the stores, through the cache.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,29 +29,30 @@ use crate::time::{Day, Month, Timestamp};
 use crate::zone::Zone;
 use crate::{BoxError, Error};
 
-/// How long totals are kept at most that are not complete to the end of their range, so that they come to say so.
+/// The maximum time that totals stay cached if they are not complete up to the end of their range. Afterwards the service reads
+/// them again, with a newer `complete_through`.
 const INCOMPLETE_TTL: Duration = Duration::from_secs(10);
-/// How many answers are computed from everybody's events at a time.
+/// How many responses may be computed from the events of all users at the same time.
 const SCANS: usize = 2;
 
-/// How long answers are kept, and the secret of cursors.
+/// The settings of the usage service: how long responses stay cached, and the secret of cursors.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct UsageConfig {
-    /// Authenticates cursors. Default: random, so cursors end with the process.
+    /// The secret that authenticates cursors. Default: random, so cursors are invalid after the process ends.
     pub cursor_secret: CursorSecret,
-    /// How long a detail page is kept that lies in the past. Default: 5 minutes.
+    /// How long a detail page stays cached if its range ends at least one hour ago. Default: 5 minutes.
     pub detail_ttl: Duration,
-    /// How long a detail page is kept whose range reaches into the last hour. Default: 2 s.
+    /// How long a detail page stays cached if its range reaches into the last hour. Default: 2 s.
     pub recent_detail_ttl: Duration,
-    /// How long daily totals are kept, unless they change. Default: 1 hour.
+    /// How long daily totals stay cached, unless they change. Default: 1 hour.
     pub day_ttl: Duration,
-    /// How long monthly totals are kept, unless they change. Default: 6 hours.
+    /// How long monthly totals stay cached, unless they change. Default: 6 hours.
     pub month_ttl: Duration,
 }
 
 impl UsageConfig {
-    /// The defaults with this secret. Servers that share a secret take each other's cursors.
+    /// The default settings with this secret. Servers that share a secret accept each other's cursors.
     pub fn new(cursor_secret: CursorSecret) -> Self {
         Self { cursor_secret, ..Self::default() }
     }
@@ -69,9 +70,9 @@ impl Default for UsageConfig {
     }
 }
 
-/// Answers what users did and what everybody did, over any stores, with or without a cache.
+/// Returns the events and totals of a user, and the totals of all users. It works with any stores, with or without a cache.
 ///
-/// Without a cache, or with one that is away, answers are the same and take longer.
+/// Without a cache, or while the cache is unavailable, responses are the same and take longer.
 #[derive(Clone, Debug)]
 pub struct UsageService {
     events: Arc<dyn EventStore>,
@@ -97,74 +98,76 @@ impl UsageService {
         }
     }
 
-    /// Keeps answers in `cache`.
+    /// Caches responses in `cache`.
     #[must_use]
     pub fn with_cache(self, cache: Arc<dyn Cache>) -> Self {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Takes the time from `clock`.
+    /// Uses `clock` for the current time.
     #[must_use]
     pub fn with_clock(self, clock: Arc<dyn Clock>) -> Self {
         Self { clock, ..self }
     }
 
-    /// Registers the counter of cache lookups at 0: a counter that first shows when it moves hides its first move. Call it
-    /// once, after the recorder is installed.
+    /// Registers the counter of cache lookups at 0. If a counter first appears at its first increment, a query of its rate does
+    /// not see this increment. Call this function once, after the recorder is installed.
     pub fn register_metrics() {
         for outcome in ["hit", "miss", "unavailable"] {
             metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).absolute(0);
         }
     }
 
-    /// Whether questions can be answered now: asks both stores for little.
+    /// Checks that the service can serve requests now, with one small query to each store.
     ///
     /// # Errors
-    /// Why they cannot be.
+    /// The error of the store that cannot be read.
     pub async fn check(&self) -> Result<(), Error> {
         self.events.complete_through().await?;
         self.aggregates.complete_through().await?;
         Ok(())
     }
 
-    /// A page of a user's events, newest first: [`prepare_detail`](Self::prepare_detail) and
+    /// Returns a page of a user's events, newest first: [`prepare_detail`](Self::prepare_detail) and
     /// [`detail_page`](Self::detail_page) in one call.
     ///
     /// # Errors
-    /// As of both.
+    /// The errors of both methods.
     pub async fn user_detail(&self, request: DetailRequest) -> Result<DetailPage, UsageError> {
         Ok(self.detail_page(self.prepare_detail(request)?).await?)
     }
 
-    /// Checks a question for a user's events.
+    /// Validates a request for a user's events.
     ///
     /// # Errors
-    /// Everything that is wrong with it: a range upside down, a limit out of range, a cursor of another listing.
+    /// All invalid parameters: a range whose start is after its end, a limit that is out of range, a cursor of another
+    /// listing.
     pub fn prepare_detail(&self, request: DetailRequest) -> Result<PreparedDetail, InvalidQuery> {
         PreparedDetail::new(request, self.clock.now(), &self.config.cursor_secret)
     }
 
-    /// A page of a user's events, newest first.
+    /// Returns a page of a user's events, newest first.
     ///
     /// # Errors
-    /// Retryable ones while the store cannot be read.
+    /// Retryable errors while the store cannot be read.
     pub async fn detail_page(&self, prepared: PreparedDetail) -> Result<DetailPage, Error> {
         let PreparedDetail { request, filter, after, is_recent } = prepared;
         let limit = request.limit.unwrap_or(DEFAULT_LIMIT);
         let (from, to) = (filter.from, filter.to);
         let event_type = request.event_type.map_or("", |event_type| event_type.as_str());
-        // A range that ends now names another key each time: only a fixed one can be met again.
+        // Only a fixed range is cached. A range that ends now would have another key for each request.
         let key = |name: &dyn Fn() -> String| {
             let is_fixed = request.to.is_some() || request.cursor.is_some();
             is_fixed.then(|| CacheKey { name: name(), months: Vec::new() })
         };
         let cursor = request.cursor.as_deref().unwrap_or("");
-        // The user last: it may hold anything.
+        // The user is last, because a user id may contain any character.
         let page_key = key(&|| format!("page:{from}:{to}:{event_type}:{limit}:{cursor}:{}", request.user_id));
-        // Apart from the page: counting takes as long as there are events, and all pages of a listing have one count.
+        // The count has its own key, because all pages of a listing have the same count. The time of counting grows with the
+        // number of events.
         let count_key = key(&|| format!("count:{from}:{to}:{event_type}:{}", request.user_id));
         let ttl = self.events_ttl(is_recent);
-        // One event more than the page tells whether another page follows.
+        // The query asks for one event more than the page has: this event shows whether another page follows.
         let query = TimelineQuery { filter: filter.clone(), after, limit: limit + 1, max_bytes: MAX_PAGE_BYTES };
         let page = async { Ok(CachedPage { items: self.events.timeline(&query).await? }) };
         let (CachedPage { mut items }, total_count) = futures::try_join!(
@@ -182,9 +185,11 @@ impl UsageService {
         Ok(DetailPage { user_id: request.user_id, from, to, items, next_cursor, total_count })
     }
 
-    /// All of a user's events that the question asks for, newest first, chunk by chunk. The stream reads each chunk from
-    /// the store when the caller asks for it. Without a limit it goes on to the end of the range. Events that come in
-    /// meanwhile may be in it; no event is in it twice. An error ends the stream: the chunks before are not all events.
+    /// Returns all requested events of a user as a stream of chunks, newest first. The stream reads a chunk from the store when
+    /// the caller polls for it. Without a limit, the stream ends at the end of the range.
+    ///
+    /// The stream may contain events that arrive while it runs. It contains no event twice. An error ends the stream. Then the
+    /// chunks before the error do not contain all events.
     pub fn user_events(
         &self,
         prepared: PreparedDetail,
@@ -208,31 +213,31 @@ impl UsageService {
         })
     }
 
-    /// Everybody's totals by day or month: [`prepare_aggregates`](Self::prepare_aggregates) and
+    /// Returns the totals of all users by day or month: [`prepare_aggregates`](Self::prepare_aggregates) and
     /// [`totals`](Self::totals) in one call.
     ///
     /// # Errors
-    /// As of both.
+    /// The errors of both methods.
     pub async fn aggregates(&self, request: AggregatesRequest) -> Result<AggregatesAnswer, UsageError> {
         Ok(self.totals(self.prepare_aggregates(request)?).await?)
     }
 
-    /// Checks a question for everybody's totals.
+    /// Validates a request for the totals of all users.
     ///
     /// # Errors
-    /// If the range is upside down or longer than [`MAX_DAYS`](super::MAX_DAYS)
-    /// ([`MAX_ZONE_DAYS`](super::MAX_ZONE_DAYS)).
+    /// An error if the start of the range is after its end, or if the range is too long. The maximum is
+    /// [`MAX_DAYS`](super::MAX_DAYS), and [`MAX_ZONE_DAYS`](super::MAX_ZONE_DAYS) in a zone other than UTC.
     pub fn prepare_aggregates(&self, request: AggregatesRequest) -> Result<PreparedAggregates, InvalidQuery> {
-        PreparedAggregates::of_everybody(request, self.clock.now())
+        PreparedAggregates::of_all_users(request, self.clock.now())
     }
 
-    /// Everybody's totals by day or month.
+    /// Returns the totals of all users by day or month.
     ///
-    /// The aggregate store keeps the totals of UTC; answers are at most a moment behind it. Totals of other zones are
-    /// computed from the events, and kept as long as a page of a user's detail.
+    /// Totals in UTC come from the aggregate store, and a cached response is at most a moment behind the store. The service
+    /// computes totals of other zones from the events. They stay cached as long as a page of a user's detail.
     ///
     /// # Errors
-    /// Retryable ones while the store cannot be read.
+    /// Retryable errors while the store cannot be read.
     pub async fn totals(&self, prepared: PreparedAggregates) -> Result<AggregatesAnswer, Error> {
         let PreparedAggregates { request, range } = prepared;
         if request.zone != Zone::UTC {
@@ -255,7 +260,7 @@ impl UsageService {
         let end = Zone::UTC.start_of(last.saturating_add_days(1));
         let totals = self
             .cached(Some(key), |totals: &CachedTotals| totals.ttl(ttl, end), async {
-                // Before the rows: what it says of them must hold.
+                // Read before the rows, so that the rows contain all events up to this instant.
                 let complete_through = self.aggregates.complete_through().await?;
                 Ok(CachedTotals::new(complete_through, self.aggregates.totals(&query).await?))
             })
@@ -263,19 +268,19 @@ impl UsageService {
         Ok(totals.into_answer(request, from, to))
     }
 
-    /// A user's totals by day or month: [`prepare_user_aggregates`](Self::prepare_user_aggregates) and
+    /// Returns the totals of one user by day or month: [`prepare_user_aggregates`](Self::prepare_user_aggregates) and
     /// [`user_totals`](Self::user_totals) in one call.
     ///
     /// # Errors
-    /// As of both.
+    /// The errors of both methods.
     pub async fn user_aggregates(&self, request: UserAggregatesRequest) -> Result<UserAggregatesAnswer, UsageError> {
         Ok(self.user_totals(self.prepare_user_aggregates(request)?).await?)
     }
 
-    /// Checks a question for a user's totals.
+    /// Validates a request for the totals of one user.
     ///
     /// # Errors
-    /// If the range is upside down or longer than [`MAX_DAYS`](super::MAX_DAYS).
+    /// An error if the start of the range is after its end, or if the range is longer than [`MAX_DAYS`](super::MAX_DAYS).
     pub fn prepare_user_aggregates(
         &self,
         request: UserAggregatesRequest,
@@ -284,17 +289,18 @@ impl UsageService {
         Ok(PreparedUserAggregates { user_id, totals: PreparedAggregates::of_a_user(totals, self.clock.now())? })
     }
 
-    /// A user's totals by day or month, computed from the user's events and kept as long as a page of them.
+    /// Returns the totals of one user by day or month. The service computes them from the user's events. They stay cached as
+    /// long as a page of these events.
     ///
     /// # Errors
-    /// Retryable ones while the store cannot be read.
+    /// Retryable errors while the store cannot be read.
     pub async fn user_totals(&self, prepared: PreparedUserAggregates) -> Result<UserAggregatesAnswer, Error> {
         let PreparedUserAggregates { user_id, totals: PreparedAggregates { request, range } } = prepared;
         let totals = self.sums(Some(user_id.clone()), request, range).await?;
         Ok(UserAggregatesAnswer { user_id, totals })
     }
 
-    /// Totals from the events themselves.
+    /// Computes totals from the stored events: of one user, or of all users if `user_id` is `None`.
     async fn sums(
         &self,
         user_id: Option<UserId>,
@@ -304,13 +310,13 @@ impl UsageService {
         let TotalsRange { from, to, first, last } = range;
         let periods = Periods::new(request.granularity, first, last, &request.zone);
         let key = CacheKey {
-            // The user last: it may hold anything.
+            // The user is last, because a user id may contain any character.
             name: format!(
                 "sums:{}:{}:{first}:{last}:{}:{}",
                 request.zone,
                 request.granularity.as_str(),
                 request.event_type.map_or("", |event_type| event_type.as_str()),
-                // An empty user is nobody's.
+                // Without a user, the name ends with an empty text. A user id is never empty.
                 user_id.as_ref().map_or("", |user_id| user_id.as_str()),
             ),
             months: Vec::new(),
@@ -318,7 +324,7 @@ impl UsageService {
         let ttl = self.events_ttl(periods.end() > self.clock.now().saturating_sub(RECENT));
         let totals = self
             .cached(Some(key), |_| ttl, async {
-                let _turn = match user_id {
+                let _permit = match user_id {
                     // The semaphore is never closed.
                     None => self.scans.acquire().await.ok(),
                     Some(_) => None,
@@ -337,13 +343,14 @@ impl UsageService {
         Ok(totals.into_answer(request, from, to))
     }
 
-    /// How long an answer from the events is kept.
+    /// How long a response that was computed from the events stays cached.
     fn events_ttl(&self, is_recent: bool) -> Duration {
         if is_recent { self.config.recent_detail_ttl } else { self.config.detail_ttl }
     }
 
-    /// The answer cached under `key`; else the answer of `load`, which is then cached for `ttl`. Of many callers that miss
-    /// the same answer at once, one loads it. Errors of the cache cost time, never the answer.
+    /// Returns the response that is cached under `key`. On a miss, it runs `load` and caches the response for `ttl`. If many
+    /// callers miss the same response at once, one of them runs `load`. An error of the cache costs time and never fails the
+    /// request. Without a cache or a key, it only runs `load`.
     async fn cached<T: Serialize + for<'de> Deserialize<'de>>(
         &self,
         key: Option<CacheKey>,
@@ -354,12 +361,12 @@ impl UsageService {
         let looked_up = |outcome| metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).increment(1);
         let ticket = match cache.lookup(&key).await {
             Ok(Lookup::Hit(bytes)) => match serde_json::from_slice(&bytes) {
-                Ok(answer) => {
+                Ok(response) => {
                     looked_up("hit");
-                    return Ok(answer);
+                    return Ok(response);
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a cached answer cannot be read; it is computed anew");
+                    tracing::warn!(%error, "a cached response cannot be read; it is computed again");
                     looked_up("miss");
                     return load.await;
                 }
@@ -380,17 +387,18 @@ impl UsageService {
         let bytes = self
             .flights
             .join(&flight, async {
-                let answer = load.await?;
-                let bytes = Bytes::from(serde_json::to_vec(&answer).map_err(|error| Error::internal("cache", error))?);
-                if let Err(error) = cache.fill(ticket, bytes.clone(), ttl(&answer)).await {
+                let response = load.await?;
+                let bytes =
+                    Bytes::from(serde_json::to_vec(&response).map_err(|error| Error::internal("cache", error))?);
+                if let Err(error) = cache.fill(ticket, bytes.clone(), ttl(&response)).await {
                     tracing::debug!(%error, "the cache cannot be filled");
                 }
-                loaded = Some(answer);
+                loaded = Some(response);
                 Ok(bytes)
             })
             .await?;
         match loaded {
-            Some(answer) => Ok(answer),
+            Some(response) => Ok(response),
             None => serde_json::from_slice(&bytes).map_err(|error| Error::internal("cache", error)),
         }
     }
@@ -400,7 +408,7 @@ fn months(first: Month, last: Month) -> Vec<Month> {
     std::iter::successors(Some(first), |month| Some(month.next())).take_while(|month| *month <= last).collect()
 }
 
-/// A page as the cache keeps it; events in the form they came in.
+/// A page in the form that the cache holds: each event as the JSON of the topic's messages.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(transparent)]
 struct CachedPage {
@@ -413,7 +421,7 @@ fn events<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Event
     raw.into_iter().map(|raw| Event::decode(raw.get().as_bytes()).map_err(serde::de::Error::custom)).collect()
 }
 
-/// Totals as the cache keeps them.
+/// Totals in the form that the cache holds.
 #[derive(Debug, Serialize, Deserialize)]
 struct CachedTotals {
     complete_through: Option<Timestamp>,
@@ -425,7 +433,7 @@ impl CachedTotals {
         Self { complete_through, rows: rows.into_iter().map(CachedRow).collect() }
     }
 
-    /// How long they are kept, `ttl` at most, if their range ends at `end`.
+    /// How long these totals stay cached, at most `ttl`. Their range ends at `end`.
     fn ttl(&self, ttl: Duration, end: Timestamp) -> Duration {
         if self.complete_through < Some(end) { ttl.min(INCOMPLETE_TTL) } else { ttl }
     }
@@ -442,12 +450,12 @@ impl CachedTotals {
     }
 }
 
-/// A row of totals on its way to the cache or from it.
+/// A row of totals that is written to the cache or read from it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(into = "RowText", try_from = "RowText")]
 struct CachedRow(AggregateRow);
 
-/// A row of totals as the cache keeps it: byte sums as text, since JSON readers may lack 128 bits.
+/// A row of totals in the form that the cache holds. Byte sums are text, because a JSON reader may not support 128 bits.
 #[derive(Debug, Serialize, Deserialize)]
 struct RowText(String, String, u64, u64, String, String);
 

@@ -1,4 +1,4 @@
-//! Single flight: of many callers that miss the same answer at once, one loads it.
+//! Single flight: if many callers miss the same cached response at once, one of them loads it and the others wait for it.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -8,13 +8,13 @@ use tokio::sync::OnceCell;
 
 use crate::Error;
 
-/// The loads under way, by the key that each fills.
+/// The loads in progress, by the cache key that each load fills.
 #[derive(Debug, Default)]
 pub(super) struct SingleFlight(Mutex<HashMap<String, Arc<OnceCell<Bytes>>>>);
 
 impl SingleFlight {
-    /// The result of `load`, or of the load of `key` that is under way. After a load that fails or is cancelled, the next
-    /// waiter loads.
+    /// Returns the result of the load of `key` that is in progress. If there is none, it runs `load`. If a load fails or is
+    /// cancelled, the next waiter runs its own load.
     pub(super) async fn join(
         &self,
         key: &str,
@@ -30,7 +30,8 @@ impl SingleFlight {
     }
 }
 
-/// Removes a flight when its first caller leaves. Later callers ask again, the cache first.
+/// Removes a flight when the first caller leaves after the load, or when the last caller leaves. Later callers look into the
+/// cache first, then start a new flight.
 struct FlightGuard<'a> {
     flights: &'a SingleFlight,
     key: &'a str,
@@ -40,7 +41,8 @@ struct FlightGuard<'a> {
 impl Drop for FlightGuard<'_> {
     fn drop(&mut self) {
         let mut flights = self.flights.flights();
-        // A caller that is cancelled leaves the flight to the others.
+        // Two references: the map and this caller have one each. If more callers wait, a cancelled caller leaves the flight to
+        // them.
         let is_over = self.cell.initialized() || Arc::strong_count(&self.cell) == 2;
         if is_over && flights.get(self.key).is_some_and(|current| Arc::ptr_eq(current, &self.cell)) {
             flights.remove(self.key);

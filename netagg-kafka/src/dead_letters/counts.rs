@@ -1,40 +1,40 @@
-//! How many dead letters there are of each kind.
+//! The number of dead letters of each kind.
 
 use std::collections::BTreeMap;
 
 use netagg_core::{Error, Timestamp};
 
-use super::filter::LetterFilter;
-use super::reader::KafkaLetterReader;
+use super::dlq_record::{DlqKind, DlqRecord};
+use super::filter::DlqFilter;
+use super::reader::DlqReader;
 use super::replay_markers::Replayed;
-use super::stored_letter::{LetterKind, StoredLetter};
 
-/// The letters of a kind.
+/// The counts of the dead letters of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct LetterCount {
-    /// How many there are.
-    pub letters: u64,
-    /// How many of these have been sent again.
+pub struct DlqCount {
+    /// How many dead letters there are.
+    pub dead_letters: u64,
+    /// How many of these dead letters have been sent again.
     pub replayed: u64,
-    /// When the first one was written.
+    /// When the first dead letter was written.
     pub first: Option<Timestamp>,
-    /// When the last one was written.
+    /// When the last dead letter was written.
     pub last: Option<Timestamp>,
 }
 
-impl LetterCount {
-    fn add(&mut self, letter: &StoredLetter, replayed: &Replayed) {
-        let time = letter.record.instant();
-        let is_replayed = letter.origin.as_ref().is_some_and(|origin| replayed.contains(&origin.source));
-        *self = self.plus(Self { letters: 1, replayed: u64::from(is_replayed), first: time, last: time });
+impl DlqCount {
+    fn add(&mut self, dead_letter: &DlqRecord, replayed: &Replayed) {
+        let time = dead_letter.record.instant();
+        let is_replayed = dead_letter.origin.as_ref().is_some_and(|origin| replayed.contains(&origin.source));
+        *self = self.plus(Self { dead_letters: 1, replayed: u64::from(is_replayed), first: time, last: time });
     }
 
-    /// The letters of both.
+    /// The counts of both together.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
-            letters: self.letters + other.letters,
+            dead_letters: self.dead_letters + other.dead_letters,
             replayed: self.replayed + other.replayed,
             first: self.first.into_iter().chain(other.first).min(),
             last: self.last.max(other.last),
@@ -42,18 +42,18 @@ impl LetterCount {
     }
 }
 
-impl KafkaLetterReader {
-    /// Counts the letters that `filter` selects, by kind. A kind without letters is absent.
+impl DlqReader {
+    /// Counts the dead letters that `filter` selects, by kind. A kind without dead letters is absent.
     ///
     /// # Errors
-    /// While the topic is not there or the broker is away.
-    pub async fn count(&self, filter: &LetterFilter) -> Result<BTreeMap<LetterKind, LetterCount>, Error> {
+    /// While the topic does not exist or the broker is unavailable.
+    pub async fn count(&self, filter: &DlqFilter) -> Result<BTreeMap<DlqKind, DlqCount>, Error> {
         let replayed = Replayed::read(self.config(), self.topic()).await?;
-        let mut letters = self.read(filter.since).await?;
-        let mut counts = BTreeMap::<_, LetterCount>::new();
-        while let Some(letter) = letters.next().await? {
-            if filter.selects(&letter) {
-                counts.entry(letter.kind()).or_default().add(&letter, &replayed);
+        let mut dead_letters = self.read(filter.since).await?;
+        let mut counts = BTreeMap::<_, DlqCount>::new();
+        while let Some(dead_letter) = dead_letters.next().await? {
+            if filter.selects(&dead_letter) {
+                counts.entry(dead_letter.kind()).or_default().add(&dead_letter, &replayed);
             }
         }
         Ok(counts)

@@ -1,14 +1,14 @@
-//! Dead letters as JSON. Bytes that are not UTF-8 are in hexadecimal digits, under a name that says so.
+//! Dead letters as JSON. Bytes that are not UTF-8 are written as hexadecimal digits, in a field whose name ends in `_hex`.
 
-use netagg_core::{Header, Place, RecordTimestamp, Timestamp};
+use netagg_core::{Header, RecordPosition, RecordTimestamp, Timestamp};
 use serde::{Serialize, Serializer};
 
-use super::newest::LetterSummary;
-use super::stored_letter::{LetterKind, LetterOrigin, StoredLetter};
+use super::dlq_record::{DlqKind, DlqOrigin, DlqRecord};
+use super::newest::DlqSummary;
 
 #[derive(Serialize)]
 struct Summary<'a> {
-    place: String,
+    position: String,
     time: Option<Timestamp>,
     kind: &'static str,
     detail: Option<&'a str>,
@@ -53,8 +53,13 @@ struct Value<'a> {
 }
 
 impl<'a> Summary<'a> {
-    fn new(place: &Place, time: Option<Timestamp>, origin: Option<&'a LetterOrigin>, key: Option<&'a [u8]>) -> Self {
-        let source = origin.map(|LetterOrigin { source, timestamp, .. }| Source {
+    fn new(
+        position: &RecordPosition,
+        time: Option<Timestamp>,
+        origin: Option<&'a DlqOrigin>,
+        key: Option<&'a [u8]>,
+    ) -> Self {
+        let source = origin.map(|DlqOrigin { source, timestamp, .. }| Source {
             topic: &source.partition.topic,
             partition: source.partition.number,
             offset: source.offset,
@@ -63,8 +68,8 @@ impl<'a> Summary<'a> {
         });
         let detail = origin.map(|origin| origin.detail.as_str());
         let (key, key_hex) = text_or_hex(key);
-        let place = format!("{}:{}", place.partition.number, place.offset);
-        Self { place, time, kind: LetterKind::of(origin).as_str(), detail, source, key, key_hex }
+        let position = format!("{}:{}", position.partition.number, position.offset);
+        Self { position, time, kind: DlqKind::of(origin).as_str(), detail, source, key, key_hex }
     }
 }
 
@@ -81,19 +86,19 @@ impl<'a> Value<'a> {
     }
 }
 
-impl Serialize for LetterSummary {
-    /// An object with `place` (`partition:offset`), `time`, `kind`, `detail`, `source` and `key`.
+impl Serialize for DlqSummary {
+    /// An object with `position` (`partition:offset`), `time`, `kind`, `detail`, `source` and `key`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        Summary::new(&self.place, self.time, self.origin.as_ref(), self.key.as_deref()).serialize(serializer)
+        Summary::new(&self.position, self.time, self.origin.as_ref(), self.key.as_deref()).serialize(serializer)
     }
 }
 
-impl Serialize for StoredLetter {
-    /// The object of a [`LetterSummary`], with `truncated`, `headers` and `value`.
+impl Serialize for DlqRecord {
+    /// The object of a [`DlqSummary`], with `truncated`, `headers` and `value`.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let Self { record, origin } = self;
         let whole = Whole {
-            summary: Summary::new(&self.place(), record.instant(), origin.as_ref(), record.key.as_deref()),
+            summary: Summary::new(&self.position(), record.instant(), origin.as_ref(), record.key.as_deref()),
             truncated: origin.as_ref().and_then(|origin| origin.truncated),
             headers: record.headers.iter().map(NamedValue::new).collect(),
             value: Value::new(record.value.as_deref()),

@@ -1,6 +1,7 @@
-//! The topic of dead letters: writing it, reading it, and sending what is in it once more.
+//! The dead-letter topic: writing, reading and replaying dead letters.
 
 mod counts;
+mod dlq_record;
 mod filter;
 mod json;
 mod newest;
@@ -8,15 +9,14 @@ mod plan;
 mod reader;
 mod replay;
 mod replay_markers;
-mod stored_letter;
 mod writer;
 
-pub use counts::LetterCount;
-pub use filter::LetterFilter;
-pub use newest::LetterSummary;
+pub use counts::DlqCount;
+pub use dlq_record::{DlqKind, DlqOrigin, DlqRecord, Replayable, Unreplayable};
+pub use filter::DlqFilter;
+pub use newest::DlqSummary;
 pub use plan::{ReplayCount, ReplayError, ReplayPlan, ReplayReport};
-pub use reader::{KafkaLetterReader, Letters};
+pub use reader::{DlqReader, DlqRecords};
 pub use replay::KafkaReplay;
 pub use replay_markers::{Replayed, topic as replay_markers_topic};
-pub use stored_letter::{LetterKind, LetterOrigin, Replayable, StoredLetter, Unreplayable};
 pub use writer::KafkaDeadLetters;

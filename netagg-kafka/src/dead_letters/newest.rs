@@ -3,53 +3,53 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use netagg_core::{Error, Place, Timestamp};
+use netagg_core::{Error, RecordPosition, Timestamp};
 
-use super::filter::LetterFilter;
-use super::reader::KafkaLetterReader;
-use super::stored_letter::{LetterKind, LetterOrigin, StoredLetter};
+use super::dlq_record::{DlqKind, DlqOrigin, DlqRecord};
+use super::filter::DlqFilter;
+use super::reader::DlqReader;
 
-/// How many bytes of a key or a detail a summary keeps.
+/// The maximum number of bytes of a key or a detail that a summary keeps.
 const MAX_KEPT: usize = 1_024;
 
-/// A letter without its value, of bounded size.
+/// A dead letter without its value, of bounded size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct LetterSummary {
-    /// When the letter was written.
+pub struct DlqSummary {
+    /// When the dead letter was written.
     pub time: Option<Timestamp>,
-    /// Where the letter lies.
-    pub place: Place,
-    /// What netagg's headers tell of it; `None` for a foreign message. At most 1,024 bytes of the detail.
-    pub origin: Option<LetterOrigin>,
-    /// At most 1,024 bytes of its key.
+    /// The position of the dead letter.
+    pub position: RecordPosition,
+    /// The origin that netagg's headers describe, with at most 1,024 bytes of the detail. `None` for a foreign message.
+    pub origin: Option<DlqOrigin>,
+    /// The first 1,024 bytes of the key, at most.
     pub key: Option<Vec<u8>>,
 }
 
-impl LetterSummary {
-    fn new(letter: StoredLetter) -> Self {
-        let (time, place) = (letter.record.instant(), letter.place());
-        let key = letter.record.key.map(|key| key[..key.len().min(MAX_KEPT)].to_vec());
-        let mut origin = letter.origin;
+impl DlqSummary {
+    fn new(dead_letter: DlqRecord) -> Self {
+        let (time, position) = (dead_letter.record.instant(), dead_letter.position());
+        let key = dead_letter.record.key.map(|key| key[..key.len().min(MAX_KEPT)].to_vec());
+        let mut origin = dead_letter.origin;
         if let Some(origin) = &mut origin {
             origin.detail.truncate(origin.detail.floor_char_boundary(MAX_KEPT));
         }
-        Self { time, place, origin, key }
+        Self { time, position, origin, key }
     }
 
-    /// The kind of the letter.
-    pub fn kind(&self) -> LetterKind {
-        LetterKind::of(self.origin.as_ref())
+    /// The kind of the dead letter.
+    pub fn kind(&self) -> DlqKind {
+        DlqKind::of(self.origin.as_ref())
     }
 }
 
-/// The newer summary is the greater one.
+/// A summary that is ordered by its time: a newer summary is greater.
 #[derive(Debug, PartialEq, Eq)]
-struct ByAge(LetterSummary);
+struct ByAge(DlqSummary);
 
 impl ByAge {
     fn rank(&self) -> (Option<Timestamp>, i32, i64) {
-        (self.0.time, self.0.place.partition.number, self.0.place.offset)
+        (self.0.time, self.0.position.partition.number, self.0.position.offset)
     }
 }
 
@@ -65,22 +65,23 @@ impl PartialOrd for ByAge {
     }
 }
 
-impl KafkaLetterReader {
-    /// The `limit` newest letters that `filter` selects, the newest first. No more than these are in memory at a time.
+impl DlqReader {
+    /// The `limit` newest dead letters that `filter` selects, the newest first. Memory holds no more than `limit` summaries
+    /// at a time.
     ///
     /// # Errors
-    /// While the topic is not there or the broker is away.
-    pub async fn newest(&self, filter: &LetterFilter, limit: usize) -> Result<Vec<LetterSummary>, Error> {
-        let mut letters = self.read(filter.since).await?;
+    /// While the topic does not exist or the broker is unavailable.
+    pub async fn newest(&self, filter: &DlqFilter, limit: usize) -> Result<Vec<DlqSummary>, Error> {
+        let mut dead_letters = self.read(filter.since).await?;
         let mut newest = BinaryHeap::new();
-        while let Some(letter) = letters.next().await? {
-            if filter.selects(&letter) {
-                newest.push(Reverse(ByAge(LetterSummary::new(letter))));
+        while let Some(dead_letter) = dead_letters.next().await? {
+            if filter.selects(&dead_letter) {
+                newest.push(Reverse(ByAge(DlqSummary::new(dead_letter))));
                 if newest.len() > limit {
                     newest.pop();
                 }
             }
         }
-        Ok(newest.into_sorted_vec().into_iter().map(|Reverse(ByAge(letter))| letter).collect())
+        Ok(newest.into_sorted_vec().into_iter().map(|Reverse(ByAge(dead_letter))| dead_letter).collect())
     }
 }

@@ -1,23 +1,23 @@
-//! Which dead letters a replay sends, and what became of them.
+//! The plan and the report of a replay of dead letters.
 
 use std::collections::BTreeMap;
 
 use netagg_core::Error;
 use tokio_util::sync::CancellationToken;
 
-use super::filter::LetterFilter;
-use super::reader::KafkaLetterReader;
+use super::dlq_record::{DlqKind, Replayable, Unreplayable};
+use super::filter::DlqFilter;
+use super::reader::DlqReader;
 use super::replay::KafkaReplay;
 use super::replay_markers::Replayed;
-use super::stored_letter::{LetterKind, Replayable, Unreplayable};
 use crate::{ConfigError, KafkaConfig};
 
-/// The most letters of one transaction. A short transaction delays no other reader of the topic for long.
-const BATCH_LETTERS: usize = 1_000;
-/// The most bytes of one transaction, unless a single letter is larger.
+/// The maximum number of dead letters in one transaction. A short transaction delays no other reader of the topic for long.
+const BATCH_DEAD_LETTERS: usize = 1_000;
+/// The maximum number of bytes in one transaction, unless a single dead letter is larger.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// A replay of dead letters: sends letters to the topic that their records came from, each once.
+/// A replay of dead letters: sends dead letters to the topic that their records came from, each once.
 ///
 /// ```no_run
 /// use netagg_kafka::{KafkaConfig, ReplayPlan};
@@ -27,51 +27,51 @@ const BATCH_BYTES: usize = 1 << 20;
 /// let config = KafkaConfig::new("localhost:9092");
 /// let plan = ReplayPlan { is_dry_run: true, ..ReplayPlan::default() };
 /// let report = plan.run(&config, "events.telecom", "events.telecom.dlq", &CancellationToken::new(), || {}).await?;
-/// println!("{} letters would be sent", report.sent());
+/// println!("{} dead letters would be sent", report.sent());
 /// # Ok(())
 /// # }
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ReplayPlan {
-    /// Which letters.
-    pub filter: LetterFilter,
-    /// How many letters are sent at most; all without it.
+    /// Which dead letters to send.
+    pub filter: DlqFilter,
+    /// The maximum number of dead letters to send; `None` sends all.
     pub limit: Option<u64>,
-    /// Whether letters that an earlier replay has sent are sent again, too.
+    /// Whether dead letters that an earlier replay has sent are sent again, too.
     pub includes_sent: bool,
     /// Whether the replay only counts, and sends nothing.
     pub is_dry_run: bool,
 }
 
-/// What became of the letters of a [`ReplayPlan`].
+/// The result of a [`ReplayPlan`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplayReport {
-    /// The letters that were sent, or would be in a dry run, and those sent before, by kind.
-    pub kinds: BTreeMap<LetterKind, ReplayCount>,
-    /// The letters that cannot be sent, by reason.
+    /// How many dead letters were sent (in a dry run: would be sent), and how many were sent before, by kind.
+    pub kinds: BTreeMap<DlqKind, ReplayCount>,
+    /// How many dead letters cannot be sent, by reason.
     pub left_out: BTreeMap<Unreplayable, u64>,
     /// Whether the shutdown ended the replay early. Another replay sends the rest.
     pub is_interrupted: bool,
 }
 
-/// The letters of a kind.
+/// The counts of the dead letters of one kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ReplayCount {
-    /// Sent by this replay.
+    /// How many dead letters this replay has sent.
     pub sent: u64,
-    /// Sent by an earlier replay, or a copy of a letter of this one.
+    /// How many dead letters were sent by an earlier replay, or are copies of a dead letter of this replay.
     pub sent_before: u64,
 }
 
 impl ReplayReport {
-    /// How many letters were sent, or would be in a dry run.
+    /// How many dead letters were sent. In a dry run: how many would be sent.
     pub fn sent(&self) -> u64 {
         self.kinds.values().map(|count| count.sent).sum()
     }
 
-    /// How many letters had been sent before.
+    /// How many dead letters had been sent before.
     pub fn sent_before(&self) -> u64 {
         self.kinds.values().map(|count| count.sent_before).sum()
     }
@@ -81,28 +81,28 @@ impl ReplayReport {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReplayError {
-    /// librdkafka does not take the configuration.
+    /// librdkafka rejects the configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The topics cannot be read, or the replay cannot begin.
     #[error(transparent)]
     Kafka(#[from] Error),
-    /// A transaction failed: none of its letters was sent.
-    #[error("{source}; {sent} letters were sent before that, another replay sends the rest")]
+    /// A transaction failed: none of its dead letters was sent.
+    #[error("{source}; {sent} dead letters were sent before this failure, and another replay sends the rest")]
     Transaction {
-        /// Why it failed.
+        /// Why the transaction failed.
         source: Error,
-        /// How many letters were sent by the transactions before.
+        /// How many dead letters the earlier transactions have sent.
         sent: u64,
     },
 }
 
 impl ReplayPlan {
-    /// Reads `dlq_topic` and sends the letters of the plan to `topic`. Calls `on_read` for each letter that was read. After
-    /// `shutdown` no further letter is read; the letters that were read are sent.
+    /// Reads `dlq_topic` and sends the dead letters of the plan to `topic`. Calls `on_read` for each dead letter that was
+    /// read. After `shutdown`, the replay reads no further dead letter, and sends the dead letters that it has read.
     ///
     /// # Errors
-    /// See [`ReplayError`]. The letters of finished transactions stay sent, and the next replay leaves them out.
+    /// See [`ReplayError`]. The dead letters of finished transactions stay sent, and the next replay leaves them out.
     pub async fn run(
         &self,
         config: &KafkaConfig,
@@ -118,25 +118,25 @@ impl ReplayPlan {
             sender.replay.insert(KafkaReplay::new(config, topic, dlq_topic)?).begin().await?
         };
         let mut known = if self.includes_sent { Replayed::new() } else { replayed };
-        let mut letters = KafkaLetterReader::new(config, dlq_topic).read(self.filter.since).await?;
+        let mut dead_letters = DlqReader::new(config, dlq_topic).read(self.filter.since).await?;
         let mut report = ReplayReport::default();
         while self.limit.is_none_or(|limit| report.sent() < limit) {
-            let letter = tokio::select! {
+            let dead_letter = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                letter = letters.next() => letter?,
+                dead_letter = dead_letters.next() => dead_letter?,
             };
-            let Some(letter) = letter else { break };
+            let Some(dead_letter) = dead_letter else { break };
             on_read();
-            if !self.filter.selects(&letter) {
+            if !self.filter.selects(&dead_letter) {
                 continue;
             }
-            let kind = letter.kind();
-            match letter.into_replayable(topic) {
+            let kind = dead_letter.kind();
+            match dead_letter.into_replayable(topic) {
                 Err(reason) => *report.left_out.entry(reason).or_default() += 1,
-                Ok(letter) if known.insert(letter.source()) => {
+                Ok(dead_letter) if known.insert(dead_letter.source()) => {
                     report.kinds.entry(kind).or_default().sent += 1;
-                    sender.send(letter).await?;
+                    sender.send(dead_letter).await?;
                 }
                 Ok(_) => report.kinds.entry(kind).or_default().sent_before += 1,
             }
@@ -147,7 +147,7 @@ impl ReplayPlan {
     }
 }
 
-/// Collects letters for transactions. In a dry run there is no replay, and letters are dropped.
+/// Collects dead letters for transactions. In a dry run there is no replay, and dead letters are dropped.
 #[derive(Default)]
 struct Sender {
     replay: Option<KafkaReplay>,
@@ -157,12 +157,12 @@ struct Sender {
 }
 
 impl Sender {
-    async fn send(&mut self, letter: Replayable) -> Result<(), ReplayError> {
+    async fn send(&mut self, dead_letter: Replayable) -> Result<(), ReplayError> {
         if self.replay.is_some() {
-            self.bytes += letter.size();
-            self.batch.push(letter);
+            self.bytes += dead_letter.size();
+            self.batch.push(dead_letter);
         }
-        if self.batch.len() < BATCH_LETTERS && self.bytes < BATCH_BYTES { Ok(()) } else { self.finish().await }
+        if self.batch.len() < BATCH_DEAD_LETTERS && self.bytes < BATCH_BYTES { Ok(()) } else { self.finish().await }
     }
 
     async fn finish(&mut self) -> Result<(), ReplayError> {

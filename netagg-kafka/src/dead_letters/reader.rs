@@ -1,61 +1,62 @@
-//! Reads the topic of dead letters.
+//! Reads the dead-letter topic.
 
 use netagg_core::{Error, Timestamp};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::stored_letter::StoredLetter;
+use super::dlq_record::DlqRecord;
 use crate::KafkaConfig;
 use crate::bounded_reader::BoundedReader;
 use crate::error::{self, KAFKA};
 
-/// Letters that wait for their reader; each may have the size of the largest message.
+/// How many dead letters wait for their reader. Each may have the size of the largest message.
 const READ_AHEAD: usize = 8;
 
-/// Reads dead letters, without a group and leaving no trace.
+/// Reads dead letters without a consumer group, and commits nothing.
 #[derive(Clone, Debug)]
-pub struct KafkaLetterReader {
+pub struct DlqReader {
     config: KafkaConfig,
     topic: String,
 }
 
-impl KafkaLetterReader {
+impl DlqReader {
     /// A reader of `topic`. It connects with the first call.
     pub fn new(config: &KafkaConfig, topic: &str) -> Self {
         Self { config: config.clone(), topic: topic.to_owned() }
     }
 
-    /// The letters that are there now, or those whose own timestamp is not before `since`: each partition in order, the
-    /// partitions in any. What is written later is not among them.
+    /// Reads the dead letters that the topic has now. With `since`, reads only dead letters whose own timestamp is not
+    /// before this time. The dead letters of a partition come in order, and the partitions come in any order. Dead letters
+    /// that are written later are not included.
     ///
     /// # Errors
-    /// While the topic is not there or the broker is away.
-    pub async fn read(&self, since: Option<Timestamp>) -> Result<Letters, Error> {
+    /// While the topic does not exist or the broker is unavailable.
+    pub async fn read(&self, since: Option<Timestamp>) -> Result<DlqRecords, Error> {
         let mut reader = self.reader().await?;
-        let (sender, letters) = mpsc::channel(READ_AHEAD);
+        let (sender, dead_letters) = mpsc::channel(READ_AHEAD);
         let reading = tokio::task::spawn_blocking(move || {
             if let Some(since) = since {
                 reader.start_at(since)?;
             }
             reader.read(|record| {
                 let is_before = since.is_some_and(|since| record.instant().is_none_or(|at| at < since));
-                is_before || sender.blocking_send(StoredLetter::new(record)).is_ok()
+                is_before || sender.blocking_send(DlqRecord::new(record)).is_ok()
             })
         });
-        Ok(Letters { letters, reading: Some(reading) })
+        Ok(DlqRecords { dead_letters, reading: Some(reading) })
     }
 
-    /// The letter at `offset` of `partition`, if there is one.
+    /// The dead letter at `offset` of `partition`, if there is one.
     ///
     /// # Errors
-    /// While the topic is not there or the broker is away.
-    pub async fn get(&self, partition: i32, offset: i64) -> Result<Option<StoredLetter>, Error> {
+    /// While the topic does not exist or the broker is unavailable.
+    pub async fn get(&self, partition: i32, offset: i64) -> Result<Option<DlqRecord>, Error> {
         let mut reader = self.reader().await?;
         let reading = tokio::task::spawn_blocking(move || {
             let mut found = None;
             reader.narrow(partition, offset..offset.saturating_add(1));
             reader.read(|record| {
-                found = Some(StoredLetter::new(record));
+                found = Some(DlqRecord::new(record));
                 false
             })?;
             Ok(found)
@@ -81,21 +82,21 @@ impl KafkaLetterReader {
     }
 }
 
-/// Dead letters, as they are read.
+/// The dead letters that a [`DlqReader`] reads, one after the other.
 #[derive(Debug)]
-pub struct Letters {
-    letters: mpsc::Receiver<StoredLetter>,
+pub struct DlqRecords {
+    dead_letters: mpsc::Receiver<DlqRecord>,
     reading: Option<JoinHandle<Result<(), Error>>>,
 }
 
-impl Letters {
-    /// The next letter; `None` after the last one.
+impl DlqRecords {
+    /// The next dead letter; `None` after the last one.
     ///
     /// # Errors
     /// When the broker has not answered for 30 s.
-    pub async fn next(&mut self) -> Result<Option<StoredLetter>, Error> {
-        if let Some(letter) = self.letters.recv().await {
-            return Ok(Some(letter));
+    pub async fn next(&mut self) -> Result<Option<DlqRecord>, Error> {
+        if let Some(dead_letter) = self.dead_letters.recv().await {
+            return Ok(Some(dead_letter));
         }
         if let Some(reading) = self.reading.take() {
             reading.await.map_err(|error| Error::internal(KAFKA, error))??;

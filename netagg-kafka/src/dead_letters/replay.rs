@@ -1,33 +1,33 @@
-//! Sends dead letters to the topic they came from, each once.
+//! Sends dead letters to the topic from which they came, each dead letter once.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use netagg_core::ports::{Clock, SystemClock};
-use netagg_core::{Error, Place};
+use netagg_core::{Error, RecordPosition};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 
+use super::dlq_record::Replayable;
 use super::replay_markers::{self, Replayed};
-use super::stored_letter::Replayable;
 use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaTopics, TopicSpec, log, producer};
 
-/// As of an event's publisher.
+/// The maximum size of a batch, as for a publisher of events.
 const BATCH_BYTES: usize = 1_000_000;
 /// How long one step of a transaction may take.
 const STEP: Duration = Duration::from_secs(30);
-/// How long to wait for room in the producer's queue before trying again.
+/// How long to wait before the next attempt if the producer's queue is full.
 const QUEUE_FULL: Duration = Duration::from_millis(5);
 
-/// Sends dead letters again, and remembers which.
+/// Sends dead letters again, and records which dead letters were sent.
 ///
-/// Letters and the marks of what was sent are written in one transaction, so that a letter is sent once whatever dies
-/// on the way: with the marks that [`begin`](Self::begin) returns, the next replay goes on where this one ended. Only
-/// one replay of a topic of dead letters can be at work; the newer one takes over.
+/// Dead letters and their markers are written in one transaction. So each dead letter is sent once, whatever process dies
+/// in between. With the markers that [`begin`](Self::begin) returns, the next replay continues where this replay ended.
+/// Only one replay of a dead-letter topic can run at a time: a newer replay takes over.
 pub struct KafkaReplay {
     session: Arc<Session>,
     topics: KafkaTopics,
@@ -36,10 +36,10 @@ pub struct KafkaReplay {
 }
 
 impl KafkaReplay {
-    /// A replay of letters in `dlq_topic` to `topic`. It connects by itself.
+    /// A replay of dead letters in `dlq_topic` to `topic`. It connects by itself.
     ///
     /// # Errors
-    /// When librdkafka does not take the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &KafkaConfig, topic: &str, dlq_topic: &str) -> Result<Self, ConfigError> {
         let id = format!("netagg-replay-{dlq_topic}");
         let producer = config.transactional_producer(&id, BATCH_BYTES).create_with_context(Context::default())?;
@@ -57,27 +57,28 @@ impl KafkaReplay {
         })
     }
 
-    /// Takes over from any other replay of the topic, and returns what has been sent by all so far. To be called once.
+    /// Takes over from any other replay of the topic. Returns the dead letters that all replays have sent so far. Call this
+    /// once.
     ///
     /// # Errors
-    /// Retryable while the broker is away or refuses access.
+    /// Retryable while the broker is unavailable or refuses access.
     pub async fn begin(&self) -> Result<Replayed, Error> {
-        // not everybody who may write there may make it
+        // Create the topic only if it is missing: a user who may write to it may not be allowed to create it.
         if !self.topics.list().await?.iter().any(|topic| topic.name == self.session.markers) {
             self.topics.create(&TopicSpec::markers(&self.session.markers)).await?;
         }
-        // first: what the other one has not committed by now never will be
+        // Do this before reading: afterwards, the other replay cannot commit its open transaction any more.
         self.blocking(|session| session.producer.init_transactions(STEP)).await?;
         Replayed::read(&self.config, &self.dlq_topic).await
     }
 
-    /// Sends `letters` and remembers them: all, or none if it fails or the process ends. Fails before
-    /// [`begin`](Self::begin).
+    /// Sends `dead_letters` and records them as sent: all of them, or none if the call fails or the process ends. Fails
+    /// before [`begin`](Self::begin).
     ///
     /// # Errors
-    /// When another replay has taken over, the broker is away, or the topic does not take one of the letters.
-    pub async fn send(&self, letters: Vec<Replayable>) -> Result<(), Error> {
-        self.blocking(move |session| session.send(&letters)).await
+    /// When another replay has taken over, the broker is unavailable, or the topic rejects one of the dead letters.
+    pub async fn send(&self, dead_letters: Vec<Replayable>) -> Result<(), Error> {
+        self.blocking(move |session| session.send(&dead_letters)).await
     }
 
     async fn blocking(&self, step: impl FnOnce(&Session) -> KafkaResult<()> + Send + 'static) -> Result<(), Error> {
@@ -102,21 +103,21 @@ struct Session {
 }
 
 impl Session {
-    fn send(&self, letters: &[Replayable]) -> KafkaResult<()> {
+    fn send(&self, dead_letters: &[Replayable]) -> KafkaResult<()> {
         self.producer.begin_transaction()?;
-        let sent = letters.iter().try_for_each(|letter| self.enqueue(letter));
+        let sent = dead_letters.iter().try_for_each(|dead_letter| self.enqueue(dead_letter));
         let committed = sent.and_then(|()| self.producer.commit_transaction(STEP));
         if committed.is_err() {
-            // else the next replay does, or the broker when the transaction's time is over
+            // If this fails, the next replay aborts the transaction, or the broker does so after the transaction timeout.
             let _ = self.producer.abort_transaction(STEP);
         }
         committed
     }
 
-    fn enqueue(&self, letter: &Replayable) -> KafkaResult<()> {
-        let Replayable { letter: place, source, record } = letter;
+    fn enqueue(&self, dead_letter: &Replayable) -> KafkaResult<()> {
+        let Replayable { dead_letter: position, source, record } = dead_letter;
         let (key, at) = (source.to_string(), SystemClock.now().to_string());
-        let marker = BaseRecord::<str, str, _>::with_opaque_to(&self.markers, Box::new(place.clone()));
+        let marker = BaseRecord::<str, str, _>::with_opaque_to(&self.markers, Box::new(position.clone()));
         self.offer(BaseRecord {
             topic: &self.topic,
             partition: None,
@@ -124,14 +125,14 @@ impl Session {
             key: record.key.as_deref(),
             timestamp: None,
             headers: producer::headers(record),
-            delivery_opaque: Box::new(place.clone()),
+            delivery_opaque: Box::new(position.clone()),
         })?;
         self.offer(marker.key(&key).payload(&at))
     }
 
     fn offer<K: rdkafka::message::ToBytes + ?Sized, P: rdkafka::message::ToBytes + ?Sized>(
         &self,
-        mut record: BaseRecord<'_, K, P, Box<Place>>,
+        mut record: BaseRecord<'_, K, P, Box<RecordPosition>>,
     ) -> KafkaResult<()> {
         let begun = Instant::now();
         loop {
@@ -151,20 +152,21 @@ impl Session {
         }
     }
 
-    /// What the failure of a step means: a letter that failed is the reason for what followed.
+    /// The error for a failed step. If a dead letter has failed, it is the reason for the failures after it.
     fn explain(&self, error: KafkaError) -> Error {
         const FENCED: [RDKafkaErrorCode; 3] =
             [RDKafkaErrorCode::Fenced, RDKafkaErrorCode::ProducerFenced, RDKafkaErrorCode::InvalidProducerEpoch];
         let fatal = self.producer.client().fatal_error().map(|(code, _)| code);
         if error.rdkafka_error_code().into_iter().chain(fatal).any(|code| FENCED.contains(&code)) {
-            let reason = "another replay of these dead letters has taken over; what this one has sent is remembered";
+            let reason = "another replay of these dead letters has taken over; the dead letters sent by this replay are recorded";
             return Error::internal(KAFKA, reason);
         }
         match self.producer.context().take_failure() {
             None => error::of(error, &self.brokers, &self.topic),
-            Some((place, error)) => match error::of(error, &self.brokers, &self.topic) {
+            Some((position, error)) => match error::of(error, &self.brokers, &self.topic) {
                 Error::Refused { dependency, source } => {
-                    let source = format!("the letter {}:{}: {source}", place.partition.number, place.offset).into();
+                    let source =
+                        format!("the dead letter {}:{}: {source}", position.partition.number, position.offset).into();
                     Error::Refused { dependency, source }
                 }
                 error => error,
@@ -173,29 +175,29 @@ impl Session {
     }
 }
 
-/// Keeps the first letter that was not taken, and why.
+/// Keeps the first dead letter that was rejected, and the error.
 #[derive(Default)]
-struct Context(Mutex<Option<(Place, KafkaError)>>);
+struct Context(Mutex<Option<(RecordPosition, KafkaError)>>);
 
 impl Context {
-    fn failed(&self, letter: Place, error: KafkaError) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((letter, error));
+    fn failed(&self, dead_letter: RecordPosition, error: KafkaError) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert((dead_letter, error));
     }
 
-    fn take_failure(&self) -> Option<(Place, KafkaError)> {
+    fn take_failure(&self) -> Option<(RecordPosition, KafkaError)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
 impl ProducerContext for Context {
-    type DeliveryOpaque = Box<Place>;
+    type DeliveryOpaque = Box<RecordPosition>;
 
-    fn delivery(&self, result: &DeliveryResult<'_>, letter: Box<Place>) {
+    fn delivery(&self, result: &DeliveryResult<'_>, dead_letter: Box<RecordPosition>) {
         const GIVEN_UP: [RDKafkaErrorCode; 2] = [RDKafkaErrorCode::PurgeQueue, RDKafkaErrorCode::PurgeInflight];
         if let Err((error, _)) = result
             && !error.rdkafka_error_code().is_some_and(|code| GIVEN_UP.contains(&code))
         {
-            self.failed(*letter, error.clone());
+            self.failed(*dead_letter, error.clone());
         }
     }
 }
@@ -206,7 +208,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        // the step that fails tells its caller
+        // The step that fails returns an error to its caller.
         tracing::debug!(%error, reason, "kafka replay");
     }
 }

@@ -1,31 +1,31 @@
-//! What has been replayed, kept in a small compacted topic beside the one of dead letters.
+//! The markers of replayed dead letters, in a small compacted topic beside the dead-letter topic.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use netagg_core::{Error, PartitionId, Place, Record};
+use netagg_core::{Error, PartitionId, Record, RecordPosition};
 
 use crate::KafkaConfig;
 use crate::bounded_reader::BoundedReader;
 use crate::error::KAFKA;
 
-/// The source places of the dead letters that have been sent again.
+/// The source positions of the dead letters that have been sent again.
 ///
-/// A marker's key is such a place, `topic/partition/offset`, so that copies of one letter have one marker. Its value is
-/// the time of the replay, for people; a marker with a null value is one taken back.
+/// The key of a marker is this position, `topic/partition/offset`, so that copies of one dead letter have one marker. Its
+/// value is the time of the replay, for operators. A marker with a null value revokes the earlier marker.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Replayed(BTreeMap<Arc<str>, BTreeSet<(i32, i64)>>);
 
 impl Replayed {
-    /// Nothing yet.
+    /// An empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reads the markers of the topic of dead letters called `dlq_topic`; none if nothing of it was ever replayed.
+    /// Reads the markers of the dead-letter topic `dlq_topic`. Returns an empty set if no replay of this topic has begun yet.
     ///
     /// # Errors
-    /// While the broker is away.
+    /// While the broker is unavailable.
     pub async fn read(config: &KafkaConfig, dlq_topic: &str) -> Result<Self, Error> {
         let Some(reader) = BoundedReader::open(config, &topic(dlq_topic)).await? else { return Ok(Self::new()) };
         let reading = tokio::task::spawn_blocking(move || {
@@ -39,38 +39,38 @@ impl Replayed {
         reading.await.map_err(|error| Error::internal(KAFKA, error))?
     }
 
-    /// Whether the letter of the record at `source` has been sent again.
-    pub fn contains(&self, source: &Place) -> bool {
-        let places = self.0.get(&source.partition.topic);
-        places.is_some_and(|places| places.contains(&(source.partition.number, source.offset)))
+    /// Whether the dead letter of the record at `source` has been sent again.
+    pub fn contains(&self, source: &RecordPosition) -> bool {
+        let positions = self.0.get(&source.partition.topic);
+        positions.is_some_and(|positions| positions.contains(&(source.partition.number, source.offset)))
     }
 
-    /// Notes that the letter of the record at `source` is sent again; false if that was known.
-    pub fn insert(&mut self, source: &Place) -> bool {
-        let Place { partition, offset } = source;
+    /// Adds the dead letter of the record at `source`. Returns `false` if the set already has it.
+    pub fn insert(&mut self, source: &RecordPosition) -> bool {
+        let RecordPosition { partition, offset } = source;
         self.0.entry(Arc::clone(&partition.topic)).or_default().insert((partition.number, *offset))
     }
 
     fn apply(&mut self, marker: &Record) {
-        let Some(source) = marker.key.as_deref().and_then(place) else { return };
+        let Some(source) = marker.key.as_deref().and_then(position) else { return };
         if marker.value.is_some() {
             self.insert(&source);
-        } else if let Some(places) = self.0.get_mut(&source.partition.topic) {
-            places.remove(&(source.partition.number, source.offset));
+        } else if let Some(positions) = self.0.get_mut(&source.partition.topic) {
+            positions.remove(&(source.partition.number, source.offset));
         }
     }
 }
 
-/// The topic of the markers of replays, beside the topic `dlq_topic` of dead letters.
+/// The name of the topic with the markers of the dead-letter topic `dlq_topic`.
 pub fn topic(dlq_topic: &str) -> String {
     format!("{dlq_topic}.replayed")
 }
 
-/// The place that a marker's key names.
-fn place(key: &[u8]) -> Option<Place> {
+/// The position in the key of a marker.
+fn position(key: &[u8]) -> Option<RecordPosition> {
     let mut parts = std::str::from_utf8(key).ok()?.split('/');
     let (topic, number, offset) = (parts.next()?, parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
-    parts.next().is_none().then(|| Place { partition: PartitionId::new(topic, number), offset })
+    parts.next().is_none().then(|| RecordPosition { partition: PartitionId::new(topic, number), offset })
 }
 
 #[cfg(test)]
@@ -91,8 +91,8 @@ mod tests {
     }
 
     #[test]
-    fn the_last_marker_of_a_place_counts() {
-        let source = |topic: &str| Place { partition: PartitionId::new(topic, 2), offset: 30 };
+    fn the_last_marker_of_a_position_counts() {
+        let source = |topic: &str| RecordPosition { partition: PartitionId::new(topic, 2), offset: 30 };
         let mut replayed = Replayed::new();
         for key in ["events/2/30", "nonsense", "events/2/30/4", "other/2"] {
             replayed.apply(&marker(key, Some("now")));

@@ -1,33 +1,33 @@
-//! How far a source is behind in one partition.
+//! The lag of a source in one partition.
 
 use std::collections::VecDeque;
 
 use netagg_core::{Record, Timestamp};
 use rdkafka::statistics::Partition;
 
-/// Times closer together than this are not told apart.
+/// Two times that differ by less than this count as the same time.
 const RESOLUTION_MICROS: u64 = 1_000_000;
 
-/// What of a partition is read and not done, and what the broker holds of it: as of the last statistics, that is a
-/// second ago.
+/// The records of a partition that are read and not processed, and the offsets that the broker holds. The state is as of
+/// the last statistics, at most about one second ago.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    /// Offsets and times of records that may not be done, in the order of offsets; those that follow soon after
-    /// another are left out. No longer than what the consumer holds.
+    /// Offsets and times of records that may not be processed, in the order of offsets. A record is left out if its time is
+    /// close to the time of the entry before it. The list is never longer than the records that the consumer holds.
     read: VecDeque<(i64, Timestamp)>,
-    /// The offset after the last record read.
+    /// The offset after the last record that was read.
     read_to: i64,
-    /// How many offsets are not done; `None` until the broker has told.
+    /// How many offsets are not processed; `None` until the broker has reported them.
     events: Option<u64>,
-    /// Since when there is something to read while nothing has been.
+    /// Since when there are records to read while none has been read.
     unread_since: Option<Timestamp>,
     committed: i64,
-    /// Since when more is read than committed, without another commit.
+    /// Since when more is read than committed, without a new commit.
     uncommitted_since: Option<Timestamp>,
 }
 
 impl Backlog {
-    /// Notes records of the partition that follow one another; noting them again has no effect.
+    /// Notes consecutive records of the partition. A second call with the same records has no effect.
     pub(crate) fn read(&mut self, records: &[Record], now: Timestamp) {
         let Some(first) = records.first() else { return };
         if first.offset < self.read_to {
@@ -43,7 +43,8 @@ impl Backlog {
         }
     }
 
-    /// Takes in what librdkafka knows of the partition; everything below `done` is done, if there is one.
+    /// Updates the state from librdkafka's statistics of the partition. All offsets below `done` are processed. Without
+    /// `done`, the committed offset counts, or else the first offset of the partition.
     pub(crate) fn update(&mut self, known: &Partition, done: Option<i64>, now: Timestamp) {
         let start = [known.committed_offset, known.lo_offset].into_iter().find(|offset| *offset >= 0);
         self.events = match done.or(start) {
@@ -71,13 +72,13 @@ impl Backlog {
         }
     }
 
-    /// How many offsets of the partition are not done; `None` until the broker has told.
+    /// How many offsets of the partition are not processed; `None` until the broker has reported them.
     pub(crate) fn events(&self) -> Option<u64> {
         self.events
     }
 
-    /// How old the oldest record is that is read and not done; if none is read, how long there has been one to read.
-    /// Zero if all is done.
+    /// The age of the oldest record that is read and not processed. If no such record is read, the time for which there has
+    /// been a record to read. Zero if all offsets are processed.
     pub(crate) fn age_micros(&self, now: Timestamp) -> u64 {
         if self.events == Some(0) {
             return 0;
@@ -86,7 +87,7 @@ impl Backlog {
         since.map_or(0, |since| age(since, now))
     }
 
-    /// For how long there has been no commit though more is read than committed.
+    /// How long there has been no new commit, although more is read than committed.
     pub(crate) fn uncommitted_micros(&self, now: Timestamp) -> u64 {
         self.uncommitted_since.map_or(0, |since| age(since, now))
     }
@@ -96,7 +97,7 @@ fn micros(time: Timestamp) -> i64 {
     time.as_micros()
 }
 
-/// Zero for a time to come: clocks differ.
+/// The time from `since` to `now`. Zero if `since` is in the future, because clocks differ.
 fn age(since: Timestamp, now: Timestamp) -> u64 {
     u64::try_from(micros(now).saturating_sub(micros(since))).unwrap_or(0)
 }
@@ -111,7 +112,7 @@ mod tests {
         Timestamp::from_millis(second * 1_000).unwrap()
     }
 
-    /// A record each second, its time being its offset.
+    /// One record for each offset. Its time is its offset in seconds.
     fn records(offsets: std::ops::Range<i64>) -> Vec<Record> {
         let record = |offset| Record {
             partition: PartitionId::new("topic", 0),
@@ -124,14 +125,14 @@ mod tests {
         offsets.map(record).collect()
     }
 
-    /// Everything up to `end` fetched, up to `app` handed over.
+    /// Statistics of a partition that is fetched up to `end`, and handed over up to `app`.
     fn known(committed: i64, app: i64, end: i64) -> Partition {
         let (committed_offset, app_offset) = (committed, app);
         Partition { committed_offset, app_offset, next_offset: end, ls_offset: end, ..Partition::default() }
     }
 
     #[test]
-    fn the_oldest_record_not_done_tells_the_age() {
+    fn the_oldest_unprocessed_record_determines_the_age() {
         let mut backlog = Backlog::default();
         assert_eq!((backlog.events(), backlog.age_micros(at(5))), (None, 0), "nothing is known yet");
         backlog.read(&records(10..20), at(100));
@@ -142,34 +143,34 @@ mod tests {
         backlog.read(&records(20..25), at(100));
         backlog.read(&records(20..25), at(100));
         backlog.update(&known(10, 25, 25), Some(21), at(100));
-        assert_eq!(backlog.age_micros(at(100)), 79_000_000, "noted twice is noted once");
+        assert_eq!(backlog.age_micros(at(100)), 79_000_000, "records noted twice count once");
         backlog.update(&known(10, 25, 25), Some(25), at(101));
         assert_eq!((backlog.events(), backlog.age_micros(at(200))), (Some(0), 0));
     }
 
     #[test]
-    fn what_is_not_read_yet_ages_from_when_it_was_seen() {
+    fn unread_records_age_from_the_time_when_they_were_noticed() {
         let mut backlog = Backlog::default();
         for now in [100, 105] {
             backlog.update(&Partition { next_offset: 10, ..known(10, -1001, 30) }, None, at(now));
         }
         assert_eq!((backlog.events(), backlog.age_micros(at(107))), (Some(20), 7_000_000));
         backlog.read(&records(10..30), at(108));
-        assert_eq!(backlog.age_micros(at(108)), 98_000_000, "once it is read its own time counts");
+        assert_eq!(backlog.age_micros(at(108)), 98_000_000, "once a record is read, its own time counts");
     }
 
     #[test]
-    fn a_group_without_a_position_has_all_before_it_that_there_is() {
+    fn a_group_without_a_position_lags_by_the_whole_partition() {
         let mut backlog = Backlog::default();
         let fresh = Partition { lo_offset: 5, next_offset: 5, ..known(-1001, -1001, 25) };
         backlog.update(&fresh, None, at(100));
         assert_eq!(backlog.events(), Some(20));
         backlog.update(&Partition { ls_offset: -1001, ..fresh }, None, at(100));
-        assert_eq!(backlog.events(), None, "the broker has not told");
+        assert_eq!(backlog.events(), None, "the broker has not reported the end");
     }
 
     #[test]
-    fn a_partition_read_anew_forgets_what_was_read() {
+    fn reading_a_partition_again_forgets_the_earlier_reading() {
         let mut backlog = Backlog::default();
         backlog.read(&records(10..20), at(100));
         backlog.read(&records(0..3), at(100));
@@ -180,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_commit_that_does_not_move_ages() {
+    fn the_time_without_a_new_commit_grows() {
         let mut backlog = Backlog::default();
         let uncommitted = |backlog: &mut Backlog, committed, app, now| {
             backlog.update(&known(committed, app, app), None, at(now));
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(uncommitted(&mut backlog, -1001, -1001, 100), 0);
         assert_eq!(uncommitted(&mut backlog, -1001, 5, 101), 0);
         assert_eq!(uncommitted(&mut backlog, -1001, 9, 104), 3);
-        assert_eq!(uncommitted(&mut backlog, 5, 9, 105), 0, "it moved");
+        assert_eq!(uncommitted(&mut backlog, 5, 9, 105), 0, "the committed offset has moved");
         assert_eq!(uncommitted(&mut backlog, 5, 9, 107), 2);
         assert_eq!(uncommitted(&mut backlog, 9, 9, 109), 0);
     }

@@ -1,15 +1,15 @@
-//! What has been read and not yet handed over.
+//! Collects records and events that are read and not yet handed over.
 
 use std::collections::VecDeque;
 
 use netagg_core::{Error, PartitionId, Record, Span};
 
-/// How many records are handed over at once, at most.
+/// The maximum number of records that are handed over at once.
 const CHUNK_RECORDS: usize = 500;
-/// How many bytes of records are handed over at once; the last record may exceed it.
+/// The maximum number of bytes of records that are handed over at once. The last record may exceed it.
 const CHUNK_BYTES: usize = 1 << 20;
 
-/// What the polling thread tells the reader.
+/// A message of the polling thread to the reader.
 #[derive(Debug)]
 pub(super) enum Delivery {
     Assigned {
@@ -19,11 +19,11 @@ pub(super) enum Delivery {
     Records(Vec<Record>),
     Vacant(Vec<Span>),
     Revoked(Vec<PartitionId>),
-    /// The consumer can never go on.
+    /// The consumer has failed for good.
     Failed(Error),
 }
 
-/// Deliveries in order, the records of the last one still being gathered.
+/// The deliveries in order. The records of the last delivery are still being gathered.
 #[derive(Debug, Default)]
 pub(super) struct Chunker {
     ready: VecDeque<Delivery>,
@@ -41,16 +41,16 @@ impl Chunker {
         }
     }
 
-    /// Makes the records so far ready.
+    /// Makes the gathered records ready.
     pub(super) fn close_chunk(&mut self) {
         if !self.chunk.is_empty() {
-            let room = Vec::with_capacity(self.chunk.len());
-            self.ready.push_back(Delivery::Records(std::mem::replace(&mut self.chunk, room)));
+            let next = Vec::with_capacity(self.chunk.len());
+            self.ready.push_back(Delivery::Records(std::mem::replace(&mut self.chunk, next)));
             self.bytes = 0;
         }
     }
 
-    /// Adds anything but records. No record of partitions that are revoked is handed over any more.
+    /// Adds a delivery without records. After a revocation, no record of the revoked partitions is handed over.
     pub(super) fn event(&mut self, event: Delivery) {
         self.close_chunk();
         if let Delivery::Revoked(partitions) = &event {
@@ -73,17 +73,17 @@ impl Chunker {
         self.ready.pop_front()
     }
 
-    /// Puts the delivery back that [`pop`](Self::pop) gave.
+    /// Puts back the delivery that [`pop`](Self::pop) returned.
     pub(super) fn put_back(&mut self, delivery: Delivery) {
         self.ready.push_front(delivery);
     }
 
-    /// Whether there are records, none of which is ready yet.
+    /// Whether records are being gathered and no delivery is ready.
     pub(super) fn is_gathering(&self) -> bool {
         self.ready.is_empty() && !self.chunk.is_empty()
     }
 
-    /// Whether nothing waits, not even for its chunk to fill.
+    /// Whether no delivery is ready and no record is being gathered.
     pub(super) fn is_empty(&self) -> bool {
         self.ready.is_empty() && self.chunk.is_empty()
     }
@@ -108,7 +108,7 @@ mod tests {
         Span { partition: PartitionId::new("topic", partition), from, to, records: 0, last_timestamp: None }
     }
 
-    /// Deliveries as text: `+` assigned, `-` revoked, else the records.
+    /// Deliveries as text: `+` for assigned, `-` for revoked, otherwise the records or the offsets without a record.
     fn drain(chunker: &mut Chunker) -> Vec<String> {
         let text = |delivery| match delivery {
             Delivery::Assigned { partitions, .. } => format!("+{}", partitions.len()),
@@ -119,8 +119,9 @@ mod tests {
                 spans.join(" ")
             }
             Delivery::Records(records) => {
-                let places: Vec<_> = records.iter().map(|r| format!("{}@{}", r.partition.number, r.offset)).collect();
-                places.join(" ")
+                let positions: Vec<_> =
+                    records.iter().map(|r| format!("{}@{}", r.partition.number, r.offset)).collect();
+                positions.join(" ")
             }
         };
         std::iter::from_fn(|| chunker.pop()).map(text).collect()
@@ -140,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn events_keep_their_place_among_records() {
+    fn events_keep_their_order_among_records() {
         let mut chunker = Chunker::default();
         let partitions = || vec![PartitionId::new("topic", 1)];
         chunker.record(record(0, 5, 1));

@@ -1,4 +1,4 @@
-//! What librdkafka calls back, always on the thread that polls.
+//! The callbacks of librdkafka, which always run on the polling thread.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,10 +16,10 @@ use super::chunker::Delivery;
 use super::positions::Positions;
 use crate::{KafkaHealth, log};
 
-/// A member finds its group's coordinator in less time, unless the coordinator is away.
+/// A member finds the coordinator of its group in less time than this, unless the coordinator is unavailable.
 const COORDINATOR_MILLIS: i64 = 10_000;
 
-/// A connected broker from which nothing has come for this long does not answer; heartbeats come every second.
+/// A connected broker that has sent nothing for this time does not answer: heartbeats come every second.
 const SILENT_MICROS: i64 = 20_000_000;
 
 pub(super) struct Context {
@@ -29,15 +29,15 @@ pub(super) struct Context {
     pub(super) health: KafkaHealth,
     /// Changes of the assignment since the last poll.
     pub(super) changes: Mutex<Vec<Delivery>>,
-    /// The last thing a broker's connection complained of.
-    pub(super) complaint: Mutex<String>,
-    /// What the last statistics say.
+    /// The last error of a connection to a broker.
+    pub(super) last_error: Mutex<String>,
+    /// The state of the consumer in the last statistics.
     pub(super) known: Mutex<Known>,
-    /// Whether another consumer has taken the place of this one, whose callbacks do nothing from then on.
+    /// Whether another consumer has replaced this consumer. Then its callbacks do nothing.
     pub(super) is_replaced: AtomicBool,
 }
 
-/// What statistics say of a consumer.
+/// The state of a consumer in its statistics.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The partitions of the topic; `None` once they have been taken.
@@ -47,12 +47,12 @@ pub(super) struct Known {
     state: String,
 }
 
-/// How a consumer stands in its group, as of the last statistics.
+/// The membership of a consumer in its group, as of the last statistics.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Membership {
     /// Whether a broker answers and the consumer is a member of its group, or about to become one.
     pub(super) is_member: bool,
-    /// Whether the consumer takes no part in a rebalance.
+    /// Whether the consumer is not in a rebalance.
     pub(super) is_settled: bool,
     /// Whether the group has given the consumer no partition, as when it has more members than partitions.
     pub(super) has_nothing_to_read: bool,
@@ -66,29 +66,29 @@ impl Context {
             positions,
             health,
             changes: Mutex::default(),
-            complaint: Mutex::default(),
+            last_error: Mutex::default(),
             known: Mutex::default(),
             is_replaced: AtomicBool::new(false),
         }
     }
 
-    /// Gives up all partitions, and has the callbacks do nothing from now on.
+    /// Gives up all partitions. From then on, the callbacks do nothing.
     pub(super) fn replace(&self, consumer: &BaseConsumer<Self>) {
         self.revoke(consumer, self.positions.assigned());
         self.is_replaced.store(true, Ordering::Release);
     }
 
-    /// Why no broker is connected: what the last connection complained of, which names a broker.
+    /// Why no broker is connected: the last error of a connection, which names a broker.
     fn not_connected(&self) -> String {
-        let complaint = self.complaint().clone();
-        if complaint.is_empty() { format!("not connected yet to {}", self.brokers) } else { complaint }
+        let last_error = self.last_error().clone();
+        if last_error.is_empty() { format!("not connected yet to {}", self.brokers) } else { last_error }
     }
 
     fn is_replaced(&self) -> bool {
         self.is_replaced.load(Ordering::Acquire)
     }
 
-    /// What new statistics say of the topic's partitions.
+    /// The partitions of the topic in new statistics; `None` if no new statistics have come.
     pub(super) fn take_partitions(&self) -> Option<HashMap<i32, Partition>> {
         self.known().partitions.take()
     }
@@ -114,8 +114,8 @@ impl Context {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).push(change);
     }
 
-    fn complaint(&self) -> std::sync::MutexGuard<'_, String> {
-        self.complaint.lock().unwrap_or_else(PoisonError::into_inner)
+    fn last_error(&self) -> std::sync::MutexGuard<'_, String> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn partitions(&self, list: &TopicPartitionList) -> Vec<PartitionId> {
@@ -124,7 +124,8 @@ impl Context {
 
     fn revoke(&self, consumer: &BaseConsumer<Self>, partitions: Vec<PartitionId>) {
         let done = self.positions.revoke(&partitions);
-        // The coordinator takes requests in order, so this one comes before the partitions pass on, without waiting.
+        // The coordinator processes requests in order. So this commit takes effect before another member gets the
+        // partitions, and need not be waited for.
         if !consumer.assignment_lost() {
             let _ = commit(consumer, &done);
         }
@@ -134,7 +135,7 @@ impl Context {
     }
 }
 
-/// Sends `positions` without waiting for the answer, which librdkafka tells nobody.
+/// Commits `positions` without waiting for the result, which librdkafka does not report.
 pub(super) fn commit(consumer: &BaseConsumer<Context>, positions: &[Position]) -> KafkaResult<()> {
     if positions.is_empty() {
         return Ok(());
@@ -142,7 +143,7 @@ pub(super) fn commit(consumer: &BaseConsumer<Context>, positions: &[Position]) -
     consumer.commit(&list(positions)?, CommitMode::Async)
 }
 
-/// `positions` as librdkafka takes them. Not to be kept: a consumer never ends while one of its lists lives.
+/// `positions` in the form of librdkafka. Do not keep the list: a consumer never ends while one of its lists exists.
 pub(super) fn list(positions: &[Position]) -> KafkaResult<TopicPartitionList> {
     let mut list = TopicPartitionList::with_capacity(positions.len());
     for Position { partition, next_offset } in positions {
@@ -160,21 +161,21 @@ impl ConsumerContext for Context {
         match rebalance {
             _ if self.is_replaced() => {}
             Rebalance::Revoke(list) if list.count() > 0 => self.revoke(consumer, self.partitions(list)),
-            // all are given up then
+            // After an error, all partitions are given up.
             Rebalance::Error(_) => self.revoke(consumer, self.positions.assigned()),
             _ => {}
         }
     }
 
     fn post_rebalance(&self, _: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
-        // cooperative rebalances assign nothing at times
+        // A cooperative rebalance may assign no partition.
         if let Rebalance::Assign(list) = rebalance
             && list.count() > 0
             && !self.is_replaced()
         {
             let partitions = self.partitions(list);
             let epoch = self.positions.assign(&partitions);
-            // a commit that met the rebalance was refused, unnoticed
+            // The coordinator rejects a commit during the rebalance, and librdkafka does not report it.
             self.positions.send_again();
             self.health.assign(&partitions);
             self.health.broker(None);
@@ -201,7 +202,7 @@ impl ClientContext for Context {
             Some(RDKafkaErrorCode::AllBrokersDown) => {
                 self.health.broker(Some(self.not_connected()));
             }
-            _ => *self.complaint() = reason.to_owned(),
+            _ => *self.last_error() = reason.to_owned(),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Reads events, as a member of a group.
+//! Reads events as a member of a consumer group.
 
 mod backlog;
 mod chunker;
@@ -30,27 +30,28 @@ use self::subscription::Subscription;
 use crate::error::{self, KAFKA};
 use crate::{ConfigError, KafkaConfig, KafkaHealth};
 
-/// How many deliveries wait for the reader, at most.
+/// The maximum number of deliveries that wait for the reader.
 const DELIVERIES: usize = 8;
 
-/// Reads a topic as a member of a group.
+/// Reads a topic as a member of a consumer group.
 ///
-/// A thread of its own polls the broker, so that the member stays in its group however slow its reader is; what it
-/// reads ahead is bounded: by `queued.max.messages.kbytes` inside librdkafka, and by 8 MiB (or eight records, if those
-/// are larger) after it. A reader that stands still for 2 s has its partitions paused.
+/// A separate thread polls the broker, so that the member stays in its group even if its reader is slow. The records that
+/// it reads ahead are bounded: by `queued.max.messages.kbytes` inside librdkafka, and by 8 MiB (or eight records, if those
+/// are larger) after it. If the reader takes nothing for 2 s, the thread pauses the partitions.
 ///
 /// A partition is read to its end, also where the last offsets hold no record (markers of transactions, aborted or
-/// compacted records): [`SourceEvent::Vacant`] tells of these offsets within a few seconds.
+/// compacted records): [`SourceEvent::Vacant`] reports these offsets within a few seconds.
 ///
-/// A consumer that stands still although the broker has records for it is replaced. This takes about half a minute, in
-/// which [`health`](Self::health) tells the reason.
+/// A consumer that receives nothing although the broker has records for it is replaced. This takes about half a minute.
+/// Meanwhile [`health`](Self::health) has the reason.
 ///
-/// Positions are committed within 100 ms after [`commit`](EventSource::commit), and when partitions are given up. [`close`](EventSource::close) makes sure of
-/// the last ones; a source that is dropped tries the same, with nobody to tell.
+/// Positions are committed within 100 ms after [`commit`](EventSource::commit), and when partitions are given up.
+/// [`close`](EventSource::close) waits until the last positions are committed. A source that is dropped also tries to
+/// commit them, but cannot report the result.
 pub struct KafkaSource {
     deliveries: mpsc::Receiver<Delivery>,
     positions: Arc<Positions>,
-    /// The assignments that the reader has been told of.
+    /// The epochs of the assignments that the reader has received.
     epochs: BTreeMap<PartitionId, u64>,
     health: KafkaHealth,
     brokers: String,
@@ -63,11 +64,11 @@ impl KafkaSource {
     /// The longest time that [`close`](EventSource::close) takes.
     pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-    /// A member of `group` that reads `topic`, which need not exist yet. It connects by itself and waits for what is
-    /// absent; [`health`](Self::health) tells what that is.
+    /// A member of `group` that reads `topic`, which need not exist yet. It connects by itself, and waits for a missing
+    /// broker or topic. Meanwhile [`health`](Self::health) has the reason.
     ///
     /// # Errors
-    /// When librdkafka does not take the configuration.
+    /// When librdkafka rejects the configuration.
     pub fn new(config: &KafkaConfig, group: &str, topic: &str) -> Result<Self, ConfigError> {
         let positions = Arc::new(Positions::default());
         let health = KafkaHealth::new(config.brokers());
@@ -96,7 +97,7 @@ impl KafkaSource {
         })
     }
 
-    /// Tells how the source fares, for readiness.
+    /// The health of the source, for readiness.
     pub fn health(&self) -> KafkaHealth {
         self.health.clone()
     }
@@ -106,7 +107,7 @@ impl KafkaSource {
 impl EventSource for KafkaSource {
     async fn next(&mut self) -> Result<SourceEvent, Error> {
         let Some(delivery) = self.deliveries.recv().await else {
-            // only a source that was closed ends
+            // Only a source that was closed ends without an error.
             let closed = self.closed.is_none();
             if closed {
                 return Ok(SourceEvent::End);

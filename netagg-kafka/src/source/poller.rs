@@ -1,4 +1,4 @@
-//! The thread that polls.
+//! The polling thread.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -23,27 +23,29 @@ use super::tails::{Tails, Vacant};
 use crate::error::{self, KAFKA};
 use crate::{KafkaHealth, record};
 
-/// How long a poll, or a wait for the reader, lasts at most.
+/// The maximum time of a poll, or of a wait for the reader.
 const POLL: Duration = Duration::from_millis(100);
-/// How long the broker has to answer a request while nothing else can be done.
+/// The time limit of a request that blocks the polling thread.
 const REQUEST: Duration = Duration::from_secs(1);
-/// How often positions are committed at most. The reader decides how often it offers them.
+/// The minimum time between two commits. The reader decides how often it offers positions.
 const COMMIT: Duration = POLL;
-/// How often all of them are, since the failure of a commit is not told.
+/// How often all positions are committed again, because librdkafka does not report a failed commit.
 const COMMIT_ALL: Duration = Duration::from_secs(30);
-/// How long the reader may let us wait before the partitions are paused. Pausing throws away what was fetched ahead,
-/// so it is for a reader that stands still, not for one that is merely slower than the broker.
+/// How long the thread waits for the reader before it pauses the partitions. Pausing discards the records that were fetched
+/// ahead. So it is for a reader that has stopped, not for a reader that is only slower than the broker.
 const PAUSE_AFTER: Duration = Duration::from_secs(2);
-/// How often a topic that is not there is looked for.
+/// How often the thread looks for a missing topic.
 const TOPIC_CHECK: Duration = Duration::from_secs(2);
-/// How often errors that mean nothing to us are worth a warning.
+/// The minimum time between two warnings about errors that need no reaction.
 const WARN: Duration = Duration::from_secs(30);
-/// How long a last commit is tried: longer than a rebalance takes, since the coordinator answers nothing before that.
+/// How long the last commit is tried. This is longer than a rebalance takes, because the coordinator does not answer before
+/// the rebalance ends.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 
-/// Owns the consumer. Whatever the reader does, it polls often enough to stay a member of the group.
+/// Owns the consumer. It polls often enough to stay a member of the group, whatever the reader does.
 pub(super) struct Poller {
-    /// Dropped first: if the thread panics, the reader learns it at once, while the end of the consumer may take long.
+    /// This field is dropped first. So if the thread panics, the reader learns of it at once, although dropping the
+    /// consumer may take long.
     deliveries: mpsc::Sender<Delivery>,
     subscription: Arc<Subscription>,
     consumer: BaseConsumer<Context>,
@@ -51,7 +53,7 @@ pub(super) struct Poller {
     chunker: Chunker,
     tails: Tails,
     stall: StallDetector,
-    /// Whether the consumer took the place of one that stood still and has not received anything yet.
+    /// Whether the consumer has replaced a stalled consumer and has not received anything yet.
     is_recovering: bool,
     paused: bool,
     waiting_since: Option<Instant>,
@@ -88,10 +90,10 @@ impl Poller {
         }
     }
 
-    /// Polls until the source is closed or the consumer fails for good, then commits, leaves the group, and tells how
-    /// the last commits went.
+    /// Polls until the source is closed or the consumer fails for good. Then commits, leaves the group, and sends the
+    /// result of the last commit to `closed`.
     pub(super) fn run(mut self, closed: oneshot::Sender<Result<(), Error>>) {
-        let _noting = NotingPanic(self.consumer.context().health.clone());
+        let _guard = PanicGuard(self.consumer.context().health.clone());
         while !self.closing.load(Ordering::Acquire) && !self.deliveries.is_closed() {
             netagg_core::crash::in_task("poller");
             let delivered = self.deliver();
@@ -110,7 +112,7 @@ impl Poller {
             }
             if self.paused {
                 self.stall.begin_again();
-                // the reader wakes us, a poll would not end then
+                // The reader can wake a parked thread. It cannot end a poll.
                 thread::park_timeout(POLL);
             }
             if !self.gather() {
@@ -120,9 +122,10 @@ impl Poller {
         }
         self.consumer.context().health.closed();
         let committed = self.last_commit();
-        // Dropping the consumer gives up the partitions and leaves the group. (Unsubscribing before, it would end
-        // without a word to the group, which then waits for the session's timeout.) That takes long, and is in vain,
-        // if no broker answers. In either case nobody may be left to hear how it went.
+        // Dropping the consumer gives up the partitions and leaves the group. Do not unsubscribe before: then the consumer
+        // would not leave the group explicitly, and the group would wait for the session timeout. If no broker answers,
+        // dropping takes long and cannot leave the group. So the error of a failed commit is sent before the drop. In both
+        // cases, the receiver of the result may already be gone.
         if committed.is_err() {
             let _ = closed.send(committed);
             drop(self);
@@ -132,7 +135,7 @@ impl Poller {
         }
     }
 
-    /// Hands over what is ready; false if the reader has to take something first.
+    /// Hands over the deliveries that are ready. Returns `false` if the reader must first take a delivery.
     fn deliver(&mut self) -> bool {
         while let Some(delivery) = self.chunker.pop() {
             if let Delivery::Records(records) = &delivery {
@@ -150,8 +153,8 @@ impl Poller {
         true
     }
 
-    /// Takes in messages and events until something is ready to be handed over, or nothing has come for a while; false if
-    /// there will never be another.
+    /// Takes in messages and events until a delivery is ready, or nothing has come for a while. Returns `false` if the
+    /// consumer has failed for good.
     fn gather(&mut self) -> bool {
         loop {
             if !self.poll() {
@@ -163,7 +166,7 @@ impl Poller {
         }
     }
 
-    /// Takes one message or event in; false if there will never be another.
+    /// Takes in one message or event. Returns `false` if the consumer has failed for good.
     fn poll(&mut self) -> bool {
         let wait = if self.paused || !self.chunker.is_empty() { Duration::ZERO } else { POLL };
         match self.consumer.poll(wait) {
@@ -191,21 +194,21 @@ impl Poller {
         true
     }
 
-    /// Tells that the offsets between `from`, where the group goes on, and `first`, the first record read, hold none.
-    /// The broker may have deleted records there before they were read.
+    /// Reports the offsets from `from`, the committed position of the group, up to `first`, the first record read, as
+    /// offsets without a record. The broker may have deleted their records before they were read.
     fn skip(&mut self, first: &Record, from: i64) {
         let Record { partition, offset, .. } = first;
         match self.consumer.fetch_watermarks(&partition.topic, partition.number, REQUEST) {
             Ok((low, _)) => {
                 let deleted = if from > 0 { low.min(*offset).saturating_sub(from).max(0) } else { 0 };
                 note_deleted(&self.consumer.context().health, partition, from, deleted);
-                // A group that begins with the topic begins with the first offset that is there.
+                // A group without a committed position starts at the first offset that the broker has.
                 let from = if from > 0 { from } else { low.min(*offset) };
                 if from < *offset {
                     self.chunker.event(Delivery::Vacant(vec![vacant(partition.clone(), from..*offset)]));
                 }
             }
-            Err(error) => tracing::debug!(%error, %partition, from, offset, "offsets without a record are not noted"),
+            Err(error) => tracing::debug!(%error, %partition, from, offset, "cannot report offsets without a record"),
         }
     }
 
@@ -215,7 +218,7 @@ impl Poller {
         }
     }
 
-    /// Looks, when there are new statistics, for offsets without a record and for a consumer that stands still.
+    /// If there are new statistics, looks for offsets without a record, and for a stalled consumer.
     fn take_statistics(&mut self) {
         let context = self.consumer.context();
         let Some(known) = context.take_partitions() else { return };
@@ -237,7 +240,7 @@ impl Poller {
         }
     }
 
-    /// Goes on with another consumer, which joins the group in place of this one.
+    /// Replaces the consumer by another consumer, which joins the group.
     fn replace_consumer(&mut self, reason: String) {
         let context = self.consumer.context();
         let health = context.health.clone();
@@ -252,10 +255,10 @@ impl Poller {
                 self.is_recovering = true;
                 // A consumer that has lost its brokers may take for ever to end.
                 if let Err(error) = thread::Builder::new().name("kafka stalled".to_owned()).spawn(|| drop(stalled)) {
-                    tracing::warn!(%error, "no thread for the end of the consumer that stands still");
+                    tracing::warn!(%error, "no thread for the end of the stalled consumer");
                 }
             }
-            Err(error) => tracing::error!(%error, reason, "the kafka consumer stands still and cannot be replaced"),
+            Err(error) => tracing::error!(%error, reason, "the kafka consumer is stalled and cannot be replaced"),
         }
     }
 
@@ -264,13 +267,13 @@ impl Poller {
             match &change {
                 Delivery::Assigned { partitions, .. } => {
                     let committed = self.committed(partitions).unwrap_or_else(|error| {
-                        tracing::debug!(%error, "what the group has committed is not known");
+                        tracing::debug!(%error, "the committed positions of the group are not known");
                         BTreeMap::new()
                     });
                     self.tails.assign(partitions, &committed);
                     self.stall.begin_again();
                     if self.paused {
-                        self.log_failed("pause", self.consumer.pause(&unplaced(partitions)));
+                        self.log_failed("pause", self.consumer.pause(&without_offsets(partitions)));
                     }
                 }
                 Delivery::Revoked(partitions) => self.tails.revoke(partitions),
@@ -280,14 +283,14 @@ impl Poller {
         }
     }
 
-    /// Notes what a poll complained of; false if it is the end.
+    /// Handles an error of a poll. Returns `false` if the consumer has failed for good.
     fn take_error(&mut self, error: KafkaError) -> bool {
         let context = self.consumer.context();
         let (brokers, topic) = (context.brokers.as_str(), &*context.topic);
         match (&error, error.rdkafka_error_code()) {
             (KafkaError::MessageConsumptionFatal(_), _) => {
-                tracing::error!(%error, brokers, topic, "kafka consumer cannot go on");
-                context.health.end(format!("the consumer cannot go on: {error} (brokers {brokers})"));
+                tracing::error!(%error, brokers, topic, "kafka consumer cannot continue");
+                context.health.end(format!("the consumer cannot continue: {error} (brokers {brokers})"));
                 self.chunker.event(Delivery::Failed(Error::internal(KAFKA, error)));
                 return false;
             }
@@ -297,12 +300,12 @@ impl Poller {
             (_, Some(code)) if error::is_refused_access(code) => {
                 context.health.topic(Some(error::refused_access(code, brokers, topic)));
             }
-            // the broker's state is told by health
+            // The health has the state of the broker.
             (_, Some(RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure)) => {}
             _ if self.warned.is_some_and(|warned| warned.elapsed() < WARN) => {}
             _ => {
                 self.warned = Some(Instant::now());
-                tracing::warn!(%error, brokers, topic, "kafka consumer goes on after an error");
+                tracing::warn!(%error, brokers, topic, "kafka consumer continues after an error");
             }
         }
         true
@@ -324,7 +327,8 @@ impl Poller {
         }
     }
 
-    /// A topic's trouble is told once, its end only to members that get partitions.
+    /// Looks for the end of a problem with the topic. librdkafka reports such a problem once, and its end only to members
+    /// that get partitions.
     fn check_topic_when_due(&mut self) {
         let context = self.consumer.context();
         if !context.health.topic_is_a_problem() || self.topic_checked.elapsed() < TOPIC_CHECK {
@@ -341,24 +345,24 @@ impl Poller {
     fn pause(&mut self) {
         self.paused = true;
         self.tails.forget_ends();
-        tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer paused: its reader stands still");
+        tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer paused: its reader takes no records");
         let assigned = self.consumer.context().positions.assigned();
-        self.log_failed("pause", self.consumer.pause(&unplaced(&assigned)));
+        self.log_failed("pause", self.consumer.pause(&without_offsets(&assigned)));
     }
 
     fn resume_when_drained(&mut self) {
         if self.paused && self.deliveries.capacity() * 2 >= self.deliveries.max_capacity() {
             self.paused = false;
             self.tails.forget_ends();
-            tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer goes on");
+            tracing::info!(topic = &*self.consumer.context().topic, "kafka consumer resumed");
             let assigned = self.consumer.context().positions.assigned();
-            self.log_failed("resume", self.consumer.resume(&unplaced(&assigned)));
+            self.log_failed("resume", self.consumer.resume(&without_offsets(&assigned)));
         }
     }
 
-    fn log_failed(&self, what: &str, result: KafkaResult<()>) {
+    fn log_failed(&self, action: &str, result: KafkaResult<()>) {
         if let Err(error) = result {
-            tracing::warn!(%error, "kafka consumer cannot {what}");
+            tracing::warn!(%error, "kafka consumer cannot {action}");
         }
     }
 
@@ -378,15 +382,15 @@ impl Poller {
                     let context = self.consumer.context();
                     return Err(error::of(error, &context.brokers, &context.topic));
                 }
-                // a rebalance may be what stands in the way, and ends only if we poll
+                // A rebalance may block the commit. It ends only if the consumer polls.
                 _ => drop(self.consumer.poll(Duration::from_millis(20))),
             }
         }
     }
 
-    /// The positions that the group has committed of `partitions`; 0 for none.
+    /// The committed positions of the group in `partitions`; 0 for a partition without a position.
     fn committed(&self, partitions: &[PartitionId]) -> KafkaResult<BTreeMap<i32, i64>> {
-        let committed = self.consumer.committed_offsets(unplaced(partitions), REQUEST)?;
+        let committed = self.consumer.committed_offsets(without_offsets(partitions), REQUEST)?;
         let position = |partition: &PartitionId| {
             let found = committed.find_partition(&partition.topic, partition.number)?;
             found.error().ok()?;
@@ -405,10 +409,10 @@ impl Poller {
     }
 }
 
-/// Notes a panic of the thread, so that health does not keep the state of before.
-struct NotingPanic(KafkaHealth);
+/// Reports a panic of the thread to the health. Otherwise the health would keep its last state.
+struct PanicGuard(KafkaHealth);
 
-impl Drop for NotingPanic {
+impl Drop for PanicGuard {
     fn drop(&mut self) {
         if thread::panicking() {
             self.0.end("the thread that polls the brokers has panicked".to_owned());
@@ -416,7 +420,7 @@ impl Drop for NotingPanic {
     }
 }
 
-/// Tells of offsets whose records the broker deleted before they were read: lost, unless they held none.
+/// Reports offsets that the broker deleted before they were read. Their records are lost, if they held any.
 fn note_deleted(health: &KafkaHealth, partition: &PartitionId, from: i64, deleted: i64) {
     if deleted > 0 {
         health.note_deleted(deleted.unsigned_abs());
@@ -424,7 +428,7 @@ fn note_deleted(health: &KafkaHealth, partition: &PartitionId, from: i64, delete
     }
 }
 
-/// The span of `offsets` that hold no record.
+/// The span of `offsets`, which hold no record.
 fn vacant(partition: PartitionId, offsets: Range<i64>) -> Span {
     Span { partition, from: offsets.start, to: offsets.end, records: 0, last_timestamp: None }
 }
@@ -433,8 +437,8 @@ fn copy(consumer: &BaseConsumer<Context>, message: &BorrowedMessage<'_>) -> Reco
     record::copy(message, PartitionId::new(Arc::clone(&consumer.context().topic), message.partition()))
 }
 
-/// `partitions` as librdkafka takes them, without offsets. Not to be kept.
-fn unplaced(partitions: &[PartitionId]) -> TopicPartitionList {
+/// `partitions` in the form of librdkafka, without offsets. Do not keep the list: see [`list`].
+fn without_offsets(partitions: &[PartitionId]) -> TopicPartitionList {
     let mut list = TopicPartitionList::with_capacity(partitions.len());
     for partition in partitions {
         list.add_partition(&partition.topic, partition.number);

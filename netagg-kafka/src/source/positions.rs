@@ -1,14 +1,15 @@
-//! Which partitions are assigned, and how far each is done with.
+//! The assigned partitions, and up to which offset each is processed.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netagg_core::{PartitionId, Position};
 
-/// The positions to commit: offered by the reader, sent by the polling thread.
+/// The positions to commit. The reader offers them, and the polling thread sends them.
 ///
-/// Only positions of the current assignment count. The reader learns of changes later than the thread; the epoch that
-/// each assignment has tells a position of an earlier one, which could rewind what another member has committed since.
+/// Only positions of the current assignment count. The reader learns of changes later than the thread, so it may offer a
+/// position of an earlier assignment. Such a position could overwrite a newer commit of another member. It is recognized by
+/// its epoch: each assignment has another epoch.
 #[derive(Debug, Default)]
 pub(super) struct Positions(Mutex<State>);
 
@@ -26,7 +27,7 @@ struct Partition {
 }
 
 impl Positions {
-    /// Takes partitions in, all under the epoch returned.
+    /// Adds assigned partitions. Returns the epoch of this assignment.
     pub(super) fn assign(&self, partitions: &[PartitionId]) -> u64 {
         let mut state = self.state();
         state.epoch += 1;
@@ -37,14 +38,14 @@ impl Positions {
         epoch
     }
 
-    /// Gives partitions up; returns how far they are done with.
+    /// Removes revoked partitions. Returns up to which position each was processed.
     pub(super) fn revoke(&self, partitions: &[PartitionId]) -> Vec<Position> {
         let mut state = self.state();
         let revoked = partitions.iter().filter_map(|partition| state.partitions.remove_entry(partition));
         revoked.filter_map(|(partition, known)| position(&partition, known.next_offset)).collect()
     }
 
-    /// Notes that the partition, as assigned under `epoch`, is done with below the position.
+    /// Notes that the partition, as assigned under `epoch`, is processed below the position.
     pub(super) fn offer(&self, position: &Position, epoch: u64) {
         if let Some(known) = self.state().partitions.get_mut(&position.partition)
             && known.epoch == epoch
@@ -67,7 +68,7 @@ impl Positions {
             .collect()
     }
 
-    /// Has all positions sent again: those on their way may have got lost.
+    /// Makes all positions unsent again, because commits in flight may have been lost.
     pub(super) fn send_again(&self) {
         self.state().partitions.values_mut().for_each(|known| known.sent = known.next_offset.is_none());
     }

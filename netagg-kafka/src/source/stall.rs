@@ -1,8 +1,9 @@
-//! Finds out that a consumer stands still although the broker has records for it, or for its group.
+//! Detects a stalled consumer: it receives nothing, although the broker has records for it or for its group.
 //!
 //! A consumer may lose its brokers for good (<https://github.com/confluentinc/librdkafka/issues/5301>), wait for an answer
-//! that a network has dropped, or take no part in a rebalance of its group. It cannot tell this from a topic to which
-//! nothing is written. So another client asks the broker from time to time, and what two answers in a row show counts.
+//! that a network has dropped, or take no part in a rebalance of its group. The consumer cannot distinguish this from a
+//! topic without new records. So another client asks the broker from time to time. Evidence counts if two answers in a row
+//! show it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -29,56 +30,56 @@ const REQUEST: Duration = Duration::from_secs(5);
 /// The longest wait before a consumer is replaced again. The wait doubles with each replacement that brings no record.
 const MAX_QUIET: Duration = Duration::from_secs(320);
 
-/// Decides when a consumer is to be replaced.
+/// Decides when a consumer must be replaced.
 #[derive(Debug)]
 pub(super) struct StallDetector {
     subscription: Arc<Subscription>,
     /// How long after one answer the broker is asked again.
     quiet: Duration,
-    /// Since when the consumer could have received something: it was polled all the time, and nothing was asked.
+    /// Since when the consumer could have received something, because it was polled all the time.
     watching_since: Instant,
-    /// When the broker was asked, or answered, last.
+    /// When the broker was last asked, or has last answered.
     asked: Instant,
     asking: Option<Receiver<KafkaResult<Answer>>>,
-    /// What the last answer showed, and how many answers in a row have.
+    /// The evidence in the last answers, and how many answers in a row have shown it.
     suspicion: Option<(Evidence, u32)>,
 }
 
-/// What another client learned from the broker.
+/// The answer of the broker to another client.
 #[derive(Debug)]
 struct Answer {
-    /// The offsets of the quiet partitions: from the position that the group has committed, or the first one there is,
-    /// up to the last stable offset.
+    /// The offsets of the quiet partitions: from the committed position of the group, or the first offset that the broker
+    /// has, up to the last stable offset.
     offsets: BTreeMap<i32, Range<i64>>,
     group: Group,
 }
 
-/// What the coordinator says of the group.
+/// The state of the group, as the coordinator reports it.
 #[derive(Debug, PartialEq, Eq)]
 enum Group {
-    /// Each member has its partitions; these partitions of the topic belong to none.
+    /// Each member has its partitions. The partitions `unassigned` of the topic belong to no member.
     Stable { unassigned: BTreeSet<i32> },
-    /// A rebalance is going on.
+    /// The group is in a rebalance.
     Rebalancing,
-    /// It is another kind of group, or has no member.
+    /// The group is of another kind, or has no member.
     Unknown,
 }
 
-/// What speaks against a consumer.
+/// The evidence that a consumer is stalled.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Evidence {
-    /// It is not connected or not in its group, while another client is answered.
+    /// The consumer is not connected or not in its group, although another client gets answers.
     is_absent: bool,
-    /// It takes no part in a rebalance of its group, or has not finished one that the group has.
+    /// The consumer takes no part in a rebalance of its group, or has not finished a rebalance that the group has finished.
     is_left_behind: bool,
-    /// Its partitions that have more than was read of them, and give nothing.
+    /// The partitions of the consumer that have unread records, and give nothing.
     unread: BTreeSet<i32>,
     /// Partitions that no member of the group reads.
     unassigned: BTreeSet<i32>,
 }
 
 impl Evidence {
-    /// What both show.
+    /// The evidence that both have.
     fn and(&self, other: &Self) -> Self {
         Self {
             is_absent: self.is_absent && other.is_absent,
@@ -93,9 +94,9 @@ impl Evidence {
         if *is_absent {
             Some("the consumer is not in its group, although the broker and the coordinator answer".to_owned())
         } else if *is_left_behind {
-            Some("the consumer is not at one with its group about a rebalance".to_owned())
+            Some("the consumer and its group disagree about a rebalance".to_owned())
         } else if !unread.is_empty() {
-            Some(format!("no record comes of the partitions {unread:?}, although the broker has some"))
+            Some(format!("no records come from the partitions {unread:?}, although the broker has some"))
         } else if !unassigned.is_empty() {
             Some(format!("no member of the group reads the partitions {unassigned:?}"))
         } else {
@@ -116,19 +117,19 @@ impl StallDetector {
         }
     }
 
-    /// Begins again: for some time the consumer was not polled, so it could not receive anything.
+    /// Starts the detection again, because the consumer was not polled for some time and could not receive anything.
     pub(super) fn begin_again(&mut self) {
         self.watching_since = Instant::now();
         self.asking = None;
         self.suspicion = None;
     }
 
-    /// Notes that the consumer received something: the next stall is noticed as soon as the first.
+    /// Notes that the consumer has received something. So the next stall is noticed as soon as the first.
     pub(super) fn has_received(&mut self) {
         self.quiet = QUIET;
     }
 
-    /// Why the consumer is to be replaced, if it is.
+    /// The reason if the consumer must be replaced.
     pub(super) fn check(&mut self, tails: &Tails, membership: Membership) -> Option<String> {
         let quiet = tails.quiet_since(self.watching_since);
         if let Some(answer) = self.take_answer() {
@@ -139,7 +140,8 @@ impl StallDetector {
             };
             let reason = evidence.reason();
             self.suspicion = reason.is_some().then_some((evidence.clone(), times));
-            // Members without partitions come first, or else all of them would leave for the same reason.
+            // For partitions without a member, members without partitions are replaced first. Otherwise all members would
+            // leave for the same reason.
             let is_shared = !evidence.is_absent && !evidence.is_left_behind && evidence.unread.is_empty();
             let needed = if is_shared && !membership.has_nothing_to_read { 4 } else { 2 };
             if let Some(reason) = reason
@@ -158,7 +160,7 @@ impl StallDetector {
         None
     }
 
-    /// Asks on a thread of its own, as an answer may take long.
+    /// Asks the broker on a separate thread, because an answer may take long.
     fn ask(&mut self, partitions: Vec<i32>) {
         let (sender, receiver) = mpsc::channel();
         let subscription = Arc::clone(&self.subscription);
@@ -187,7 +189,7 @@ impl StallDetector {
 }
 
 impl Answer {
-    /// What the answer says of a consumer that has read the `quiet` partitions up to these offsets.
+    /// The evidence of this answer against a consumer that has read the `quiet` partitions up to these offsets.
     fn evidence(&self, quiet: &BTreeMap<i32, Option<i64>>, membership: Membership) -> Evidence {
         let has_more = |(partition, offsets): (&i32, &Range<i64>)| {
             let next = quiet.get(partition)?;
@@ -211,8 +213,7 @@ impl Answer {
     }
 }
 
-/// Asks for the offsets of `partitions` for a member of the group, and for the group. Fails if the broker or the
-/// coordinator does not answer.
+/// Requests the offsets of `partitions` and the state of the group. Fails if the broker or the coordinator does not answer.
 fn ask(subscription: &Subscription, partitions: &[i32]) -> KafkaResult<Answer> {
     let consumer = subscription.observe()?;
     let topic = subscription.topic.as_str();
@@ -234,7 +235,7 @@ fn ask(subscription: &Subscription, partitions: &[i32]) -> KafkaResult<Answer> {
     Ok(Answer { offsets, group: describe(&consumer, &subscription.group, topic)? })
 }
 
-/// What the coordinator says of `group`, whose members read `topic`.
+/// The state of `group`, whose members read `topic`, as the coordinator reports it.
 fn describe(consumer: &BaseConsumer, group: &str, topic: &str) -> KafkaResult<Group> {
     let groups = consumer.fetch_group_list(Some(group), REQUEST)?;
     let Some(found) = groups.groups().iter().find(|found| found.name() == group) else { return Ok(Group::Unknown) };
@@ -256,8 +257,8 @@ fn assigned(member: &GroupMemberInfo, topic: &str) -> Option<Vec<i32>> {
     partitions_of(member.assignment()?, topic)
 }
 
-/// The partitions of `topic` in an assignment, as the protocol of consumers has it: a version, then topics with their
-/// partitions. `None` if it cannot be read.
+/// The partitions of `topic` in an assignment. In the consumer protocol, an assignment is a version, then topics with their
+/// partitions. `None` if the assignment cannot be read.
 fn partitions_of(assignment: &[u8], topic: &str) -> Option<Vec<i32>> {
     let (_version, mut rest) = assignment.split_at_checked(2)?;
     let number = |rest: &mut &[u8]| {
@@ -299,11 +300,11 @@ mod tests {
     fn only_quiet_partitions_with_more_to_read_speak_against_a_consumer() {
         let answer = Answer { offsets: BTreeMap::from([(0, 5..9), (1, 5..9)]), group: stable(&[]) };
         assert_eq!(reason(&answer, &[(0, Some(9)), (1, Some(9))], SETTLED), None);
-        assert_eq!(reason(&answer, &[(0, Some(9))], SETTLED), None, "partition 1 has given something since");
+        assert_eq!(reason(&answer, &[(0, Some(9))], SETTLED), None, "partition 1 is not quiet");
         let text = reason(&answer, &[(0, Some(9)), (1, None)], SETTLED).expect("a reason");
         assert!(text.contains("{1}"), "{text}");
         let answer = Answer { offsets: BTreeMap::from([(0, 9..9)]), group: Group::Unknown };
-        assert_eq!(reason(&answer, &[(0, None)], SETTLED), None, "the group has read it all");
+        assert_eq!(reason(&answer, &[(0, None)], SETTLED), None, "the group has read all records");
     }
 
     #[test]
@@ -313,9 +314,9 @@ mod tests {
         assert!(reason(&answer(stable(&[])), &[], absent).is_some());
         assert!(reason(&answer(Group::Rebalancing), &[], SETTLED).is_some());
         let joining = Membership { is_settled: false, ..SETTLED };
-        assert_eq!(reason(&answer(Group::Rebalancing), &[], joining), None, "it takes part");
+        assert_eq!(reason(&answer(Group::Rebalancing), &[], joining), None, "the consumer takes part");
         assert!(reason(&answer(stable(&[3])), &[], SETTLED).is_some_and(|text| text.contains("{3}")));
-        assert!(reason(&answer(stable(&[])), &[], joining).is_some(), "the others have finished");
+        assert!(reason(&answer(stable(&[])), &[], joining).is_some(), "the other members have finished");
         assert_eq!(reason(&answer(Group::Unknown), &[], joining), None);
     }
 
@@ -327,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_is_read_as_the_protocol_has_it() {
+    fn an_assignment_is_read_in_the_form_of_the_consumer_protocol() {
         let mut bytes = vec![0, 3];
         bytes.extend(2_i32.to_be_bytes());
         for (name, partitions) in [("other", &[7][..]), ("events", &[0, 5])] {

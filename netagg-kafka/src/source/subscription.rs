@@ -22,7 +22,7 @@ impl Subscription {
         Ok(consumer)
     }
 
-    /// A client that asks for the group without being its member.
+    /// A client that asks about the group without being a member.
     pub(super) fn observe(&self) -> KafkaResult<BaseConsumer> {
         self.config.consumer(&self.group).create()
     }

@@ -1,8 +1,8 @@
 //! Finds the offsets at the end of a partition that hold no record.
 //!
-//! Markers of transactions and records of aborted transactions are never handed over, so a position never moves past
-//! them by itself. librdkafka reports the end of a partition (`enable.partition.eof`), and its statistics name the
-//! offset of this end: every record below it has been handed over.
+//! librdkafka never hands over markers of transactions and records of aborted transactions, so a position never moves past
+//! them by itself. But librdkafka reports the end of a partition (`enable.partition.eof`), and its statistics have the
+//! offset of this end. Every record below this offset has been handed over.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Instant;
@@ -13,24 +13,25 @@ use rdkafka::statistics::Partition;
 /// The assigned partitions, by number, and how far each has been read.
 #[derive(Debug, Default)]
 pub(super) struct Tails {
-    /// How many statistics have been taken in.
+    /// How many statistics have been processed.
     statistics: u64,
     partitions: BTreeMap<i32, Tail>,
 }
 
 #[derive(Debug)]
 struct Tail {
-    /// The position that the group had committed when the partition was assigned, 0 if none; `None` if that is unknown.
+    /// The position that the group had committed when the partition was assigned: 0 without a position, `None` if it is
+    /// unknown.
     committed: Option<i64>,
-    /// The offset after the last one that was read or found vacant; `None` before the first.
+    /// The offset after the last offset that was read or found without a record; `None` before the first.
     next: Option<i64>,
-    /// The end of the partition, as far as librdkafka has reached it; records before it may wait to be handed over.
+    /// The end of the partition that librdkafka has reached. Records before it may still wait to be handed over.
     end: Option<i64>,
-    /// How many statistics had been taken in when the end of the partition was last reached; `None` if it was not.
+    /// How many statistics had been processed when the end of the partition was last reached; `None` if it was not reached.
     end_reached: Option<u64>,
     /// Whether the partition has given a record or its end since the last statistics.
     has_moved: bool,
-    /// When it last did, to the second of the statistics, or was assigned.
+    /// When the partition last gave a record or its end, to the second of the statistics, or when it was assigned.
     moved: Instant,
 }
 
@@ -40,12 +41,13 @@ pub(super) struct Vacant {
     pub(super) partition: i32,
     pub(super) from: i64,
     pub(super) to: i64,
-    /// How many of them the broker has deleted before they were read. They may have held records.
+    /// How many of these offsets the broker deleted before they were read. They may have held records.
     pub(super) deleted: i64,
 }
 
 impl Tails {
-    /// Takes partitions in. `committed` has the positions that the group has committed, 0 for none, as far as known.
+    /// Adds assigned partitions. `committed` has the committed positions of the group, as far as known, and 0 without a
+    /// position.
     pub(super) fn assign(&mut self, partitions: &[PartitionId], committed: &BTreeMap<i32, i64>) {
         self.partitions.extend(partitions.iter().map(|PartitionId { number, .. }| {
             let committed = committed.get(number).copied();
@@ -56,7 +58,7 @@ impl Tails {
         }));
     }
 
-    /// The offset that the group goes on from, if `offset` is the first one to be read and lies behind it.
+    /// The committed position of the group, if `offset` is the first offset that is read, and is greater than this position.
     pub(super) fn skipped_before(&self, partition: i32, offset: i64) -> Option<i64> {
         let tail = self.partitions.get(&partition).filter(|tail| tail.next.is_none())?;
         tail.committed.filter(|committed| *committed < offset)
@@ -70,7 +72,7 @@ impl Tails {
     pub(super) fn read(&mut self, partition: i32, offset: i64) {
         let Some(tail) = self.partitions.get_mut(&partition) else { return };
         if tail.next.is_some_and(|next| offset < next) {
-            // The position was reset: the end that was reached is not the end of this reading.
+            // The position was reset, so the end that was reached does not belong to the new reading.
             (tail.end, tail.end_reached) = (None, None);
         }
         tail.next = Some(offset + 1);
@@ -85,12 +87,12 @@ impl Tails {
         }
     }
 
-    /// Forgets which ends were reached. Pausing throws away records that lie before an end librdkafka has noted.
+    /// Forgets which ends were reached. Pausing discards records before an end that librdkafka has reported.
     pub(super) fn forget_ends(&mut self) {
         self.partitions.values_mut().for_each(|tail| tail.end_reached = None);
     }
 
-    /// Takes in what librdkafka knows of the partitions, and returns the offsets it has read past without a record.
+    /// Processes librdkafka's statistics of the partitions. Returns the offsets without a record that librdkafka has read past.
     pub(super) fn update(&mut self, known: &HashMap<i32, Partition>) -> Vec<Vacant> {
         self.statistics += 1;
         let now = Instant::now();
@@ -100,8 +102,8 @@ impl Tails {
                 tail.moved = now;
             }
             let Some(known) = known.get(&partition) else { continue };
-            // Statistics overtake records and may be taken while the end is being reached. The second ones after it are
-            // younger for certain, and no longer tell of an earlier assignment.
+            // Statistics overtake records, and may be made while the end is being reached. The second statistics after the
+            // end are certainly newer than it, and do not describe an earlier assignment.
             let is_recent = tail.end_reached.is_some_and(|reached| self.statistics >= reached + 2);
             if is_recent && known.eof_offset >= 0 {
                 tail.end = Some(known.eof_offset);
@@ -117,8 +119,8 @@ impl Tails {
         vacant
     }
 
-    /// The partitions that have given nothing since `since`, and the offset up to which librdkafka has read each, as far
-    /// as that is known.
+    /// The partitions that have given nothing since `since`, and the offset up to which librdkafka has read each partition,
+    /// as far as known.
     pub(super) fn quiet_since(&self, since: Instant) -> BTreeMap<i32, Option<i64>> {
         let quiet = self.partitions.iter().filter(|(_, tail)| tail.moved <= since);
         quiet.map(|(partition, tail)| (*partition, tail.next.max(tail.end))).collect()
@@ -164,9 +166,9 @@ mod tests {
         tails.reach_end(0);
         assert_eq!(update(&mut tails, ended(25)), [], "these statistics may be older than the end");
         assert_eq!(update(&mut tails, Partition { fetchq_cnt: 1, ..ended(25) }), [], "a record may wait");
-        assert_eq!(update(&mut tails, Partition { next_offset: 26, ..ended(25) }), [], "it went on");
+        assert_eq!(update(&mut tails, Partition { next_offset: 26, ..ended(25) }), [], "librdkafka has read further");
         assert_eq!(update(&mut tails, ended(25)), [(24, 25)]);
-        assert_eq!(update(&mut tails, ended(25)), [], "told once");
+        assert_eq!(update(&mut tails, ended(25)), [], "reported once");
         tails.reach_end(0);
         update(&mut tails, ended(27));
         assert_eq!(update(&mut tails, ended(27)), [(25, 27)]);
@@ -188,7 +190,11 @@ mod tests {
         let mut tails = assigned();
         tails.reach_end(0);
         for _ in 0..3 {
-            assert_eq!(update(&mut tails, Partition { lo_offset: -1001, ..ended(25) }), [], "it is not known yet");
+            assert_eq!(
+                update(&mut tails, Partition { lo_offset: -1001, ..ended(25) }),
+                [],
+                "the first offset is not known yet"
+            );
         }
         let mut tails = Tails::default();
         tails.assign(&[PartitionId::new("topic", 0)], &BTreeMap::from([(0, 20)]));
@@ -200,11 +206,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_record_may_lie_behind_the_committed_position() {
+    fn only_before_the_first_record_can_offsets_be_skipped() {
         let mut tails = Tails::default();
         tails.assign(&[0, 1].map(|number| PartitionId::new("topic", number)), &BTreeMap::from([(0, 20)]));
         assert_eq!((tails.skipped_before(0, 22), tails.skipped_before(0, 20)), (Some(20), None));
-        assert_eq!(tails.skipped_before(1, 22), None, "where the group goes on is unknown");
+        assert_eq!(tails.skipped_before(1, 22), None, "the committed position of the group is unknown");
         tails.read(0, 22);
         assert_eq!(tails.skipped_before(0, 30), None);
     }
@@ -221,7 +227,7 @@ mod tests {
         tails.reach_end(0);
         tails.forget_ends();
         for _ in 0..3 {
-            assert_eq!(update(&mut tails, ended(101)), [], "records before the end were thrown away");
+            assert_eq!(update(&mut tails, ended(101)), [], "records before the end were discarded");
         }
         tails.reach_end(0);
         tails.revoke(&[PartitionId::new("topic", 0)]);

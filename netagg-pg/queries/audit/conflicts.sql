@@ -1,4 +1,4 @@
--- The first conflicting duplicates of some days, each with the number of all of them.
+-- The first conflicting duplicates of some days. Each row has the total number.
 SELECT source_id, event_id, kept_content, kept_day, dropped_content, dropped_day, topic, partition, record_offset,
        noticed_at, count(*) OVER () AS total
 FROM event_conflict

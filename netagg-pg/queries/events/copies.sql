@@ -1,4 +1,4 @@
--- How many copies are stored of each event asked for, by its position, from 0. Events without a copy are left out. The
+-- How many copies of each given event are stored, by the position of the event, from 0. Events without a copy are left out. The
 -- join uses the index of timelines, which is the only index.
 SELECT asked.position - 1, count(*)
 FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::uuid[])

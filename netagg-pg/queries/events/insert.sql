@@ -1,4 +1,4 @@
--- Stores events of a small batch in one message, where COPY needs several.
+-- Stores the events of a small batch in one message. COPY would need several messages.
 INSERT INTO events_raw
     (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, bytes_up, bytes_down, meta)
 SELECT source_id, event_id, user_id, type::event_type, started_at, ended_at, duration_sec, bytes_up, bytes_down, meta::jsonb

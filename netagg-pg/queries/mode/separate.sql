@@ -1,4 +1,4 @@
--- The aggregator gets a ledger of its own again, and the progress of the ingestor: it has counted all that is stored.
+-- The aggregator gets its own ledger again, and the progress of the ingestor: all stored events are counted.
 DROP VIEW agg_identity;
 CREATE TABLE agg_identity (LIKE event_identity INCLUDING DEFAULTS INCLUDING CONSTRAINTS);
 INSERT INTO agg_identity (key, content, day) SELECT key, content, day FROM event_identity;

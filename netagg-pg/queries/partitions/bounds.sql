@@ -1,5 +1,5 @@
--- The bounds of the partitions of events_raw: from the first time, before the second. A default partition takes every
--- time. Times beyond those of valid events are cut.
+-- The bounds of the partitions of events_raw: from the first time up to the second, exclusive. A default partition covers
+-- every time. Bounds outside the times of valid events are clipped.
 SELECT CASE WHEN bound ~ 'FROM \(''' THEN greatest(substring(bound FROM 'FROM \(''([^'']*)''\)')::timestamptz, first)
             ELSE first END,
        CASE WHEN bound ~ 'TO \(''' THEN least(substring(bound FROM 'TO \(''([^'']*)''\)')::timestamptz, last)

@@ -1,5 +1,6 @@
--- One row for each partition. The part of a span that is in `done` already was redelivered: it is counted, so that the
--- tallies of all deliveries add up. Both sides of an assignment see the row as it was.
+-- Adds spans to the progress, with one row for each partition. The part of a span that `done` already has was redelivered.
+-- It is counted in `redelivered`, so that the counts of all deliveries add up. All expressions of the UPDATE see the old
+-- row.
 INSERT INTO consumer_progress
     (service, topic, partition, done, last_timestamp, accepted, duplicates, conflicts, invalid, vacant)
 SELECT $1, topic, partition, range_agg(int8range("from", "to")), max(last_timestamp),

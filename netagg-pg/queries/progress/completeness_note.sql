@@ -1,6 +1,6 @@
 -- Records that a service has processed all records that its topic held at an instant. The service must have durably
--- processed all offsets below those that its group has committed, without a gap. A database restored from a backup lacks
--- some of them.
+-- processed, without a gap, all offsets below the offsets that its group has committed. A database restored from a backup
+-- lacks some of these offsets.
 INSERT INTO completeness (service, topic, complete_through)
 SELECT $1, $2, $3
 WHERE NOT EXISTS (

@@ -1,6 +1,6 @@
 -- The identities of some days in the ledger of the totals that the ledger of the events lacks, or has with another content
--- or day; other_day is that day. The ledgers are compared day by day first, which takes little memory. Only the rest is
--- looked up by key.
+-- or day; other_day is the day in the ledger of the events. First the ledgers are compared day by day, which takes little
+-- memory. Only the identities that differ are looked up by key.
 SELECT counted.key, counted.content, counted.day, stored.day AS other_day
 FROM agg_identity AS counted
 LEFT JOIN LATERAL (SELECT day FROM event_identity WHERE key = counted.key OFFSET 0) AS stored ON true

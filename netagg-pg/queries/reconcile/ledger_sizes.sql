@@ -1,5 +1,5 @@
--- By day, how many identities each ledger has, and whether both have the same identities with the same contents. That is
--- known by sums of two 64-bit hashes over key and content: a join of the ledgers would take their size in memory or on disk.
+-- By day, how many identities each ledger has, and whether both have the same identities with the same contents. Sums of
+-- two 64-bit hashes over key and content show this. A join would need as much memory or disk as the ledgers.
 SELECT day, coalesce(stored.identities, 0) AS stored, coalesce(counted.identities, 0) AS counted,
        (stored.identities, stored.one_sum, stored.other_sum)
        IS NOT DISTINCT FROM (counted.identities, counted.one_sum, counted.other_sum) AS are_equal

@@ -1,4 +1,4 @@
--- As counted_not_stored.sql, with the ledgers exchanged.
+-- Like counted_not_stored.sql, with the ledgers exchanged.
 SELECT stored.key, stored.content, stored.day, counted.day AS other_day
 FROM event_identity AS stored
 LEFT JOIN LATERAL (SELECT day FROM agg_identity WHERE key = stored.key OFFSET 0) AS counted ON true

@@ -1,4 +1,4 @@
--- As sums_stored.sql, over the events of some keys.
+-- Like sums_stored.sql, but only over the events of some keys.
 SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type::text,
        count(*)::text AS count_events, coalesce(sum(duration_sec), 0)::text AS sum_duration,
        sum(bytes_up)::text AS sum_bytes_up, sum(bytes_down)::text AS sum_bytes_down

@@ -1,5 +1,5 @@
 -- The partitions that may have events from $1 up to $2, clipped to these times, with their sizes in bytes. A bound is null
--- where the partition has none, as a default partition.
+-- if the partition has no such bound, for example a default partition.
 SELECT CASE WHEN from_at IS NOT NULL THEN greatest(from_at, $1) END AS from_at,
        CASE WHEN until IS NOT NULL THEN least(until, $2) END AS until,
        pg_relation_size(partition) AS bytes

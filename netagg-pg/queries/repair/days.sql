@@ -1,4 +1,5 @@
--- The days from $1 to $2, which is from $3 up to $4, that have events, totals or identities.
+-- The days from $1 to $2 that have events, totals or identities. $3 is the first instant of these days, and $4 is the first
+-- instant after them.
 SELECT day FROM agg_day WHERE day >= $1 AND day <= $2 GROUP BY day
 UNION
 SELECT day FROM event_identity WHERE day >= $1 AND day <= $2 GROUP BY day

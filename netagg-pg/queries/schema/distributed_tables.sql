@@ -1,4 +1,4 @@
--- The tables of netagg that an extension (Citus) has distributed over other servers. The catalogue is the extension's.
+-- The tables of netagg that an extension (Citus) has distributed over other servers. The extension owns the catalogue table.
 SELECT string_agg(class.relname, ', ' ORDER BY class.relname)
 FROM pg_dist_partition AS distributed
 JOIN pg_class AS class ON class.oid = distributed.logicalrelid::oid

@@ -1,4 +1,4 @@
-//! One call of a port: its time limit, and its errors in netagg's terms.
+//! One call of a port: its time limit, and the translation of its errors to [`netagg_core::Error`].
 
 use netagg_core::Error;
 
@@ -6,7 +6,7 @@ use super::error::{self, PgError};
 use super::pool::Postgres;
 
 impl Postgres {
-    /// Asks the server for a sign of life.
+    /// Checks that the server answers a query.
     ///
     /// # Errors
     /// Retryable, with the reason, while the server does not answer.

@@ -11,40 +11,41 @@ use sqlx::postgres::{PgConnectOptions, PgSslMode};
 /// The default of [`PgConfig::copy_above`].
 pub(super) const COPY_ABOVE: usize = 1_000;
 
-/// How connections are made and what bounds their work.
+/// How connections are made, and the limits of their work.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct PgConfig {
-    /// Where the database is, and who asks. Default: [`PgAddress::default`].
+    /// The database, and the user and password to connect with. Default: [`PgAddress::default`].
     pub address: PgAddress,
-    /// The most connections at a time. A batch that is written, a page or a total that is read takes one. Default: 10.
+    /// The maximum number of connections. Each write of a batch takes one connection, and so does each read of a page or a
+    /// total. Default: 10.
     pub max_connections: u32,
-    /// How long a call waits for a connection. It fails at once if the server refuses new ones. Default: 5 s.
+    /// How long a call waits for a connection. The call fails at once if the server refuses new connections. Default: 5 s.
     pub acquire_timeout: Duration,
-    /// How long a call may take altogether, also when the server has vanished without a word. Then its connection is
-    /// closed. Default: 60 s.
+    /// How long a call may take in total. This also bounds a call whose server has vanished without closing the connection.
+    /// After the timeout, the connection is closed. Default: 60 s.
     pub call_timeout: Duration,
     /// How long the server works on one statement (`statement_timeout`). Default: 30 s.
     pub statement_timeout: Duration,
     /// How long the server lets a statement wait for a lock (`lock_timeout`). Default: 10 s.
     pub lock_timeout: Duration,
-    /// How long the server keeps a transaction that nobody goes on with (`idle_in_transaction_session_timeout`).
+    /// How long the server keeps a transaction that waits for its next statement (`idle_in_transaction_session_timeout`).
     /// Default: 30 s.
     pub idle_in_transaction_timeout: Duration,
-    /// How often the server looks, while it works on a statement, whether anybody still waits for the answer
-    /// (`client_connection_check_interval`): one that a dropped call has left is given up then. `None` works on.
-    /// Default: `None`.
+    /// How often the server checks, while it runs a statement, whether the client is still connected
+    /// (`client_connection_check_interval`). If the client has dropped the call, the server then cancels the statement.
+    /// With `None` the server finishes the statement. Default: `None`.
     pub client_check_interval: Option<Duration>,
-    /// A batch with more new items than this is written with `COPY`, a smaller one with `INSERT`. `INSERT` costs the server more
-    /// per row, but it is one message. `COPY` needs several, and on TCP the last of them waits up to 40 ms, because the driver
-    /// leaves Nagle's algorithm on. Default: 1,000.
+    /// A batch with more new items than this is written with `COPY`, a smaller batch with `INSERT`. `INSERT` costs the
+    /// server more per row, but it is one message. `COPY` needs several messages. On TCP, the last message waits up to
+    /// 40 ms, because the driver leaves Nagle's algorithm on. Default: 1,000.
     pub copy_above: usize,
-    /// How connections are named in `pg_stat_activity`. Default: `netagg`.
+    /// The name of the connections in `pg_stat_activity`. Default: `netagg`.
     pub application_name: String,
 }
 
 impl Default for PgConfig {
-    /// [`PgAddress::default`], ten connections, and timeouts that a healthy server never meets.
+    /// [`PgAddress::default`], ten connections, and timeouts that a healthy server never reaches.
     fn default() -> Self {
         Self {
             address: PgAddress::default(),
@@ -71,8 +72,9 @@ impl PgConfig {
     /// ([`Postgres::from_pool`](crate::Postgres::from_pool)).
     pub fn connect_options(&self) -> PgConnectOptions {
         if matches!(self.address.0.get_ssl_mode(), PgSslMode::VerifyCa) && CryptoProvider::get_default().is_none() {
-            // The driver takes the process's provider for this mode alone, and panics where the program has several and
-            // has chosen none. Where it has one, that is installed in any case. Another thread may be first.
+            // Only for this mode, the driver takes the cryptography provider of the process. It panics if the program has
+            // several providers and has chosen none. If the program has a single provider, rustls would install it by
+            // itself. The result is ignored, because another thread may have installed a provider first.
             let _ = ring::default_provider().install_default();
         }
         let millis = |timeout: Duration| timeout.as_millis().to_string();
@@ -86,7 +88,7 @@ impl PgConfig {
                 ("statement_timeout", millis(self.statement_timeout)),
                 ("lock_timeout", millis(self.lock_timeout)),
                 ("idle_in_transaction_session_timeout", millis(self.idle_in_transaction_timeout)),
-                // A generic plan locks every partition and cannot leave any out.
+                // A generic plan locks every partition and cannot prune any partition.
                 ("plan_cache_mode", "force_custom_plan".to_owned()),
             ])
             .options(client_check)
@@ -96,7 +98,7 @@ impl PgConfig {
 
 /// A database on a server, and the user and password to connect with.
 ///
-/// It prints as `host:port/database`; the password never shows.
+/// It prints as `host:port/database`, never with the password.
 #[derive(Clone)]
 pub struct PgAddress(PgConnectOptions);
 
@@ -157,8 +159,8 @@ impl fmt::Debug for PgAddress {
     }
 }
 
-/// A text that is no address of a PostgreSQL database. It says what is accepted, never what was found: that may hold a
-/// password.
+/// The error for a text that is not the address of a PostgreSQL database. It shows the accepted form, and never the text
+/// itself, which may contain a password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not the URL of a PostgreSQL database: postgres://user:password@host:port/database?sslmode=… is accepted")]
 pub struct InvalidAddress;
@@ -182,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_address_is_refused_without_being_quoted() {
+    fn an_invalid_address_is_refused_without_being_quoted() {
         for url in
             ["", "localhost", "mysql://me:s3cret@h/d", "postgres://me:s3cret@h:port/d", "postgres://me@h/d?sslmode=x"]
         {

@@ -1,15 +1,15 @@
-//! `COPY … FROM STDIN (FORMAT binary)`: the fastest way in.
+//! `COPY … FROM STDIN (FORMAT binary)`: the fastest way to write many rows.
 //!
 //! The format: <https://www.postgresql.org/docs/current/sql-copy.html#id-1.9.3.55.9.4>.
 
 use netagg_core::{Day, Timestamp};
 use sqlx::PgConnection;
 
-/// Rows are sent in pieces of about this size: the server works on one while the next is encoded, and a batch is not held
-/// twice.
+/// Rows are sent in pieces of about this size. The server works on one piece while the next piece is encoded, and memory
+/// never holds a whole batch twice.
 const PIECE: usize = 64 * 1024;
 
-/// 2000-01-01, where PostgreSQL counts from, in days and microseconds after 1970-01-01.
+/// 2000-01-01, the instant from which PostgreSQL counts, in days and microseconds after 1970-01-01.
 const EPOCH_DAYS: i64 = 10_957;
 const EPOCH_MICROS: i64 = EPOCH_DAYS * 86_400_000_000;
 
@@ -51,7 +51,7 @@ impl Row<'_> {
         self.0.extend_from_slice(bytes);
     }
 
-    /// For `text` and enums too.
+    /// Writes a `text` or an enum.
     pub(crate) fn text(&mut self, text: &str) {
         self.bytes(text.as_bytes());
     }
@@ -79,7 +79,7 @@ impl Row<'_> {
         self.0.extend_from_slice(json.as_bytes());
     }
 
-    /// `value` by `write`, or null.
+    /// Writes `value` with `write`, or null.
     pub(crate) fn optional<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         match value {
             Some(value) => write(self, value),

@@ -1,4 +1,4 @@
-//! What PostgreSQL's errors mean to netagg: whether waiting helps, whether an operator has to act.
+//! The meaning of PostgreSQL's errors for netagg: whether waiting helps, or an operator has to act.
 
 use std::fmt;
 use std::sync::Arc;
@@ -24,25 +24,25 @@ pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 /// Why a call of an adapter failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PgError {
-    /// What the driver says.
+    /// An error of the driver.
     #[error(transparent)]
     Sqlx(#[from] sqlx::Error),
-    /// No connection is to be had.
-    #[error("no connection to {address}: {}", said(.source))]
+    /// An attempt to connect has failed.
+    #[error("no connection to {address}: {}", text_of(.source))]
     NotConnected { address: String, source: Arc<sqlx::Error> },
-    /// The driver gives no reason for this one.
+    /// The pool gave no connection in time, and the driver gives no reason.
     #[error("no connection to {address} within {limit:?}: it does not answer, or all {max} connections are in use")]
     NoConnection { address: String, limit: Duration, max: u32 },
-    /// The connection was closed.
+    /// The call took too long. Its connection was closed.
     #[error("no answer from {address} within {limit:?}")]
     CallTimedOut { address: String, limit: Duration },
-    /// The application's [`StoreHook`](crate::StoreHook).
-    #[error("the application's hook failed: {}", said(.0))]
+    /// The application's [`StoreHook`](crate::StoreHook) has failed.
+    #[error("the application's hook failed: {}", text_of(.0))]
     Hook(#[source] sqlx::Error),
     /// An operator has to act.
     #[error("{0}")]
     NotSetUp(String),
-    /// Somebody else is in the way for now.
+    /// Another process or another batch blocks the call for now.
     #[error("{0}")]
     Busy(String),
     /// Tables are distributed over several servers.
@@ -51,30 +51,30 @@ pub(crate) enum PgError {
     /// The database has another mode than the service.
     #[error("{0}")]
     WrongMode(String),
-    /// Events of the call are too old to be kept.
+    /// Events of the call are in dropped months.
     #[error("the months up to {through} are dropped")]
     MonthsDropped { through: Month },
     /// A stored value that netagg never writes.
-    #[error("{what} in the database: {source}")]
+    #[error("{value} in the database: {source}")]
     Unreadable {
-        what: &'static str,
+        value: &'static str,
         #[source]
         source: netagg_core::BoxError,
     },
 }
 
 impl PgError {
-    pub(crate) fn unreadable(what: &'static str, source: impl Into<netagg_core::BoxError>) -> Self {
-        Self::Unreadable { what, source: source.into() }
+    pub(crate) fn unreadable(value: &'static str, source: impl Into<netagg_core::BoxError>) -> Self {
+        Self::Unreadable { value, source: source.into() }
     }
 
-    /// As the driver says it of an attempt to connect to `address`.
+    /// The error `source` of an attempt to connect to `address`.
     pub(crate) fn not_connected(address: &PgAddress, source: Arc<sqlx::Error>) -> Self {
         Self::NotConnected { address: address.to_string(), source }
     }
 
-    /// Whether a table could not be made or attached for a reason of this table: something is in its place, or the role
-    /// may not. Other tables may do all the same, and waiting does not help.
+    /// Whether a table could not be made or attached for a reason that concerns only this table: another object is in its
+    /// place, or the role lacks a privilege. Other tables may still be made, and waiting does not help.
     pub(crate) fn is_of_one_table(&self) -> bool {
         match self {
             Self::NotSetUp(_) => true,
@@ -86,23 +86,23 @@ impl PgError {
         }
     }
 
-    /// The error in words for an operator: of the server's errors, their text and SQLSTATE.
+    /// The error as text for an operator. For an error of the server, this is its message and SQLSTATE.
     pub(crate) fn text(&self) -> String {
         match self {
-            Self::Sqlx(error) => said(error),
+            Self::Sqlx(error) => text_of(error),
             error => error.to_string(),
         }
     }
 
-    /// Whether the server gave this SQLSTATE.
+    /// Whether the server returned this SQLSTATE.
     pub(crate) fn is(&self, code: &str) -> bool {
         matches!(self, Self::Sqlx(sqlx::Error::Database(error)) if error.code().as_deref() == Some(code))
     }
 }
 
-/// What the server or the driver says: of the server's errors their text and SQLSTATE, without the line of the server's own
-/// source that the driver adds.
-fn said(error: &sqlx::Error) -> String {
+/// The text of an error of the driver. For an error of the server, this is its message and SQLSTATE, without the line of
+/// the server's source code that the driver adds.
+fn text_of(error: &sqlx::Error) -> String {
     match error {
         sqlx::Error::Database(error) => match error.code() {
             Some(code) => format!("{} (SQLSTATE {code})", error.message()),
@@ -113,25 +113,26 @@ fn said(error: &sqlx::Error) -> String {
     }
 }
 
-/// A failure in the words of [`said`], which keeps the driver's error to be looked at, not to be told again.
+/// An error of the driver that displays as [`text_of`]. It keeps the driver's error for inspection, but does not return it
+/// as its source, because the text would then be reported twice.
 #[derive(Debug)]
-struct Said {
+struct DriverError {
     address: Option<String>,
     error: Arc<sqlx::Error>,
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(address) = &self.address {
             write!(f, "no connection to {address}: ")?;
         }
-        f.write_str(&said(&self.error))
+        f.write_str(&text_of(&self.error))
     }
 }
 
-impl std::error::Error for Said {}
+impl std::error::Error for DriverError {}
 
-/// What `error` means to a caller of a port.
+/// Translates `error` for the caller of a port.
 pub(crate) fn to_core(error: PgError) -> Error {
     let (address, error) = match error {
         PgError::Sqlx(error) => (None, Arc::new(error)),
@@ -141,7 +142,7 @@ pub(crate) fn to_core(error: PgError) -> Error {
         PgError::WrongMode(reason) => return Error::Unsupported { dependency: POSTGRES, reason },
         PgError::Distributed { .. } => {
             let reason = format!(
-                "{error} (pg_dist_partition has them), and there neither writes nor audits and repairs would be exact; \
+                "{error} (see pg_dist_partition), so writes, audits and repairs would not be exact; \
                  undistribute them (SELECT undistribute_table('events_raw') and so on), or use another database"
             );
             return Error::Unsupported { dependency: POSTGRES, reason };
@@ -152,16 +153,16 @@ pub(crate) fn to_core(error: PgError) -> Error {
         PgError::Hook(ref cause) if meaning(cause) == Meaning::Unavailable => {
             return Error::unavailable(POSTGRES, error);
         }
-        // Never refused data: the events are valid, and must not become dead letters.
+        // Never `Refused`: the events are valid, and must not become dead letters.
         PgError::Hook(_) | PgError::Unreadable { .. } => return Error::internal(POSTGRES, error),
     };
     let meaning = meaning(&error);
-    let error = Said { address, error };
+    let error = DriverError { address, error };
     match meaning {
         Meaning::Unavailable => Error::unavailable(POSTGRES, error),
         Meaning::NoSchema => Error::NotSetUp { dependency: POSTGRES, reason: NO_SCHEMA.to_owned(), source: None },
-        Meaning::NotSetUp(what_to_do) => {
-            let reason = format!("{error}: {what_to_do}");
+        Meaning::NotSetUp(remedy) => {
+            let reason = format!("{error}: {remedy}");
             Error::NotSetUp { dependency: POSTGRES, reason, source: Some(error.into()) }
         }
         Meaning::Refused => Error::Refused { dependency: POSTGRES, source: error.into() },
@@ -172,7 +173,8 @@ pub(crate) fn to_core(error: PgError) -> Error {
 #[derive(Debug, PartialEq)]
 enum Meaning {
     Unavailable,
-    /// A statement names what only another schema has: an error in SQL tells an operator nothing.
+    /// A statement names a table, column or function that only another version of the schema has. The error of the server
+    /// alone would not tell an operator the cause.
     NoSchema,
     NotSetUp(&'static str),
     Refused,
@@ -182,7 +184,7 @@ enum Meaning {
 fn meaning(error: &sqlx::Error) -> Meaning {
     match error {
         sqlx::Error::Database(error) => meaning_of_code(error.code().as_deref().unwrap_or_default()),
-        // A connection that breaks off in the middle of a message is a protocol error to the driver.
+        // The driver reports a protocol error if a connection breaks in the middle of a message.
         sqlx::Error::Io(_)
         | sqlx::Error::Protocol(_)
         | sqlx::Error::PoolTimedOut
@@ -207,7 +209,7 @@ fn meaning_of_code(code: &str) -> Meaning {
         UNDEFINED_TABLE | "42704" | "42703" | "42883" => Meaning::NoSchema,
         "3F000" => Meaning::NotSetUp("create the PostgreSQL schema that search_path names"),
         "3D000" | "57P04" => Meaning::NotSetUp("create the database, or name another one"),
-        "42501" => Meaning::NotSetUp("grant the role what it lacks"),
+        "42501" => Meaning::NotSetUp("grant the role the missing privilege"),
         "23502" | CHECK_VIOLATION => Meaning::Refused,
         _ => match code.get(..2) {
             Some("08" | "53" | "58") => Meaning::Unavailable,
@@ -223,7 +225,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn codes_are_sorted_by_what_helps() {
+    fn codes_are_grouped_by_their_remedy() {
         for (codes, expected) in [
             (&["08006", "40001", "40P01", "53300", "53100", "55P03", "57014", "57P01", "57P03", "58030"][..], "wait"),
             (&["28P01", "28000", "3D000", "3F000", "42501", "42P01", "42703"], "act"),

@@ -22,7 +22,7 @@ const RECENT: Duration = Duration::from_secs(1);
 
 const TOO_MANY_CONNECTIONS: &str = "53300";
 
-/// How long a call may take unless it is said otherwise.
+/// The default time limit of a call.
 pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A database, and a bounded pool of connections to it. Clones share the pool.
@@ -31,7 +31,7 @@ pub struct Postgres {
     pool: PgPool,
     call_timeout: Duration,
     copy_above: usize,
-    /// How many of the pool's connections are at work for this handle.
+    /// How many connections of the pool this handle uses now.
     sessions: Arc<AtomicU32>,
     last_attempt: Arc<Mutex<Option<Attempt>>>,
     distribution_check: Arc<PassedCheck>,
@@ -50,7 +50,7 @@ impl Postgres {
         Self { call_timeout: config.call_timeout, copy_above: config.copy_above, ..Self::from_pool(pool) }
     }
 
-    /// A handle over a pool of yours, which the rest of your application may use too.
+    /// A handle over your own pool, which the rest of your application may use, too.
     ///
     /// Make its connections with [`PgConfig::connect_options`], or set the same parameters of the session yourself:
     ///
@@ -61,10 +61,10 @@ impl Postgres {
     ///
     /// These settings of [`PgConfig`] do not apply:
     ///
-    /// - `max_connections` and `acquire_timeout` are those of the pool.
+    /// - `max_connections` and `acquire_timeout` come from the pool.
     /// - `call_timeout` is 60 s, or the value of [`with_call_timeout`](Self::with_call_timeout).
     /// - `copy_above` is 1,000.
-    /// - All others are those of the pool's connections.
+    /// - All other settings come from the pool's connections.
     ///
     /// Three things differ from the pool's own rules:
     ///
@@ -74,7 +74,8 @@ impl Postgres {
     /// - [`close`](Self::close) closes the pool for all of its users.
     ///
     /// A service needs a connection for each batch in flight and 4 more; the API needs 18. So ingestor, aggregator and API
-    /// together need 34 with their defaults. With fewer, calls wait for each other up to the pool's `acquire_timeout`.
+    /// together need 34 with their defaults. With fewer connections, calls wait for each other up to the pool's
+    /// `acquire_timeout`.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -99,7 +100,7 @@ impl Postgres {
         }
     }
 
-    /// Limits each call to `call_timeout` altogether: see [`PgConfig::call_timeout`].
+    /// Limits each call to `call_timeout` in total: see [`PgConfig::call_timeout`].
     #[must_use]
     pub fn with_call_timeout(self, call_timeout: Duration) -> Self {
         Self { call_timeout, ..self }
@@ -110,7 +111,7 @@ impl Postgres {
         &self.pool
     }
 
-    /// How many connections the pool has, and how many of them are at work.
+    /// How many connections the pool has, and how many of them are in use.
     pub fn pool_use(&self) -> PoolUse {
         let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
         PoolUse { idle, used: self.pool.size().saturating_sub(idle), max: self.max_connections() }
@@ -143,7 +144,7 @@ impl Postgres {
         self.pool.options().get_acquire_timeout()
     }
 
-    /// When the tables were last seen to be on this server alone.
+    /// The last check that no table is distributed over several servers.
     pub(crate) fn distribution_check(&self) -> &PassedCheck {
         &self.distribution_check
     }
@@ -163,8 +164,8 @@ impl Postgres {
         }
     }
 
-    /// Why the server refuses new connections, found by an attempt outside of the pool. Never returns while the server
-    /// accepts connections, or while all connections of the pool are at work.
+    /// Tries to connect outside of the pool, and returns the reason if the server refuses new connections. Never returns
+    /// while the server accepts connections, or while all connections of the pool are in use.
     ///
     /// The pool itself retries until its timeout, and then gives no reason.
     async fn refusal(&self) -> PgError {
@@ -173,7 +174,7 @@ impl Postgres {
             if self.sessions.load(Ordering::Relaxed) >= self.max_connections() {
                 continue;
             }
-            // One attempt at a time, however many calls wait for its outcome.
+            // Only one attempt runs at a time. All waiting calls share its outcome.
             let mut last = self.last_attempt.lock().await;
             if last.as_ref().is_none_or(|attempt| attempt.at.elapsed() >= PATIENCE) {
                 let error = match self.connect((*self.pool.connect_options()).clone()).await {
@@ -183,14 +184,14 @@ impl Postgres {
                 *last = Some(Attempt { at: Instant::now(), error: error.map(Arc::new) });
             }
             if let Some(Attempt { error: Some(error), .. }) = &*last
-                && !is_crowded(error)
+                && !is_too_many_connections(error)
             {
                 return PgError::not_connected(&self.address(), error.clone());
             }
         }
     }
 
-    /// Why the pool has given no connection in time, as far as known.
+    /// The error for a call that got no connection in time, with the reason if it is known.
     fn no_connection(&self) -> PgError {
         let last = self.last_attempt.try_lock().ok();
         let recent = last.as_deref().and_then(Option::as_ref).filter(|last| last.at.elapsed() < RECENT);
@@ -239,18 +240,18 @@ struct Attempt {
     error: Option<Arc<sqlx::Error>>,
 }
 
-/// Whether the server has no connection to spare, which may change in a moment.
-fn is_crowded(error: &sqlx::Error) -> bool {
+/// Whether the server refused a connection because it has too many. This may change in a moment.
+fn is_too_many_connections(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some(TOO_MANY_CONNECTIONS))
 }
 
 /// The connections of a pool at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolUse {
-    /// Open connections without work.
+    /// Open connections that are not in use.
     pub idle: u32,
-    /// Connections at work, or being opened.
+    /// Connections in use, or being opened.
     pub used: u32,
-    /// The bound of the pool.
+    /// The maximum number of connections.
     pub max: u32,
 }

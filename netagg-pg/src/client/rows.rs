@@ -28,7 +28,7 @@ impl From<IdentityRow> for Identity {
     }
 }
 
-/// Totals of a type of events.
+/// The totals of one event type.
 #[derive(Debug, FromRow)]
 pub(crate) struct TotalsRow {
     #[sqlx(rename = "type")]

@@ -9,8 +9,8 @@ use sqlx::pool::PoolConnection;
 
 /// A connection that returns to the pool only when its call has succeeded ([`Session::release`]).
 ///
-/// An error, a cancelled call or a timeout drops the session earlier, which closes the connection. The server then rolls
-/// back, the next call finds nothing half done, and a dead connection does not occupy the pool.
+/// An error, a cancelled call or a timeout drops the session earlier, which closes the connection. Then the server rolls
+/// back, so the next call finds no unfinished work. A dead connection does not stay in the pool.
 #[derive(Debug)]
 pub(crate) struct Session {
     connection: Option<PoolConnection<sqlx::Postgres>>,

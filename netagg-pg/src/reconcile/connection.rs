@@ -4,7 +4,8 @@ use sqlx::PgConnection;
 
 use crate::client::{PgError, Postgres};
 
-/// More of the server than a session gets by default, and no compilation of statements that read few columns.
+/// More parallel workers and memory than a session gets by default, and no JIT compilation, because the statements read few
+/// columns.
 const SESSION: &str = "SET max_parallel_workers_per_gather = 4; SET work_mem = '32MB'; SET jit = off";
 
 /// A connection outside of the pool, without time limits.

@@ -11,7 +11,7 @@ use super::sums::SumsByType;
 pub(super) struct Unmatched {
     pub(super) key: Uuid,
     pub(super) content: i64,
-    /// The day in that ledger.
+    /// The day in the ledger that has the identity.
     pub(super) day: Day,
 }
 

@@ -1,4 +1,4 @@
-//! Which days are compared or repaired.
+//! The selection of days to compare or repair.
 
 use std::collections::BTreeSet;
 
@@ -20,7 +20,7 @@ impl DaySelection {
         Self { from, to, only: None }
     }
 
-    /// These days; `None` if there are none.
+    /// Only `days`; `None` if there are no days.
     pub(super) fn only(days: impl IntoIterator<Item = Day>) -> Option<Self> {
         let days: BTreeSet<Day> = days.into_iter().collect();
         let (from, to) = (*days.first()?, *days.last()?);

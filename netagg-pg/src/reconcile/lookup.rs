@@ -1,4 +1,4 @@
-//! Whether a ledger has by now the identities that it lacked in a snapshot, and the sums over their events.
+//! The lookup of identities that a ledger lacked in a snapshot and may have by now, and the sums over their events.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,4 +1,4 @@
-//! Whether totals are the sums over the stored events, and how they become so again.
+//! The audit checks whether the totals are the sums over the stored events, and a repair corrects them.
 
 pub(crate) mod audit;
 mod connection;

@@ -26,21 +26,21 @@ pub struct OffsetReport {
     pub gaps: Vec<Range<i64>>,
     /// New events.
     pub accepted: i64,
-    /// Events that came before, with the same content.
+    /// Copies of known events, with the same content.
     pub duplicates: i64,
-    /// Events that came before, with other content.
+    /// Copies of known events, with other content.
     pub conflicts: i64,
     /// Records without a valid event: dead letters.
     pub invalid: i64,
     /// Offsets without a record.
     pub vacant: i64,
-    /// Offsets that came again after they had been processed.
+    /// Offsets that were delivered again after they had been processed.
     pub redelivered: i64,
     /// Offsets processed by versions of netagg that did not count outcomes.
     pub uncounted: i64,
     /// The offsets of the service's consumer group in this partition, if an audit has compared them with the broker.
     pub group: Option<PartitionLag>,
-    /// The processed ranges, as PostgreSQL writes them.
+    /// The processed ranges, in PostgreSQL's text form.
     done_ranges: String,
 }
 
@@ -50,8 +50,8 @@ impl OffsetReport {
         self.next - self.first - self.done
     }
 
-    /// How many processed records have no outcome. 0 is right; above 0, records were lost on their way through the service;
-    /// below 0, records were counted twice.
+    /// How many processed records have no outcome. 0 is correct. Above 0, records were lost on their way through the
+    /// service. Below 0, records were counted twice.
     pub fn unaccounted(&self) -> i64 {
         let outcomes = [self.accepted, self.duplicates, self.conflicts, self.invalid, self.vacant, self.uncounted];
         self.done + self.redelivered - outcomes.iter().sum::<i64>()
@@ -73,7 +73,7 @@ impl OffsetReport {
     }
 }
 
-/// Reads all reports: those of the ingestor, then those of the aggregator.
+/// Reads all reports: first the reports of the ingestor, then the reports of the aggregator.
 pub(super) async fn read(connection: &mut PgConnection) -> Result<Vec<OffsetReport>, PgError> {
     let rows: Vec<OffsetReportRow> =
         sqlx::query_as(include_str!("../../queries/progress/offset_reports.sql")).fetch_all(connection).await?;

@@ -1,9 +1,9 @@
-//! How far an audit has read.
+//! The progress of an audit.
 
 /// How far an audit has read the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadProgress {
-    /// The part that is being read, in words.
+    /// The name of the part that is being read.
     pub what: &'static str,
     /// Bytes of tables read so far.
     pub done: u64,

@@ -21,7 +21,7 @@ use super::sums::SumsRow;
 use super::time_range::{TimeRange, time_ranges};
 use crate::client::PgError;
 
-/// How many unmatched identities are listed, of all days together.
+/// The maximum number of unmatched identities that are listed, for all days together.
 const MAX_UNMATCHED: usize = 1_000_000;
 
 /// Which unmatched identities to list.
@@ -74,7 +74,7 @@ impl ReconciliationSnapshot {
         }
 
         if !differing.is_empty() {
-            progress.what = "where the ledgers part";
+            progress.what = "differences between the ledgers";
             on_progress(progress);
             snapshot.list_counted_not_stored(connection, &differing).await?;
             if lists == Lists::Both {
@@ -86,7 +86,7 @@ impl ReconciliationSnapshot {
         Ok(snapshot)
     }
 
-    /// Returns the days of which the ledgers differ.
+    /// Reads how many identities each ledger has. Returns the days on which the ledgers differ.
     async fn read_ledgers(
         &mut self,
         connection: &mut PgConnection,
@@ -133,7 +133,8 @@ impl ReconciliationSnapshot {
         Ok(())
     }
 
-    /// Lists the identities of `days` in the ledger of the totals that the ledger of the events lacks or has otherwise.
+    /// Lists the identities of `days` in the ledger of the totals that the ledger of the events lacks, or has with another
+    /// content or day.
     async fn list_counted_not_stored(
         &mut self,
         connection: &mut PgConnection,
@@ -161,8 +162,8 @@ impl ReconciliationSnapshot {
         Ok(())
     }
 
-    /// Lists the identities of `days` in the ledger of the events that the ledger of the totals lacks or has under another
-    /// day.
+    /// Lists the identities of `days` in the ledger of the events that the ledger of the totals lacks, or has with another
+    /// content or day.
     async fn list_stored_not_counted(
         &mut self,
         connection: &mut PgConnection,
@@ -202,7 +203,7 @@ impl ReconciliationSnapshot {
         }
     }
 
-    /// Adds `unmatched` to its list. If the lists are full, drops the entries of the day that has most of them.
+    /// Adds `unmatched` to its list. If the lists are full, drops the entries of the day with the most unmatched identities.
     fn list(&mut self, unmatched: Unmatched, list: fn(&mut Self) -> &mut Vec<Unmatched>) {
         if self.days.get(&unmatched.day).is_some_and(|day| day.has_too_many_unmatched) {
             return;

@@ -12,13 +12,13 @@ use crate::client::{PgError, rows};
 /// One of the sums in a row of totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Column {
-    /// How many events.
+    /// The number of events.
     CountEvents,
-    /// Seconds.
+    /// The sum of the durations, in seconds.
     SumDuration,
-    /// Bytes sent by users.
+    /// The sum of the bytes that users sent.
     SumBytesUp,
-    /// Bytes received by users.
+    /// The sum of the bytes that users received.
     SumBytesDown,
 }
 
@@ -37,8 +37,8 @@ impl Column {
     }
 }
 
-/// The sums of a day and type, in the order of [`Column::ALL`]. They are signed, since differences of sums are sums, too, and
-/// other programs may have written negative totals.
+/// The sums of a day and type, in the order of [`Column::ALL`]. They are signed, because differences of sums may be
+/// negative, and other programs may have written negative totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Sums([i128; 4]);
 
@@ -83,13 +83,13 @@ pub(super) fn add(sums: &mut SumsByType, other: &SumsByType) {
     }
 }
 
-/// `sums` less `other`.
+/// Subtracts `other` from `sums`.
 pub(super) fn subtract(sums: &SumsByType, other: &SumsByType) -> SumsByType {
     let of_other = |event_type| other.get(event_type).copied().unwrap_or_default();
     sums.iter().map(|(event_type, sums)| (*event_type, *sums - of_other(event_type))).collect()
 }
 
-/// Per type the found and the wanted sums, only where they differ. `None` stands for no row.
+/// Returns each type whose found and wanted sums differ, with both sums. `None` stands for no row.
 pub(super) fn differing(found: &SumsByType, wanted: &SumsByType) -> Vec<(EventType, Option<Sums>, Option<Sums>)> {
     EventType::ALL
         .into_iter()
@@ -101,7 +101,7 @@ pub(super) fn differing(found: &SumsByType, wanted: &SumsByType) -> Vec<(EventTy
         .collect()
 }
 
-/// Sums of a day and type. They are text, since `numeric` has no Rust type here.
+/// The sums of a day and type. They are text, because `numeric` has no Rust type here.
 #[derive(Debug, FromRow)]
 pub(super) struct SumsRow {
     day: NaiveDate,

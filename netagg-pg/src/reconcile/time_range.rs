@@ -21,7 +21,8 @@ impl TimeRange {
         self.from.date_naive() <= day && start_of(Day::from(day)) < self.until
     }
 
-    /// The sums that `statement` computes over the events of the range; only those of the days `only`, if given.
+    /// The sums that `statement` computes over the events of the range. If `only` is given, returns only the sums of these
+    /// days.
     pub(super) async fn sums(
         &self,
         connection: &mut PgConnection,
@@ -34,7 +35,7 @@ impl TimeRange {
     }
 }
 
-/// A partition without one of the bounds has null there.
+/// A range of a partition. A bound is `None` if the partition has no such bound.
 #[derive(Debug, FromRow)]
 struct TimeRangeRow {
     from_at: Option<DateTime<Utc>>,

@@ -7,15 +7,15 @@ use super::settings::EventLimitsError;
 use crate::client::Postgres;
 
 impl Postgres {
-    /// Waits until the server answers and has its schema, refuses tables that are distributed, and then records `limits`,
-    /// or checks that they are the recorded ones. Ingestors and aggregators on one database must use the same limits:
-    /// otherwise events and totals differ.
+    /// Waits until the server answers and has its schema, and fails if tables are distributed. Then records `limits` if the
+    /// database has none, or checks that they are equal to the recorded limits. Ingestors and aggregators on one database
+    /// must use the same limits. Otherwise events and totals differ.
     ///
-    /// Returns `None` if `shutdown` comes first. One line of log tells that it waits.
+    /// Returns `None` if `shutdown` comes first. While it waits, it logs one line.
     ///
     /// # Errors
-    /// [`EventLimitsError::Differ`] if other limits are recorded; [`EventLimitsError::Store`] with an error that no retry can
-    /// help.
+    /// [`EventLimitsError::Differ`] if other limits are recorded; [`EventLimitsError::Store`] with an error that a retry
+    /// cannot resolve.
     pub async fn agree_on_limits(
         &self,
         limits: EventLimits,

@@ -1,8 +1,9 @@
 //! Tables that are distributed over several servers, which netagg does not support yet.
 //!
-//! There, a unique violation has another code, no transaction has one snapshot of all servers, and physical row positions
-//! mean nothing. Writers would stop at the first duplicate, retention would leave rows behind, an audit would report
-//! differences that do not exist, and a repair would change correct totals. So all of them refuse to begin.
+//! In such a database, a unique violation has another code, no transaction has one snapshot of all servers, and physical
+//! row positions mean nothing. Writers would stop at the first duplicate, and retention would leave rows behind. An audit
+//! would report differences that do not exist, and a repair would change correct totals. So writers, retention, audits and
+//! repairs fail before they begin.
 
 use std::time::Duration;
 
@@ -11,12 +12,12 @@ use sqlx::PgConnection;
 
 use crate::client::{PgError, Postgres, Session};
 
-/// For how long a passed check counts: tables may be distributed while services run.
+/// How long a passed check is valid. Tables may be distributed while services run, so it is repeated.
 const VALID: Duration = Duration::from_secs(60);
 
 impl Postgres {
-    /// Checks that no table of netagg is distributed over several servers, as Citus does it. An installed extension that
-    /// distributes none of them does no harm.
+    /// Checks that no table of netagg is distributed over several servers, for example by Citus. The extension may be
+    /// installed if it distributes none of them.
     ///
     /// # Errors
     /// [`Error::Unsupported`] with the distributed tables. Retryable errors while the database cannot be reached.
@@ -37,7 +38,7 @@ impl Postgres {
         Ok(session)
     }
 
-    /// Fails if a table is distributed. Asks the server once a minute.
+    /// Fails if a table is distributed. Asks the server at most once a minute.
     pub(crate) async fn refuse_distribution(&self, connection: &mut PgConnection) -> Result<(), PgError> {
         if !self.distribution_check().is_younger_than(VALID) {
             refuse(connection).await?;
@@ -48,7 +49,7 @@ impl Postgres {
 }
 
 async fn refuse(connection: &mut PgConnection) -> Result<(), PgError> {
-    // A table of that name with other columns is not the extension's.
+    // A table `pg_dist_partition` with other columns does not belong to the extension.
     const HAS_EXTENSION: &str = "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = to_regclass('pg_dist_partition') \
                                  AND attname = 'logicalrelid')";
     let has_extension: bool = sqlx::query_scalar(HAS_EXTENSION).fetch_one(&mut *connection).await?;

@@ -10,7 +10,7 @@ use crate::client::error::{self, PgError, UNDEFINED_TABLE};
 
 static MIGRATOR: Migrator = sqlx::migrate!();
 
-/// Brings the schema to a version. Several processes may do so at once: they take turns.
+/// Applies and reverts versions of the schema. Several processes may do this at once: they take turns.
 #[derive(Clone, Debug)]
 pub struct Migrations {
     postgres: Postgres,
@@ -20,16 +20,16 @@ pub struct Migrations {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SchemaVersion {
-    /// The number.
+    /// The number of the version.
     pub version: i64,
-    /// A few words about its changes.
+    /// A short description of its changes.
     pub description: String,
     /// When it was applied; `None` if it is not applied.
     pub applied_at: Option<DateTime<Utc>>,
 }
 
 impl Postgres {
-    /// The versions of the schema.
+    /// Returns the handle to the versions of the schema.
     pub fn migrations(&self) -> Migrations {
         Migrations { postgres: self.clone() }
     }
@@ -52,7 +52,7 @@ impl Migrations {
         self.migrate(Direction::Up).await
     }
 
-    /// All versions in order: those of this crate, and those that only the database has.
+    /// All versions in order: the versions of this crate, and versions that only the database has.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.
@@ -68,7 +68,7 @@ impl Migrations {
         Ok(versions)
     }
 
-    /// Reverts the last version, with the data in its tables.
+    /// Reverts the last version. The data in its tables is lost.
     ///
     /// # Errors
     /// As [`Migrations::up`].
@@ -80,7 +80,7 @@ impl Migrations {
         }
     }
 
-    /// Reverts every version after `version`, the last first, with the data in their tables.
+    /// Reverts every version after `version`, the last version first. The data in their tables is lost.
     ///
     /// # Errors
     /// As [`Migrations::up`].
@@ -88,7 +88,7 @@ impl Migrations {
         self.migrate(Direction::DownTo(version)).await
     }
 
-    /// Reverts every version.
+    /// Reverts every version. All data is lost.
     ///
     /// # Errors
     /// As [`Migrations::up`].
@@ -130,7 +130,7 @@ impl Migrations {
     /// Migrates on a separate connection without time limits: a migration may wait for another migrator, and rewrite tables.
     /// The connection is closed in any case, which also frees the migrator's lock after an error.
     async fn migrate(&self, direction: Direction) -> Result<(), Error> {
-        // The pool for the migrator would retry until its timeout, and give no reason.
+        // Connect without a pool first: the migrator's pool would retry until its timeout, and give no reason.
         let mut connection = self.postgres.unlimited_connection().await.map_err(error::to_core)?;
         self.postgres.refuse_distribution(&mut connection).await.map_err(error::to_core)?;
         drop(connection);
@@ -175,9 +175,9 @@ fn explain(error: MigrateError) -> PgError {
         MigrateError::VersionMissing(version) => {
             PgError::NotSetUp(format!("the schema is at version {version}, this program knows {}", latest()))
         }
-        MigrateError::VersionMismatch(version) => {
-            PgError::NotSetUp(format!("version {version} of the schema is not the one this program knows"))
-        }
+        MigrateError::VersionMismatch(version) => PgError::NotSetUp(format!(
+            "version {version} of the schema differs from the version that this program knows"
+        )),
         error => PgError::Sqlx(sqlx::Error::Migrate(Box::new(error))),
     }
 }

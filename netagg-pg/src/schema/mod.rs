@@ -1,4 +1,4 @@
-//! The tables: their versions, and the rules that every program keeps when it uses them.
+//! The tables: their versions, and the rules that every program follows when it uses them.
 
 mod agreement;
 mod distribution;

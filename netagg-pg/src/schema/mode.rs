@@ -1,4 +1,4 @@
-//! Whether two services or one write to a database, and that all services agree on it.
+//! The mode of a database: separate services or one combined service. All services of the database must agree on it.
 
 use std::fmt;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::{PgError, Postgres, locks};
 
-/// The setting.
+/// The setting with the mode.
 pub(crate) const MODE: &str = "mode";
 
 /// The mode that a database has.
@@ -33,7 +33,7 @@ impl RecordedMode {
         name.parse().map(recorded).map_err(|_| PgError::unreadable("a mode", value.to_owned()))
     }
 
-    /// The mode whose tables the database has: during a switch still the mode before.
+    /// The mode whose tables the database has. During a switch, this is still the mode before it.
     pub fn tables(self) -> ProcessingMode {
         match self {
             Self::Set(ProcessingMode::Combined) | Self::SwitchingTo(ProcessingMode::Separate) => {
@@ -74,7 +74,7 @@ impl fmt::Display for RecordedMode {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ModeError {
-    /// The database has another mode: some events would not be counted, or counted twice.
+    /// The database has another mode. Some events would not be counted, or would be counted twice.
     #[error("{recorded}, and this service works in the {configured} mode")]
     Differs {
         /// The mode of the database.
@@ -94,7 +94,7 @@ impl Postgres {
     /// Returns `None` if `shutdown` comes first.
     ///
     /// # Errors
-    /// [`ModeError::Differs`] if the database has another mode; [`ModeError::Store`] with an error that no retry can help.
+    /// [`ModeError::Differs`] if the database has another mode; [`ModeError::Store`] with an error that a retry cannot resolve.
     pub async fn agree_on_mode(
         &self,
         mode: ProcessingMode,
@@ -139,7 +139,7 @@ impl Postgres {
                     }
                     record(&mut session, RecordedMode::Set(mode)).await?
                 }
-                // Services that were embedded without an agreement have written.
+                // Embedded services have written without a call of `agree_on_mode`.
                 RecordedMode::Unset => record(&mut session, RecordedMode::Set(ProcessingMode::Separate)).await?,
                 recorded => recorded,
             };

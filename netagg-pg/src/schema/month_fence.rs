@@ -1,4 +1,5 @@
-//! The fence around dropped months. Every [transaction that writes](super::write_transaction) events or totals checks it.
+//! The month fence: the setting with the dropped months. Every [transaction that writes](super::write_transaction) events
+//! or totals checks it, so that no event of a dropped month is stored or counted.
 
 use netagg_core::Month;
 use sqlx::PgConnection;

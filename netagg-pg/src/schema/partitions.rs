@@ -13,7 +13,7 @@ use super::month_fence;
 use crate::client::error::{DUPLICATE_TABLE, PgError};
 use crate::client::{Postgres, locks};
 
-/// The partition overlaps another partition.
+/// The SQLSTATE for a partition that overlaps another partition.
 const INVALID_OBJECT_DEFINITION: &str = "42P17";
 
 /// How soon a failed attempt to make a partition is repeated.
@@ -26,16 +26,16 @@ pub struct Partitions {
     cache: Arc<RwLock<PartitionCache>>,
 }
 
-/// The state of partitions when last seen.
+/// The state of the partitions at the last check.
 #[derive(Debug, Default)]
 struct PartitionCache {
-    /// Months with partitions for all of their times.
+    /// Months that are covered completely by partitions.
     whole: BTreeSet<Month>,
     /// Months whose partition could not be made, and the time of the attempt.
     without_partition: BTreeMap<Month, (Instant, Arc<WithoutPartition>)>,
 }
 
-/// Why the partition of a month cannot be made, and which of its times other partitions take.
+/// Why the partition of a month cannot be made, and which parts of the month other partitions cover.
 #[derive(Debug)]
 pub(crate) struct WithoutPartition {
     pub(crate) reason: String,
@@ -43,17 +43,17 @@ pub(crate) struct WithoutPartition {
     existing: Vec<Bounds>,
 }
 
-/// A time from the first on, before the second.
+/// A range of time: from the first instant up to the second, exclusive.
 type Bounds = (DateTime<Utc>, DateTime<Utc>);
 
 impl WithoutPartition {
-    /// Whether a partition of `events_raw` takes events of this time.
+    /// Whether a partition of `events_raw` covers this time.
     pub(crate) fn covers(&self, at: Timestamp) -> bool {
         let at = at.to_datetime();
         self.existing.iter().any(|(from, to)| *from <= at && at < *to)
     }
 
-    /// The parts of `month` for which there are partitions.
+    /// The parts of `month` that are covered by partitions.
     pub(crate) fn covered_parts(&self, month: Month) -> impl Iterator<Item = Bounds> {
         let (first, end) = bounds_of(month);
         self.existing.iter().map(move |(from, to)| (*from.max(&first), *to.min(&end))).filter(|(from, to)| from < to)
@@ -94,7 +94,7 @@ pub struct MonthPartition {
 }
 
 impl Postgres {
-    /// The partitions of `events_raw`.
+    /// Returns the handle to the partitions of `events_raw`.
     pub fn partitions(&self) -> Partitions {
         Partitions { postgres: self.clone(), cache: Arc::default() }
     }
@@ -134,7 +134,7 @@ impl Partitions {
 
     /// Makes the missing partitions of `months`. Usually the cache has all of them, and the database is not asked.
     ///
-    /// A partition that cannot be made does not hinder the others: it is reported, and tried again some seconds later.
+    /// A partition that cannot be made does not block the other partitions. It is reported, and tried again some seconds later.
     pub(crate) async fn ensure_for(&self, months: impl IntoIterator<Item = Month>) -> Result<Ensured, PgError> {
         let mut missing: BTreeSet<Month> = months.into_iter().collect();
         let mut ensured = Ensured::default();
@@ -210,7 +210,7 @@ pub(crate) fn bounds_of(month: Month) -> Bounds {
     (midnight(month.first_day()), midnight(month.last_day()) + chrono::Days::new(1))
 }
 
-/// Whether partitions with the bounds `existing`, which are sorted, take every time of `month`.
+/// Whether partitions with the sorted bounds `existing` cover the whole `month`.
 fn are_covering(existing: &[Bounds], month: Month) -> bool {
     let (first, end) = bounds_of(month);
     let covered =
@@ -239,7 +239,7 @@ async fn list(connection: &mut PgConnection) -> Result<Vec<MonthPartition>, PgEr
 /// Makes the partition of `month`, unless another process has made it meanwhile. Returns whether it was missing.
 ///
 /// The partition is made as a separate table and then attached. `PARTITION OF` would lock out all readers and writers of
-/// `events_raw`; attaching locks out only VACUUM and others that attach. The table is empty, so there is nothing to scan.
+/// `events_raw`. Attaching locks out only VACUUM and other attempts to attach. The table is empty, so there is nothing to scan.
 async fn make(connection: &mut PgConnection, month: Month) -> Result<bool, PgError> {
     let name = name_of(month);
     let (from, to) = (month.first_day(), month.next().first_day());
@@ -248,12 +248,12 @@ async fn make(connection: &mut PgConnection, month: Month) -> Result<bool, PgErr
     let missing = !are_covering(&bounds(connection).await?, month);
     if missing {
         month_fence::check(connection, month).await?;
-        // Only digits of months and days enter the statements: no text from outside.
+        // The statements contain only digits of months and days, so they contain no text from outside.
         let create = format!("CREATE TABLE {name} (LIKE events_raw INCLUDING ALL)");
         let attach = format!(
             "ALTER TABLE events_raw ATTACH PARTITION {name} FOR VALUES FROM ('{from} 00:00:00+00') TO ('{to} 00:00:00+00')"
         );
-        // One statement for each message: a distributed database accepts no more.
+        // One message for each statement: a distributed database accepts no message with several statements.
         let made = async {
             sqlx::raw_sql(AssertSqlSafe(create)).execute(&mut *connection).await?;
             sqlx::raw_sql(AssertSqlSafe(attach)).execute(&mut *connection).await
@@ -277,7 +277,7 @@ pub(crate) fn name_of(month: Month) -> String {
     format!("events_raw_{:04}_{:02}", month.year(), month.number())
 }
 
-/// The month in the name of a partition; `None` for a table that an operator has named.
+/// The month in the name of a partition; `None` for a name that an operator has chosen.
 pub(crate) fn month_of(name: &str) -> Option<Month> {
     let (year, month) = name.strip_prefix("events_raw_")?.split_once('_')?;
     format!("{year}-{month}").parse().ok()

@@ -13,7 +13,7 @@ const CURSOR_SECRET: &str = "cursor_secret";
 const MAX_AGE: &str = "event_max_age_us";
 const MAX_FUTURE: &str = "event_max_future_us";
 
-/// Values recorded by the first program that needs them.
+/// The settings of a database. The first program that needs a value records it, and all other programs use it.
 #[derive(Clone, Debug)]
 pub struct Settings {
     postgres: Postgres,
@@ -48,7 +48,7 @@ impl Postgres {
 }
 
 impl Settings {
-    /// The secret with which all APIs on this database seal cursors. The first API makes it.
+    /// The secret with which all APIs on this database authenticate cursors. The first API makes it.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.
@@ -72,7 +72,7 @@ impl Settings {
         if recorded == configured { Ok(recorded) } else { Err(EventLimitsError::Differ { recorded, configured }) }
     }
 
-    /// The recorded limits, if a program has recorded any.
+    /// The recorded limits, if a program has recorded limits.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.
@@ -97,9 +97,9 @@ impl Settings {
             .await
     }
 
-    /// Replaces the recorded limits by `limits`. Before, the caller lets both services drain the topic, stops them, and calls
-    /// [`ConsumerGroups::check_drained`](netagg_core::ConsumerGroups::check_drained): both services must judge every record by
-    /// the same limits.
+    /// Replaces the recorded limits by `limits`. Before the call, the caller lets both services process the whole topic,
+    /// stops them, and calls [`ConsumerGroups::check_drained`](netagg_core::ConsumerGroups::check_drained). Otherwise the
+    /// two services could validate a record by different limits.
     ///
     /// # Errors
     /// Retryable while the database cannot be reached.
@@ -122,8 +122,8 @@ impl Settings {
             .await
     }
 
-    /// The value of each setting, in the order of `proposals`, which is that of the names. Records the proposal where a
-    /// setting has no value.
+    /// Returns the value of each setting, in the order of `proposals`, which are sorted by name. If a setting has no value,
+    /// records the proposal.
     async fn agree<const N: usize>(&self, proposals: [(&'static str, String); N]) -> Result<[String; N], Error> {
         self.postgres
             .call(async {

@@ -1,8 +1,8 @@
-//! How each transaction that writes events or totals begins: it checks which months are dropped, and the mode.
+//! The beginning of each transaction that writes events or totals: it checks the dropped months and the mode.
 //!
-//! It first takes a shared advisory lock, and then reads both settings. So retention, which records a month first and lists the
-//! lock's holders afterwards, knows every writer that may have read the older answer. A switch of the mode takes the lock alone,
-//! so no writer of the old mode commits after it.
+//! The transaction first takes a shared advisory lock, and then reads both settings. Retention first records a month, and
+//! then lists the holders of the lock. So it knows every writer that may have read the older setting. A switch of the mode
+//! takes the lock exclusively, so no writer of the old mode commits after it.
 
 use std::sync::LazyLock;
 
@@ -15,7 +15,7 @@ use super::month_fence::DROPPED_THROUGH;
 use super::settings::parse_month;
 use crate::client::{PgError, locks};
 
-/// Begins in one round trip. The last statement reads the settings once the transaction has the lock.
+/// Begins the transaction in one round trip. The last statement reads the settings once the transaction has the lock.
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
     format!(
         "BEGIN; SELECT pg_advisory_xact_lock_shared({}); \
@@ -25,11 +25,11 @@ static BEGIN: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// Begins a transaction that writes events or totals of `days`, for a service that works in `mode`. Without `mode`, the
-/// transaction is right in both modes.
+/// transaction must be correct in both modes.
 ///
 /// # Errors
-/// Without a transaction: [`PgError::MonthsDropped`] if one of the days is in a dropped month; [`PgError::WrongMode`] if the
-/// database has another mode, or is being switched.
+/// After an error, no transaction is open. [`PgError::MonthsDropped`] if one of the days is in a dropped month;
+/// [`PgError::WrongMode`] if the database has another mode, or a switch of the mode is not finished.
 pub(crate) async fn begin(
     connection: &mut PgConnection,
     mode: Option<ProcessingMode>,
@@ -49,7 +49,7 @@ fn check_settings(
     days: impl Iterator<Item = Day>,
 ) -> Result<(), PgError> {
     let (mut dropped, mut recorded) = (None, None);
-    // The first row is the lock's.
+    // The first row is the result of the lock.
     for row in rows.iter().skip(1) {
         let value: &str = row.try_get(1)?;
         match row.try_get(0)? {

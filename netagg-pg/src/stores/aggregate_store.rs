@@ -1,4 +1,4 @@
-//! `agg_day` and `agg_month`.
+//! The store of totals, in the table `agg_day` and its view `agg_month`.
 
 use async_trait::async_trait;
 use netagg_core::crash::{self, CrashPoint};
@@ -9,7 +9,7 @@ use super::dedup::Dedup;
 use super::{progress, totals};
 use crate::client::Postgres;
 
-/// Keeps totals by day in `agg_day`; months are sums of days.
+/// Stores totals by day in `agg_day`. Months are sums of days.
 #[derive(Debug)]
 pub struct PgAggregateStore {
     postgres: Postgres,
@@ -17,15 +17,15 @@ pub struct PgAggregateStore {
 }
 
 impl PgAggregateStore {
-    /// The service in `consumer_progress`.
+    /// The name of the service in `consumer_progress`.
     pub const SERVICE: &str = progress::AGGREGATOR;
 
-    /// The totals of `postgres`.
+    /// A store of totals in `postgres`, in the separate mode.
     pub fn new(postgres: Postgres) -> Self {
         Self { dedup: Dedup::of_aggregates(postgres.copy_above()), postgres }
     }
 
-    /// For a repair, which enters stored events that the totals lack, into the ledger of `mode`.
+    /// A store for a repair, which enters stored events that the totals lack into the ledger of `mode`.
     pub(crate) fn of_repair(postgres: Postgres, mode: ProcessingMode) -> Self {
         let dedup = match mode {
             ProcessingMode::Separate => Dedup::of_aggregates(postgres.copy_above()),
@@ -34,7 +34,7 @@ impl PgAggregateStore {
         Self { postgres, dedup }
     }
 
-    /// The same, also for events of dropped months.
+    /// Returns the same store, which also adds events of dropped months.
     pub(crate) fn ignoring_month_fence(self) -> Self {
         Self { dedup: self.dedup.ignoring_month_fence(), ..self }
     }
@@ -47,11 +47,11 @@ impl AggregateStore for PgAggregateStore {
             .call(async {
                 let mut session = self.postgres.writing_session().await?;
                 let mut entry = self.dedup.enter(&mut session, batch).await?;
-                let outcome = entry.judge(&mut session).await?;
+                let outcome = entry.resolve(&mut session).await?;
                 // Every batch updates the totals of today, so these rows are locked late.
                 totals::add(&mut session, sum_by_day(entry.new_items().iter().copied())).await?;
                 crash::pass(CrashPoint::TotalsAdded);
-                progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.tallies).await?;
+                progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.span_counts).await?;
                 progress::commit(&mut session).await?;
                 session.release();
                 Ok(outcome)

@@ -1,4 +1,4 @@
-//! `api_key`.
+//! The store of API keys, in the table `api_key`.
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
@@ -9,14 +9,14 @@ use sqlx::FromRow;
 
 use crate::client::{PgError, Postgres};
 
-/// Keeps API keys in `api_key`.
+/// Stores API keys in `api_key`.
 #[derive(Clone, Debug)]
 pub struct PgApiKeys {
     postgres: Postgres,
 }
 
 impl PgApiKeys {
-    /// The keys of `postgres`. A replica does not do: it may still have a key that was just revoked.
+    /// The keys in `postgres`, which must not be a replica: a replica may still have a key that was just revoked.
     pub fn new(postgres: Postgres) -> Self {
         Self { postgres }
     }

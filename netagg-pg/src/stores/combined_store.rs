@@ -1,4 +1,4 @@
-//! `events_raw` and `agg_day` in one transaction.
+//! The store of the combined mode, which writes `events_raw` and `agg_day` in one transaction.
 
 use std::sync::Arc;
 
@@ -13,14 +13,14 @@ use super::hook::StoreHook;
 use super::totals;
 use crate::client::Postgres;
 
-/// Keeps events in `events_raw` and their totals in `agg_day`, both in one transaction, with the one ledger
+/// Stores events in `events_raw` and their totals in `agg_day`, both in one transaction, with the single ledger
 /// `event_identity`.
 ///
 /// The database must be in the [combined](ProcessingMode::Combined) mode: call
 /// [`Postgres::agree_on_mode`](crate::Postgres::agree_on_mode) first. Otherwise each batch fails with
 /// [`Error::Unsupported`](netagg_core::Error::Unsupported).
 ///
-/// Events whose partition cannot be created are set aside. They count at once, and join `events_raw` later.
+/// Events whose partition cannot be created are set aside. They are counted at once, and move to `events_raw` later.
 #[derive(Debug)]
 pub struct PgCombinedStore {
     postgres: Postgres,
@@ -28,10 +28,10 @@ pub struct PgCombinedStore {
 }
 
 impl PgCombinedStore {
-    /// The service in `consumer_progress`.
+    /// The name of the service in `consumer_progress`.
     pub const SERVICE: &str = PgEventStore::SERVICE;
 
-    /// The events and totals of `postgres`.
+    /// A store of events and totals in `postgres`.
     pub fn new(postgres: Postgres) -> Self {
         Self { events: PgEventStore::in_mode(postgres.clone(), ProcessingMode::Combined), postgres }
     }

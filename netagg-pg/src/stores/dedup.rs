@@ -1,13 +1,13 @@
 //! Deduplication: the ledgers of identities decide which items of a batch are new.
 //!
-//! A large batch of new items enters fastest by `COPY` of its keys, in their order, into the ledger, whose primary key refuses
-//! known keys. After such a refusal the keys of this batch are inserted with `ON CONFLICT DO NOTHING` instead. The next batches
-//! look their keys up first, and copy the others, until one has no duplicates. The keys of a
-//! [small batch](crate::PgConfig::copy_above) are always inserted.
+//! For a large batch of new items, the fastest way is a `COPY` of its keys, in their order, into the ledger. If the ledger
+//! already has one of the keys, its primary key makes the `COPY` fail. Then this batch inserts its keys with
+//! `ON CONFLICT DO NOTHING` instead. The next batches first look their keys up and copy only the unknown keys, until a
+//! batch has no duplicates. The keys of a [small batch](crate::PgConfig::copy_above) are always inserted.
 //!
-//! A lookup does not find a key of a transaction that is not committed. So keys that this process is writing in
-//! [another batch](super::in_flight) are left out: they are looked up last, when the other batch has ended. A transaction thus
-//! locks keys in their order alone, so writers never deadlock in PostgreSQL.
+//! A lookup does not find a key of a transaction that is not committed. So a batch leaves out the keys that this process is
+//! writing in [another batch](super::in_flight), and looks them up last, when the other batch has ended. So each
+//! transaction locks keys only in their order, and writers never deadlock in PostgreSQL.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +24,7 @@ use crate::client::error::{PgError, UNIQUE_VIOLATION};
 use crate::client::rows::IdentityRow;
 use crate::schema::write_transaction;
 
-/// The identities in the ledger that have keys of a batch.
+/// The identities in the ledger for keys of a batch.
 type Known = HashMap<EventKey, Identity>;
 
 /// Deduplicates batches by one of the two ledgers.
@@ -33,7 +33,7 @@ pub(crate) struct Dedup {
     copy_keys: &'static str,
     insert_missing: &'static str,
     find: &'static str,
-    /// The mode in which the ledger is written.
+    /// The mode of the services that write the ledger.
     mode: ProcessingMode,
     copy_above: usize,
     /// Whether events of dropped months are entered, too.
@@ -44,7 +44,8 @@ pub(crate) struct Dedup {
 }
 
 impl Dedup {
-    /// By `event_identity`, the ledger of `events_raw`, and in the combined `mode` of `agg_day`, too.
+    /// Deduplicates by `event_identity`, the ledger of `events_raw`. In the combined `mode`, it is also the ledger of
+    /// `agg_day`.
     pub(crate) fn of_events(mode: ProcessingMode, copy_above: usize) -> Self {
         Self {
             copy_keys: "COPY event_identity (key, content, day) FROM STDIN (FORMAT binary)",
@@ -58,7 +59,7 @@ impl Dedup {
         }
     }
 
-    /// By `agg_identity`, the ledger of `agg_day`.
+    /// Deduplicates by `agg_identity`, the ledger of `agg_day`.
     pub(crate) fn of_aggregates(copy_above: usize) -> Self {
         Self {
             copy_keys: "COPY agg_identity (key, content, day) FROM STDIN (FORMAT binary)",
@@ -72,13 +73,13 @@ impl Dedup {
         }
     }
 
-    /// The same, also for events of dropped months.
+    /// Returns the same deduplication, which also enters events of dropped months.
     pub(crate) fn ignoring_month_fence(self) -> Self {
         Self { ignores_month_fence: true, ..self }
     }
 
     /// Begins a transaction and enters the new items of `batch` into the ledger. Items that this process is writing in another
-    /// batch are pending: [`Entry::judge`] finds them in the ledger.
+    /// batch are pending: [`Entry::resolve`] finds them in the ledger.
     ///
     /// # Errors
     /// [`PgError::MonthsDropped`], without a transaction, if an item is of a dropped month.
@@ -89,7 +90,7 @@ impl Dedup {
     ) -> Result<Entry<'a, T>, PgError> {
         let items = batch.items();
         self.begin(connection, items).await?;
-        // Not before: a batch that others wait for must not wait for the lock of all writers.
+        // Only now: other batches may wait for this batch from here on, so it must not wait for the lock of all writers.
         let in_flight = self.in_flight.add(items);
         let (mut pending, candidates): (Vec<_>, Vec<_>) =
             items.iter().partition(|item| in_flight.shares(&item.identity().key));
@@ -117,7 +118,8 @@ impl Dedup {
         write_transaction::begin(connection, Some(self.mode), days).await
     }
 
-    /// Copies the new items into the ledger. A known item is refused, unless the last batch had one: then all are looked up.
+    /// Copies the new items into the ledger. If the last batch had duplicates, looks all keys up first. Otherwise a known
+    /// key makes the `COPY` fail.
     async fn copy<'a, T: Identified + Sync>(
         &self,
         connection: &mut PgConnection,
@@ -141,7 +143,7 @@ impl Dedup {
         Ok((known, new))
     }
 
-    /// Inserts the new items into the ledger, and looks the others up.
+    /// Inserts the new items into the ledger, and looks the other items up.
     async fn insert<'a, T: Identified>(
         &self,
         connection: &mut PgConnection,
@@ -183,7 +185,7 @@ fn unknown<'a, T: Identified>(items: Vec<&'a T>, known: &Known) -> Vec<&'a T> {
     items.into_iter().filter(|item| !known.contains_key(&item.identity().key)).collect()
 }
 
-/// A batch that is in flight until its entry is dropped: after the commit.
+/// A batch whose new items are entered into the ledger. The batch is in flight until this value is dropped, after the commit.
 #[derive(Debug)]
 pub(crate) struct Entry<'a, T> {
     dedup: &'a Dedup,
@@ -203,8 +205,9 @@ impl<'a, T: Identified> Entry<'a, T> {
 
     /// Decides which items are new, duplicates or conflicts. Marks the days of conflicts if there are two ledgers.
     ///
-    /// It waits for the batches that hold the keys of pending items, so everything that needs no answer comes before it.
-    pub(crate) async fn judge(&mut self, connection: &mut PgConnection) -> Result<BatchOutcome, PgError> {
+    /// It waits for the batches that hold the keys of pending items. So the caller first does all work that does not need
+    /// the outcome.
+    pub(crate) async fn resolve(&mut self, connection: &mut PgConnection) -> Result<BatchOutcome, PgError> {
         if !self.pending.is_empty() {
             self.in_flight.wait_for_owners().await?;
             let keys = self.pending.iter().map(|item| item.identity().key);
@@ -214,8 +217,8 @@ impl<'a, T: Identified> Entry<'a, T> {
             }
             self.known.extend(found);
         }
-        let outcome = self.batch.judge(|key| self.known.get(key).copied());
-        // With one ledger, totals have the copies that are stored.
+        let outcome = self.batch.resolve(|key| self.known.get(key).copied());
+        // With one ledger, the totals count the same copies that are stored.
         if self.dedup.mode == ProcessingMode::Separate {
             mark_conflicts(connection, &outcome.conflicts).await?;
         }
@@ -223,7 +226,8 @@ impl<'a, T: Identified> Entry<'a, T> {
     }
 }
 
-/// Marks the days of both copies: the totals then follow `events_raw`, whichever copy each ledger has kept.
+/// Marks the days of both copies as dirty. A repair then makes the totals follow `events_raw`, whichever copy each ledger
+/// has kept.
 async fn mark_conflicts(connection: &mut PgConnection, conflicts: &[Conflict]) -> Result<(), PgError> {
     if conflicts.is_empty() {
         return Ok(());

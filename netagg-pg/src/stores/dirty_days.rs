@@ -1,4 +1,4 @@
-//! Days whose totals are to be computed again from `events_raw`.
+//! Dirty days: days whose totals must be recomputed from `events_raw`.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use sqlx::PgConnection;
 
 use crate::client::PgError;
 
-/// Marks `days`, in their order, so that concurrent writers never deadlock.
+/// Marks `days` as dirty, in their order, so that concurrent writers never deadlock.
 pub(crate) async fn mark(connection: &mut PgConnection, days: impl IntoIterator<Item = Day>) -> Result<(), PgError> {
     let days: BTreeSet<NaiveDate> = days.into_iter().map(Day::to_date).collect();
     if days.is_empty() {

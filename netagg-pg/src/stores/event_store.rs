@@ -1,4 +1,4 @@
-//! `events_raw`.
+//! The store of events, in the table `events_raw`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ const COPY_EVENTS: &str = "COPY events_raw (source_id, event_id, user_id, type, 
 const COPY_ASIDE: &str = "COPY events_set_aside (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
                           bytes_up, bytes_down, meta) FROM STDIN (FORMAT binary)";
 
-/// Keeps events in `events_raw`, and makes its monthly partitions as events need them.
+/// Stores events in `events_raw`, and makes a monthly partition when an event needs it.
 #[derive(Debug)]
 pub struct PgEventStore {
     postgres: Postgres,
@@ -41,10 +41,10 @@ pub struct PgEventStore {
 }
 
 impl PgEventStore {
-    /// The service in `consumer_progress`.
+    /// The name of the service in `consumer_progress`.
     pub const SERVICE: &str = progress::INGESTOR;
 
-    /// The events of `postgres`.
+    /// A store of events in `postgres`, in the separate mode.
     pub fn new(postgres: Postgres) -> Self {
         Self::in_mode(postgres, ProcessingMode::Separate)
     }
@@ -60,7 +60,8 @@ impl PgEventStore {
         Self { hook: Some(hook), ..self }
     }
 
-    /// How many copies of each of `events` are stored, with its identity, user and time. A verification expects one.
+    /// Returns for each of `events` how many copies are stored with its identity, user and time. A verification expects one
+    /// copy.
     ///
     /// # Errors
     /// Retryable while the store cannot be read.
@@ -99,9 +100,9 @@ impl PgEventStore {
             }
             crash::pass(CrashPoint::EventsCopied);
         }
-        let outcome = entry.judge(&mut session).await?;
+        let outcome = entry.resolve(&mut session).await?;
         note_conflicts(&mut session, &outcome.conflicts, batch).await?;
-        progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.tallies).await?;
+        progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.span_counts).await?;
         if self.mode == ProcessingMode::Combined {
             // All batches update the totals of today. So these rows are locked last, until the commit.
             let new: Vec<Contribution> = entry.new_items().iter().copied().map(Contribution::from).collect();
@@ -166,7 +167,7 @@ impl EventStore for PgEventStore {
                 let months = || batch.items().iter().map(|item| item.identity.day.month());
                 let ensured = self.partitions.ensure_for(months()).await?;
                 match self.try_store(batch, &ensured.without_partition).await {
-                    // A partition that was here before has been dropped or detached.
+                    // A partition that is in the cache has been dropped or detached.
                     Err(error) if error.is(CHECK_VIOLATION) => {
                         self.partitions.forget();
                         let ensured = self.partitions.ensure_for(months()).await?;
@@ -199,7 +200,8 @@ impl EventStore for PgEventStore {
                     bytes += event.size();
                     events.push(event);
                     if bytes > *max_bytes {
-                        // The server would send more. The session is dropped without a release, which closes its connection.
+                        // The server would send more rows. The session is dropped without a release, which closes its
+                        // connection.
                         return Ok(events);
                     }
                 }
@@ -284,7 +286,7 @@ async fn note_conflicts(
     let mut noted: Vec<(&Conflict, &EventFields)> = conflicts
         .iter()
         .filter_map(|conflict| {
-            // Any copy does: all copies of an identity have its source_id and event_id.
+            // Any copy of the identity can be used: all copies have the same source_id and event_id.
             let at = batch.items().binary_search_by_key(&conflict.dropped.key, |item| item.identity.key).ok()?;
             Some((conflict, batch.items()[at].event.fields()))
         })
@@ -292,10 +294,10 @@ async fn note_conflicts(
     if noted.is_empty() {
         return Ok(());
     }
-    // In one order, so that concurrent writers never deadlock.
+    // All writers use this order, so that they never deadlock.
     noted.sort_by_key(|(conflict, _)| (conflict.dropped.key, conflict.dropped.content.to_i64()));
     let conflicts = || noted.iter().map(|(conflict, _)| *conflict);
-    let places = || conflicts().map(|conflict| conflict.place.as_ref());
+    let positions = || conflicts().map(|conflict| conflict.position.as_ref());
     sqlx::query(include_str!("../../queries/events/conflict_add.sql"))
         .bind(conflicts().map(|conflict| Uuid::from_bytes(conflict.kept.key.to_bytes())).collect::<Vec<_>>())
         .bind(noted.iter().map(|(_, fields)| fields.source_id.as_str()).collect::<Vec<_>>())
@@ -304,9 +306,9 @@ async fn note_conflicts(
         .bind(conflicts().map(|conflict| conflict.kept.day.to_date()).collect::<Vec<_>>())
         .bind(conflicts().map(|conflict| conflict.dropped.content.to_i64()).collect::<Vec<_>>())
         .bind(conflicts().map(|conflict| conflict.dropped.day.to_date()).collect::<Vec<_>>())
-        .bind(places().map(|place| place.map(|place| &*place.partition.topic)).collect::<Vec<_>>())
-        .bind(places().map(|place| place.map(|place| place.partition.number)).collect::<Vec<_>>())
-        .bind(places().map(|place| place.map(|place| place.offset)).collect::<Vec<_>>())
+        .bind(positions().map(|position| position.map(|position| &*position.partition.topic)).collect::<Vec<_>>())
+        .bind(positions().map(|position| position.map(|position| position.partition.number)).collect::<Vec<_>>())
+        .bind(positions().map(|position| position.map(|position| position.offset)).collect::<Vec<_>>())
         .execute(connection)
         .await?;
     Ok(())

@@ -8,11 +8,12 @@ use sqlx::PgConnection;
 
 /// Work of the application in the transaction that stores new events, such as totals by another dimension.
 ///
-/// PostgreSQL commits this work together with the events. So it takes effect once for each stored event, whatever is
-/// redelivered, sent twice or interrupted. Pass it to [`PgEventStore::with_hook`](crate::PgEventStore::with_hook).
+/// PostgreSQL commits this work together with the events. So it takes effect once for each stored event, even if an event
+/// is redelivered or sent twice, or a batch is interrupted. Pass the hook to
+/// [`PgEventStore::with_hook`](crate::PgEventStore::with_hook).
 ///
-/// Several batches are stored at a time. Write rows in one order, otherwise two transactions can wait for each other:
-/// PostgreSQL then ends one of them with a deadlock error, and its batch is stored again.
+/// Several batches are stored at a time. Always write rows in the same order. Otherwise two transactions can wait for each
+/// other: PostgreSQL then ends one of them with a deadlock error, and its batch is stored again.
 ///
 /// # Life of a hook
 ///
@@ -57,11 +58,12 @@ use sqlx::PgConnection;
 /// ```
 #[async_trait]
 pub trait StoreHook: Debug + Send + Sync {
-    /// Handles the events that this transaction stores and that were not stored before. There is at least one event.
-    /// The events are in the order of their identities.
+    /// Handles the new events that this transaction stores. There is at least one event. The events are in the order of
+    /// their identities.
     ///
     /// # Errors
     /// An error rolls the transaction back, with the events. The service repeats the batch after an error that can pass: a lost
-    /// connection, a deadlock, a timeout. It stops after any other error, so that no event is lost for a fault of the hook.
+    /// connection, a deadlock, a timeout. It stops after any other error, so that no event is lost because of a fault in
+    /// the hook.
     async fn stored(&self, connection: &mut PgConnection, events: &[&Event]) -> Result<(), sqlx::Error>;
 }

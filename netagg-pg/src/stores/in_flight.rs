@@ -1,7 +1,8 @@
 //! The keys of the batches that a process is writing at this moment.
 //!
 //! A duplicate often comes soon after its original, while the batch of the original is not committed. No statement finds
-//! such a key in the ledger, and `COPY` of it waits and is then refused. The process that writes both knows about it.
+//! such a key in the ledger, and a `COPY` of the key waits and then fails. But the process that writes both batches knows
+//! their keys.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::client::PgError;
 
-/// How long a batch waits for others while it holds locks. No chain of batches in this process waits in a circle, but another
-/// process may be part of one, and PostgreSQL sees its own part alone. The batch that gives up lets the others go on.
+/// How long a batch waits for other batches while it holds locks. The batches of one process never wait for each other in a
+/// circle. But another process may be part of a circle, and PostgreSQL sees only the waits for its own locks. The batch
+/// that gives up lets the other batches continue.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// The batches in flight of one store.
@@ -30,7 +32,8 @@ struct BatchKeys {
 }
 
 impl InFlight {
-    /// Adds a batch of `items`, which are in the order of their keys, until it is dropped.
+    /// Adds a batch of `items`, which are in the order of their keys. The batch is in flight until the returned value is
+    /// dropped.
     pub(super) fn add<T: Identified>(&self, items: &[T]) -> InFlightBatch<'_> {
         let keys = items.iter().map(|item| item.identity().key).collect();
         let own = BatchKeys { keys, has_ended: CancellationToken::new() };
@@ -58,22 +61,22 @@ impl InFlight {
 pub(super) struct InFlightBatch<'a> {
     in_flight: &'a InFlight,
     own: BatchKeys,
-    /// The keys that were also in other batches when this one was added.
+    /// The keys that were also in other batches when this batch was added.
     shared: Vec<EventKey>,
-    /// The ends of these batches.
+    /// The ends of the batches that hold these keys.
     owners: Vec<CancellationToken>,
 }
 
 impl InFlightBatch<'_> {
-    /// Whether `key` was also in a batch that was in flight when this one was added.
+    /// Whether `key` was also in a batch that was in flight when this batch was added.
     pub(super) fn shares(&self, key: &EventKey) -> bool {
         self.shared.binary_search(key).is_ok()
     }
 
-    /// Waits for the end of the batches with which this one shares keys.
+    /// Waits for the end of the batches with which this batch shares keys.
     ///
     /// # Errors
-    /// [`PgError::Busy`] if that takes too long.
+    /// [`PgError::Busy`] if the wait takes too long.
     pub(super) async fn wait_for_owners(&self) -> Result<(), PgError> {
         let all = join_all(self.owners.iter().map(CancellationToken::cancelled));
         match tokio::time::timeout(LONGEST_WAIT, all).await {
@@ -91,7 +94,7 @@ impl Drop for InFlightBatch<'_> {
     }
 }
 
-/// The keys that are in both of two lists in order.
+/// The keys that are in both of two sorted lists.
 fn intersection<'a>(one: &'a [EventKey], mut other: &'a [EventKey]) -> impl Iterator<Item = EventKey> + 'a {
     one.iter().copied().filter(move |key| {
         while let Some((first, rest)) = other.split_first() {
@@ -132,15 +135,15 @@ mod tests {
         let shared =
             |batch: &InFlightBatch<'_>| (0..=9).filter(|&number| batch.shares(&key(number))).collect::<Vec<_>>();
         assert_eq!([&first, &second, &third].map(shared), [vec![], vec![3], vec![1, 4]]);
-        first.wait_for_owners().await.expect("it waits for no other");
+        first.wait_for_owners().await.expect("no other batch has its keys");
         let mut waiting = Box::pin(third.wait_for_owners());
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(first);
         assert!(futures::poll!(&mut waiting).is_pending(), "the second batch has key 4");
         drop(second);
-        waiting.await.expect("both have ended");
+        waiting.await.expect("both batches have ended");
         let fourth = in_flight.add(&[0, 1, 2, 3, 4, 5].map(Item));
-        assert_eq!(shared(&fourth), [1, 2, 4], "of the third batch alone");
+        assert_eq!(shared(&fourth), [1, 2, 4], "only the third batch is still in flight");
         drop((third, fourth));
         assert!(in_flight.batches.lock().expect("unpoisoned").is_empty());
     }

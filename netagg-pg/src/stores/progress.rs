@@ -1,7 +1,7 @@
 //! Which offsets each service has durably processed, and the end of its transactions.
 
 use netagg_core::crash::{self, CrashPoint};
-use netagg_core::{Span, Tally};
+use netagg_core::{Span, SpanCounts};
 use sqlx::PgConnection;
 
 use crate::client::PgError;
@@ -9,23 +9,25 @@ use crate::client::PgError;
 /// The ingestor's name in `consumer_progress` and `completeness`.
 pub(crate) const INGESTOR: &str = "ingestor";
 
-/// The aggregator's name there.
+/// The aggregator's name in these tables.
 pub(crate) const AGGREGATOR: &str = "aggregator";
 
-/// Records `spans` as processed by `service`, with the tally of each. Every batch of the service updates the same rows, so
+/// Records `spans` as processed by `service`, with the counts of each. Every batch of the service updates the same rows, so
 /// they are locked late, for the shortest time.
 pub(crate) async fn note(
     connection: &mut PgConnection,
     service: &str,
     spans: &[Span],
-    tallies: &[Tally],
+    span_counts: &[SpanCounts],
 ) -> Result<(), PgError> {
-    let done: Vec<(&Span, &Tally)> = spans.iter().zip(tallies).filter(|(span, _)| span.from < span.to).collect();
+    let done: Vec<(&Span, &SpanCounts)> =
+        spans.iter().zip(span_counts).filter(|(span, _)| span.from < span.to).collect();
     if !done.is_empty() {
         let topics: Vec<&str> = done.iter().map(|(span, _)| &*span.partition.topic).collect();
         let timestamps: Vec<_> = done.iter().map(|(span, _)| span.last_timestamp.map(|at| at.to_datetime())).collect();
-        // Counts of records in memory fit.
-        let count = |count: fn(&Tally) -> u64| done.iter().map(|(_, tally)| count(tally) as i64).collect::<Vec<_>>();
+        // The counts of records in memory fit in `i64`.
+        let count =
+            |count: fn(&SpanCounts) -> u64| done.iter().map(|(_, counts)| count(counts) as i64).collect::<Vec<_>>();
         sqlx::query(include_str!("../../queries/progress/add.sql"))
             .bind(service)
             .bind(topics)
@@ -34,10 +36,10 @@ pub(crate) async fn note(
             .bind(done.iter().map(|(span, _)| span.to).collect::<Vec<_>>())
             .bind(timestamps)
             .bind(done.iter().map(|(span, _)| span.records as i64).collect::<Vec<_>>())
-            .bind(count(|tally| tally.accepted))
-            .bind(count(|tally| tally.duplicates))
-            .bind(count(|tally| tally.conflicts))
-            .bind(count(|tally| tally.invalid))
+            .bind(count(|counts| counts.accepted))
+            .bind(count(|counts| counts.duplicates))
+            .bind(count(|counts| counts.conflicts))
+            .bind(count(|counts| counts.invalid))
             .execute(&mut *connection)
             .await?;
     }

@@ -1,7 +1,7 @@
-//! Events that have no place in `events_raw`, since the partition of their month cannot be made.
+//! Events that are set aside, because the partition of their month in `events_raw` cannot be made.
 //!
 //! They are accepted: their identities are in the ledger, and a later copy is a duplicate. They wait in `events_set_aside`
-//! and move to `events_raw` as soon as a partition takes them.
+//! and move to `events_raw` as soon as a partition for them exists.
 
 use chrono::{DateTime, NaiveDate, Utc};
 use netagg_core::{Day, Error, Month};
@@ -34,13 +34,13 @@ pub struct WaitingMonth {
     pub month: Month,
     /// How many of its events wait.
     pub events: u64,
-    /// Why its partition cannot be made; `None` if the call did not try it.
+    /// Why its partition cannot be made; `None` if the call did not try to make it.
     #[serde(skip)]
     pub reason: Option<String>,
 }
 
 impl Partitions {
-    /// The months with events that are set aside, without an attempt to store them.
+    /// Returns the months with events that are set aside. Does not try to store these events.
     ///
     /// # Errors
     /// Retryable while the database cannot be reached.
@@ -56,7 +56,7 @@ impl Partitions {
             .await
     }
 
-    /// Moves the events that are set aside to `events_raw`, as far as partitions take them by now, and marks their days for a
+    /// Moves events that are set aside to `events_raw`, if a partition for them exists by now, and marks their days for a
     /// repair of the totals. Several processes may call this at once.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ async fn months(connection: &mut PgConnection) -> Result<Vec<(Month, u64)>, PgEr
     Ok(rows.into_iter().map(|(first, events)| (Day::from(first).month(), events.unsigned_abs())).collect())
 }
 
-/// Moves the events between two times of a month. Returns how many there were.
+/// Moves the events between two times of a month to `events_raw`. Returns how many events were moved.
 async fn store(
     connection: &mut PgConnection,
     month: Month,
@@ -124,7 +124,8 @@ async fn store(
             .bind(CHUNK)
             .fetch_all(&mut *connection)
             .await?;
-        // The aggregator has counted these events, or will. A repair meanwhile has computed the totals without them.
+        // The aggregator has counted these events, or will count them. But a repair may have recomputed the totals without
+        // them.
         dirty_days::mark(connection, moved.iter().map(|(day, _)| Day::from(*day))).await?;
         sqlx::raw_sql("COMMIT").execute(&mut *connection).await?;
         let events: i64 = moved.iter().map(|(_, events)| events).sum();

@@ -1,4 +1,4 @@
-//! The check of a load, which asks how often an event is stored.
+//! The port by which a load test checks how often an event is stored.
 
 use netagg_core::async_trait::async_trait;
 use netagg_core::load::StoredCopies;

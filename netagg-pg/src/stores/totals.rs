@@ -15,7 +15,7 @@ pub(super) async fn add(
 ) -> Result<(), PgError> {
     let (mut days, mut types) = (Vec::new(), Vec::new());
     let (mut counts, mut durations) = (Vec::new(), Vec::new());
-    // numeric has no Rust type here; text is exact.
+    // `numeric` has no Rust type here, and text is exact.
     let (mut bytes_up, mut bytes_down) = (Vec::new(), Vec::new());
     for ((day, event_type), totals) in sums {
         days.push(day.to_date());
@@ -41,7 +41,7 @@ pub(super) async fn add(
     Ok(())
 }
 
-/// The totals that `query` asks for.
+/// Reads the totals that `query` selects.
 pub(super) async fn read(postgres: &Postgres, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
     let (statement, from, to) = match query.granularity {
         Granularity::Day => (include_str!("../../queries/totals/by_day.sql"), query.from, query.to),

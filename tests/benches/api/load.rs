@@ -1,4 +1,4 @@
-//! A client that costs little, so that what is measured is the server.
+//! A client that needs little processor time, so that the benchmark measures the server.
 
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use tokio::time::{sleep_until, timeout};
 
 use crate::grpc::Channel;
 
-/// The bytes that a server may send on a connection before they are read. With HTTP/2's own 64 KiB, a connection soon stands
-/// still.
+/// The bytes that a server may send on a connection before the client reads them. With the HTTP/2 default of 64 KiB, a
+/// connection would soon stall.
 const WINDOW: u32 = 1 << 20;
 
-/// One connection, kept alive.
+/// An HTTP connection that is kept alive.
 pub(crate) struct Connection {
     stream: TcpStream,
     received: Vec<u8>,
@@ -30,7 +30,7 @@ impl Connection {
         Ok(Self { stream, received: Vec::with_capacity(64 * 1_024) })
     }
 
-    /// Sends a GET and reads the answer; its status and body.
+    /// Sends a GET request, and returns the status and the body of the response.
     pub(crate) async fn get(&mut self, path: &str) -> std::io::Result<(u16, &[u8])> {
         let head = format!("GET {path} HTTP/1.1\r\nhost: bench\r\n\r\n");
         self.stream.write_all(head.as_bytes()).await?;
@@ -59,7 +59,7 @@ impl Connection {
     }
 }
 
-/// Calls a second, by `callers` on `connections`, each calling again when it has the answer.
+/// The calls per second of `callers` on `connections`. Each caller calls again when it has the response.
 pub(crate) async fn calls(
     port: u16,
     path: &str,
@@ -79,7 +79,7 @@ pub(crate) async fn calls(
         clients.spawn(async move {
             let mut calls = 0_u32;
             while begun.elapsed() < time {
-                assert!(call(&channel, &path, message.clone()).await.expect("answered") > 5, "an empty answer");
+                assert!(call(&channel, &path, message.clone()).await.expect("a response") > 5, "an empty response");
                 calls += 1;
             }
             calls
@@ -89,7 +89,7 @@ pub(crate) async fn calls(
     f64::from(calls) / begun.elapsed().as_secs_f64()
 }
 
-/// What the paths of a load are, by the number of the request.
+/// The path of each request of a load, by the number of the request.
 pub(crate) type Paths = Arc<dyn Fn(u64) -> String + Send + Sync>;
 
 /// Always the same path.
@@ -98,14 +98,14 @@ pub(crate) fn always(path: &str) -> Paths {
     Arc::new(move |_| path.clone())
 }
 
-/// What came of a load.
+/// The results of a load.
 #[derive(Default)]
 pub(crate) struct Outcome {
-    /// How long each request that was answered with 200 took, in microseconds, sorted.
+    /// The duration of each request with a 200 response, in microseconds, sorted.
     accepted: Vec<u64>,
-    /// Answers of 429 and 503.
+    /// The number of 429 and 503 responses.
     pub(crate) shed: usize,
-    /// Anything else, the connection's end included.
+    /// The number of all other responses and of broken connections.
     pub(crate) failed: usize,
     took: Duration,
 }
@@ -115,7 +115,7 @@ impl Outcome {
         self.accepted.len() as f64 / self.took.as_secs_f64()
     }
 
-    /// The latency that this share of the accepted requests stayed below, in milliseconds.
+    /// The latency quantile of the accepted requests, in milliseconds: this share of them was faster.
     pub(crate) fn latency(&self, share: f64) -> f64 {
         let at = (self.accepted.len() as f64 * share) as usize;
         self.accepted.get(at.min(self.accepted.len().saturating_sub(1))).map_or(f64::NAN, |micros| *micros as f64 / 1e3)
@@ -125,12 +125,12 @@ impl Outcome {
 /// When requests are sent.
 #[derive(Clone, Copy)]
 pub(crate) enum Pace {
-    /// Each connection sends the next one when it has the answer.
-    AnswerByAnswer,
-    /// So many a second, whether answers come or not. Latency counts from when a request was due, so that a server that
-    /// stands still is not spared the requests that wait.
+    /// Each connection sends the next request when it has the response.
+    Sequential,
+    /// This number of requests per second, whether responses come or not. Latency counts from the planned time of a request.
+    /// So the latency of a server that stalls contains the time of the requests that wait.
     PerSecond(f64),
-    /// So many a second if the connections can. Latency counts from when a request was sent.
+    /// This number of requests per second, if the connections are fast enough. Latency counts from the sending of a request.
     AtMost(f64),
 }
 
@@ -149,12 +149,12 @@ pub(crate) async fn load(port: u16, paths: Paths, connections: usize, pace: Pace
                 let number = next.fetch_add(1, Ordering::Relaxed);
                 let mut due = Instant::now();
                 if let Pace::PerSecond(rate) | Pace::AtMost(rate) = pace {
-                    let turn = begun + Duration::from_secs_f64(number as f64 / rate);
-                    if turn > begun + time {
+                    let planned = begun + Duration::from_secs_f64(number as f64 / rate);
+                    if planned > begun + time {
                         break;
                     }
-                    sleep_until(turn.into()).await;
-                    due = if matches!(pace, Pace::PerSecond(_)) { turn } else { Instant::now() };
+                    sleep_until(planned.into()).await;
+                    due = if matches!(pace, Pace::PerSecond(_)) { planned } else { Instant::now() };
                 }
                 let path = paths(number);
                 let answered = timeout(Duration::from_secs(30), async {
@@ -192,7 +192,7 @@ pub(crate) async fn load(port: u16, paths: Paths, connections: usize, pace: Pace
     whole
 }
 
-/// Calls `path` and returns the length of the framed answer, which must be OK.
+/// Calls `path`, and returns the length of the framed response. The status must be OK.
 async fn call(channel: &Channel, path: &str, message: Bytes) -> Result<usize, h2::Error> {
     let mut answer = channel.ask(path, message).await?.into_body();
     let mut length = 0;

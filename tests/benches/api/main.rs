@@ -1,5 +1,5 @@
-//! How fast the built API answers, PostgreSQL, Redis, API and client on one machine, beside a bare axum handler that gives
-//! the same bytes. `docs/performance.md` has the figures; run it with
+//! Measures how fast the API responds, and compares it with a bare axum handler that returns the same bytes. PostgreSQL, Redis,
+//! the API and the client share a machine. `docs/performance.md` has the figures. Run it with
 //! `cargo build --release -p netagg && cargo bench -p netagg-testkit --bench api`.
 #![allow(
     clippy::expect_used,
@@ -9,11 +9,11 @@
     reason = "a benchmark: its output is its purpose"
 )]
 
-#[allow(dead_code, reason = "a benchmark needs a part")]
+#[allow(dead_code, reason = "a benchmark uses only a part")]
 #[path = "../../tests/support/grpc.rs"]
 mod grpc;
 mod load;
-#[allow(dead_code, reason = "a benchmark needs a part")]
+#[allow(dead_code, reason = "a benchmark uses only a part")]
 #[path = "../../tests/support/programs.rs"]
 mod programs;
 
@@ -33,17 +33,17 @@ use tokio::net::TcpListener;
 
 use crate::programs::Process;
 
-/// How many events are stored, unless NETAGG_BENCH_EVENTS says otherwise.
+/// The number of stored events, if NETAGG_BENCH_EVENTS is not set.
 const EVENTS: u64 = 10_000_000;
-/// Rounds of a comparison; medians count.
+/// The number of rounds of a comparison. Its result is the median of the rounds.
 const ROUNDS: usize = 5;
-/// How long a round lasts.
+/// The duration of a round.
 const ROUND: Duration = Duration::from_secs(3);
-/// How long the overload lasts, unless NETAGG_BENCH_OVERLOAD says otherwise, in seconds.
+/// The duration of the overload in seconds, if NETAGG_BENCH_OVERLOAD is not set.
 const OVERLOAD: u64 = 60;
-/// How many ask at a time, over HTTP each on a connection of its own.
+/// The number of callers at the same time. Over HTTP each caller has its own connection.
 const CALLERS: usize = 32;
-/// How many connections they share over gRPC.
+/// The number of connections that the callers share over gRPC.
 const SHARED: usize = 2;
 
 const BARE: &str = "--bare";
@@ -69,7 +69,7 @@ async fn main() {
     ];
     store(&server.url(), &variables, events).await;
     let api = Process::start("api", [""; 0], variables.clone());
-    eventually(Duration::from_secs(60), "the API answers", async || {
+    eventually(Duration::from_secs(60), "the API accepts connections", async || {
         Connection::open(http).await.map(drop).map_err(|error| error.to_string())
     })
     .await;
@@ -82,7 +82,7 @@ async fn main() {
     overload(http, today, Duration::from_secs(number("NETAGG_BENCH_OVERLOAD", OVERLOAD))).await;
 }
 
-/// Fills the database with events, and the totals of them.
+/// Fills the database with events and their totals.
 async fn store(url: &str, variables: &[(&str, String)], events: u64) {
     let begun = Instant::now();
     let mut migrate = Process::start("netagg", ["migrate", "up"], variables.iter().cloned());
@@ -96,11 +96,11 @@ async fn store(url: &str, variables: &[(&str, String)], events: u64) {
     println!("{events} events stored in {:.0} s", begun.elapsed().as_secs_f64());
 }
 
-/// Answers `path`, and nothing else, with the bytes on stdin.
+/// Serves only `path`, with the bytes from stdin as the response body.
 async fn serve_bare(port: &str, path: &str) {
-    let body = std::io::read_to_string(std::io::stdin()).expect("the answer");
-    let answer = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
-    let app = Router::new().route(path, get(answer));
+    let body = std::io::read_to_string(std::io::stdin()).expect("the body");
+    let respond = async move || ([(header::CONTENT_TYPE, "application/json")], body.clone());
+    let app = Router::new().route(path, get(respond));
     let listener = TcpListener::bind(format!("127.0.0.1:{port}")).await.expect("a port");
     axum::serve(listener, app).await.expect("served");
 }
@@ -113,7 +113,7 @@ impl Bare {
         let mut child =
             Command::new(program).args([BARE, &port.to_string(), path]).stdin(Stdio::piped()).spawn().expect("started");
         std::io::Write::write_all(&mut child.stdin.take().expect("a pipe"), body).expect("written");
-        eventually(Duration::from_secs(10), "the bare handler answers", async || {
+        eventually(Duration::from_secs(10), "the bare handler accepts connections", async || {
             Connection::open(port).await.map(drop).map_err(|error| error.to_string())
         })
         .await;
@@ -136,20 +136,20 @@ fn aggregates(today: NaiveDate) -> String {
 async fn compare_aggregates(http: u16, bare: u16, today: NaiveDate) {
     let path = aggregates(today);
     let mut connection = Connection::open(http).await.expect("connected");
-    let (status, body) = connection.get(&path).await.expect("answered");
+    let (status, body) = connection.get(&path).await.expect("a response");
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
     let _bare = Bare::start(bare, "/api/v1/aggregates", body).await;
     println!("\ncached aggregates of 30 days, {} bytes, {CALLERS} connections", body.len());
     let mut rates = [vec![], vec![]];
     for _ in 0..ROUNDS {
         for (port, rates) in [bare, http].into_iter().zip(&mut rates) {
-            let outcome = load(port, always(&path), CALLERS, Pace::AnswerByAnswer, ROUND).await;
+            let outcome = load(port, always(&path), CALLERS, Pace::Sequential, ROUND).await;
             assert_eq!((outcome.failed, outcome.shed), (0, 0));
             rates.push(outcome.rate());
         }
     }
     let [bare, api] = rates.map(median);
-    println!("  bare axum handler {bare:.0}/s, API {api:.0}/s: {:.2} of it", api / bare);
+    println!("  bare axum handler {bare:.0}/s, API {api:.0}/s: {:.2} of the bare handler", api / bare);
 }
 
 async fn compare_transports(http: u16, port: u16, today: NaiveDate) {
@@ -164,7 +164,7 @@ async fn compare_transports(http: u16, port: u16, today: NaiveDate) {
 
     let mut rates = [vec![], vec![], vec![]];
     for _ in 0..ROUNDS {
-        let outcome = load(http, always(&path), CALLERS, Pace::AnswerByAnswer, ROUND).await;
+        let outcome = load(http, always(&path), CALLERS, Pace::Sequential, ROUND).await;
         assert_eq!((outcome.failed, outcome.shed), (0, 0));
         rates[0].push(outcome.rate());
         for (connections, rates) in [SHARED, CALLERS].into_iter().zip(&mut rates[1..]) {
@@ -172,17 +172,17 @@ async fn compare_transports(http: u16, port: u16, today: NaiveDate) {
             rates.push(calls(port, method, message.clone(), CALLERS, connections, ROUND).await);
         }
     }
-    let [http, shared, apart] = rates.map(median);
-    println!("\nthe same over HTTP and gRPC, {CALLERS} requests at a time");
+    let [http, shared, separate] = rates.map(median);
+    println!("\nthe same aggregates over HTTP and gRPC, {CALLERS} requests at a time");
     println!("  HTTP {http:.0}/s");
-    println!("  gRPC over {SHARED} connections {shared:.0}/s: {:.2} of it", shared / http);
-    println!("  gRPC over {CALLERS} connections {apart:.0}/s: {:.2} of it", apart / http);
+    println!("  gRPC over {SHARED} connections {shared:.0}/s: {:.2} of HTTP", shared / http);
+    println!("  gRPC over {CALLERS} connections {separate:.0}/s: {:.2} of HTTP", separate / http);
 }
 
-/// The page of 100 of one of the 80,000 users, whom nobody has asked for lately.
+/// Paths of pages of 100 events. Each request asks for another of the 80,000 users, so no recent request has cached its page.
 fn pages(today: NaiveDate) -> Paths {
     let from = today - TimeDelta::days(28);
-    // Any multiplier without a common factor goes through all users in what looks like no order.
+    // A multiplier without a common factor goes through all users in a seemingly random order.
     Arc::new(move |number| {
         let user = number.wrapping_mul(48_271) % 80_000;
         format!("/api/v1/users/user-{user}/detail?from={from}T00:00:00Z&to={today}T00:00:00Z")
@@ -190,14 +190,14 @@ fn pages(today: NaiveDate) -> Paths {
 }
 
 async fn measure_pages(http: u16, events: u64, today: NaiveDate) {
-    println!("\na page of 100 of one of 80,000 users, {events} events stored");
-    // Warm: each page has been read once, so PostgreSQL has it at hand.
-    let saturated = load(http, pages(today), CALLERS, Pace::AnswerByAnswer, 10 * ROUND).await;
+    println!("\npages of 100 events of 80,000 users, {events} events stored");
+    // In most of this round each page has been read before, so it is in the cache of PostgreSQL.
+    let saturated = load(http, pages(today), CALLERS, Pace::Sequential, 10 * ROUND).await;
     print_load("  saturated", &saturated);
     let half = load(http, pages(today), CALLERS, Pace::PerSecond(saturated.rate() / 2.0), 5 * ROUND).await;
-    print_load("  half of it", &half);
+    print_load("  half of this rate", &half);
 
-    println!("pages of users with {} and {} events, one at a time, nobody else asking", events / 1_000, events / 10);
+    println!("pages of users with {} and {} events, one request at a time, no other load", events / 1_000, events / 10);
     let mut connection = Connection::open(http).await.expect("connected");
     let from = today - TimeDelta::days(28);
     for (label, users) in
@@ -209,7 +209,7 @@ async fn measure_pages(http: u16, events: u64, today: NaiveDate) {
             let mut path = listing.clone();
             for page in 0..61 {
                 let begun = Instant::now();
-                let (status, body) = connection.get(&path).await.expect("answered");
+                let (status, body) = connection.get(&path).await.expect("a response");
                 assert_eq!(status, 200, "{}", String::from_utf8_lossy(body));
                 let took = begun.elapsed().as_secs_f64() * 1e3;
                 match page {
@@ -244,7 +244,8 @@ async fn measure_export(http: u16, api: &Process, events: u64, today: NaiveDate)
     let url = format!("http://127.0.0.1:{http}/api/v1/users/heavy/detail?from={from}T00:00:00Z&to={today}T00:00:00Z");
     let before = resident_mib(api.id());
     let begun = Instant::now();
-    let mut answer = reqwest::Client::new().get(url).header(header::ACCEPT, "text/csv").send().await.expect("answered");
+    let mut answer =
+        reqwest::Client::new().get(url).header(header::ACCEPT, "text/csv").send().await.expect("a response");
     let (mut bytes, mut rows, mut largest) = (0, 0_usize, before);
     while let Some(chunk) = answer.chunk().await.expect("a whole export") {
         bytes += chunk.len();
@@ -263,25 +264,26 @@ async fn measure_export(http: u16, api: &Process, events: u64, today: NaiveDate)
 }
 
 async fn overload(http: u16, today: NaiveDate, time: Duration) {
-    println!("\nan overload of 10 times what it can do, pages of 80,000 users, for {} s", time.as_secs());
-    let alone = load(http, pages(today), CALLERS, Pace::AnswerByAnswer, ROUND).await;
-    let calm = load(http, pages(today), CALLERS, Pace::PerSecond(alone.rate() / 4.0), ROUND).await;
-    print_load("  a quarter, before", &calm);
-    let flooded = load(http, pages(today), 640, Pace::AtMost(alone.rate() * 10.0), time).await;
+    println!("\noverload with 10 times the saturated rate, pages of 80,000 users, for {} s", time.as_secs());
+    let saturated = load(http, pages(today), CALLERS, Pace::Sequential, ROUND).await;
+    let calm = load(http, pages(today), CALLERS, Pace::PerSecond(saturated.rate() / 4.0), ROUND).await;
+    print_load("  a quarter of the saturated rate, before the overload", &calm);
+    let overloaded = load(http, pages(today), 640, Pace::AtMost(saturated.rate() * 10.0), time).await;
     println!(
-        "  offered {:.0}/s: answered {:.0}/s, p99 of those from being sent {:.1} ms; {} shed, {} failed",
-        alone.rate() * 10.0,
-        flooded.rate(),
-        flooded.latency(0.99),
-        flooded.shed,
-        flooded.failed
+        "  offered {:.0}/s: served {:.0}/s, p99 of the served requests {:.1} ms after sending; {} shed, {} failed",
+        saturated.rate() * 10.0,
+        overloaded.rate(),
+        overloaded.latency(0.99),
+        overloaded.shed,
+        overloaded.failed
     );
     let begun = Instant::now();
     loop {
         let after =
-            load(http, pages(today), CALLERS, Pace::PerSecond(alone.rate() / 4.0), Duration::from_millis(500)).await;
+            load(http, pages(today), CALLERS, Pace::PerSecond(saturated.rate() / 4.0), Duration::from_millis(500))
+                .await;
         if after.shed == 0 && after.failed == 0 && after.latency(0.99) < 3.0 * calm.latency(0.99).max(2.0) {
-            println!("  recovered within {:.1} s of its end", begun.elapsed().as_secs_f64());
+            println!("  recovered within {:.1} s after the end of the overload", begun.elapsed().as_secs_f64());
             return;
         }
         assert!(begun.elapsed() < Duration::from_secs(30), "no recovery");
@@ -293,7 +295,7 @@ fn median(mut figures: Vec<f64>) -> f64 {
     figures.get(figures.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// Memory that the process has resident now.
+/// The resident memory of the process now, in MiB.
 fn resident_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");

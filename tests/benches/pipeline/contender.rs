@@ -1,4 +1,4 @@
-//! The ways to store and count a backlog that are compared.
+//! The contenders of the benchmark: the ways to store and count a backlog.
 
 use std::process::{Child, Command};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::plain_loop;
 use crate::programs::Process;
 use crate::usage::{cpu_seconds, resident_mib};
 
-/// A way to work a backlog off.
+/// A way to process a backlog.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
     Ingestor,
@@ -34,7 +34,7 @@ impl Contender {
         }
     }
 
-    pub(super) fn is_ours(self) -> bool {
+    pub(super) fn is_netagg(self) -> bool {
         !matches!(self, Self::PlainLoop(_))
     }
 
@@ -57,9 +57,10 @@ impl Contender {
         }
     }
 
-    /// Whether all events are stored. A loop counts records twice that a rebalance has delivered twice.
+    /// Whether all events are stored. The progress of a plain loop does not show this: after a rebalance it counts records that
+    /// were delivered twice as two records.
     pub(super) async fn has_stored(self, pool: &PgPool, events: u64) -> bool {
-        if self.is_ours() {
+        if self.is_netagg() {
             return true;
         }
         let stored: i64 =
@@ -67,7 +68,7 @@ impl Contender {
         stored.unsigned_abs() >= events
     }
 
-    /// A query for the number of stored events, and of the days and types whose totals are not the sums over them.
+    /// A query for two numbers: the stored events, and the days and types whose totals differ from the sums over the events.
     pub(super) fn check(self) -> String {
         let (events, totals) = match self {
             Self::Ingestor => return "SELECT count(*), 0::bigint FROM events_raw".to_owned(),
@@ -86,32 +87,32 @@ impl Contender {
         )
     }
 
-    /// Starts its processes.
+    /// Starts the processes of the contender.
     pub(super) fn start(self, variables: &[(&'static str, String)]) -> Vec<Running> {
-        let ours = |service| Running::Ours(Process::start(service, [""; 0], variables.iter().cloned()));
+        let netagg = |service| Running::Netagg(Process::start(service, [""; 0], variables.iter().cloned()));
         match self {
-            Self::Ingestor => vec![ours("ingestor")],
-            Self::Aggregator => vec![ours("aggregator")],
-            Self::Separate => vec![ours("ingestor"), ours("aggregator")],
+            Self::Ingestor => vec![netagg("ingestor")],
+            Self::Aggregator => vec![netagg("aggregator")],
+            Self::Separate => vec![netagg("ingestor"), netagg("aggregator")],
             Self::Combined => {
                 let combined = variables.iter().cloned().chain([("INGESTOR_MODE", "combined".to_owned())]);
-                vec![Running::Ours(Process::start("ingestor", [""; 0], combined))]
+                vec![Running::Netagg(Process::start("ingestor", [""; 0], combined))]
             }
             Self::PlainLoop(processes) => (0..processes)
                 .map(|_| {
                     let mut command = Command::new(std::env::current_exe().expect("this program"));
                     command.arg(PLAIN_LOOP).envs(variables.iter().cloned());
-                    Running::Plain(command.spawn().expect("this program again"))
+                    Running::Plain(command.spawn().expect("a plain loop"))
                 })
                 .collect(),
         }
     }
 }
 
-/// The argument with which this program is the rival.
+/// The argument that makes this program run as the plain loop.
 pub(super) const PLAIN_LOOP: &str = "--plain-loop";
 
-/// Runs as the rival, if the arguments say so.
+/// Runs as the plain loop, if the arguments say so.
 pub(super) async fn run_as_plain_loop() -> bool {
     let is_plain = std::env::args().nth(1).is_some_and(|argument| argument == PLAIN_LOOP);
     if is_plain {
@@ -124,14 +125,14 @@ pub(super) async fn run_as_plain_loop() -> bool {
 
 /// A process of a contender.
 pub(super) enum Running {
-    Ours(Process),
+    Netagg(Process),
     Plain(Child),
 }
 
 impl Running {
     fn id(&self) -> u32 {
         match self {
-            Self::Ours(process) => process.id(),
+            Self::Netagg(process) => process.id(),
             Self::Plain(child) => child.id(),
         }
     }
@@ -146,20 +147,20 @@ impl Running {
 
     pub(super) fn log(&self) -> String {
         match self {
-            Self::Ours(process) => process.stderr(),
+            Self::Netagg(process) => process.stderr(),
             Self::Plain(_) => String::new(),
         }
     }
 
     pub(super) async fn stop(self) {
         match self {
-            Self::Ours(mut process) => {
+            Self::Netagg(mut process) => {
                 process.terminate();
                 process.wait(Duration::from_secs(30)).await;
             }
             Self::Plain(mut child) => {
                 child.kill().expect("killed");
-                child.wait().expect("its end");
+                child.wait().expect("the end of the process");
             }
         }
     }

@@ -1,4 +1,4 @@
-//! How soon an event is in the totals that the API serves, and the cost of a quiet topic.
+//! The delay until an event is in the totals that the API serves, and the processor time for a topic with little load.
 
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,15 @@ use crate::contender::Contender;
 use crate::programs::Process;
 use crate::{Servers, run};
 
-/// How many events are followed.
+/// The number of events whose delay is measured.
 const PROBES: u32 = 300;
-/// The pause before the next look at the totals, and so the resolution.
-const LOOK: Duration = Duration::from_millis(3);
-/// A day on which only these events lie.
+/// The pause between two requests for the totals, so the resolution of the delay.
+const PAUSE: Duration = Duration::from_millis(3);
+/// A day that only these events have.
 const DAY: &str = "2024-02-29";
 const QUIET: Duration = Duration::from_secs(20);
 
-/// Follows events through each mode at 5,000 events per second, and takes the processor time at 100 events per second.
+/// Measures for each mode the delay of events at 5,000 events per second, and the processor time at 100 events per second.
 pub(super) async fn measure(servers: &Servers) {
     println!(
         "\nFreshness of the served totals at 5,000 events per second, and processor time at 100 events per second"
@@ -35,7 +35,7 @@ pub(super) async fn measure(servers: &Servers) {
         let api = Process::start("api", [""; 0], variables.clone());
         let publisher = KafkaPublisher::new(&KafkaConfig::new(servers.broker.brokers()), &topic).expect("a publisher");
         let generator = generate(&variables, "5000");
-        // Until the services have their partitions, an event waits for them.
+        // The first event waits until the services have their partitions, so its delay does not count.
         follow(&publisher, 0).await;
         let mut delays = Vec::new();
         for probe in 1..=PROBES {
@@ -65,7 +65,7 @@ fn generate(variables: &[(&'static str, String)], rate: &str) -> Process {
     Process::start("generator", [""; 0], variables.iter().cloned().chain(load))
 }
 
-/// Sends an event, and waits until the totals of its day have it.
+/// Sends an event, and waits until the totals of its day contain it. Returns the delay.
 async fn follow(publisher: &KafkaPublisher, probe: u32) -> Duration {
     let started_at = format!("{DAY}T12:00:00Z");
     let event = event(EventTemplate { id: u128::from(probe) + 1, started_at: &started_at, ..EventTemplate::default() });
@@ -79,11 +79,11 @@ async fn follow(publisher: &KafkaPublisher, probe: u32) -> Duration {
             && answer["data"][0]["count_events"].as_u64() > Some(u64::from(probe))
         {
             let delay = begun.elapsed();
-            // The next event comes at another time of its batch.
+            // The next event must arrive at another time within its batch.
             tokio::time::sleep(Duration::from_millis(u64::from(probe * 7 % 50))).await;
             return delay;
         }
         assert!(begun.elapsed() < Duration::from_secs(120), "an event is not counted");
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(PAUSE).await;
     }
 }

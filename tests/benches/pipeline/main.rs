@@ -1,14 +1,14 @@
-//! How fast a backlog is stored and counted, and at which cost: our services in both modes, and a plain loop that a team would
-//! write itself. Broker, PostgreSQL (fsync on) and services share one machine. `docs/performance.md` has the figures.
+//! Measures how fast a backlog is stored and counted, and at which cost. It compares the services of netagg in both modes with
+//! a plain loop that a team would write itself. Broker, PostgreSQL (fsync on) and services share a machine.
+//! `docs/performance.md` has the figures.
 //!
 //! ```sh
 //! cargo build --release -p netagg && cargo bench -p netagg-testkit --bench pipeline
 //! ```
 //!
-//! The runs of all contenders are interleaved, and medians count. `NETAGG_BENCH_EVENTS`, `NETAGG_BENCH_RUNS` and
-//! `NETAGG_BENCH_DUPLICATES` (a list of percentages) change the load. An argument keeps the contenders whose name contains it;
-//! `freshness` is the last part alone.
-//! `NETAGG_BENCH_PLOT` names an SVG file for the rates.
+//! The runs of all contenders are interleaved, and each result is the median of the runs. `NETAGG_BENCH_EVENTS`,
+//! `NETAGG_BENCH_RUNS` and `NETAGG_BENCH_DUPLICATES` (a list of percentages) change the load. `NETAGG_BENCH_PLOT` names an SVG
+//! file for the rates. An argument selects the contenders whose name contains it; `freshness` runs only the last part.
 #![allow(
     clippy::expect_used,
     clippy::panic,
@@ -21,7 +21,7 @@ mod contender;
 mod freshness;
 mod plain_loop;
 mod plot;
-#[allow(dead_code, reason = "a benchmark needs a part")]
+#[allow(dead_code, reason = "a benchmark uses only a part")]
 #[path = "../../tests/support/programs.rs"]
 mod programs;
 mod usage;
@@ -41,9 +41,9 @@ use usage::server_cpu_seconds;
 
 use crate::programs::Process;
 
-/// How many events, unless NETAGG_BENCH_EVENTS says otherwise.
+/// The number of events, if NETAGG_BENCH_EVENTS is not set.
 const EVENTS: u64 = 300_000;
-/// Runs of each contender, unless NETAGG_BENCH_RUNS says otherwise.
+/// The number of runs of each contender, if NETAGG_BENCH_RUNS is not set.
 const RUNS: u64 = 3;
 const DEADLINE: Duration = Duration::from_secs(600);
 
@@ -116,9 +116,9 @@ impl Servers {
         Self { broker, postgres, cache, admin, postmaster }
     }
 
-    /// An empty database in the place of the last one. Its address.
+    /// Replaces the database `name` by an empty database. Returns its address.
     async fn database(&self, name: &str) -> String {
-        // The sessions of the last run, and workers of the server, end soon.
+        // The sessions of the last run and workers of the server may still use the database for a short time.
         eventually(DEADLINE, "the last database is dropped", async || {
             let drop = AssertSqlSafe(format!("DROP DATABASE IF EXISTS {name}"));
             sqlx::raw_sql(drop).execute(&self.admin).await.map_err(|error| error.to_string())
@@ -174,7 +174,7 @@ impl Servers {
         let pool = PgPool::connect(&database).await.expect("the database answers");
         let group = format!("{}-{run_number}", contender.name().replace([' ', ','], ""));
         let variables = self.variables(&database, topic, &group);
-        if contender.is_ours() {
+        if contender.is_netagg() {
             run("netagg", &["migrate", "up"], variables.clone()).await;
         } else {
             sqlx::raw_sql(plain_loop::SCHEMA).execute(&pool).await.expect("tables");
@@ -222,11 +222,11 @@ impl Servers {
     }
 }
 
-/// What one run showed.
+/// The results of a run.
 struct Run {
-    /// Messages per second between the first batch and the last.
+    /// Messages per second between the first and the last batch.
     rate: f64,
-    /// Seconds from the start of the processes, joining the group included.
+    /// Seconds from the start of the processes to the end, with the time for joining the group.
     whole: f64,
     /// Processor seconds of the processes, for a million messages.
     cpu: f64,
@@ -242,7 +242,7 @@ struct Run {
 fn median(runs: &[Run], figure: impl Fn(&Run) -> f64) -> f64 {
     let mut figures: Vec<f64> = runs.iter().map(figure).collect();
     figures.sort_by(f64::total_cmp);
-    // Of an even number, the lower one of the middle.
+    // Of an even number of figures, the lower of the two middle figures.
     figures.get(figures.len().saturating_sub(1) / 2).copied().unwrap_or_default()
 }
 
@@ -285,7 +285,7 @@ fn print(results: &[(Contender, Vec<Run>)]) {
     let Some(combined) = rate(Contender::Combined) else { return };
     for other in [Contender::Separate, Contender::PlainLoop(1), Contender::PlainLoop(2)] {
         if let Some(other_rate) = rate(other) {
-            println!("combined ingestor beside {}: {:.2}", other.name(), combined / other_rate);
+            println!("rate of the combined ingestor / rate of the {}: {:.2}", other.name(), combined / other_rate);
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The rival: a plain loop that a team would write itself. It stores and counts each batch in one transaction: COPY into a
-//! temporary table, INSERT ... ON CONFLICT DO NOTHING RETURNING, totals of the returned rows, progress.
+//! The plain loop that a team would write itself, for comparison. It stores and counts each batch in one transaction: COPY
+//! into a temporary table, INSERT ... ON CONFLICT DO NOTHING RETURNING, totals of the returned rows, progress.
 //!
-//! It decodes with serde, checks nothing else, and writes no dead letters. The table has no partitions.
+//! The loop decodes with serde, checks nothing else, and writes no dead letters. Its table has no partitions.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -13,7 +13,7 @@ use rdkafka::message::Message;
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 
-/// As netagg's default.
+/// The same batch size as netagg's default.
 const BATCH: usize = 5_000;
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -78,7 +78,7 @@ pub(super) async fn run(database: &str, brokers: &str, topic: &str, group: &str)
             records += 1;
         }
         if records > 0 {
-            // Two loops may meet in a deadlock over duplicates.
+            // Duplicates may cause a deadlock between two loops.
             while let Err(error) = store(&mut connection, &rows, &counts).await {
                 assert!(
                     error.as_database_error().is_some_and(|error| error.code().as_deref() == Some("40P01")),
@@ -104,7 +104,7 @@ async fn store(connection: &mut PgConnection, rows: &str, counts: &BTreeMap<i32,
     Ok(())
 }
 
-/// Appends a line of CSV. An empty field is null.
+/// Appends a line of CSV to `rows`. An empty field means null.
 fn append(rows: &mut String, event: &Value) {
     const FIELDS: [&str; 10] = [
         "source_id",

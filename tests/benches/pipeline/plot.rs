@@ -1,4 +1,4 @@
-//! The rates as an SVG.
+//! Draws the rates as an SVG file.
 
 use plotters::prelude::{
     ChartBuilder, Color, IntoDrawingArea, IntoFont, IntoSegmentedCoord, Palette, Palette99, Rectangle, SVGBackend,
@@ -8,13 +8,13 @@ use plotters::prelude::{
 /// The rates of each contender, in messages per second, by the percentage of duplicates.
 pub(super) type Rates = Vec<(u32, Vec<(&'static str, f64)>)>;
 
-/// Draws one group of bars for each percentage of duplicates.
+/// Draws a group of bars for each percentage of duplicates.
 pub(super) fn draw(path: &str, rates: &Rates) {
     let area = SVGBackend::new(path, (900, 420)).into_drawing_area();
     area.fill(&WHITE).expect("a background");
     let highest = rates.iter().flat_map(|(_, rates)| rates).map(|(_, rate)| *rate).fold(1.0, f64::max);
     let contenders = rates.first().map_or(0, |(_, rates)| rates.len());
-    // A gap after each group.
+    // Each group ends with a gap of one bar.
     let bars = rates.len() * (contenders + 1);
     let mut chart = ChartBuilder::on(&area)
         .margin(12)

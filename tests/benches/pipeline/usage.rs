@@ -1,9 +1,9 @@
-//! The processor time and the memory of processes, from `/proc` of Linux.
+//! The processor time and the memory of processes, read from `/proc` on Linux.
 
-/// Clock ticks per second of `/proc`, on every architecture that we know.
+/// The clock ticks per second in `/proc`, the same on all common architectures.
 const TICKS: f64 = 100.0;
 
-/// The most memory that the process has had resident, in MiB.
+/// The peak resident memory of the process, in MiB.
 pub(super) fn resident_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or("0 kB");
@@ -43,7 +43,7 @@ struct Stat {
 
 fn stat(process: u32) -> Option<Stat> {
     let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
-    // The name in parentheses may have spaces.
+    // The name in parentheses may contain spaces.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at)?.parse::<f64>().ok().map(|ticks| ticks / TICKS);
     Some(Stat {

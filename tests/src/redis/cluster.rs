@@ -1,4 +1,4 @@
-//! Redis Cluster.
+//! A Redis Cluster for tests.
 
 use std::time::Duration;
 
@@ -8,14 +8,14 @@ use super::member::{self, Member};
 const MASTERS: usize = 3;
 const SLOTS: usize = 16_384;
 
-/// Three masters, each with a replica that takes over within seconds of its death.
+/// Three masters, each with a replica. If a master dies, its replica takes over within seconds.
 #[derive(Debug)]
 pub struct Cluster {
     nodes: Vec<Member>,
 }
 
 impl Cluster {
-    /// Starts one and waits until all of it is well.
+    /// Starts a cluster, and waits until all its nodes are ready.
     ///
     /// # Panics
     /// When no server can be found or started.
@@ -38,7 +38,7 @@ impl Cluster {
             until(master.port(), &own, &["+OK\r\n+OK\r\n"]).await;
         }
         for node in &self.nodes[1..] {
-            let bus = node.recipe().bus().expect("a member of a cluster has one");
+            let bus = node.recipe().bus().expect("a member of a cluster has a bus port");
             until(self.nodes[0].port(), &format!("CLUSTER MEET 127.0.0.1 {} {bus}", node.port()), &["+OK"]).await;
         }
         let all = format!("cluster_known_nodes:{}\r\n", self.nodes.len());
@@ -46,7 +46,7 @@ impl Cluster {
             until(node.port(), "CLUSTER INFO", &[&all, "cluster_state:ok"]).await;
         }
         for (master, replica) in masters.iter().zip(replicas) {
-            let id = ask(master.port(), "CLUSTER MYID").await.expect("an answer");
+            let id = ask(master.port(), "CLUSTER MYID").await.expect("a response");
             let id = id.lines().nth(1).expect("an id");
             until(replica.port(), &format!("CLUSTER REPLICATE {id}"), &["+OK"]).await;
         }
@@ -54,8 +54,8 @@ impl Cluster {
             until(replica.port(), "INFO replication", &["master_link_status:up"]).await;
         }
         for node in &self.nodes {
-            let what = "every node knows who replicates whom";
-            crate::eventually(Duration::from_secs(60), what, async || {
+            let condition = "every node knows the replicas of each master";
+            crate::eventually(Duration::from_secs(60), condition, async || {
                 let nodes = ask(node.port(), "CLUSTER NODES").await?;
                 if nodes.matches("slave").count() == replicas.len() { Ok(()) } else { Err(nodes) }
             })
@@ -63,7 +63,7 @@ impl Cluster {
         }
     }
 
-    /// Its address, by one node alone: the others are to be found out.
+    /// The address of the cluster. It names only one node, so clients have to discover the other nodes.
     #[must_use]
     pub fn url(&self) -> String {
         format!("redis-cluster://127.0.0.1:{}", self.nodes[0].port())
@@ -74,10 +74,10 @@ impl Cluster {
         self.nodes.iter().map(Member::port)
     }
 
-    /// The port of the master that serves `key`, if one does.
+    /// The port of the master that serves `key`, if there is such a master now.
     pub async fn master_of(&self, key: &str) -> Option<u16> {
         for port in self.ports() {
-            // others answer who does
+            // The other nodes respond with the address of this master.
             if ask(port, &format!("EXISTS {key}")).await.is_ok_and(|answer| answer.starts_with(':')) {
                 return Some(port);
             }
@@ -88,15 +88,15 @@ impl Cluster {
     /// Kills the node at `port`.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no node has this port.
     pub async fn crash(&self, port: u16) {
         self.node(port).crash().await;
     }
 
-    /// Starts the node at `port` again, without what it held.
+    /// Starts the node at `port` again, without its data.
     ///
     /// # Panics
-    /// When there is none.
+    /// When no node has this port.
     pub async fn start_again(&self, port: u16) {
         self.node(port).start_again().await;
     }

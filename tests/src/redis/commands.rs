@@ -1,14 +1,14 @@
-//! Commands to a server, as text.
+//! Sends commands as text to a Redis server.
 
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-/// Sends `commands`, one a line, to the server at `port` of this machine, and returns its answer.
+/// Sends `commands`, one per line, to the server at `port` of this machine, and returns its reply.
 ///
 /// # Errors
-/// When it does not answer within seconds.
+/// When the server does not reply within 5 s.
 pub async fn ask(port: u16, commands: &str) -> Result<String, String> {
     const END: &str = "+PONG\r\n";
     let asking = async {
@@ -34,16 +34,16 @@ pub async fn ask(port: u16, commands: &str) -> Result<String, String> {
     }
 }
 
-/// The start of the answer to a client that has not given its password.
+/// The start of the reply to a client that has not sent a password.
 const NO_PASSWORD: &str = "-NOAUTH";
 
-/// Checks that a server answers at `port`, with or without a password.
+/// Checks that a server replies at `port`, with or without a password.
 pub(super) async fn answers(port: u16) -> Result<(), String> {
     let answer = ask(port, "").await?;
     if answer.is_empty() || answer.starts_with(NO_PASSWORD) { Ok(()) } else { Err(answer) }
 }
 
-/// Waits until the answer of the server at `port` to `commands` contains all of `texts`.
+/// Waits until the reply of the server at `port` to `commands` contains all `texts`.
 pub(super) async fn until(port: u16, commands: &str, texts: &[&str]) {
     crate::eventually(Duration::from_secs(60), commands, async || {
         let answer = ask(port, commands).await?;

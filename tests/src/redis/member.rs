@@ -1,4 +1,4 @@
-//! Servers that tell each other, and their clients, where the others are.
+//! Redis servers of a group. They tell each other and their clients the addresses of the group.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::supervisor::Signals;
 /// A server of a group.
 pub(super) type Member = server::Server<Redis>;
 
-/// Starts a member with these options; of a cluster, it has a second port for the others.
+/// Starts a member with these options. A member of a cluster has a second port, for the other members.
 pub(super) async fn start(options: &[&str], in_cluster: bool) -> Member {
     let recipe = || Redis {
         options: options.iter().map(|option| (*option).to_owned()).collect(),
@@ -27,13 +27,13 @@ pub(super) struct Redis {
 }
 
 impl Redis {
-    /// Its port for the other members.
+    /// The port for the other members of a cluster.
     pub(super) fn bus(&self) -> Option<u16> {
         self.bus.as_ref().map(|port| port.number)
     }
 
     fn options(&self) -> Vec<String> {
-        // or else a replica that comes waits seconds for more of them
+        // Without this option, the master waits seconds for more replicas before it sends its data to a new replica.
         let mut options = ["--repl-diskless-sync-delay", "0"].map(str::to_owned).to_vec();
         options.extend(self.options.iter().cloned());
         if let Some(bus) = &self.bus {
@@ -63,7 +63,8 @@ impl Recipe for Redis {
     }
 }
 
-/// An address that a member gives must be the same for the other members and for clients, in containers or not.
+/// Puts a container into the network of the host. The address that a member reports must be valid for other members and for
+/// clients, in containers or not.
 pub(super) fn in_network_of_host(request: ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage> {
     request.with_network("host")
 }

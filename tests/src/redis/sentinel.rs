@@ -1,4 +1,4 @@
-//! Redis behind Sentinel.
+//! A Redis master and replica with sentinels, for tests.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -10,14 +10,14 @@ use super::member::{self, Member, in_network_of_host};
 use crate::server::{self, Recipe};
 use crate::supervisor::Signals;
 
-/// What the sentinels call the pair.
+/// The name under which the sentinels know the master.
 const NAME: &str = "main";
-/// What the pair asks of clients, and of each other.
+/// The password of the master and the replica, for clients and for each other.
 const PASSWORD: &str = "secret";
-/// What the sentinels ask of clients, and of each other.
-const WATCHWORD: &str = "who-goes-there";
+/// The password of the sentinels, for clients and for each other.
+const SENTINEL_PASSWORD: &str = "who-goes-there";
 
-/// A master and its replica, with three sentinels that promote the replica within seconds of the master's death.
+/// A master and its replica, with three sentinels. If the master dies, the sentinels promote the replica within seconds.
 #[derive(Debug)]
 pub struct Sentinel {
     pair: [Member; 2],
@@ -25,7 +25,7 @@ pub struct Sentinel {
 }
 
 impl Sentinel {
-    /// Starts one and waits until all of it is well.
+    /// Starts master, replica and sentinels, and waits until they know each other.
     ///
     /// # Panics
     /// When no server can be found or started.
@@ -35,7 +35,7 @@ impl Sentinel {
         let [master, replica] = [pair[0].port(), pair[1].port()];
         until(replica, &with(PASSWORD, &format!("REPLICAOF 127.0.0.1 {master}")), &["+OK\r\n+OK"]).await;
         until(replica, &with(PASSWORD, "INFO replication"), &["master_link_status:up"]).await;
-        // first, as a sentinel looks at once and then every ten seconds
+        // The replica must be online before a sentinel starts, because a sentinel checks at its start and then every 10 s.
         until(master, &with(PASSWORD, "INFO replication"), &["state=online"]).await;
         let mut sentinels = Vec::new();
         for _ in 0..3 {
@@ -44,17 +44,18 @@ impl Sentinel {
         }
         for sentinel in &sentinels {
             let known = ["num-slaves\r\n$1\r\n1\r\n", "num-other-sentinels\r\n$1\r\n2\r\n"];
-            until(sentinel.port(), &with(WATCHWORD, &format!("SENTINEL MASTER {NAME}")), &known).await;
+            until(sentinel.port(), &with(SENTINEL_PASSWORD, &format!("SENTINEL MASTER {NAME}")), &known).await;
         }
         Self { pair, sentinels }
     }
 
-    /// Its address: all sentinels, their password, and that of the pair.
+    /// The address: all sentinels, their password, and the password of master and replica.
     #[must_use]
     pub fn url(&self) -> String {
         let first = self.sentinels[0].port();
         let mut url = format!(
-            "redis-sentinel://:{PASSWORD}@127.0.0.1:{first}?sentinelServiceName={NAME}&sentinelPassword={WATCHWORD}"
+            "redis-sentinel://:{PASSWORD}@127.0.0.1:{first}\
+             ?sentinelServiceName={NAME}&sentinelPassword={SENTINEL_PASSWORD}"
         );
         for sentinel in &self.sentinels[1..] {
             let _ = write!(url, "&node=127.0.0.1:{}", sentinel.port());
@@ -62,44 +63,45 @@ impl Sentinel {
         url
     }
 
-    /// The port of the server that the sentinels take for the master.
+    /// The port of the server that is the master according to the sentinels.
     ///
     /// # Panics
-    /// When they do not say.
+    /// When the sentinels do not report a master.
     pub async fn master(&self) -> u16 {
-        let question = with(WATCHWORD, &format!("SENTINEL GET-MASTER-ADDR-BY-NAME {NAME}"));
-        let place = ask(self.sentinels[0].port(), &question).await.expect("an answer");
-        // after +OK, a list of two texts, each after its length
-        place.lines().nth(5).and_then(|port| port.parse().ok()).expect("a port")
+        let question = with(SENTINEL_PASSWORD, &format!("SENTINEL GET-MASTER-ADDR-BY-NAME {NAME}"));
+        let reply = ask(self.sentinels[0].port(), &question).await.expect("a reply");
+        // After +OK, the reply is a list of two texts. Each text follows its length.
+        reply.lines().nth(5).and_then(|port| port.parse().ok()).expect("a port")
     }
 
-    /// The port of the other server.
+    /// The port of the replica.
     pub async fn replica(&self) -> u16 {
         let master = self.master().await;
-        self.pair.iter().map(Member::port).find(|port| *port != master).expect("one of the two is no master")
+        self.pair.iter().map(Member::port).find(|port| *port != master).expect("a server that is not the master")
     }
 
-    /// What the server at `port` of the pair answers to `commands`, one a line.
+    /// Sends `commands`, one per line, to the master or the replica at `port`, and returns its reply.
     ///
     /// # Errors
-    /// When it does not answer within seconds.
+    /// When the server does not reply within 5 s.
     pub async fn ask(&self, port: u16, commands: &str) -> Result<String, String> {
-        let answer = ask(port, &with(PASSWORD, commands)).await?;
-        Ok(answer.strip_prefix("+OK\r\n").unwrap_or(&answer).to_owned())
+        let reply = ask(port, &with(PASSWORD, commands)).await?;
+        Ok(reply.strip_prefix("+OK\r\n").unwrap_or(&reply).to_owned())
     }
 
-    /// Has the sentinels make the replica the master, as an operator would.
+    /// Lets the sentinels promote the replica to master, like an operator.
     pub async fn fail_over(&self) {
-        until(self.sentinels[0].port(), &with(WATCHWORD, &format!("SENTINEL FAILOVER {NAME}")), &["+OK\r\n+OK"]).await;
+        let command = with(SENTINEL_PASSWORD, &format!("SENTINEL FAILOVER {NAME}"));
+        until(self.sentinels[0].port(), &command, &["+OK\r\n+OK"]).await;
     }
 
-    /// Kills the master; the sentinels notice by and by.
+    /// Kills the master. The sentinels notice this after some seconds.
     ///
     /// # Panics
-    /// When it is none of the pair.
+    /// When the sentinels report a master that is not part of this pair.
     pub async fn crash_master(&self) {
         let master = self.master().await;
-        self.pair.iter().find(|server| server.port() == master).expect("one of the pair").crash().await;
+        self.pair.iter().find(|server| server.port() == master).expect("a server of the pair").crash().await;
     }
 }
 
@@ -113,11 +115,11 @@ struct Watch {
 }
 
 impl Watch {
-    /// The lines of its configuration, which it rewrites by itself.
+    /// The lines of the configuration file of a sentinel. The sentinel rewrites this file.
     fn configuration(&self) -> [String; 6] {
         [
-            format!("requirepass {WATCHWORD}"),
-            format!("sentinel sentinel-pass {WATCHWORD}"),
+            format!("requirepass {SENTINEL_PASSWORD}"),
+            format!("sentinel sentinel-pass {SENTINEL_PASSWORD}"),
             format!("sentinel monitor {NAME} 127.0.0.1 {} 2", self.master),
             format!("sentinel auth-pass {NAME} {PASSWORD}"),
             format!("sentinel down-after-milliseconds {NAME} 1000"),
@@ -133,9 +135,9 @@ impl Recipe for Watch {
 
     fn container(&self, port: u16) -> ContainerRequest<GenericImage> {
         let script = "printf '%s\\n' \"$@\" >/tmp/sentinel.conf && exec redis-server /tmp/sentinel.conf --sentinel";
-        let place = ["bind 127.0.0.1".to_owned(), format!("port {port}")];
+        let address = ["bind 127.0.0.1".to_owned(), format!("port {port}")];
         let command = ["sh", "-c", script, "sentinel"].map(str::to_owned).into_iter();
-        in_network_of_host(GenericImage::new("redis", "8").with_cmd(command.chain(place).chain(self.configuration())))
+        in_network_of_host(GenericImage::new("redis", "8").with_cmd(command.chain(address).chain(self.configuration())))
     }
 
     fn native(&self, command: &mut Command) {

@@ -1,8 +1,9 @@
-//! The shell process behind every server that a test starts: it carries out orders and cleans up.
+//! The supervisor of a server that a test starts: a shell process that carries out orders and cleans up.
 //!
-//! Statics are never dropped and a killed process runs nothing, so cleaning up cannot be left to the test process.
-//! A supervisor reads its orders from a pipe that only the test process holds; the end of that pipe is the end of the
-//! test process, and the supervisor then ends the server. It has a process group of its own, so Ctrl-C does not reach it.
+//! The test process cannot clean up by itself, because statics are never dropped, and a killed process runs no code. So each
+//! server has a supervisor. The supervisor reads its orders from a pipe, and only the test process holds the other end. When
+//! the test process ends, the pipe ends, and the supervisor ends the server. The supervisor has its own process group, so
+//! Ctrl-C does not reach it.
 
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -34,7 +35,7 @@ impl Order {
     }
 }
 
-/// The handle of a supervisor; its drop ends the server and waits until nothing is left of it.
+/// The handle of a supervisor. Dropping the last handle ends the server, and waits until the supervisor has removed it.
 #[derive(Clone, Debug)]
 pub(crate) struct Supervisor(Arc<Mutex<Shell>>);
 
@@ -46,7 +47,7 @@ struct Shell {
 }
 
 impl Supervisor {
-    /// A supervisor for a native server: `command` in a throwaway `folder`.
+    /// A supervisor for a native server. It runs `command` in the temporary `folder`.
     pub(crate) fn native(folder: &Path, signals: Signals, command: &Command) -> std::io::Result<Self> {
         let mut shell = Command::new("sh");
         shell.args(["-c", include_str!("native.sh"), "supervisor"]).arg(folder).args([signals.stop, signals.crash]);
@@ -57,7 +58,7 @@ impl Supervisor {
         Self::spawn(shell)
     }
 
-    /// A supervisor for the container `name`, which need not exist yet.
+    /// A supervisor for the container `name`. The container does not have to exist yet.
     pub(crate) fn docker(name: &str) -> std::io::Result<Self> {
         let mut shell = Command::new("sh");
         shell.args(["-c", include_str!("docker.sh"), "supervisor", name]);
@@ -68,15 +69,15 @@ impl Supervisor {
         let mut process =
             shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0).spawn()?;
         let (Some(orders), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
-            unreachable!("both are piped");
+            unreachable!("stdin and stdout are piped");
         };
         Ok(Self(Arc::new(Mutex::new(Shell { process, orders: Some(orders), answers: BufReader::new(answers) }))))
     }
 
-    /// Has `order` carried out; `false` when it failed, or, for [`Order::Alive`], when the server has ended.
+    /// Sends `order` to the supervisor. Returns `false` if it failed, or, for [`Order::Alive`], if the server has ended.
     pub(crate) async fn order(&self, order: Order) -> bool {
         let shell = Arc::clone(&self.0);
-        // the answer may take seconds, and other tasks of the test's runtime must go on meanwhile
+        // The reply may take seconds, so a blocking thread waits for it while other tasks of the test continue.
         tokio::task::spawn_blocking(move || shell.lock().is_ok_and(|mut shell| shell.order(order)))
             .await
             .unwrap_or(false)
@@ -96,7 +97,7 @@ impl Shell {
 impl Drop for Shell {
     fn drop(&mut self) {
         drop(self.orders.take());
-        // an error means there is no process to wait for
+        // An error means that there is no process to wait for.
         let _ = self.process.wait();
     }
 }

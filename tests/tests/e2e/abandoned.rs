@@ -1,4 +1,4 @@
-//! What no caller of the API waits for any more ends on the database server, too.
+//! When a caller of the API disconnects, the database statement of its request ends, too.
 
 use std::time::Instant;
 
@@ -17,46 +17,46 @@ use super::installation::{Installation, PATIENCE};
 const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'netagg-api' \
                        AND datname = current_database() AND state = 'active' AND wait_event_type = 'Lock'";
 
-/// Events of one user, 60 MB of them: more than the sockets on the way to a client can hold.
+/// Inserts 60 MB of events of a user. This is more than the sockets between API and client can hold.
 const MANY_EVENTS: &str = "INSERT INTO events_raw (source_id, event_id, user_id, type, started_at, bytes_up, bytes_down, meta) \
      SELECT 'test', gen_random_uuid(), 'many', 'DATA', date_trunc('month', now()) + make_interval(secs => second), \
      0, 0, jsonb_build_object('a', repeat('x', 1000000)) FROM generate_series(1, 60) AS second";
 
-/// As long as this is open, nobody reads an event.
+/// Locks the events. While this transaction is open, no statement can read an event.
 async fn lock(pool: &PgPool) -> Transaction<'static, Postgres> {
     let mut lock = pool.begin().await.expect("a transaction");
     sqlx::raw_sql("LOCK TABLE events_raw").execute(&mut *lock).await.expect("locked");
     lock
 }
 
-/// Waits until statements of the API wait for the lock, or none does.
-async fn statements(pool: &PgPool, wait: bool, what: &str) {
-    eventually(PATIENCE, &format!("{what}: statements wait: {wait}"), async || {
+/// Waits until statements of the API wait for the lock, or until no statement waits.
+async fn statements(pool: &PgPool, wait: bool, call: &str) {
+    eventually(PATIENCE, &format!("{call}: statements wait: {wait}"), async || {
         let waiting: i64 = sqlx::query_scalar(WAITING).fetch_one(pool).await.map_err(|error| error.to_string())?;
         if (waiting > 0) == wait { Ok(()) } else { Err(waiting.to_string()) }
     })
     .await;
 }
 
-/// Gives up a call as soon as it waits for the lock; fails unless its statements end before the call's own time is over,
-/// which would end them anyway.
-async fn give_up(pool: &PgPool, what: &str, begun: Instant, call: impl Future + Send + 'static) -> Result<(), String> {
+/// Drops a call when its statement waits for the lock. Fails if the statement does not end before the timeout of the request,
+/// because the timeout would end it anyway.
+async fn give_up(pool: &PgPool, name: &str, begun: Instant, call: impl Future + Send + 'static) -> Result<(), String> {
     let call = tokio::spawn(call.map(drop));
-    statements(pool, true, what).await;
+    statements(pool, true, name).await;
     call.abort();
-    statements(pool, false, what).await;
+    statements(pool, false, name).await;
     let limit = ApiLimits::default().request_timeout;
-    if begun.elapsed() < limit { Ok(()) } else { Err(format!("{what}: it took its {limit:?}")) }
+    if begun.elapsed() < limit { Ok(()) } else { Err(format!("{name}: the call ended only after {limit:?}")) }
 }
 
-/// A question about a user's events, which tells whether it was answered that it may be asked again later.
+/// The name of a call, and the call. It returns whether the API responded that the service is unavailable.
 type Call = (&'static str, BoxFuture<'static, bool>);
 
-/// Ways to ask what only `events_raw` can tell. The user is nobody else's: the cache is shared.
+/// The kinds of calls that read `events_raw`. No other test uses this user, because the tests share a cache.
 fn calls(installation: &Installation, grpc: &UsageServiceClient<Channel>, user: &str) -> [Call; 5] {
     let http = |path: &str, accept: &'static str| {
         let asked = get(installation, &format!("/api/v1/users/{user}{path}"), accept);
-        asked.map(|answer| answer.status() == 503).boxed()
+        asked.map(|response| response.status() == 503).boxed()
     };
     let detail = GetUserDetailRequest { user_id: user.to_owned(), ..GetUserDetailRequest::default() };
     let totals =
@@ -68,20 +68,20 @@ fn calls(installation: &Installation, grpc: &UsageServiceClient<Channel>, user: 
         ("a page", http("/detail", "application/json")),
         ("an export", http("/detail", "application/x-ndjson")),
         ("totals", http("/aggregates?granularity=DAY", "application/json")),
-        ("totals over gRPC", own.map(|answer| answer.is_err_and(is_unavailable)).boxed()),
-        // Its connection stays open: the call alone is given up.
+        ("totals over gRPC", own.map(|response| response.is_err_and(is_unavailable)).boxed()),
+        // The connection of this call is shared and stays open. Only the call is dropped.
         ("a stream", async move { shared.stream_user_detail(detail).await.is_err_and(is_unavailable) }.boxed()),
     ]
 }
 
-/// Asks with a client of its own: dropped with the call, it closes its connection.
+/// Sends a request with its own client. If the call is dropped, the client is dropped and closes its connection.
 fn get(
     installation: &Installation,
     path: &str,
     accept: &'static str,
 ) -> impl Future<Output = reqwest::Response> + Send + use<> {
     let url = format!("http://127.0.0.1:{}{path}", installation.variable("API_HTTP_PORT"));
-    async move { reqwest::Client::new().get(url).header("accept", accept).send().await.expect("an answer") }
+    async move { reqwest::Client::new().get(url).header("accept", accept).send().await.expect("a response") }
 }
 
 fn is_unavailable(status: Status) -> bool {
@@ -93,7 +93,7 @@ fn grpc_address(installation: &Installation) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_call_that_nobody_waits_for_ends_on_the_server() {
+async fn the_statement_of_a_call_ends_when_its_caller_disconnects() {
     let installation = Installation::new().await;
     let _api = installation.start("api");
     installation.readiness("api", 200).await;
@@ -104,25 +104,25 @@ async fn a_call_that_nobody_waits_for_ends_on_the_server() {
     for number in 0..calls(&installation, &grpc, &user).len() {
         eventually(PATIENCE, "a call ends with its caller", async || {
             let begun = Instant::now();
-            let (what, call) = Vec::from(calls(&installation, &grpc, &user)).swap_remove(number);
-            give_up(&pool, what, begun, call).await
+            let (name, call) = Vec::from(calls(&installation, &grpc, &user)).swap_remove(number);
+            give_up(&pool, name, begun, call).await
         })
         .await;
     }
 
-    // Nobody goes away, and nobody is let wait for ever.
-    let waiting = calls(&installation, &grpc, &user).map(|(what, call)| (what, tokio::spawn(call)));
-    statements(&pool, true, "all of them").await;
-    for (what, call) in waiting {
-        assert!(call.await.expect("an answer"), "{what}: it is told to come again");
+    // Callers that stay connected get a response, too: the request times out.
+    let waiting = calls(&installation, &grpc, &user).map(|(name, call)| (name, tokio::spawn(call)));
+    statements(&pool, true, "all calls").await;
+    for (name, call) in waiting {
+        assert!(call.await.expect("a response"), "{name}: the API responds that the service is unavailable");
     }
-    statements(&pool, false, "all of them").await;
+    statements(&pool, false, "all calls").await;
     locked.rollback().await.expect("unlocked");
-    for (what, call) in calls(&installation, &grpc, &user) {
-        assert!(!call.await, "{what}: it is answered");
+    for (name, call) in calls(&installation, &grpc, &user) {
+        assert!(!call.await, "{name}: the call succeeds");
     }
 
-    // An export that has begun.
+    // The reader of an export disconnects after the first bytes.
     assert_eq!(installation.run("netagg", &["partitions", "ensure"]).await.code, 0);
     sqlx::raw_sql(MANY_EVENTS).execute(&pool).await.expect("inserted");
     eventually(PATIENCE, "an export ends with its reader", async || {

@@ -1,4 +1,4 @@
-//! `netagg` for partitions and topics, and the exit codes of all commands.
+//! The commands `netagg partitions` and `netagg topic`, and the exit codes of all commands.
 
 use futures::future::join_all;
 use netagg_core::OutgoingRecord;
@@ -15,7 +15,7 @@ async fn run(installation: &Installation, arguments: &[&str]) -> String {
     stdout
 }
 
-/// The cells of a table's rows that begin with `start`.
+/// The cells of the rows of a table whose first cell passes `start`.
 fn rows<const N: usize>(table: &str, start: impl Fn(&str) -> bool) -> Vec<[&str; N]> {
     let rows = table.lines().map(|line| Vec::from_iter(line.trim_matches(['│', ' ']).split_whitespace()));
     rows.filter(|row| row.first().is_some_and(|cell| start(cell)))
@@ -24,16 +24,16 @@ fn rows<const N: usize>(table: &str, start: impl Fn(&str) -> bool) -> Vec<[&str;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn partitions_are_made_ahead_once_and_listed() {
+async fn partitions_are_created_ahead_once_and_listed() {
     let mut installation = Installation::new().await;
     let this_month = SystemClock.now().day().month();
     let months = std::iter::successors(Some(this_month), |month| Some(month.next()));
     let months: Vec<_> = months.take(4).map(|month| month.to_string()).collect();
-    for (ahead, made) in [("2", &months[..3]), ("2", &[]), ("3", &months[3..])] {
+    for (ahead, created) in [("2", &months[..3]), ("2", &[]), ("3", &months[3..])] {
         installation.set("PARTITIONS_AHEAD", ahead);
-        let told = run(&installation, &["partitions", "ensure"]).await;
-        let expected = [&[format!("{} partitions made", made.len())], made].concat();
-        assert_eq!(Vec::from_iter(told.lines()), expected);
+        let output = run(&installation, &["partitions", "ensure"]).await;
+        let expected = [&[format!("{} partitions created", created.len())], created].concat();
+        assert_eq!(Vec::from_iter(output.lines()), expected);
     }
     let listed = run(&installation, &["partitions", "list"]).await;
     let listed: Vec<_> = rows(&listed, |name| name.starts_with("events_raw"))
@@ -46,7 +46,7 @@ async fn partitions_are_made_ahead_once_and_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_is_described_with_what_each_group_has_before_it() {
+async fn a_topic_is_described_with_the_lag_of_each_group() {
     let installation = Installation::new().await;
     let topic = installation.variable("KAFKA_TOPIC");
     let now = SystemClock.now().to_string();
@@ -82,14 +82,14 @@ async fn a_topic_is_described_with_what_each_group_has_before_it() {
     let listed = run(&installation, &["topic", "list"]).await;
     assert_eq!(rows(&listed, |name| name == topic || name == dlq), [[topic, "8"], [dlq, "8"]]);
     let again = run(&installation, &["topic", "create", "--partitions", "3"]).await;
-    assert_eq!(again, format!("{topic}: was there, left as it is\n{dlq}: was there, left as it is\n"));
+    assert_eq!(again, format!("{topic}: exists already, not changed\n{dlq}: exists already, not changed\n"));
     let unknown = installation.run("netagg", &["topic", "describe", "nowhere"]).await;
     assert_eq!(unknown.code, 1, "{}", unknown.stdout);
     assert!(unknown.stderr.contains("no topic nowhere; `netagg topic create`"), "{}", unknown.stderr);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_fails_is_exit_code_1_and_wrong_usage_2() {
+async fn a_failure_has_exit_code_1_and_wrong_usage_has_exit_code_2() {
     let mut nowhere = Installation::on("postgres://app_user@127.0.0.1:1/none", "127.0.0.1:1", "redis://127.0.0.1:1");
     nowhere.set("KAFKA_OPT_MESSAGE_TIMEOUT_MS", "1000");
     let file = tempfile::NamedTempFile::new().expect("a file");
@@ -107,7 +107,7 @@ async fn what_fails_is_exit_code_1_and_wrong_usage_2() {
         (&["limits", "set", "--max-age", "10d"], 1, postgres),
         (&["keys", "list"], 1, postgres),
         (&[&["rebuild"], &days[..]].concat(), 1, postgres),
-        // Its 1 is that something differs.
+        // The audit uses exit code 1 for a difference.
         (&["audit"], 2, postgres),
         (&["topic", "create"], 1, kafka),
         (&["topic", "list"], 1, kafka),
@@ -131,10 +131,10 @@ async fn what_fails_is_exit_code_1_and_wrong_usage_2() {
         (&["limits", "set", "--max-future", "tomorrow"], 2, "tomorrow"),
         (&["import"], 2, "<FILE>"),
     ];
-    let runs = fails.iter().chain(&wrong).map(async |(arguments, code, told)| {
+    let runs = fails.iter().chain(&wrong).map(async |(arguments, code, expected)| {
         let ended = nowhere.run("netagg", arguments).await;
         assert_eq!(ended.code, *code, "{arguments:?}: {}{}", ended.stdout, ended.stderr);
-        assert!(ended.stderr.contains(told), "{arguments:?}: {told} in {}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{arguments:?}: {expected} in {}", ended.stderr);
         assert_eq!(ended.stdout, "", "{arguments:?}");
     });
     join_all(runs).await;

@@ -1,4 +1,5 @@
-//! A stream made to break exactness, as far as the contract allows producers to be: the same for the same seed.
+//! A publisher of records that make exact totals difficult, within the contract for producers. The same seed gives the same
+//! records.
 
 use std::collections::HashSet;
 
@@ -11,13 +12,13 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use uuid::Uuid;
 
-/// Publishes valid events of many days and months, copies of them near and far, on the same and on other partitions,
-/// copies with other content, in other months, and what is no event at all.
+/// Publishes valid events of many days and months, and copies of them after few or many other records. Copies are on the same
+/// or another partition, and some copies have other content in another month. Some records hold no event.
 pub(super) struct Adversary {
     rng: StdRng,
     publisher: KafkaPublisher,
     now: DateTime<Utc>,
-    /// What was sent, in order, to be sent again.
+    /// The sent events in order, from which copies are made.
     sent: Vec<Sent>,
     identities: HashSet<(String, Uuid)>,
     records: i64,
@@ -54,17 +55,17 @@ impl Adversary {
         }
     }
 
-    /// How many records were published.
+    /// The number of published records.
     pub(super) fn records(&self) -> i64 {
         self.records
     }
 
-    /// How many distinct events are to be stored.
+    /// The number of distinct events, so the number of events that must be stored.
     pub(super) fn events(&self) -> i64 {
         self.identities.len() as i64
     }
 
-    /// How many records hold no event.
+    /// The number of records that hold no event.
     pub(super) fn invalid(&self) -> i64 {
         self.invalid
     }
@@ -99,7 +100,7 @@ impl Adversary {
         }
     }
 
-    /// As it was sent, or on another partition.
+    /// A copy of a sent event, on the same or another partition.
     fn copy(&mut self, sent: Sent) -> OutgoingRecord {
         let key = if self.rng.random_bool(0.5) { self.key() } else { sent.key };
         outgoing(key, sent.json)
@@ -109,7 +110,8 @@ impl Adversary {
         format!("user-{}", self.rng.random_range(0..40)).into()
     }
 
-    /// Mostly of the last days, some of any month of the last two years, some of later today.
+    /// A new event as JSON. Most events are of the last days, some are of any month of the last two years, and some are in the
+    /// next hours.
     fn event(&mut self, source: &str, id: Uuid) -> String {
         let seconds = match self.rng.random_range(0..10) {
             0 => -self.rng.random_range(0..700 * 86_400),

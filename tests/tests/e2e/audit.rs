@@ -1,4 +1,4 @@
-//! The audit and the rebuild, as an operator runs them.
+//! `netagg audit` and `netagg rebuild`.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::installation::{Ended, Installation, PATIENCE, figure};
 
-/// An installation that has stored and counted what a generator sent, the number of events, and the audit of them.
+/// An installation that has stored and counted the events of a generator, the number of events, and the report of an audit.
 async fn drained() -> (Installation, i64, Value) {
     let installation = Installation::new().await;
     let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
@@ -22,10 +22,10 @@ async fn drained() -> (Installation, i64, Value) {
     assert_eq!(code, 0, "{}\n{}", generator.stdout(), generator.stderr());
     let events = figure(&generator.stdout(), "events_sent").parse().expect("a number");
     installation.drained_and_exact(events).await;
-    // What was committed last is told to the broker a moment later.
-    let audit = eventually(PATIENCE, "no group has anything before it", async || {
+    // The services commit their last offsets to the broker a little later.
+    let audit = eventually(PATIENCE, "no group has a lag", async || {
         let audit = document(&installation.run("netagg", &["audit", "--json"]).await);
-        let lags: Vec<_> = audit["partitions"].as_array().expect("partitions").iter().map(|one| &one["lag"]).collect();
+        let lags: Vec<_> = audit["partitions"].as_array().expect("partitions").iter().map(|row| &row["lag"]).collect();
         if lags.iter().all(|lag| **lag == 0) { Ok(audit) } else { Err(audit.to_string()) }
     })
     .await;
@@ -50,13 +50,13 @@ fn document(ended: &Ended) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_operator_finds_what_differs_and_sets_it_right() {
+async fn an_audit_finds_a_difference_and_a_rebuild_corrects_it() {
     let (installation, events, audit) = drained().await;
     assert_eq!((&audit["verdict"], &audit["events"]), (&"equal".into(), &events.into()), "{audit}");
     assert_eq!(audit["broker"]["compared"], true);
     let sum = |service: &str, field: &str| -> i64 {
         let partitions = audit["partitions"].as_array().expect("partitions").iter();
-        partitions.filter(|one| one["service"] == service).map(|one| one[field].as_i64().expect("a number")).sum()
+        partitions.filter(|row| row["service"] == service).map(|row| row[field].as_i64().expect("a number")).sum()
     };
     for service in ["ingestor", "aggregator"] {
         assert_eq!(sum(service, "accepted"), events, "{audit}");
@@ -80,8 +80,8 @@ async fn an_operator_finds_what_differs_and_sets_it_right() {
         value(&installation, "SELECT count_events::text FROM agg_day WHERE type = 'DATA' ORDER BY day DESC LIMIT 1")
             .await;
     let path = format!("/api/v1/aggregates?granularity=DAY&from={day}&to={day}&type=DATA");
-    let answer = installation.api(&path).await.expect("an answer").1;
-    assert_eq!(answer["data"][0]["count_events"].to_string(), wrong, "the cache has it now");
+    let answer = installation.api(&path).await.expect("a response").1;
+    assert_eq!(answer["data"][0]["count_events"].to_string(), wrong, "the wrong total is cached now");
 
     let text = installation.run("netagg", &["audit"]).await;
     assert_eq!(text.code, 1, "{}", text.stdout);
@@ -99,21 +99,21 @@ async fn an_operator_finds_what_differs_and_sets_it_right() {
     let dry = installation.run("netagg", &["rebuild", "--from", &day, "--to", &day, "--dry-run"]).await;
     assert_eq!(dry.code, 0, "{}", dry.stderr);
     assert!(dry.stdout.contains(&wrong) && dry.stdout.contains("1 would change"), "{}", dry.stdout);
-    assert_eq!(installation.run("netagg", &["audit"]).await.code, 1, "nothing has changed");
+    assert_eq!(installation.run("netagg", &["audit"]).await.code, 1, "the dry run has changed nothing");
 
     let rebuilt = installation.run("netagg", &["rebuild", "--from", "2020-01-01", "--to", &day]).await;
     assert_eq!(rebuilt.code, 0, "{}", rebuilt.stderr);
     assert!(rebuilt.stdout.contains(&wrong) && rebuilt.stdout.contains("1 changed"), "{}", rebuilt.stdout);
     assert!(!rebuilt.stdout.contains("cache"), "{}", rebuilt.stdout);
     assert_eq!(installation.run("netagg", &["audit"]).await.code, 0);
-    let answer = installation.api(&path).await.expect("an answer").1;
-    assert_ne!(answer["data"][0]["count_events"].to_string(), wrong, "the cache was told");
+    let answer = installation.api(&path).await.expect("a response").1;
+    assert_ne!(answer["data"][0]["count_events"].to_string(), wrong, "the rebuild has invalidated the cached total");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn records_that_were_lost_are_named_by_partition_and_offset() {
+async fn an_audit_names_the_partition_and_the_offsets_of_lost_records() {
     let (installation, ..) = drained().await;
-    // The ingestor has committed these, and never done with them.
+    // The group of the ingestor has committed these offsets, but the ingestor has never processed them.
     execute(
         &installation,
         "UPDATE consumer_progress SET done = done - '{[10,13)}', accepted = accepted - 3 WHERE service = 'ingestor' AND partition = 3",
@@ -122,14 +122,14 @@ async fn records_that_were_lost_are_named_by_partition_and_offset() {
     let audit = installation.run("netagg", &["audit"]).await;
     assert_eq!(audit.code, 1, "{}", audit.stdout);
     let topic = installation.variable("KAFKA_TOPIC");
-    let lost = format!("ingestor, {topic}/3: committed and never done with, so lost: the offsets 10 to 12");
+    let lost = format!("ingestor, {topic}/3: lost offsets, committed but never processed: 10 to 12");
     assert!(audit.stdout.contains(&lost), "{lost} in {}", audit.stdout);
     let json = document(&installation.run("netagg", &["audit", "--json"]).await);
     let lossy: Vec<_> = json["partitions"]
         .as_array()
         .expect("partitions")
         .iter()
-        .filter(|one| one["lost_offsets"] != Value::Array(vec![]))
+        .filter(|row| row["lost_offsets"] != Value::Array(vec![]))
         .collect();
     assert_eq!((lossy.len(), &lossy[0]["partition"]), (1, &3.into()), "{json}");
     assert_eq!((&lossy[0]["lost_offsets"][0]["first"], &lossy[0]["lost_offsets"][0]["last"]), (&10.into(), &12.into()));
@@ -145,7 +145,7 @@ async fn records_that_were_lost_are_named_by_partition_and_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_told_or_done_says_why() {
+async fn audit_and_rebuild_give_the_reason_if_they_cannot_decide_or_change_a_day() {
     let mut installation = Installation::new().await;
     for (arguments, shown) in [
         (&["audit", "--from", "2025-10-21", "--to", "2025-10-20"][..], "--from 2025-10-21 --to 2025-10-20"),
@@ -161,9 +161,9 @@ async fn what_cannot_be_told_or_done_says_why() {
     }
     let nothing = installation.run("netagg", &["rebuild", "--from", "2025-10-20", "--to", "2025-10-20"]).await;
     assert_eq!(nothing.code, 0, "{}", nothing.stderr);
-    assert_eq!(installation.run("netagg", &["audit"]).await.code, 0, "nothing is equal to nothing");
+    assert_eq!(installation.run("netagg", &["audit"]).await.code, 0, "an empty database is equal");
 
-    // Counted, and not stored: nobody knows yet what it should be.
+    // An event is counted and not stored, so the correct total of this day is not known yet.
     execute(
         &installation,
         "INSERT INTO agg_identity VALUES (gen_random_uuid(), 1, '2025-10-20');
@@ -172,17 +172,14 @@ async fn what_cannot_be_told_or_done_says_why() {
     .await;
     let audit = installation.run("netagg", &["audit", "--wait", "100ms"]).await;
     assert_eq!(audit.code, 2, "{}", audit.stdout);
-    assert!(audit.stdout.contains("2025-10-20: could not tell, the ingestor is 1 events behind"), "{}", audit.stdout);
+    let unstored = "its totals contain 1 events that the ingestor has not stored yet";
+    assert!(audit.stdout.contains(&format!("2025-10-20: could not tell: {unstored}")), "{}", audit.stdout);
     let rebuilt =
         installation.run("netagg", &["rebuild", "--from", "2025-10-20", "--to", "2025-10-20", "--wait", "100ms"]).await;
     assert_eq!(rebuilt.code, 1, "{}", rebuilt.stdout);
-    assert!(
-        rebuilt.stdout.contains("2025-10-20: left as it is, the ingestor is 1 events behind"),
-        "{}",
-        rebuilt.stdout
-    );
+    assert!(rebuilt.stdout.contains(&format!("2025-10-20: skipped: {unstored}")), "{}", rebuilt.stdout);
 
-    // The time to wait is the command's, not that of each month and step.
+    // The time to wait is for the whole command, not for each month and step.
     execute(
         &installation,
         "INSERT INTO agg_identity SELECT gen_random_uuid(), 1, day::date
@@ -193,8 +190,8 @@ async fn what_cannot_be_told_or_done_says_why() {
     let months = ["rebuild", "--from", "2025-01-01", "--to", "2025-10-31", "--wait", "4s"];
     let rebuilt = installation.run("netagg", &months).await;
     assert_eq!(rebuilt.code, 1, "{}", rebuilt.stdout);
-    assert!(rebuilt.stdout.contains("2025-01-20: left as it is") && rebuilt.stdout.contains("2025-10-20: left"));
-    assert!(begun.elapsed() < Duration::from_secs(35), "{:?}, of ten months", begun.elapsed());
+    assert!(rebuilt.stdout.contains("2025-01-20: skipped") && rebuilt.stdout.contains("2025-10-20: skipped"));
+    assert!(begun.elapsed() < Duration::from_secs(35), "{:?} for ten months", begun.elapsed());
     execute(&installation, "DELETE FROM agg_identity WHERE day < '2025-10-01'").await;
 
     execute(&installation, "INSERT INTO settings (name, value) VALUES ('dropped_through', '2025-10')").await;
@@ -205,7 +202,7 @@ async fn what_cannot_be_told_or_done_says_why() {
     assert_eq!(audit.code, 0, "{}", audit.stdout);
     assert!(audit.stdout.contains("Left out: the months up to 2025-10"), "{}", audit.stdout);
 
-    // Without the broker the database is judged alone; without the database nothing is.
+    // Without the broker, the audit checks only the database. Without the database, it cannot tell.
     installation.set("KAFKA_BROKERS", "127.0.0.1:1");
     let audit = installation.run("netagg", &["audit"]).await;
     assert_eq!(audit.code, 0, "{}", audit.stdout);

@@ -1,4 +1,4 @@
-//! A database restored from a backup is older than what the groups have committed.
+//! A database that was restored from a backup is older than the offsets that the groups have committed.
 
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ async fn stop(services: [Process; 2]) {
     }
 }
 
-/// Takes a group, which has no members, back to the start of the topic, as the broker's own tools do.
-fn take_back(installation: &Installation, group: &str) {
+/// Resets the offsets of a group without members to the start of the topic, like the tools of the broker.
+fn reset_offsets(installation: &Installation, group: &str) {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", installation.variable("KAFKA_BROKERS"))
         .set("group.id", installation.variable(group))
@@ -32,7 +32,7 @@ fn take_back(installation: &Installation, group: &str) {
         let topic = installation.variable("KAFKA_TOPIC");
         start.add_partition_offset(topic, partition, Offset::Offset(0)).expect("a position");
     }
-    consumer.commit(&start, CommitMode::Sync).expect("taken back");
+    consumer.commit(&start, CommitMode::Sync).expect("the offsets are reset");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -53,9 +53,9 @@ async fn a_restored_backup_catches_up_with_the_topic() {
     restored.share(&installation);
     restored.drained_and_exact(before).await;
     let audit = restored.run("netagg", &["audit"]).await;
-    assert_eq!(audit.code, 1, "what lies between is lost: {}{}", audit.stdout, audit.stderr);
+    assert_eq!(audit.code, 1, "the events since the backup are lost: {}{}", audit.stdout, audit.stderr);
     for group in ["KAFKA_GROUP_ID_INGESTOR", "KAFKA_GROUP_ID_AGGREGATOR"] {
-        take_back(&installation, group);
+        reset_offsets(&installation, group);
     }
     let _services = start(&restored);
     restored.drained_and_exact(all).await;

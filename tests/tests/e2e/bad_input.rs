@@ -1,4 +1,4 @@
-//! Messages that are no events: each ends among the dead letters with its reason, and none holds up the others.
+//! Invalid messages: each becomes a dead letter with its reason, and no invalid message blocks other messages.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -48,7 +48,7 @@ async fn invalid_messages_become_dead_letters_and_block_nothing() {
             Some(event(EventTemplate { started_at: "2990-01-01T00:00:00Z", ..template(9) }).encode()),
         ),
     ];
-    // What jsonb just holds, between the others on the same partition.
+    // Values at the limits of jsonb. They are between the invalid messages on the same partition.
     let good = [
         r#"{"a":1e131071}"#,
         r#"{"a":1e-16383,"b":0e200000}"#,
@@ -71,10 +71,10 @@ async fn invalid_messages_become_dead_letters_and_block_nothing() {
     let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
     installation.drained_and_exact(good.len() as i64).await;
 
-    let letters = dead_letters(&installation, bad.len()).await;
-    assert_eq!(letters.len(), bad.len(), "each once");
-    for ((kind, value), letter) in bad.iter().zip(&letters) {
-        let headers: BTreeMap<_, _> = letter
+    let dead_letters = dead_letters(&installation, bad.len()).await;
+    assert_eq!(dead_letters.len(), bad.len(), "each message has one dead letter");
+    for ((kind, value), dead_letter) in bad.iter().zip(&dead_letters) {
+        let headers: BTreeMap<_, _> = dead_letter
             .headers
             .iter()
             .map(|header| {
@@ -84,16 +84,16 @@ async fn invalid_messages_become_dead_letters_and_block_nothing() {
         assert_eq!(headers["netagg-error"], *kind, "{}", headers["netagg-error-detail"]);
         assert!(headers["netagg-error-detail"].contains("accepted: "), "{}", headers["netagg-error-detail"]);
         assert_eq!(headers["netagg-source-topic"], installation.variable("KAFKA_TOPIC"));
-        assert_eq!(letter.key, key);
-        assert_eq!(letter.value.as_deref(), value.as_deref(), "{kind}: byte for byte");
+        assert_eq!(dead_letter.key, key);
+        assert_eq!(dead_letter.value.as_deref(), value.as_deref(), "{kind}: byte for byte");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_timestamp_that_no_calendar_has_is_told_from_none_and_kept() {
+async fn a_timestamp_out_of_range_is_not_a_missing_timestamp_and_is_kept() {
     let installation = Installation::new().await;
     let (brokers, topic) = (installation.variable("KAFKA_BROKERS"), installation.variable("KAFKA_TOPIC"));
-    kafka::take_any_timestamp(brokers, topic).await;
+    kafka::accept_any_timestamp(brokers, topic).await;
     let now = chrono::Utc::now();
     let started_at = now.to_rfc3339_opts(chrono::SecondsFormat::Secs, true);
     let valid = event(EventTemplate { started_at: &started_at, ..template(1) }).encode();
@@ -116,9 +116,9 @@ async fn a_timestamp_that_no_calendar_has_is_told_from_none_and_kept() {
     let mut found: Vec<_> = dead_letters(&installation, bad.len())
         .await
         .iter()
-        .map(|letter| {
+        .map(|dead_letter| {
             let header = |name: &str| {
-                let header = letter.headers.iter().find(|header| header.name == name).expect("a header");
+                let header = dead_letter.headers.iter().find(|header| header.name == name).expect("a header");
                 String::from_utf8(header.value.as_deref().unwrap_or_default().to_vec()).expect("text")
             };
             let timestamp: i64 = header("netagg-source-timestamp").parse().expect("a number");
@@ -141,23 +141,23 @@ fn template(id: u128) -> EventTemplate<'static> {
     EventTemplate { id, source: "bad", ..EventTemplate::default() }
 }
 
-/// The dead letters in the order of the records they are of.
+/// The dead letters in the order of their original records.
 async fn dead_letters(installation: &Installation, count: usize) -> Vec<Record> {
     let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
     let topic = installation.variable("KAFKA_DLQ_TOPIC");
     let mut source = KafkaSource::new(&config, &unique("reader"), topic).expect("a source");
-    let mut letters = Vec::new();
+    let mut dead_letters = Vec::new();
     let read = async {
-        while letters.len() < count {
+        while dead_letters.len() < count {
             if let SourceEvent::Records(records) = source.next().await.expect("records") {
-                letters.extend(records);
+                dead_letters.extend(records);
             }
         }
     };
     tokio::time::timeout(PATIENCE, read).await.expect("the dead letters arrive");
-    // None comes after the last one; a short wait would only make a wrong test pass more often.
+    // No more dead letters may follow. The wait is short: if more would follow later, the test would not notice it.
     if let Ok(Ok(SourceEvent::Records(more))) = tokio::time::timeout(Duration::from_millis(200), source.next()).await {
-        letters.extend(more);
+        dead_letters.extend(more);
     }
     source.close().await.expect("closed");
     let offset = |record: &Record| {
@@ -165,6 +165,6 @@ async fn dead_letters(installation: &Installation, count: usize) -> Vec<Record> 
         let value = header.and_then(|header| header.value.as_deref()).expect("an offset");
         String::from_utf8_lossy(value).parse::<i64>().expect("a number")
     };
-    letters.sort_by_key(offset);
-    letters
+    dead_letters.sort_by_key(offset);
+    dead_letters
 }

@@ -1,4 +1,4 @@
-//! Totals say up to which instant they are complete, and never too much.
+//! Totals have the instant up to which they are complete, and this instant is never too late.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use super::installation::{Installation, PATIENCE};
 
 const RANGE: &str = "granularity=DAY&from=2020-01-01&to=2029-12-28";
 
-/// How many events an answer counts, and up to which instant it says that these are all.
+/// The number of events in the totals of the API, and the instant up to which these totals are complete.
 async fn totals(installation: &Installation, tz: &str) -> Result<(i64, Option<Timestamp>), String> {
-    // Other zones are answered from the events, for a quarter at most.
+    // For time zones other than UTC, the API computes totals from the events, for at most a quarter of a year.
     let now = SystemClock.now().day();
     let (from, to) = (now.saturating_add_days(-90), now.saturating_add_days(1));
     let quarter = format!("granularity=DAY&from={from}&to={to}");
@@ -26,7 +26,7 @@ async fn totals(installation: &Installation, tz: &str) -> Result<(i64, Option<Ti
     Ok((rows.filter_map(|row| row["count_events"].as_i64()).sum(), through))
 }
 
-/// Waits until an answer says it is complete up to `instant`; how many events it counts.
+/// Waits until the totals are complete up to `instant`. Returns the number of events in them.
 async fn complete(installation: &Installation, tz: &str, instant: Timestamp) -> i64 {
     eventually(PATIENCE, &format!("complete through {instant} in {tz}"), async || {
         let (count, through) = totals(installation, tz).await?;
@@ -36,7 +36,7 @@ async fn complete(installation: &Installation, tz: &str, instant: Timestamp) -> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn totals_tell_how_complete_they_are() {
+async fn totals_have_the_instant_up_to_which_they_are_complete() {
     let installation = Installation::new().await;
     let _others = ["ingestor", "api"].map(|name| installation.start(name));
     let mut aggregator = installation.start("aggregator");
@@ -46,17 +46,17 @@ async fn totals_tell_how_complete_they_are() {
     let sent = installation.load().await;
     let first = SystemClock.now();
     assert_eq!(complete(&installation, "UTC", first).await, sent);
-    // With nothing to do it goes on all the same.
+    // The instant also advances while no events arrive.
     complete(&installation, "UTC", SystemClock.now()).await;
 
-    // Nobody counts: the totals stay as complete as they are, whatever the ingestor stores.
+    // Without an aggregator, the instant of the totals does not advance, although the ingestor stores more events.
     aggregator.terminate();
     assert_eq!(aggregator.code(Duration::from_secs(30)).await, 0);
     let stopped = SystemClock.now();
     let sent = sent + installation.load().await;
     let second = SystemClock.now();
     complete(&installation, "Asia/Kathmandu", second).await;
-    let (counted, through) = totals(&installation, "UTC").await.expect("an answer");
+    let (counted, through) = totals(&installation, "UTC").await.expect("a response");
     assert!(counted < sent && through < Some(stopped), "{counted} of {sent} through {through:?}");
 
     let _aggregator = installation.start("aggregator");

@@ -1,4 +1,4 @@
-//! Help, variables, signals and exit codes.
+//! The configuration of programs: help, environment variables, limits, `.env`, and exit codes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use crate::support::programs::Process;
 
 const PROGRAMS: [&str; 5] = ["ingestor", "aggregator", "api", "generator", "netagg"];
 
-async fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+pub(super) async fn run(program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
     let mut process = Process::start(program, arguments, variables.iter().copied());
     let code = process.code(PATIENCE).await;
     Ended { code, stdout: process.stdout(), stderr: process.stderr() }
@@ -32,7 +32,7 @@ async fn help_lists_every_variable_with_its_default_and_no_value() {
     }
 }
 
-/// The variables in the tables of a README with their defaults, where each variable of a row has one.
+/// The variables in the tables of a README with their defaults, for rows that have a default for each variable.
 fn documented_defaults(readme: &str) -> impl Iterator<Item = (&str, &str)> {
     readme.lines().filter(|line| line.starts_with("| `")).flat_map(|row| {
         let cell = |number| row.split('|').nth(number).into_iter().flat_map(|cell: &str| cell.split(", "));
@@ -52,11 +52,12 @@ async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
     for program in PROGRAMS {
         let help = run(program, &["--help"], &[]).await.stdout;
         let (_, variables) = help.split_once("\nEnvironment variables").expect("a list of variables");
-        for line in variables.lines().skip(1) {
+        // The headings of groups are not indented.
+        for line in variables.lines().skip(1).filter(|line| line.starts_with("  ")) {
             let mut words = line.split_whitespace();
             let (name, default) = words.next().zip(words.next()).expect("a name and a default");
             let default = if default == "-" { "" } else { default };
-            // Where the programs differ, the file leaves each its own.
+            // If programs have different defaults, the file has no value for this variable.
             let shared = defaults.entry(name.to_owned()).or_insert_with(|| default.to_owned());
             if shared != default {
                 shared.clear();
@@ -74,7 +75,7 @@ async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
     let lines = include_str!("../../../.env.example").lines();
     let example: BTreeSet<_> = lines
         .filter(|line| !line.is_empty())
-        // One of many names stands for all of them.
+        // The file has one property as an example for all KAFKA_OPT_* variables.
         .map(|line| if line.starts_with("# KAFKA_OPT_") { "KAFKA_OPT_*=" } else { line })
         .filter(|line| !line.starts_with('#'))
         .map(str::to_owned)
@@ -85,7 +86,7 @@ async fn env_example_names_the_variables_of_every_help_with_their_defaults() {
 }
 
 #[tokio::test]
-async fn a_wrong_variable_is_named_with_its_value_and_what_is_accepted() {
+async fn an_error_about_a_variable_has_its_name_its_value_and_the_accepted_values() {
     for (program, name, value, accepted) in [
         ("ingestor", "INGESTOR_BATCH_SIZE", "0", "an integer from 1"),
         ("ingestor", "EVENT_MAX_AGE", "5", "an integer and a unit"),
@@ -102,7 +103,7 @@ async fn a_wrong_variable_is_named_with_its_value_and_what_is_accepted() {
             assert!(ended.stderr.contains(shown), "{shown} in {}", ended.stderr);
         }
     }
-    // Several at once, and never a password.
+    // Several variables are wrong at once. The errors never contain a password.
     let url = "mysql://me:s3cret@host/db";
     let ended = run("ingestor", &[], &[("DATABASE_URL", url), ("KAFKA_OPT_ENABLE_AUTO_COMMIT", "true")]).await;
     assert_eq!(ended.code, 2);
@@ -111,7 +112,7 @@ async fn a_wrong_variable_is_named_with_its_value_and_what_is_accepted() {
 }
 
 #[tokio::test]
-async fn wrong_usage_is_exit_code_2() {
+async fn wrong_usage_has_exit_code_2() {
     for arguments in
         [&["no-such-command"][..], &["demo", "--events", "0"], &["migrate"], &["migrate", "down", "--to", "x"]]
     {
@@ -122,7 +123,7 @@ async fn wrong_usage_is_exit_code_2() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
+async fn services_whose_limits_differ_from_the_recorded_limits_do_not_start() {
     let mut installation = Installation::new().await;
     let mut first = installation.start("ingestor");
     installation.readiness("ingestor", 200).await;
@@ -133,11 +134,11 @@ async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
         assert!(ended.stderr.contains(shown), "{}", ended.stderr);
     }
     let topic = installation.variable("KAFKA_TOPIC").to_owned();
-    // While a member judges by the old ones, whether or not there is anything to judge.
-    eventually(PATIENCE, "a member", async || {
+    // The limits cannot be changed while a member runs with the old limits, also if it has no messages.
+    eventually(PATIENCE, "the change is rejected because of a member", async || {
         let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
-        let refused = ended.code == 1 && ended.stderr.contains(&format!("{topic}-ingestor has 1 members"));
-        if refused && ended.stderr.contains("--force") { Ok(()) } else { Err(ended.stderr) }
+        let is_rejected = ended.code == 1 && ended.stderr.contains(&format!("{topic}-ingestor has 1 members"));
+        if is_rejected && ended.stderr.contains("--force") { Ok(()) } else { Err(ended.stderr) }
     })
     .await;
     first.terminate();
@@ -156,11 +157,11 @@ async fn services_with_other_limits_than_the_recorded_ones_do_not_start() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn limits_are_not_changed_while_messages_wait_to_be_judged() {
+async fn limits_are_not_changed_while_messages_are_unprocessed() {
     let installation = Installation::new().await;
     let generator = installation.generator(&[("GENERATOR_DURATION", "1s")]);
     let mut ingestor = installation.start("ingestor");
-    // Stored by the one, not yet counted by the other.
+    // The ingestor stores events that the aggregator has not counted.
     eventually(PATIENCE, "events are stored", async || {
         let pool = installation.pool().await;
         let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(&pool).await.expect("a count");
@@ -182,7 +183,7 @@ async fn limits_are_not_changed_while_messages_wait_to_be_judged() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_wait_for_the_schema_and_say_so() {
+async fn services_wait_for_the_schema_and_report_it() {
     let installation = Installation::new().await;
     assert_eq!(installation.run("netagg", &["migrate", "down", "--all"]).await.code, 0);
     assert_eq!(installation.run("netagg", &["migrate", "status"]).await.code, 1);
@@ -205,15 +206,15 @@ async fn services_wait_for_the_schema_and_say_so() {
     }
 }
 
-/// Where nothing answers.
+/// Addresses at which no server listens.
 const NOWHERE: [(&str, &str); 3] = [
-    ("DATABASE_URL", "postgres://nobody@127.0.0.1:1/none"),
+    ("DATABASE_URL", "postgres://no_role@127.0.0.1:1/none"),
     ("KAFKA_BROKERS", "127.0.0.1:1"),
     ("REDIS_URL", "redis://127.0.0.1:1"),
 ];
 
 #[tokio::test]
-async fn usage_errors_are_told_before_anything_is_asked() {
+async fn usage_errors_are_reported_before_a_program_connects() {
     let folder = tempfile::tempdir().expect("a folder");
     let missing = folder.path().join("missing").to_string_lossy().into_owned();
     for (arguments, named) in [
@@ -244,7 +245,7 @@ async fn usage_errors_are_told_before_anything_is_asked() {
 }
 
 #[tokio::test]
-async fn two_things_that_must_differ_are_told_before_anything_starts() {
+async fn equal_values_that_must_differ_are_reported_before_anything_starts() {
     let groups = [("KAFKA_GROUP_ID_INGESTOR", "g"), ("KAFKA_GROUP_ID_AGGREGATOR", "g")];
     let topics = [("KAFKA_TOPIC", "t"), ("KAFKA_DLQ_TOPIC", "t")];
     let markers = [("KAFKA_TOPIC", "t.replayed"), ("KAFKA_DLQ_TOPIC", "t")];
@@ -256,7 +257,7 @@ async fn two_things_that_must_differ_are_told_before_anything_starts() {
         ("netagg", &["rebuild", "--from", "2025-01-01", "--to", "2025-01-02"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
         ("netagg", &["topic", "list"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
         ("netagg", &["limits", "set", "--max-age", "1825d"], groups, "KAFKA_GROUP_ID_AGGREGATOR"),
-        // The default of the other one.
+        // The value equals the default of the other variable.
         ("ingestor", &[], [("KAFKA_GROUP_ID_INGESTOR", "aggregator-group"), ("", "")], "KAFKA_GROUP_ID_INGESTOR"),
         ("ingestor", &[], topics, "KAFKA_DLQ_TOPIC"),
         ("aggregator", &[], topics, "KAFKA_DLQ_TOPIC"),
@@ -278,7 +279,7 @@ async fn two_things_that_must_differ_are_told_before_anything_starts() {
 }
 
 #[tokio::test]
-async fn properties_of_kafka_that_contradict_each_other_are_told_before_anything_is_waited_for() {
+async fn contradicting_kafka_properties_are_reported_before_a_program_waits_for_a_server() {
     for service in ["ingestor", "aggregator"] {
         let contradicting = [("KAFKA_OPT_SESSION_TIMEOUT_MS", "900000"), ("KAFKA_OPT_MAX_POLL_INTERVAL_MS", "300000")];
         let variables = [&NOWHERE[..], &contradicting].concat();
@@ -289,9 +290,9 @@ async fn properties_of_kafka_that_contradict_each_other_are_told_before_anything
 }
 
 #[tokio::test]
-async fn a_variable_without_effect_is_not_looked_at() {
+async fn a_wrong_value_of_a_variable_without_effect_is_no_error() {
     const LINK: &str = "tcp://10.43.0.7:5432";
-    // The command fails where it connects, or does without; it is no wrong usage.
+    // The commands fail only because they cannot connect. It is no wrong usage.
     let overridden = [
         ("POSTGRES_PORT", LINK),
         ("POSTGRES_SSLMODE", "maybe"),
@@ -321,9 +322,9 @@ async fn a_variable_without_effect_is_not_looked_at() {
     .await;
     assert_eq!(demo.code, 0, "{}", demo.stderr);
 
-    // With a replica to read from, and nothing to keep, the other database is not used.
+    // With a replica to read from and a configured cursor secret, the API does not use the other database.
     let reads = [
-        ("DATABASE_READ_URL", "postgres://nobody@127.0.0.1:1/none"),
+        ("DATABASE_READ_URL", "postgres://no_role@127.0.0.1:1/none"),
         ("API_CURSOR_SECRET", "0123456789abcdef"),
         ("POSTGRES_PORT", LINK),
         ("API_HTTP_PORT", "none"),
@@ -331,7 +332,7 @@ async fn a_variable_without_effect_is_not_looked_at() {
     let api = run("api", &[], &reads).await;
     assert_eq!((api.code, api.stderr.lines().count()), (2, 1), "{}", api.stderr);
 
-    // One that has an effect, and is no port: the reason is named.
+    // These variables have an effect, and the value is no port. The error names the reason.
     for (program, arguments, name, remedy) in [
         ("ingestor", &[][..], "POSTGRES_PORT", "DATABASE_URL"),
         ("aggregator", &[], "REDIS_PORT", "REDIS_URL"),
@@ -416,10 +417,10 @@ of two lines\"\r
         assert_eq!(refused.code, 2, "{}", refused.stderr);
         assert!(refused.stderr.contains("POSTGRES_PASSWORD (value not shown)") && refused.stderr.contains(place));
         let overridden = Process::start_in_shell("netagg", set, "", ["limits", "show"], NOWHERE);
-        assert_eq!(super::installation::ended(overridden).await.code, 1, "it has no effect");
+        assert_eq!(super::installation::ended(overridden).await.code, 1, "the variable has no effect");
     }
     let folder = Process::start_in_shell("netagg", "mkdir .env", "", ["demo", "--events", "1000"], [("", ""); 0]);
-    assert_eq!(super::installation::ended(folder).await.code, 0, "a folder of that name is another program's");
+    assert_eq!(super::installation::ended(folder).await.code, 0, "a folder with this name is ignored");
 }
 
 #[tokio::test]
@@ -454,14 +455,14 @@ async fn the_scripts_read_an_env_file_as_the_programs_do() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_distributed_database_is_refused_by_every_program_that_writes_there() {
+async fn every_program_that_writes_rejects_a_distributed_database() {
     let installation = Installation::new().await;
     let pool = installation.pool().await;
-    // As Citus has it once a table is distributed.
+    // Citus has this table.
     let catalogue = "CREATE TABLE pg_dist_partition (logicalrelid regclass)";
     sqlx::raw_sql(catalogue).execute(&pool).await.expect("made");
     let audit = installation.run("netagg", &["audit"]).await;
-    assert_eq!(audit.code, 0, "the extension alone does no harm: {}", audit.stderr);
+    assert_eq!(audit.code, 0, "the extension without distributed tables is accepted: {}", audit.stderr);
     let distribute = "INSERT INTO pg_dist_partition VALUES ('events_raw'), ('event_identity')";
     sqlx::raw_sql(distribute).execute(&pool).await.expect("distributed");
     for (program, arguments) in [
@@ -485,7 +486,7 @@ async fn a_distributed_database_is_refused_by_every_program_that_writes_there() 
             ended.stderr
         );
     }
-    // Reading is harmless.
+    // Commands that only read are accepted.
     assert_eq!(installation.run("netagg", &["partitions", "list"]).await.code, 0);
     pool.close().await;
 }

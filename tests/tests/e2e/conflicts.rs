@@ -1,4 +1,4 @@
-//! One identity with two contents, which the two services meet in opposite orders.
+//! An identity with two contents, which the two services process in opposite orders.
 
 use std::sync::Mutex;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::installation::{Installation, PATIENCE};
 
-/// Two days and types of one identity.
+/// Two copies of an identity, with different days and types.
 fn copies() -> [Event; 2] {
     let now = chrono::Utc::now();
     let copy = |days: i64, event_type, bytes_up| {
@@ -22,13 +22,13 @@ fn copies() -> [Event; 2] {
     [copy(1, EventType::Data, 7), copy(40, EventType::CallIn, 11)]
 }
 
-/// The message of `event`; the key decides the partition.
+/// The message of `event`. The key decides its partition.
 fn message(event: &Event, key: &'static str) -> OutgoingRecord {
     let key = Some(Bytes::from_static(key.as_bytes()));
     OutgoingRecord { key, value: Some(event.encode().into()), headers: Vec::new() }
 }
 
-/// Reads as the aggregator's group until `found` has what it looks for, and commits the position that it gives.
+/// Reads with the group of the aggregator until `found` returns a position, and commits this position.
 async fn set_position(installation: &Installation, found: impl Fn(SourceEvent) -> Option<Position>) {
     let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
     let group = installation.variable("KAFKA_GROUP_ID_AGGREGATOR");
@@ -48,10 +48,10 @@ async fn value(installation: &Installation, query: &'static str) -> i64 {
     value
 }
 
-async fn until(installation: &Installation, what: &str, query: &'static str, wanted: i64) {
-    eventually(PATIENCE, what, async || {
+async fn until(installation: &Installation, condition: &str, query: &'static str, expected: i64) {
+    eventually(PATIENCE, condition, async || {
         let found = value(installation, query).await;
-        if found == wanted { Ok(()) } else { Err(found.to_string()) }
+        if found == expected { Ok(()) } else { Err(found.to_string()) }
     })
     .await;
 }
@@ -65,7 +65,7 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
     let [first, second] = copies();
     let [kept, dropped] = [&first, &second].map(|copy| Identity::of(copy).content.to_string());
 
-    // The ingestor meets the first copy, then the second one. These keys lie on different ones of eight partitions.
+    // The ingestor processes the first copy, then the second copy. The keys of the copies are on different partitions.
     let ingestor = installation.start("ingestor");
     publisher.publish(vec![message(&first, "user-1")]).await.expect("published");
     until(&installation, "the first copy is stored", "SELECT count(*) FROM events_raw", 1).await;
@@ -81,10 +81,10 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
     let conflicts = "SELECT count(*) FROM event_conflict";
     until(&installation, "the second copy is dropped", conflicts, 1).await;
 
-    // The aggregator meets the second one, and the first one only later.
+    // The aggregator processes the second copy, and the first copy only later.
     let mut aggregator = installation.start("aggregator");
     until(&installation, "the second copy is counted", COUNTED, 11).await;
-    until(&installation, "the totals follow the stored copy", COUNTED, 7).await;
+    until(&installation, "the totals contain the stored copy", COUNTED, 7).await;
     eventually(PATIENCE, "the repair is counted", async || {
         let (_, metrics) = installation.ops("aggregator", "/metrics").await?;
         let days = metrics.lines().find_map(|line| line.strip_prefix("netagg_repaired_days_total "));
@@ -101,38 +101,42 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
     let _aggregator = installation.start("aggregator");
     let done = "SELECT coalesce(sum(upper(range) - lower(range)), 0)::bigint \
                 FROM consumer_progress, unnest(done) AS range WHERE service = 'aggregator'";
-    until(&installation, "the aggregator has met both", done, 2).await;
+    until(&installation, "the aggregator has processed both copies", done, 2).await;
     until(&installation, "nothing is left to repair", "SELECT count(*) FROM agg_dirty_day", 0).await;
     assert_eq!(value(&installation, COUNTED).await, 7);
     assert_eq!(
         value(&installation, "SELECT count(*) FROM agg_day").await,
         1,
-        "nothing is left of the other copy's day"
+        "the totals of the other copy's day are gone"
     );
 
-    // Both contents and the place of the dropped one are told, by the audit and in the log.
+    // The audit and the log report both contents and the position of the dropped copy.
     let json = installation.run("netagg", &["audit", "--json"]).await;
     assert_eq!(json.code, 0, "{}{}", json.stdout, json.stderr);
     let audit: Value = serde_json::from_str(&json.stdout).expect("JSON");
-    let told = &audit["conflicts"]["first"][0];
+    let conflict = &audit["conflicts"]["first"][0];
     assert_eq!((&audit["verdict"], &audit["conflicts"]["count"]), (&"equal".into(), &1.into()), "{audit}");
     assert_eq!(
-        (&told["kept"]["content"], &told["dropped"]["content"]),
+        (&conflict["kept"]["content"], &conflict["dropped"]["content"]),
         (&kept.clone().into(), &dropped.clone().into())
     );
     let day = |copy: &Event| Value::from(copy.fields().started_at.day().to_string());
-    assert_eq!((&told["kept"]["day"], &told["dropped"]["day"]), (&day(&first), &day(&second)));
+    assert_eq!((&conflict["kept"]["day"], &conflict["dropped"]["day"]), (&day(&first), &day(&second)));
     let fields = first.fields();
-    assert_eq!(told["source_id"], fields.source_id.as_str());
-    assert_eq!(told["event_id"], fields.event_id.to_string());
-    let lies = installation.messages().await.into_iter().find(|found| found.key.as_deref() == Some(b"user-2"));
-    let Record { partition, offset, .. } = lies.expect("the message of the second copy");
-    assert_eq!((&told["topic"], &told["partition"]), (&(*partition.topic).into(), &partition.number.into()), "{told}");
-    assert_eq!(told["offset"], offset);
+    assert_eq!(conflict["source_id"], fields.source_id.as_str());
+    assert_eq!(conflict["event_id"], fields.event_id.to_string());
+    let message = installation.messages().await.into_iter().find(|found| found.key.as_deref() == Some(b"user-2"));
+    let Record { partition, offset, .. } = message.expect("the message of the second copy");
+    assert_eq!(
+        (&conflict["topic"], &conflict["partition"]),
+        (&(*partition.topic).into(), &partition.number.into()),
+        "{conflict}"
+    );
+    assert_eq!(conflict["offset"], offset);
 
-    let place = format!("{partition}/{offset}");
+    let position = format!("{partition}/{offset}");
     let text = installation.run("netagg", &["audit"]).await;
-    for shown in [&fields.event_id.to_string(), &kept, &dropped, &place] {
+    for shown in [&fields.event_id.to_string(), &kept, &dropped, &position] {
         assert!(text.stdout.contains(shown), "{shown} in {}", text.stdout);
     }
     let log = ingestor.stderr();
@@ -140,7 +144,7 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
     let samples: Vec<_> = lines.filter(|line| line["dropped"].is_string()).collect();
     let [sample] = &samples[..] else { panic!("one sample in {log}") };
     assert_eq!(
-        [&sample["level"], &sample["kept"], &sample["dropped"], &sample["place"], &sample["key"]],
-        ["WARN", &kept, &dropped, &place, &first.key().to_string()]
+        [&sample["level"], &sample["kept"], &sample["dropped"], &sample["position"], &sample["key"]],
+        ["WARN", &kept, &dropped, &position, &first.key().to_string()]
     );
 }

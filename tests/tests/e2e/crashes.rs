@@ -1,4 +1,4 @@
-//! Services that die at each place where a wrong order of things would show.
+//! Services die at each crash point. At these points, a wrong order of steps would lose or double records.
 
 use futures::{StreamExt as _, stream};
 use netagg_core::crash::CrashPoint;
@@ -6,22 +6,22 @@ use netagg_core::crash::CrashPoint;
 use super::installation::{Installation, PATIENCE};
 use crate::support::programs::Process;
 
-/// Records published before, and after, the death of a service.
+/// The number of records published before the death of a service, and again after it.
 const RECORDS: usize = 400;
 
-/// Many small batches: some of each have duplicates, conflicts and dead letters. Their items are inserted.
+/// The size of small batches. There are many of them, with duplicates, conflicts and dead letters. They are written with INSERT.
 const SMALL: usize = 40;
 
-/// Larger batches are copied.
+/// The size of large batches. They are written with COPY.
 const LARGE: usize = 2_000;
 
-/// Installations at work at a time.
+/// The number of installations that run at the same time.
 const AT_ONCE: usize = 4;
 
-/// 128 and SIGABRT.
+/// The exit code after SIGABRT: 128 plus the number of the signal.
 const ABORTED: i32 = 134;
 
-/// A service, where it dies, and what brings it there.
+/// A service, the crash point where it dies, and how it is brought to this point.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     service: &'static str,
@@ -33,9 +33,9 @@ struct Case {
 
 #[derive(Clone, Copy, Debug)]
 enum Provocation {
-    /// Its work; it passes so many times before it dies.
+    /// Normal work. The service passes the point this number of times before it dies.
     Work(u32),
-    /// A second member, which takes over some of the partitions that it works on.
+    /// A second member, which takes over some of the partitions of the service.
     Rebalance,
     /// SIGTERM in the middle of work.
     Stop,
@@ -76,8 +76,8 @@ fn cases() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wherever_a_service_dies_nothing_is_lost_or_doubled() {
-    stream::iter(cases()).map(dies_and_comes_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+async fn nothing_is_lost_or_doubled_at_whatever_point_a_service_dies() {
+    stream::iter(cases()).map(dies_and_starts_again).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 /// The steps of the combined transaction, and the steps around it.
@@ -104,28 +104,29 @@ fn combined_cases() -> Vec<Case> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn wherever_a_combined_ingestor_dies_nothing_is_lost_or_doubled() {
-    stream::iter(combined_cases()).map(dies_and_comes_back).buffer_unordered(AT_ONCE).collect::<()>().await;
+async fn nothing_is_lost_or_doubled_at_whatever_point_a_combined_ingestor_dies() {
+    stream::iter(combined_cases()).map(dies_and_starts_again).buffer_unordered(AT_ONCE).collect::<()>().await;
 }
 
 #[test]
-fn every_crash_point_is_visited() {
-    // Those of retention are visited where months are dropped, those of a switch where the mode is switched.
-    let mut visited: Vec<CrashPoint> = cases().into_iter().map(|case| case.point).collect();
-    visited.extend(super::retention::CRASH_POINTS);
-    visited.extend(super::mode::CRASH_POINTS);
+fn every_crash_point_is_tested() {
+    // The module `retention` tests the crash points of a drop, and `mode` tests the crash points of a mode switch.
+    let mut tested: Vec<CrashPoint> = cases().into_iter().map(|case| case.point).collect();
+    tested.extend(super::retention::CRASH_POINTS);
+    tested.extend(super::mode::CRASH_POINTS);
     for point in CrashPoint::ALL {
-        assert!(visited.contains(point), "{}", point.as_str());
+        assert!(tested.contains(point), "{}", point.as_str());
     }
 }
 
-async fn dies_and_comes_back(Case { service, is_combined, point, provocation, batch_size }: Case) {
+async fn dies_and_starts_again(Case { service, is_combined, point, provocation, batch_size }: Case) {
     let mut installation = if is_combined { Installation::combined().await } else { Installation::new().await };
     for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
         installation.set(variable, &batch_size.to_string());
     }
     if batch_size == LARGE {
-        // A busy machine delivers records slowly, and a small batch would not be copied.
+        // On a busy machine records arrive slowly. With a short timeout a batch would stay small, and small batches are not
+        // written with COPY.
         for variable in ["INGESTOR_BATCH_TIMEOUT", "AGGREGATOR_BATCH_TIMEOUT"] {
             installation.set(variable, "5s");
         }
@@ -144,7 +145,7 @@ async fn dies_and_comes_back(Case { service, is_combined, point, provocation, ba
     let second = match provocation {
         Provocation::Work(_) => None,
         Provocation::Rebalance => {
-            // Nothing would be taken from a member that had not been given anything.
+            // A rebalance takes partitions only from a member that has partitions.
             installation.works(service).await;
             Some(installation.another(service))
         }
@@ -158,7 +159,7 @@ async fn dies_and_comes_back(Case { service, is_combined, point, provocation, ba
     assert_eq!(
         code,
         ABORTED,
-        "{service} was to die at {} (it must be built with --all-features)\n{}",
+        "{service} must die at {} (it must be built with --all-features)\n{}",
         point.as_str(),
         doomed.stderr()
     );

@@ -1,4 +1,4 @@
-//! The demonstration, which needs no service.
+//! `netagg demo`: the demonstration, which needs no server.
 
 use std::io::Write;
 
@@ -13,7 +13,7 @@ fn demo(arguments: &[&str]) -> Process {
 }
 
 #[tokio::test]
-async fn it_shows_tables_and_verifies_them() {
+async fn the_demo_prints_tables_and_verifies_them() {
     let mut demo = demo(&["--events", "20000"]);
     let code = demo.code(PATIENCE).await;
     let shown = demo.stdout();
@@ -21,43 +21,44 @@ async fn it_shows_tables_and_verifies_them() {
     for part in ["day", "month", "SMS_RECEIVED", "20000 events stored", "Verified: every event sent is stored once"] {
         assert!(shown.contains(part), "{part} in {shown}");
     }
-    assert!(shown.contains("--serve") && shown.contains("--input"), "it says what to try next: {shown}");
+    assert!(shown.contains("--serve") && shown.contains("--input"), "the output names commands to try next: {shown}");
 }
 
 #[tokio::test]
-async fn given_events_are_run_and_bad_lines_named() {
+async fn the_demo_reads_events_from_a_file_and_reports_invalid_lines() {
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     let line = |id| String::from_utf8(event(EventTemplate { id, ..EventTemplate::default() }).encode()).expect("UTF-8");
     writeln!(file, "{}\nnot JSON\n\n{}\n{}", line(1), line(2), line(1)).expect("written");
     writeln!(file, "{}", line(3).replace("CALL_OUT", "FAX")).expect("written");
     let mut demo = demo(&["--input", file.path().to_str().expect("a path")]);
     let code = demo.code(PATIENCE).await;
-    let (shown, told) = (demo.stdout(), demo.stderr());
-    assert_eq!(code, 0, "{shown}\n{told}");
+    let (shown, errors) = (demo.stdout(), demo.stderr());
+    assert_eq!(code, 0, "{shown}\n{errors}");
     assert!(shown.contains("2 events stored, 1 duplicates dropped") && shown.contains("Verified"), "{shown}");
     assert!(shown.contains("2025-10-20"), "{shown}");
-    assert!(told.contains(":2: left out: malformed_json") && told.contains(":6: left out: unknown_type"), "{told}");
-    assert!(told.contains("type: found \"FAX\"; accepted: CALL_OUT"), "{told}");
+    let is_reported = |line: &str| errors.contains(line);
+    assert!(is_reported(":2: left out: malformed_json") && is_reported(":6: left out: unknown_type"), "{errors}");
+    assert!(is_reported("type: found \"FAX\"; accepted: CALL_OUT"), "{errors}");
 }
 
 #[tokio::test]
-async fn a_file_that_is_not_there_is_wrong_usage() {
+async fn a_missing_file_is_wrong_usage() {
     let mut demo = demo(&["--input", "/no/such/file"]);
     assert_eq!(demo.code(PATIENCE).await, 2);
     assert!(demo.stderr().contains("/no/such/file"), "{}", demo.stderr());
 }
 
 #[tokio::test]
-async fn it_keeps_the_api_up_with_events_flowing() {
+async fn demo_serve_keeps_the_api_running_and_sends_more_events() {
     let [http, grpc] = free_ports().map(|port: u16| port.to_string());
     let variables = [("API_HTTP_PORT", &http), ("API_GRPC_PORT", &grpc)];
     let mut demo = Process::start("netagg", ["demo", "--events", "1000", "--serve"], variables);
     let url = format!("http://127.0.0.1:{http}/api/v1/aggregates?granularity=MONTH&from=2020-01-01&to=2029-12-28");
     eventually(PATIENCE, "more events are counted than were sent at first", async || {
-        let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
-        let text = answer.text().await.map_err(|error| error.to_string())?;
-        let answer: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let rows = answer["data"].as_array().ok_or_else(|| text.clone())?;
+        let response = reqwest::get(&url).await.map_err(|error| error.to_string())?;
+        let text = response.text().await.map_err(|error| error.to_string())?;
+        let body: serde_json::Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let rows = body["data"].as_array().ok_or_else(|| text.clone())?;
         let sum: i64 = rows.iter().filter_map(|row| row["count_events"].as_i64()).sum();
         if sum > 1_000 { Ok(()) } else { Err(text) }
     })

@@ -1,11 +1,11 @@
-//! The API keeps what its description says, whatever a fuzzer makes of it.
+//! A fuzzer checks that the API matches its OpenAPI description.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::installation::{Installation, PATIENCE};
 
-/// Schemathesis in an environment of its own, made once.
+/// Installs Schemathesis in its own Python environment, if it is not installed yet. Returns the path of the program.
 fn schemathesis(folder: &Path) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let program = target.join("schemathesis/bin/schemathesis");
@@ -16,7 +16,7 @@ fn schemathesis(folder: &Path) -> PathBuf {
         run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(target.join("schemathesis")));
         let pip = target.join("schemathesis/bin/pip");
         run(Command::new(pip).args(["install", "--quiet", "--disable-pip-version-check", "-r"]).arg(&requirements));
-        std::fs::copy(&requirements, &installed).expect("noted");
+        std::fs::copy(&requirements, &installed).expect("copied");
     }
     program
 }
@@ -30,7 +30,7 @@ fn run(command: &mut Command) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_fuzzer_finds_the_api_as_it_is_described() {
+async fn a_fuzzer_finds_no_difference_between_the_api_and_its_description() {
     let installation = Installation::new().await;
     let _services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
     for service in ["ingestor", "aggregator", "api"] {
@@ -52,8 +52,8 @@ async fn a_fuzzer_finds_the_api_as_it_is_described() {
             .current_dir(own.path()))
     })
     .await
-    .expect("it runs");
+    .expect("no panic");
     assert!(found.contains("Tested: 3"), "{found}");
-    let (status, _) = installation.api("/api/v1/aggregates?granularity=DAY").await.expect("an answer");
-    assert_eq!(status, 200, "it still answers");
+    let (status, _) = installation.api("/api/v1/aggregates?granularity=DAY").await.expect("a response");
+    assert_eq!(status, 200, "the API still works");
 }

@@ -1,4 +1,4 @@
-//! The example that embeds everything: one process with the work of three services, made of the library crates alone.
+//! The examples that embed netagg, such as a process that does the work of all three services with the library crates.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use super::installation::{Installation, PATIENCE};
 
 const RANGE: &str = "granularity=DAY&from=2020-01-01&to=2029-12-28";
 
-/// Services without schema and topics, and the variables of the example.
+/// An installation without schema and topics, with the variables of the example.
 async fn installation(database: &postgres::Database) -> Installation {
     let mut installation = Installation::on(database.url(), &kafka::brokers().await, &redis::url().await);
     let addresses =
@@ -21,18 +21,18 @@ async fn installation(database: &postgres::Database) -> Installation {
         let port = format!("127.0.0.1:{}", installation.variable(port));
         installation.set(address, &port);
     }
-    // The groups of the example.
+    // The example uses these groups.
     installation.set("KAFKA_GROUP_ID_INGESTOR", "ingestor-group");
     installation.set("KAFKA_GROUP_ID_AGGREGATOR", "aggregator-group");
     installation
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_process_does_the_work_of_three() {
+async fn one_process_does_the_work_of_three_services() {
     let database = postgres::database().await;
     let installation = installation(&database).await;
     let mut process = installation.start("examples/embed_everything");
-    // It makes schema, partitions and topics by itself.
+    // The process creates schema, partitions and topics by itself.
     installation.readiness_without(&["postgres", "redis", "ingestor", "aggregator", "partitions"], "ingestor").await;
 
     let sent = installation.load().await;
@@ -48,7 +48,7 @@ async fn one_process_does_the_work_of_three() {
     let url = format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT"));
     let mut client = UsageServiceClient::connect(url).await.expect("the gRPC port");
     let request = GetGlobalAggRequest { granularity: "MONTH".to_owned(), ..Default::default() };
-    assert!(!client.get_global_agg(request).await.expect("an answer").into_inner().data.is_empty());
+    assert!(!client.get_global_agg(request).await.expect("a response").into_inner().data.is_empty());
     installation.drained_and_exact(sent).await;
 
     let offsets = installation.offsets().await;
@@ -64,13 +64,13 @@ async fn one_process_does_the_work_of_three() {
     for part in [
         "# HELP netagg_events_stored_total Events newly stored",
         &format!("\nnetagg_events_stored_total {sent}\n"),
-        &format!("\nnetagg_events_counted_total {sent}\n"),
+        &format!("\nnetagg_events_aggregated_total {sent}\n"),
         "\nnetagg_retries_total{service=\"aggregator\",dependency=\"redis\"} 0\n",
         "\nnetagg_dependency_up{dependency=\"partitions\"} 1\n",
-        "\nnetagg_pool_connections{state=\"max\"} 10\n",
+        "\nnetagg_db_pool_connections{state=\"max\"} 10\n",
         "\nnetagg_events_set_aside 0\n",
-        "netagg_batch_seconds_bucket{service=\"ingestor\",le=\"0.005\"}",
-        "netagg_consumer_lag_events{service=\"aggregator\",topic=",
+        "netagg_batch_duration_seconds_bucket{service=\"ingestor\",le=\"0.005\"}",
+        "netagg_consumer_lag_records{service=\"aggregator\",topic=",
     ] {
         assert!(metrics.contains(part), "{part} in {metrics}");
     }
@@ -81,17 +81,17 @@ async fn one_process_does_the_work_of_three() {
             .await
             .expect("a count");
     pool.close().await;
-    assert!(partitions >= 4, "this month's partition and three ahead: {partitions}");
+    assert!(partitions >= 4, "the partitions of this month and of three more months: {partitions}");
 
     process.terminate();
     assert_eq!(process.code(Duration::from_secs(30)).await, 0, "{}", process.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_process_that_waits_for_its_services_says_so_and_stops() {
+async fn a_process_that_waits_for_its_servers_is_unready_and_can_be_stopped() {
     let database = postgres::database().await;
     let mut installation = installation(&database).await;
-    installation.set("DATABASE_URL", "postgres://nobody:none@127.0.0.1:1/none");
+    installation.set("DATABASE_URL", "postgres://no_role:none@127.0.0.1:1/none");
     let mut process = installation.start("examples/embed_everything");
     let report = installation.readiness("ingestor", 503).await;
     assert!(report["dependencies"]["postgres"].is_string(), "{report}");
@@ -100,7 +100,7 @@ async fn a_process_that_waits_for_its_services_says_so_and_stops() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn two_of_everything_live_in_one_process() {
+async fn one_process_can_embed_two_separate_pipelines() {
     let databases = [postgres::database().await, postgres::database().await];
     let (brokers, redis) = (kafka::brokers().await, redis::url().await);
     let installations =
@@ -119,14 +119,15 @@ async fn two_of_everything_live_in_one_process() {
         variables.start("examples/embed_twice")
     };
     for installation in &installations {
-        eventually(PATIENCE, "it answers", async || installation.api("/api/v1/aggregates?granularity=DAY").await).await;
+        let path = "/api/v1/aggregates?granularity=DAY";
+        eventually(PATIENCE, "the API responds", async || installation.api(path).await).await;
     }
 
-    // Each has the totals of its own topic.
+    // Each API has the totals of its own topic.
     for installation in &installations {
         let sent = installation.load().await;
         installation.drained_and_exact(sent).await;
-        eventually(PATIENCE, "the totals are answered", async || {
+        eventually(PATIENCE, "the API has the totals", async || {
             let (_, answer) = installation.api(&format!("/api/v1/aggregates?{RANGE}")).await?;
             let counts = answer["data"].as_array().into_iter().flatten().filter_map(|row| row["count_events"].as_i64());
             if counts.sum::<i64>() == sent { Ok(()) } else { Err(answer.to_string()) }

@@ -1,5 +1,5 @@
-//! TLS to everything that a program speaks to. The programs of this build have two providers of cryptography in them and
-//! none installed, as an embedder's may.
+//! TLS to every server that a program uses. The programs of this build contain two crypto providers, and neither is installed.
+//! The same is possible in an application that embeds netagg.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::installation::{Installation, PATIENCE};
 
-/// A server that speaks TLS before one that does not, on a port of its own.
+/// Starts a TLS proxy for a server without TLS. Returns its port.
 async fn encrypted(config: Arc<ServerConfig>, server: SocketAddr, is_postgres: bool) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
@@ -23,7 +23,7 @@ async fn encrypted(config: Arc<ServerConfig>, server: SocketAddr, is_postgres: b
             let acceptor = acceptor.clone();
             tokio::spawn(async move {
                 if is_postgres {
-                    // A client asks for TLS in the clear, in eight bytes.
+                    // The client requests TLS in plain text, with eight bytes.
                     stream.read_exact(&mut [0; 8]).await?;
                     stream.write_all(b"S").await?;
                 }
@@ -35,7 +35,7 @@ async fn encrypted(config: Arc<ServerConfig>, server: SocketAddr, is_postgres: b
     port
 }
 
-/// Its certificate in PEM, and how a server shows it.
+/// A new certificate in PEM, and the configuration of a server that uses it.
 fn identity() -> (String, Arc<ServerConfig>) {
     let identity = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -58,13 +58,13 @@ fn address_in(url: &str) -> SocketAddr {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_dependency_is_reached_over_tls_where_there_are_two_providers() {
+async fn every_dependency_can_be_reached_over_tls_with_two_crypto_providers() {
     let (pem, config) = identity();
     let folder = tempfile::tempdir().expect("a folder");
     let certificate = folder.path().join("cert.pem");
     std::fs::write(&certificate, pem).expect("written");
 
-    // Made without TLS: what is tested is the connection.
+    // The installation is set up without TLS. The test is about the connections of the programs.
     let mut installation = Installation::new().await;
     let plain = installation.variable("DATABASE_URL").to_owned();
     let database = encrypted(config.clone(), address_in(&plain), true).await;
@@ -79,8 +79,8 @@ async fn every_dependency_is_reached_over_tls_where_there_are_two_providers() {
         let status = installation.run("netagg", &["migrate", "status"]).await;
         assert_eq!(status.code, 0, "{mode}: {}", status.stderr);
         let mut api = installation.start("api");
-        // On a busy machine, the first answer of Redis may take longer than the 100 ms that the API waits.
-        eventually(PATIENCE, "the API has nothing to note", async || {
+        // On a busy machine, the first response of Redis may take longer than the 100 ms that the API waits.
+        eventually(PATIENCE, "the report of the API has no notes", async || {
             let report = installation.readiness("api", 200).await;
             if report["notes"].is_null() { Ok(()) } else { Err(format!("{mode}: {report}")) }
         })
@@ -92,7 +92,7 @@ async fn every_dependency_is_reached_over_tls_where_there_are_two_providers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_certificate_of_an_unknown_authority_is_refused() {
+async fn a_certificate_of_an_unknown_authority_is_rejected() {
     let (_, config) = identity();
     let database = postgres::database().await;
     let port = encrypted(config, address_in(database.url()), true).await;

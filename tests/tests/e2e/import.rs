@@ -1,4 +1,4 @@
-//! `netagg import`: files of events, into the topic.
+//! `netagg import`: publishes the events of files to the topic.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -17,13 +17,13 @@ use super::installation::{Ended, Installation, PATIENCE, figure};
 use crate::support::programs;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_and_packed_files_are_stored_and_counted_once_however_often_they_come() {
+async fn the_events_of_plain_and_compressed_files_are_stored_and_counted_once_although_they_are_imported_twice() {
     let installation = Installation::new().await;
     let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
     let folder = TempDir::new().expect("a folder");
     let lines: Vec<_> = (0..300).map(line).collect();
     let (plain, gzipped, zstd) = (&lines[..100], &lines[100..200], &lines[200..]);
-    // names say nothing, and files may be put together
+    // The names of the files do not show their format, and a file may consist of several compressed parts.
     let files = [
         file(&folder, "plain.gz", plain.concat().as_bytes()),
         file(&folder, "gzip", &[gzip(&gzipped[..40].concat()), gzip(&gzipped[40..].concat())].concat()),
@@ -42,15 +42,15 @@ async fn plain_and_packed_files_are_stored_and_counted_once_however_often_they_c
     assert_eq!(published.len(), 600);
     for (key, value, at) in published {
         let event: serde_json::Value = serde_json::from_str(&value).expect("JSON");
-        assert_eq!(key.as_deref(), event["user_id"].as_str(), "keyed by the user");
-        assert!(lines.contains(&format!("{value}\n")), "as it stands: {value}");
+        assert_eq!(key.as_deref(), event["user_id"].as_str(), "the key is the user");
+        assert!(lines.contains(&format!("{value}\n")), "the line is unchanged: {value}");
         let age = SystemClock.now().as_micros() - at.expect("a time").as_micros();
-        assert!(age < PATIENCE.as_micros() as i64, "received now");
+        assert!(age < PATIENCE.as_micros() as i64, "the time is the time of the import");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn invalid_lines_are_named_and_left_out_or_nothing_is_published() {
+async fn invalid_lines_are_reported_and_left_out_or_with_strict_nothing_is_published() {
     let installation = Installation::new().await;
     let folder = TempDir::new().expect("a folder");
     let old = line(3).replace("2025-10-20", "1999-10-20");
@@ -68,33 +68,37 @@ async fn invalid_lines_are_named_and_left_out_or_nothing_is_published() {
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert_eq!(figure(&ended.stdout, "events_published"), "3");
     assert_eq!(figure(&ended.stdout, "lines_left_out"), "4");
-    for told in
+    for line in
         ["mixed:3: left out: malformed_json", "mixed:5: left out: too_old", "mixed:6: ", "mixed:7: left out: too_long"]
     {
-        assert!(ended.stderr.contains(told), "{told} in {}", ended.stderr);
+        assert!(ended.stderr.contains(line), "{line} in {}", ended.stderr);
     }
     assert!(!ended.stderr.contains('\u{1b}'), "{:?}", ended.stderr);
     let mut values: Vec<_> = published(&installation).await.into_iter().map(|(_, value, _)| value).collect();
     values.sort();
     assert_eq!(values, [first, second, last].map(|line| line.trim_end().to_owned()));
 
-    // Of many, the first are named and all are counted.
+    // Of many invalid lines, the first lines are reported one by one, and all lines are counted.
     let bad = file(&folder, "bad", &b"bad\n".repeat(10_000));
     let ended = import(&installation, &bad, &[]).await;
     assert!(ended.stderr.contains("bad:20: ") && !ended.stderr.contains("bad:21: "), "{}", ended.stderr);
-    assert!(ended.stderr.contains("9980 more; of all 10000: 10000 malformed_json"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("9980 more lines left out; 10000 in total: 10000 malformed_json"),
+        "{}",
+        ended.stderr
+    );
 
     let good = file(&folder, "good", line(5).as_bytes());
     assert_eq!(import(&installation, &good, &["--strict"]).await.code, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_be_read_is_told() {
+async fn errors_about_unreadable_input_give_the_reason() {
     let installation = Installation::new().await;
     let folder = TempDir::new().expect("a folder");
     let good = file(&folder, "good", line(0).as_bytes());
-    for (path, more, told) in [
-        (Path::new("/no/such/file"), &[][..], "/no/such/file: it cannot be read"),
+    for (path, more, expected) in [
+        (Path::new("/no/such/file"), &[][..], "/no/such/file: the input cannot be read"),
         (folder.path(), &[], "it is a directory"),
         (Path::new("-"), &["--strict"], "stdin with --strict"),
         (&good, &["--from-line", "3"], "--from-line 3"),
@@ -102,7 +106,7 @@ async fn what_cannot_be_read_is_told() {
     ] {
         let ended = import(&installation, path, more).await;
         assert_eq!(ended.code, 2, "{}", ended.stderr);
-        assert!(ended.stderr.contains(told), "{told} in {}", ended.stderr);
+        assert!(ended.stderr.contains(expected), "{expected} in {}", ended.stderr);
     }
     assert_eq!(published(&installation).await, []);
 
@@ -112,13 +116,13 @@ async fn what_cannot_be_read_is_told() {
     let ended = import(&installation, &cut, &[]).await;
     assert_eq!(ended.code, 1, "{}", ended.stderr);
     assert!(ended.stderr.contains("the gzip data end before they are complete"), "{}", ended.stderr);
-    let before = go_on_line(&ended.stderr) - 1;
+    let before = line_to_continue_with(&ended.stderr) - 1;
     assert!(before > 0 && ended.stderr.contains(&format!("cut:{}: ", before + 1)), "{}", ended.stderr);
     assert_eq!(published(&installation).await.len(), before);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn files_are_taken_as_tools_leave_them_from_a_file_and_from_stdin() {
+async fn variants_of_compressed_and_plain_input_are_read_from_a_file_and_from_stdin() {
     let installation = Installation::new().await;
     let folder = TempDir::new().expect("a folder");
     let lines: Vec<_> = (0..20).map(line).collect();
@@ -160,16 +164,16 @@ async fn files_are_taken_as_tools_leave_them_from_a_file_and_from_stdin() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_formats_are_named_once_with_advice_and_nothing_is_published() {
+async fn an_unsupported_format_is_one_error_with_a_remedy_and_nothing_is_published() {
     let installation = Installation::new().await;
     let folder = TempDir::new().expect("a folder");
     let lines: Vec<_> = (0..50).map(line).collect();
     let array = format!("[{}]", lines.join(","));
     let pretty = lines.concat().replace(',', ",\n");
     let utf_16: Vec<_> = lines.concat().encode_utf16().flat_map(u16::to_le_bytes).collect();
-    for (name, content, told, advice) in [
-        ("events.xz", b"\xfd7zXZ\0\0\x04".to_vec(), "packed with xz", "xz -dc"),
-        ("events.bz2", b"BZh91AY&SY".to_vec(), "packed with bzip2", "bzip2 -dc"),
+    for (name, content, format, advice) in [
+        ("events.xz", b"\xfd7zXZ\0\0\x04".to_vec(), "compressed with xz", "xz -dc"),
+        ("events.bz2", b"BZh91AY&SY".to_vec(), "compressed with bzip2", "bzip2 -dc"),
         ("events.zip", b"PK\x03\x04".to_vec(), "a zip archive", "unzip -p FILE"),
         ("utf16", utf_16.clone(), "UTF-16", "iconv -f UTF-16LE -t UTF-8"),
         ("mark16", [b"\xff\xfe", &utf_16[..]].concat(), "UTF-16", "iconv -f UTF-16 -t UTF-8"),
@@ -179,7 +183,7 @@ async fn other_formats_are_named_once_with_advice_and_nothing_is_published() {
         (
             "again.gz.zst",
             zstd::encode_all(&*gzip(&array), 1).expect("packed"),
-            "packed with gzip",
+            "compressed with gzip",
             "zstd -dc FILE | gzip",
         ),
     ] {
@@ -196,7 +200,7 @@ async fn other_formats_are_named_once_with_advice_and_nothing_is_published() {
         ] {
             assert_eq!((ended.code, ended.stdout.as_str()), (2, ""), "{name}: {}", ended.stderr);
             assert_eq!(ended.stderr.lines().count(), 1, "{name}: {}", ended.stderr);
-            for part in [told, advice, command] {
+            for part in [format, advice, command] {
                 assert!(ended.stderr.contains(part), "{name}: {part} in {}", ended.stderr);
             }
         }
@@ -205,7 +209,7 @@ async fn other_formats_are_named_once_with_advice_and_nothing_is_published() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bytes_after_packed_data_are_told_and_left_out() {
+async fn bytes_after_compressed_data_are_reported_and_left_out() {
     let installation = Installation::new().await;
     let folder = TempDir::new().expect("a folder");
     let path = file(&folder, "signed.gz", &[gzip(&line(0)), b"signature\n".to_vec()].concat());
@@ -220,7 +224,7 @@ async fn bytes_after_packed_data_are_told_and_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_import_goes_on_where_it_was_interrupted_and_users_stay_in_order() {
+async fn an_interrupted_import_can_be_continued_and_the_events_of_a_user_stay_in_order() {
     const LINES: usize = 200_000;
     let installation = Installation::new().await;
     let folder = TempDir::new().expect("a folder");
@@ -233,7 +237,7 @@ async fn an_import_goes_on_where_it_was_interrupted_and_users_stay_in_order() {
     .await;
     process.terminate();
     assert_eq!(process.code(PATIENCE).await, 1, "{}", process.stderr());
-    let at = go_on_line(&process.stderr());
+    let at = line_to_continue_with(&process.stderr());
     assert!((2..LINES).contains(&at), "{}", process.stderr());
 
     let ended = import(&installation, &path, &["--from-line", &at.to_string()]).await;
@@ -243,7 +247,7 @@ async fn an_import_goes_on_where_it_was_interrupted_and_users_stay_in_order() {
     let mut all = 0;
     for (key, value, _) in published(&installation).await {
         let values = of_user.entry(key).or_default();
-        // Those after the line named may have come before, too.
+        // The interrupted import may have published some events after this line, too.
         if !values.contains(&value) {
             values.push(value);
             all += 1;
@@ -258,7 +262,7 @@ async fn an_import_goes_on_where_it_was_interrupted_and_users_stay_in_order() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lines_piped_in_are_published_as_they_come() {
+async fn lines_from_a_pipe_are_published_when_they_arrive() {
     let installation = Installation::new().await;
     let names = ["KAFKA_BROKERS", "KAFKA_TOPIC"];
     let mut process = Command::new(programs::path("netagg"))
@@ -283,7 +287,7 @@ async fn lines_piped_in_are_published_as_they_come() {
         .await;
     }
     drop(input);
-    let code = eventually(Duration::from_secs(30), "it ends", async || match process.try_wait() {
+    let code = eventually(Duration::from_secs(30), "the import ends", async || match process.try_wait() {
         Ok(Some(status)) => Ok(status.code()),
         other => Err(format!("{other:?}")),
     });
@@ -294,7 +298,7 @@ fn user(number: usize) -> String {
     format!("user-{}", number % 10_007)
 }
 
-/// The event of this number, as a line.
+/// The event with this number, as a line.
 fn line(number: usize) -> String {
     let user = user(number);
     let event = event(EventTemplate { id: number as u128, source: "file", user: &user, ..EventTemplate::default() });
@@ -311,7 +315,7 @@ fn pack_zstd(text: &str) -> Vec<u8> {
     zstd::encode_all(text.as_bytes(), 1).expect("packed")
 }
 
-/// Packs as `zstd --long` does of a pipe, whose size is not known.
+/// Compresses like `zstd --long` with a pipe, whose size is not known.
 fn pack_zstd_long(text: &str, window_log: u32) -> Vec<u8> {
     let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
     encoder.window_log(window_log).expect("a window");
@@ -333,19 +337,19 @@ async fn import(installation: &Installation, path: &Path, more: &[&str]) -> Ende
     installation.run("netagg", &[&["import", path.to_str().expect("a path")], more].concat()).await
 }
 
-/// The line that a message says to go on with.
-fn go_on_line(stderr: &str) -> usize {
-    let (_, after) = stderr.split_once("--from-line ").unwrap_or_else(|| panic!("where to go on: {stderr}"));
+/// The line that an error message names to continue with.
+fn line_to_continue_with(stderr: &str) -> usize {
+    let (_, after) = stderr.split_once("--from-line ").unwrap_or_else(|| panic!("no line to continue with: {stderr}"));
     let digits: String = after.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
 }
 
-/// Key, value and time of the messages on the topic, those of a partition in order.
+/// The key, the value and the time of each message on the topic. The messages of each partition are in order.
 async fn published(installation: &Installation) -> Vec<(Option<String>, String, Option<Timestamp>)> {
     let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).expect("UTF-8");
-    let tell = |record: Record| {
+    let parts = |record: Record| {
         let at = record.instant();
         (record.key.map(text), record.value.map(text).unwrap_or_default(), at)
     };
-    installation.messages().await.into_iter().map(tell).collect()
+    installation.messages().await.into_iter().map(parts).collect()
 }

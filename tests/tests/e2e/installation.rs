@@ -1,4 +1,4 @@
-//! The built programs on real services, as an operator has them.
+//! An installation of the built programs with real servers, as an operator runs it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
@@ -6,17 +6,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use netagg_core::Record;
-use netagg_kafka::{KafkaConfig, KafkaLetterReader, KafkaTopics};
+use netagg_kafka::{DlqReader, KafkaConfig, KafkaTopics};
 use netagg_testkit::{eventually, kafka, postgres, redis, unique};
 use sqlx::PgPool;
 
 use super::adversary::Adversary;
 use crate::support::programs::Process;
 
-/// How long anything here may take; nothing comes near it, also on a slow machine that is busy with other work.
+/// How long a step may take. Also on a slow and busy machine, each step needs much less time.
 pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Programs on services, topics and ports of their own.
+/// The variables of programs with their own database, topics and ports.
 #[derive(Debug)]
 pub(super) struct Installation {
     variables: BTreeMap<String, String>,
@@ -25,7 +25,7 @@ pub(super) struct Installation {
 }
 
 impl Installation {
-    /// On the shared services, with the schema and the topics made.
+    /// An installation on the shared servers, with schema and topics.
     pub(super) async fn new() -> Self {
         let database = postgres::database().await;
         let url = database.url().to_owned();
@@ -35,7 +35,7 @@ impl Installation {
         installation
     }
 
-    /// On these services, with nothing made yet.
+    /// An installation on these servers, without schema and topics.
     pub(super) fn on(database: &str, brokers: &str, redis: &str) -> Self {
         let topic = unique("events");
         let ports = free_ports::<5>().map(|port| port.to_string());
@@ -53,7 +53,7 @@ impl Installation {
             ("PPROF_PORT_API", api),
             ("API_HTTP_PORT", http),
             ("API_GRPC_PORT", grpc),
-            // A killed member is noticed soon.
+            // With this setting, the broker soon notices that a member was killed.
             ("KAFKA_OPT_SESSION_TIMEOUT_MS", "6000"),
             ("RUST_BACKTRACE", "1"),
         ];
@@ -64,7 +64,8 @@ impl Installation {
         }
     }
 
-    /// Makes schema and topics with our own command. On a busy machine, a service may answer later than the command waits.
+    /// Creates schema and topics with `netagg`. It repeats a command, because on a busy machine a server may respond later
+    /// than the command waits.
     pub(super) async fn set_up(&self) {
         for arguments in [["migrate", "up"], ["topic", "create"]] {
             eventually(PATIENCE, &arguments.join(" "), async || {
@@ -79,12 +80,12 @@ impl Installation {
         &self.variables[name]
     }
 
-    /// Sets a variable for the programs started from here on.
+    /// Sets a variable for the programs that are started afterwards.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
-    /// In the combined mode: the ingestor also counts, and no aggregator runs.
+    /// An installation in the combined mode: the ingestor also counts, and no aggregator runs.
     pub(super) async fn combined() -> Self {
         let mut installation = Self::new().await;
         installation.set("INGESTOR_MODE", "combined");
@@ -97,7 +98,7 @@ impl Installation {
         if is_combined { &["ingestor"] } else { &["aggregator", "ingestor"] }
     }
 
-    /// Takes over another installation's topics and groups, and the addresses that this one was not given.
+    /// Uses the topics and groups of another installation, and its addresses where this installation has none.
     pub(super) fn share(&mut self, other: &Self) {
         for (name, value) in &other.variables {
             let is_own = matches!(name.as_str(), "DATABASE_URL" | "KAFKA_BROKERS" | "REDIS_URL");
@@ -112,17 +113,17 @@ impl Installation {
         Process::start(program, [""; 0], &self.variables)
     }
 
-    /// Starts a program by a shell that does this `first`, with these redirections.
+    /// Starts a program through a shell that runs the command `first` before, with these redirections.
     pub(super) fn start_in_shell(&self, program: &str, first: &str, redirections: &str) -> Process {
         Process::start_in_shell(program, first, redirections, [""; 0], &self.variables)
     }
 
-    /// Runs `netagg` to its end, by a shell with these redirections.
+    /// Runs `netagg` to its end, through a shell with these redirections.
     pub(super) async fn run_in_shell(&self, arguments: &[&str], redirections: &str) -> Ended {
         ended(Process::start_in_shell("netagg", "", redirections, arguments, &self.variables)).await
     }
 
-    /// Starts a program with another stream in the place of stdout or stderr, as `change` says.
+    /// Starts a program. `change` may replace its stdout or stderr.
     pub(super) fn start_with(&self, program: &str, arguments: &[&str], change: impl FnOnce(&mut Command)) -> Process {
         Process::start_with(program, arguments, &self.variables, change)
     }
@@ -132,7 +133,7 @@ impl Installation {
         Process::start("netagg", arguments, &self.variables)
     }
 
-    /// Starts another member of a service, on an ops port of its own.
+    /// Starts another member of a service, with its own ops port.
     pub(super) fn another(&self, service: &str) -> Process {
         let [port] = free_ports::<1>();
         let mut variables = self.variables.clone();
@@ -145,14 +146,14 @@ impl Installation {
         ended(Process::start(program, arguments, &self.variables)).await
     }
 
-    /// Runs the generator, with these variables beside the installation's.
+    /// Starts the generator with the variables of the installation and these variables.
     pub(super) fn generator(&self, variables: &[(&str, &str)]) -> Process {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Process::start("generator", [""; 0], all)
     }
 
-    /// Sends events, with duplicates and invalid messages among them, and waits until they are stored; how many there were.
+    /// Sends events, duplicates and invalid messages, and waits until the events are stored. Returns the number of events.
     pub(super) async fn load(&self) -> i64 {
         let load = [
             ("GENERATOR_EVENTS_PER_SEC", "2000"),
@@ -165,24 +166,24 @@ impl Installation {
         figure(&generator.stdout(), "events_sent").parse().expect("a number")
     }
 
-    /// The body and status of a path on a service's ops port.
+    /// The status and the body of the response of a service's ops port.
     pub(super) async fn ops(&self, service: &str, path: &str) -> Result<(u16, String), String> {
         let port = self.variable(&format!("PPROF_PORT_{}", service.to_uppercase()));
         get(&format!("http://127.0.0.1:{port}{path}")).await
     }
 
-    /// Waits until a service says it is ready, or not.
+    /// Waits until /readyz of a service responds with `status`. Returns the report.
     pub(super) async fn readiness(&self, service: &str, status: u16) -> serde_json::Value {
-        eventually(PATIENCE, &format!("{service} answers /readyz with {status}"), async || {
+        eventually(PATIENCE, &format!("/readyz of {service} responds with {status}"), async || {
             let (found, body) = self.ops(service, "/readyz").await?;
             if found == status { serde_json::from_str(&body).map_err(|error| error.to_string()) } else { Err(body) }
         })
         .await
     }
 
-    /// Waits until a service is ready and notes no problem of these names.
+    /// Waits until a service is ready and its report has no problem with these names.
     pub(super) async fn readiness_without(&self, names: &[&str], service: &str) {
-        eventually(PATIENCE, &format!("{service} notes no problem of {names:?}"), async || {
+        eventually(PATIENCE, &format!("{service} is ready without a problem of {names:?}"), async || {
             let (status, body) = self.ops(service, "/readyz").await?;
             let is_free = !names.iter().any(|name| body.contains(&format!("\"{name}\"")));
             if status == 200 && is_free { Ok(()) } else { Err(format!("{status} {body}")) }
@@ -190,10 +191,10 @@ impl Installation {
         .await;
     }
 
-    /// Waits until both services have drained the topic and days that were marked are repaired, and all is exact.
+    /// Waits until both services have processed the topic and repaired the dirty days, and all totals are exact.
     pub(super) async fn eventually_exact(&self, events: i64) {
         let pool = self.pool().await;
-        eventually(PATIENCE, "the totals follow the events", async || {
+        eventually(PATIENCE, "the totals equal the events", async || {
             let differences = differences(&pool).await;
             if differences.is_empty() { Ok(()) } else { Err(format!("{differences:?}")) }
         })
@@ -202,27 +203,27 @@ impl Installation {
         self.drained_and_exact(events).await;
     }
 
-    /// Waits until a service has done with some records.
+    /// Waits until a service has processed some records.
     pub(super) async fn works(&self, service: &str) {
         let pool = self.pool().await;
-        eventually(PATIENCE, &format!("{service} works"), async || {
+        eventually(PATIENCE, &format!("{service} has processed some records"), async || {
             let query = "SELECT EXISTS (SELECT FROM consumer_progress WHERE service = $1)";
             let works = sqlx::query_scalar(query).bind(service).fetch_one(&pool).await;
-            if works.map_err(|error| error.to_string())? { Ok(()) } else { Err("nothing is done".to_owned()) }
+            if works.map_err(|error| error.to_string())? { Ok(()) } else { Err("no progress".to_owned()) }
         })
         .await;
         pool.close().await;
     }
 
-    /// What the HTTP API answers.
+    /// The response of the HTTP API.
     pub(super) async fn api(&self, path: &str) -> Result<(u16, serde_json::Value), String> {
         let (status, body) = get(&format!("http://127.0.0.1:{}{path}", self.variable("API_HTTP_PORT"))).await?;
         Ok((status, serde_json::from_str(&body).map_err(|error| format!("{error}: {body}"))?))
     }
 
-    /// The messages on the topic of events that are committed, those of a partition in order.
+    /// The committed messages of the topic of events. The messages of each partition are in order.
     pub(super) async fn messages(&self) -> Vec<Record> {
-        let reader = KafkaLetterReader::new(&self.kafka(), self.variable("KAFKA_TOPIC"));
+        let reader = DlqReader::new(&self.kafka(), self.variable("KAFKA_TOPIC"));
         let mut messages = reader.read(None).await.expect("the topic");
         let mut read = Vec::new();
         while let Some(message) = messages.next().await.expect("a message") {
@@ -231,7 +232,7 @@ impl Installation {
         read
     }
 
-    /// How many offsets the topic of events has given away.
+    /// The sum of the end offsets of the topic of events.
     pub(super) async fn offsets(&self) -> i64 {
         let topics = KafkaTopics::new(&self.kafka()).expect("an administrator");
         let topic = topics.describe(self.variable("KAFKA_TOPIC")).await.expect("described").expect("the topic");
@@ -246,23 +247,23 @@ impl Installation {
         PgPool::connect(&self.database).await.expect("the database answers")
     }
 
-    /// The messages that have dead letters: their partitions and offsets.
+    /// The partitions and offsets of the messages that became dead letters.
     pub(super) async fn dead_letters(&self) -> BTreeSet<(i32, i64)> {
-        let letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;
-        assert_eq!(letters.code, 0, "{}", letters.stderr);
-        letters.stdout.lines().map(source_of_letter).collect()
+        let dead_letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;
+        assert_eq!(dead_letters.code, 0, "{}", dead_letters.stderr);
+        dead_letters.stdout.lines().map(source_of_dead_letter).collect()
     }
 
-    /// A stream of events on the topic, made to break exactness.
+    /// A publisher of events that make exact totals difficult.
     pub(super) fn adversary(&self, seed: u64) -> Adversary {
         Adversary::new(&self.kafka(), self.variable("KAFKA_TOPIC"), seed)
     }
 
-    /// Waits until both services have done everything the adversary has sent, and checks that nothing of it is lost or
-    /// doubled: events, totals, dead letters, and what `netagg audit` says.
+    /// Waits until both services have processed all records of the adversary. Then checks events, totals, dead letters and the
+    /// verdict of `netagg audit`: nothing is lost or doubled.
     pub(super) async fn withstood(&self, adversary: &Adversary) {
         let pool = self.pool().await;
-        eventually(PATIENCE, "the services are done with every record", async || {
+        eventually(PATIENCE, "the services have processed every record", async || {
             let done: Vec<(String, i64)> = sqlx::query_as(
                 "SELECT service, sum(upper(range) - lower(range))::bigint \
                  FROM consumer_progress, unnest(done) AS range WHERE topic = $1 GROUP BY 1 ORDER BY 1",
@@ -275,8 +276,8 @@ impl Installation {
             if done == self.consumers().iter().map(all).collect::<Vec<_>>() { Ok(()) } else { Err(format!("{done:?}")) }
         })
         .await;
-        // Both copies of a conflict are known now; its days may still await their repair.
-        eventually(PATIENCE, "the totals follow the events", async || {
+        // Both copies of each conflict are known now. The days of a conflict may still be dirty.
+        eventually(PATIENCE, "the totals equal the events", async || {
             let differences = differences(&pool).await;
             if differences.is_empty() { Ok(()) } else { Err(format!("{differences:?}")) }
         })
@@ -290,12 +291,12 @@ impl Installation {
         assert_eq!(audit.code, 0, "{}\n{}", audit.stdout, audit.stderr);
     }
 
-    /// Waits until both services have drained the topic to `events` stored events, and checks that the totals are
-    /// the sums over them.
+    /// Waits until both services have processed the topic and `events` events are stored. Then checks that the totals are the
+    /// sums over the events.
     pub(super) async fn drained_and_exact(&self, events: i64) {
         let pool = self.pool().await;
-        let what = format!("{events} events are stored and counted");
-        eventually(PATIENCE, &what, async || {
+        let condition = format!("{events} events are stored and counted");
+        eventually(PATIENCE, &condition, async || {
             let counts: (i64, i64, i64) = sqlx::query_as(
                 "SELECT (SELECT count(*) FROM events_raw), \
                  (SELECT coalesce(sum(count_events), 0)::bigint FROM agg_day), \
@@ -326,14 +327,14 @@ pub(super) async fn ended(mut process: Process) -> Ended {
     Ended { code, stdout: process.stdout(), stderr: process.stderr() }
 }
 
-/// Where the message of a listed dead letter lay: its partition and its offset.
-fn source_of_letter(line: &str) -> (i32, i64) {
-    let letter: serde_json::Value = serde_json::from_str(line).expect("one JSON object a line");
-    let number = |field: &str| letter["source"][field].as_i64().expect("a number");
+/// The partition and the offset of the original message of a listed dead letter.
+fn source_of_dead_letter(line: &str) -> (i32, i64) {
+    let dead_letter: serde_json::Value = serde_json::from_str(line).expect("one JSON object per line");
+    let number = |field: &str| dead_letter["source"][field].as_i64().expect("a number");
     (number("partition") as i32, number("offset"))
 }
 
-/// Where the totals differ from the sums over the stored events, or an identity is stored twice.
+/// The rows of totals that differ from the sums over the stored events, and the identities that are stored twice.
 async fn differences(pool: &PgPool) -> Vec<String> {
     let compare = |table: &str, date: &str, group: &str| {
         format!(
@@ -362,18 +363,18 @@ async fn differences(pool: &PgPool) -> Vec<String> {
 }
 
 async fn get(url: &str) -> Result<(u16, String), String> {
-    let answer = reqwest::get(url).await.map_err(|error| error.to_string())?;
-    let status = answer.status().as_u16();
-    Ok((status, answer.text().await.map_err(|error| error.to_string())?))
+    let response = reqwest::get(url).await.map_err(|error| error.to_string())?;
+    let status = response.status().as_u16();
+    Ok((status, response.text().await.map_err(|error| error.to_string())?))
 }
 
-/// Ports that are free now; held together so that they differ.
+/// Ports that are free now. All ports are bound at the same time, so that they differ.
 pub(super) fn free_ports<const N: usize>() -> [u16; N] {
     let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     held.map(|listener| listener.local_addr().expect("an address").port())
 }
 
-/// The value of one of the generator's last figures.
+/// The value of the figure `name` in the last report of the generator.
 pub(super) fn figure(stdout: &str, name: &str) -> String {
     let prefix = format!("{name}: ");
     let last = stdout.lines().rev().find_map(|line| line.strip_prefix(&prefix));

@@ -1,6 +1,7 @@
-//! Members of both services killed, stopped and started at random, in the middle of an adversary's stream.
+//! Members of both services are killed, stopped and started at random, while an adversary publishes records.
 //!
-//! `make soak` has 1,000 of them killed. `NETAGG_KILLS` says how many, `NETAGG_KILLS_SEED` repeats a run's choices.
+//! `make soak` kills 1,000 members. `NETAGG_KILLS` sets the number of kills, and `NETAGG_KILLS_SEED` repeats the random choices
+//! of a run.
 
 use std::time::Instant;
 
@@ -15,30 +16,30 @@ use crate::support::programs::Process;
 const KILLS: u64 = 24;
 const SEED: u64 = 20_261_123;
 
-/// What the services may be behind before more is published.
+/// If the lag of all services is below this number of records, more records are published.
 const BACKLOG: i64 = 2_500;
 
-/// The sizes of a batch, and how long it may fill: items of small batches are inserted, items of large batches are copied.
+/// The sizes of a batch and the times it may fill. Small batches are written with INSERT, large batches with COPY.
 const BATCHES: [(&str, &str); 2] = [("50", "50ms"), ("2000", "300ms")];
 
-/// What both services do between two blows, at least, unless they have caught up.
+/// The smallest number of records that each service processes between two kills, if it has not caught up.
 const STRIDE: i64 = 60;
 
-/// Two of each.
+/// Two members of each service.
 const MEMBERS: [&str; 4] = ["ingestor", "ingestor", "aggregator", "aggregator"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kills_lose_and_double_nothing() {
-    storm(Installation::new().await, &MEMBERS).await;
+    kill_at_random(Installation::new().await, &MEMBERS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_kills_of_combined_ingestors_lose_and_double_nothing() {
-    storm(Installation::combined().await, &MEMBERS[..2]).await;
+    kill_at_random(Installation::combined().await, &MEMBERS[..2]).await;
 }
 
 #[expect(clippy::print_stdout, reason = "the figures of a long run")]
-async fn storm(mut installation: Installation, services: &[&'static str]) {
+async fn kill_at_random(mut installation: Installation, services: &[&'static str]) {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     let (kills, seed) = (number("NETAGG_KILLS", KILLS), number("NETAGG_KILLS_SEED", SEED));
     println!("NETAGG_KILLS={kills} NETAGG_KILLS_SEED={seed}");
@@ -51,9 +52,9 @@ async fn storm(mut installation: Installation, services: &[&'static str]) {
     let (begun, mut before) = (Instant::now(), vec![0; installation.consumers().len()]);
     while killed < kills {
         for at in 0..services.len() {
-            // Most are back at once; some stay away while others fall.
-            let first_of_its_kind = members[at ^ 1].is_none();
-            if members[at].is_none() && (first_of_its_kind || rng.random_bool(0.7)) {
+            // Most members are started again at once. Some stay stopped while other members are killed.
+            let is_service_down = members[at ^ 1].is_none();
+            if members[at].is_none() && (is_service_down || rng.random_bool(0.7)) {
                 members[at] = Some(start(&mut installation, services[at], at, &mut rng));
             }
         }
@@ -69,11 +70,11 @@ async fn storm(mut installation: Installation, services: &[&'static str]) {
         if rng.random_bool(0.85) {
             member.kill();
             killed += 1;
-            assert_eq!(member.code(PATIENCE).await, 137, "it had not ended by itself\n{}", member.stderr());
+            assert_eq!(member.code(PATIENCE).await, 137, "the member had ended before the kill\n{}", member.stderr());
         } else {
-            // Before its first line the program does not catch the signal yet, which then ends it at once.
-            eventually(PATIENCE, "the member has begun", async || {
-                if member.stderr().is_empty() { Err("no line of its log".to_owned()) } else { Ok(()) }
+            // Before its first log line, the program has no handler for the signal, so the signal would end it at once.
+            eventually(PATIENCE, "the member has written a log line", async || {
+                if member.stderr().is_empty() { Err("no log line".to_owned()) } else { Ok(()) }
             })
             .await;
             member.terminate();
@@ -89,8 +90,8 @@ async fn storm(mut installation: Installation, services: &[&'static str]) {
         .collect();
     installation.withstood(&adversary).await;
     println!(
-        "{killed} killed, {stopped} stopped, {absent} blows into the air; {} records, {} events, {} invalid, {:?}: \
-         all stored and counted once",
+        "{killed} killed, {stopped} stopped, {absent} attempts on a stopped member; {} records, {} events, {} invalid, \
+         {:?}: each event stored and counted once",
         adversary.records(),
         adversary.events(),
         adversary.invalid(),
@@ -99,8 +100,8 @@ async fn storm(mut installation: Installation, services: &[&'static str]) {
     drop(survivors);
 }
 
-/// Starts a member, more often than not as the one that was there before: its partitions then wait for it. A member that
-/// is new to the group has them only when the broker gives the dead one up.
+/// Starts a member, mostly with the group instance id of the previous member, so that its partitions wait for it. A member
+/// with a new id gets these partitions only after the session of the dead member has ended.
 fn start(installation: &mut Installation, service: &str, at: usize, rng: &mut StdRng) -> Process {
     const MEMBER: &str = "KAFKA_OPT_GROUP_INSTANCE_ID";
     let member = if rng.random_bool(0.8) { format!("member-{at}") } else { String::new() };
@@ -113,7 +114,8 @@ fn start(installation: &mut Installation, service: &str, at: usize, rng: &mut St
     installation.another(service)
 }
 
-/// Waits until each service has come on, or has nothing to do. Returns how many records each is done with.
+/// Waits until each service has processed more records, or has nothing to do. Returns the number of processed records of each
+/// service.
 async fn progress(
     pool: &PgPool,
     services: &[&str],
@@ -121,7 +123,7 @@ async fn progress(
     records: i64,
     members: &mut [Option<Process>],
 ) -> Vec<i64> {
-    eventually(PATIENCE, "the services come on", async || {
+    eventually(PATIENCE, "the services process more records", async || {
         let mut now = Vec::new();
         for service in services {
             let done: Result<i64, _> = sqlx::query_scalar(
@@ -136,11 +138,11 @@ async fn progress(
         if now.iter().zip(before).all(|(now, before)| *now >= before + STRIDE || *now == records) {
             Ok(now)
         } else {
-            let said = members.iter_mut().flatten().map(|member| {
-                assert!(member.is_running(), "it had not ended by itself\n{}", member.stderr());
+            let logs = members.iter_mut().flatten().map(|member| {
+                assert!(member.is_running(), "the member has ended by itself\n{}", member.stderr());
                 member.stderr()
             });
-            Err(format!("{now:?} after {before:?} of {records}\n{}", said.collect::<Vec<_>>().join("\n\n")))
+            Err(format!("{now:?} after {before:?} of {records}\n{}", logs.collect::<Vec<_>>().join("\n\n")))
         }
     })
     .await

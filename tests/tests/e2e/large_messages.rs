@@ -1,4 +1,4 @@
-//! Messages of the largest size: taken, and given again, within the memory a service may use.
+//! Messages of the largest size are stored, counted and returned within the memory limit of a service.
 
 use bytes::Bytes;
 use h2::RecvStream;
@@ -13,16 +13,16 @@ use crate::support::grpc::{self, Channel};
 use crate::support::programs::Process;
 
 const MESSAGES: u128 = 250;
-/// The contract's bound for each service.
+/// The memory limit of each service, from the contract.
 const MAX_RESIDENT_KIB: u64 = 256 * 1_024;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backlog_of_1_mib_messages_is_taken_and_given_within_256_mib() {
+async fn a_backlog_of_1_mib_messages_is_stored_and_returned_within_256_mib() {
     let installation = Installation::new().await;
     let config = KafkaConfig::new(installation.variable("KAFKA_BROKERS"));
     let publisher = KafkaPublisher::new(&config, installation.variable("KAFKA_TOPIC")).expect("a publisher");
     for id in 0..MESSAGES {
-        // Hardly compressible, so that it is large everywhere.
+        // The text can hardly be compressed, so the message is large in every component.
         let text: String = (0..(1 << 20) / 32 - 16).map(|_| uuid::Uuid::new_v4().simple().to_string()).collect();
         let meta = format!(r#"{{"text":"{text}"}}"#);
         let value = event(EventTemplate { id, meta: Some(&meta), ..EventTemplate::default() }).encode();
@@ -41,20 +41,20 @@ async fn a_backlog_of_1_mib_messages_is_taken_and_given_within_256_mib() {
 
     let api = installation.start("api");
     installation.readiness("api", 200).await;
-    let answers = ask_and_take_nothing(installation.variable("API_GRPC_PORT").parse().expect("a port")).await;
+    let responses = request_without_reading(installation.variable("API_GRPC_PORT").parse().expect("a port")).await;
     expect_bounded(&api);
-    // Whoever takes what is given gets it all the same.
+    // A client that reads its response still gets it.
     let path = "/api/v1/users/user-1/detail?from=2025-10-01T00:00:00Z&to=2025-11-01T00:00:00Z";
-    let (status, page) = installation.api(path).await.expect("an answer");
+    let (status, page) = installation.api(path).await.expect("a response");
     assert_eq!((status, page["items"].as_array().map(Vec::len)), (200, Some(3)));
     expect_bounded(&api);
-    drop(answers);
+    drop(responses);
 }
 
-/// Asks for many pages of the largest size on several connections, and lets the server send no more than a byte of each.
-/// What is left of the answers holds them open.
-async fn ask_and_take_nothing(port: u16) -> Vec<RecvStream> {
-    let (mut given, mut refused) = (Vec::new(), 0);
+/// Requests many pages of the largest size on several connections, and lets the server send at most a byte of each response.
+/// The returned streams keep the responses open.
+async fn request_without_reading(port: u16) -> Vec<RecvStream> {
+    let (mut open, mut rejected) = (Vec::new(), 0);
     for _ in 0..8 {
         let channel = Channel::open(port, 1).await;
         for call in 0..20 {
@@ -62,22 +62,22 @@ async fn ask_and_take_nothing(port: u16) -> Vec<RecvStream> {
                 user_id: "user-1".to_owned(),
                 from: "2025-10-01T00:00:00Z".to_owned(),
                 to: "2025-11-01T00:00:00Z".to_owned(),
-                // Nobody has asked for this one before.
+                // Each call on a connection has another limit, so its page is not cached yet.
                 limit: 10 + call,
                 ..GetUserDetailRequest::default()
             };
-            let answer = channel.ask("/telecom.v1.UsageService/GetUserDetail", grpc::frame(&request)).await;
-            let answer = answer.expect("an answer");
-            // A refusal has no more than a head.
-            if answer.headers().contains_key("grpc-status") {
-                refused += 1;
+            let response = channel.ask("/telecom.v1.UsageService/GetUserDetail", grpc::frame(&request)).await;
+            let response = response.expect("a response");
+            // The response of a rejected call has only headers.
+            if response.headers().contains_key("grpc-status") {
+                rejected += 1;
             } else {
-                given.push(answer.into_body());
+                open.push(response.into_body());
             }
         }
     }
-    assert!(given.len() >= 8 && refused >= 8, "{} given, {refused} refused", given.len());
-    given
+    assert!(open.len() >= 8 && rejected >= 8, "{} open, {rejected} rejected", open.len());
+    open
 }
 
 fn expect_bounded(service: &Process) {
@@ -85,9 +85,9 @@ fn expect_bounded(service: &Process) {
     assert!(resident < MAX_RESIDENT_KIB, "{resident} KiB");
 }
 
-/// The most memory that the process has had resident.
+/// The peak resident memory of the process.
 fn most_resident_kib(process: &Process) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.id())).expect("a running process");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the peak");
     line.trim().trim_end_matches(" kB").parse().expect("a number")
 }

@@ -1,4 +1,4 @@
-//! The built programs against real services, also killed, cut off and misconfigured on purpose.
+//! The built programs with real servers. Some tests kill, disconnect or misconfigure them on purpose.
 
 mod abandoned;
 mod administration;
@@ -13,6 +13,7 @@ mod crashes;
 mod dead_letters;
 mod demo;
 mod description;
+mod documentation;
 mod embed;
 mod encryption;
 mod examples;

@@ -1,4 +1,4 @@
-//! An ingestor that also counts, and the switch to it and back.
+//! The combined mode, in which the ingestor also counts, and the switches between the modes.
 
 use netagg_core::crash::CrashPoint;
 use netagg_testkit::{eventually, kafka, postgres, redis};
@@ -7,14 +7,14 @@ use super::installation::{Ended, Installation, PATIENCE};
 use super::outages::{LOAD, more_than, withstood};
 use crate::support::programs::Process;
 
-/// Where a switch may die.
+/// The crash points of a switch.
 pub(super) const CRASH_POINTS: [CrashPoint; 3] =
     [CrashPoint::SwitchRecorded, CrashPoint::GroupMoved, CrashPoint::TablesSwitched];
 
-/// 128 and SIGABRT.
+/// The exit code after SIGABRT: 128 plus the number of the signal.
 const ABORTED: i32 = 134;
 
-/// Stops services that have nothing left to do, conflicts included.
+/// Stops services when they have nothing left to do and all days of conflicts are repaired.
 async fn stop(installation: &Installation, services: &mut [Process]) {
     let pool = installation.pool().await;
     eventually(PATIENCE, "the days of conflicts are repaired", async || {
@@ -39,7 +39,7 @@ fn start(installation: &Installation) -> Vec<Process> {
     installation.consumers().iter().map(|service| installation.start(service)).collect()
 }
 
-/// Switches the mode, once the broker has given up the members that have stopped.
+/// Switches the mode.
 async fn set(installation: &Installation, mode: &str) -> Ended {
     let set = installation.run("netagg", &["mode", "set", mode]).await;
     assert_eq!(set.code, 0, "{}\n{}", set.stdout, set.stderr);
@@ -52,8 +52,8 @@ async fn show(installation: &Installation) -> String {
     installation.run("netagg", &["mode", "show"]).await.stdout
 }
 
-/// A service that ends with exit code 2; its log.
-async fn refused(mut service: Process) -> String {
+/// Waits until a service ends with exit code 2. Returns its log.
+async fn rejected(mut service: Process) -> String {
     assert_eq!(service.code(PATIENCE).await, 2, "{}", service.stderr());
     service.stderr()
 }
@@ -68,11 +68,11 @@ async fn services_work_in_the_mode_of_the_database_through_both_switches() {
         if show(&installation).await != "none yet: the first service that starts records its mode\n" {
             set(&installation, mode).await;
         }
-        // Another mode is a wrong configuration.
+        // A mode that differs from the mode of the database is a wrong configuration.
         let other = if mode == "combined" { "separate" } else { "combined" };
         if show(&installation).await.trim() == mode {
             installation.set("INGESTOR_MODE", other);
-            let log = refused(installation.start("ingestor")).await;
+            let log = rejected(installation.start("ingestor")).await;
             let expected =
                 [format!("is in the {mode} mode"), format!("netagg mode set {other}"), "INGESTOR_MODE".into()];
             assert!(expected.iter().all(|part| log.contains(part)), "{log}");
@@ -81,14 +81,14 @@ async fn services_work_in_the_mode_of_the_database_through_both_switches() {
         adversary.publish(400).await;
         let mut services = start(&installation);
         if mode == "combined" {
-            let log = refused(installation.another("aggregator")).await;
+            let log = rejected(installation.another("aggregator")).await;
             assert!(log.contains("is in the combined mode") && log.contains("netagg mode set separate"), "{log}");
         }
         for service in installation.consumers() {
             installation.readiness(service, 200).await;
         }
         installation.withstood(&adversary).await;
-        // The cache learns of the totals that changed.
+        // The cached totals are invalidated, so the API returns the new totals.
         eventually(PATIENCE, "the API has the totals", async || {
             let (_, answer) =
                 installation.api("/api/v1/aggregates?granularity=MONTH&from=2020-01-01&to=2029-12-28").await?;
@@ -99,9 +99,9 @@ async fn services_work_in_the_mode_of_the_database_through_both_switches() {
         .await;
         assert_eq!(show(&installation).await.trim(), mode);
         let running = installation.run("netagg", &["mode", "set", other]).await;
-        assert_eq!((running.code, running.stderr.contains("Stop them first")), (1, true), "{}", running.stderr);
+        assert_eq!((running.code, running.stderr.contains("Stop the services first")), (1, true), "{}", running.stderr);
         stop(&installation, &mut services).await;
-        // A topic that is not drained is judged by both modes.
+        // In the separate mode, also check that a switch is rejected while the topic has unprocessed messages.
         if mode == "separate" {
             adversary.publish(10).await;
             let behind = installation.run("netagg", &["mode", "set", other]).await;
@@ -114,7 +114,7 @@ async fn services_work_in_the_mode_of_the_database_through_both_switches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_switch_that_dies_anywhere_is_finished_by_the_next_one() {
+async fn a_switch_that_dies_at_any_step_is_finished_by_the_next_switch() {
     let mut installation = Installation::new().await;
     let mut adversary = installation.adversary(19);
     adversary.publish(400).await;
@@ -131,7 +131,7 @@ async fn a_switch_that_dies_anywhere_is_finished_by_the_next_one() {
         assert!(shown.contains("between two modes") && shown.contains(&format!("netagg mode set {mode}")), "{shown}");
         for variable in ["separate", "combined"] {
             installation.set("INGESTOR_MODE", variable);
-            let log = refused(installation.start("ingestor")).await;
+            let log = rejected(installation.start("ingestor")).await;
             assert!(log.contains(&format!("finish it with `netagg mode set {mode}`")), "{log}");
         }
         set(&installation, mode).await;
@@ -144,7 +144,7 @@ async fn a_switch_that_dies_anywhere_is_finished_by_the_next_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_combined_ingestor_outlives_outages_of_its_database_and_needs_no_cache() {
+async fn a_combined_ingestor_survives_outages_of_its_database_and_needs_no_cache() {
     let (server, cache) = (postgres::Server::start().await, redis::Server::start().await);
     let mut installation = Installation::on(&server.url(), &kafka::brokers().await, &cache.url());
     installation.set("INGESTOR_MODE", "combined");

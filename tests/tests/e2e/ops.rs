@@ -1,4 +1,4 @@
-//! The ops ports: what is counted equals what was sent and what the database says; profiles are those of `pprof`.
+//! The ops ports: the metrics match the sent records and the database, and the profiles can be read by `pprof`.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -16,11 +16,11 @@ use pprof::protos::{Message, Profile};
 use super::installation::{Installation, PATIENCE};
 use crate::support::kafka::Transactions;
 
-/// A scrape, read strictly: each family once, with HELP and TYPE before its samples, each series once.
+/// A scrape, parsed strictly: each family is listed once, with HELP and TYPE before its samples, and each series once.
 #[derive(Debug, Default)]
 struct Scrape {
     types: BTreeMap<String, String>,
-    /// By name and labels, as they stand there.
+    /// The values by series: the name with the labels as written in the scrape.
     samples: BTreeMap<String, f64>,
 }
 
@@ -33,7 +33,7 @@ impl Scrape {
     fn parse(text: &str) -> Self {
         let mut scrape = Self::default();
         let mut family = String::new();
-        assert!(text.ends_with('\n'), "the last line ends");
+        assert!(text.ends_with('\n'), "the last line has a line end");
         for line in text.lines().filter(|line| !line.is_empty()) {
             if let Some(help) = line.strip_prefix("# HELP ") {
                 let (name, help) = help.split_once(' ').unwrap_or_else(|| panic!("no text: {line}"));
@@ -59,9 +59,9 @@ impl Scrape {
         let value: f64 = value.parse().unwrap_or_else(|_| panic!("no number: {line}"));
         let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
         let is_histogram = self.types.get(family).is_some_and(|kind| kind == "histogram");
-        let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} stands below {family}"));
+        let suffix = name.strip_prefix(family).unwrap_or_else(|| panic!("{line} is listed under {family}"));
         let suffixes: &[&str] = if is_histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
-        assert!(suffixes.contains(&suffix), "{line} stands below {family}");
+        assert!(suffixes.contains(&suffix), "{line} is listed under {family}");
         assert!(name.chars().all(|c| c.is_ascii_lowercase() || c == '_'), "{line}");
         let labels = labels.strip_suffix('}').unwrap_or_else(|| panic!("labels do not end: {line}"));
         for label in labels.split("\",").filter(|label| !label.is_empty()) {
@@ -72,7 +72,7 @@ impl Scrape {
         assert!(self.samples.insert(series.to_owned(), value).is_none(), "{series} comes twice");
     }
 
-    /// Buckets grow, and the last one holds all.
+    /// Checks that the counts of buckets do not fall, and that the last bucket counts all observations.
     fn check_histograms(&self) {
         for name in self.types.iter().filter(|(_, kind)| *kind == "histogram").map(|(name, _)| name) {
             let mut series: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
@@ -82,8 +82,8 @@ impl Scrape {
                 series.entry(others.trim_end_matches(',').to_owned()).or_default().push((bound, value));
             }
             for (labels, mut buckets) in series {
-                buckets.sort_by(|one, other| one.0.total_cmp(&other.0));
-                assert!(buckets.len() > 5 && buckets.is_sorted_by(|one, next| one.1 <= next.1), "{name}: {buckets:?}");
+                buckets.sort_by(|a, b| a.0.total_cmp(&b.0));
+                assert!(buckets.len() > 5 && buckets.is_sorted_by(|a, b| a.1 <= b.1), "{name}: {buckets:?}");
                 let count =
                     if labels.is_empty() { format!("{name}_count") } else { format!("{name}_count{{{labels}}}") };
                 assert_eq!(buckets.last(), Some(&(f64::INFINITY, self.value(&count))), "{name}");
@@ -91,7 +91,7 @@ impl Scrape {
         }
     }
 
-    /// The series whose text starts so, without that start.
+    /// The series that start with `start`, without this start.
     fn starting(&self, start: &str) -> Vec<(&str, f64)> {
         self.samples.iter().filter_map(|(series, value)| Some((series.strip_prefix(start)?, *value))).collect()
     }
@@ -105,23 +105,23 @@ impl Scrape {
     }
 
     fn partitions(&self) -> usize {
-        self.starting("netagg_consumer_lag_events{").len()
+        self.starting("netagg_consumer_lag_records{").len()
     }
 
-    /// Everything that is left to do: events, their age, and commits.
+    /// The lag: the number of records, their age, and the age of the commits.
     fn lag(&self) -> [f64; 3] {
         let of = |name| self.sum(name);
         [
-            of("netagg_consumer_lag_events"),
+            of("netagg_consumer_lag_records"),
             of("netagg_consumer_lag_seconds"),
-            self.samples.get("netagg_commit_age_seconds").copied().unwrap_or(f64::NAN),
+            self.samples.get("netagg_commit_lag_seconds").copied().unwrap_or(f64::NAN),
         ]
     }
 }
 
-/// Waits until a scrape is as `check` wants it.
-async fn until(installation: &Installation, service: &str, what: &str, check: impl Fn(&Scrape) -> bool) -> Scrape {
-    eventually(PATIENCE, &format!("{service}: {what}"), async || {
+/// Waits until a scrape passes `check`.
+async fn until(installation: &Installation, service: &str, name: &str, check: impl Fn(&Scrape) -> bool) -> Scrape {
+    eventually(PATIENCE, &format!("{service}: {name}"), async || {
         let scrape = Scrape::of(installation, service).await?;
         if check(&scrape) { Ok(scrape) } else { Err(format!("{:#?}", scrape.samples)) }
     })
@@ -141,7 +141,8 @@ fn no_event(value: Option<&'static str>) -> OutgoingRecord {
 }
 
 async fn publish(installation: &Installation, records: Vec<OutgoingRecord>) {
-    let publisher = KafkaPublisher::new(&installation.kafka(), installation.variable("KAFKA_TOPIC")).expect("one");
+    let publisher =
+        KafkaPublisher::new(&installation.kafka(), installation.variable("KAFKA_TOPIC")).expect("a publisher");
     publisher.publish(records).await.expect("published");
 }
 
@@ -153,7 +154,7 @@ async fn count(installation: &Installation, query: &'static str) -> f64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_counters_equal_what_was_sent_and_what_is_stored() {
+async fn the_counters_equal_the_sent_records_and_the_stored_events() {
     let mut installation = Installation::new().await;
     installation.set("API_CURSOR_SECRET", "hunter2-of-the-cursors");
     installation.set("KAFKA_OPT_SASL_PASSWORD", "hunter2-of-the-broker");
@@ -180,77 +181,84 @@ async fn the_counters_equal_what_was_sent_and_what_is_stored() {
         let finished = scrape.samples.get("netagg_batch_records_sum") == Some(&sent);
         finished && scrape.lag() == [0.0; 3]
     };
-    let ingestor = until(&installation, "ingestor", "it has done all", done).await;
-    let aggregator = until(&installation, "aggregator", "it has done all", done).await;
-    // A conflict in one order for both services leaves nothing to repair; conflicts.rs has one in opposite orders.
+    let ingestor = until(&installation, "ingestor", "it has processed all records", done).await;
+    let aggregator = until(&installation, "aggregator", "it has processed all records", done).await;
+    // Both services process the copies of a conflict in the same order, so there is nothing to repair. conflicts.rs tests
+    // opposite orders.
     assert_eq!(aggregator.value("netagg_repaired_days_total"), 0.0);
-    for (scrape, new) in [(&ingestor, "netagg_events_stored_total"), (&aggregator, "netagg_events_counted_total")] {
+    for (scrape, new) in [(&ingestor, "netagg_events_stored_total"), (&aggregator, "netagg_events_aggregated_total")] {
         assert_eq!(scrape.value(new), 400.0);
         assert_eq!(scrape.value("netagg_duplicates_total"), 60.0);
         assert_eq!(scrape.value("netagg_conflicting_duplicates_total"), 5.0);
         assert_eq!(scrape.value("netagg_events_consumed_total"), sent);
-        assert_eq!(scrape.value("netagg_batch_records_count"), scrape.value("netagg_batch_seconds_count"));
+        assert_eq!(scrape.value("netagg_batch_records_count"), scrape.value("netagg_batch_duration_seconds_count"));
         assert_eq!(scrape.sum("netagg_retries_total"), 0.0, "{:#?}", scrape.samples);
-        assert_eq!(scrape.value("netagg_pool_connections{state=\"max\"}"), 8.0);
-        let open = ["idle", "used"].map(|state| scrape.value(&format!("netagg_pool_connections{{state=\"{state}\"}}")));
+        assert_eq!(scrape.value("netagg_db_pool_connections{state=\"max\"}"), 8.0);
+        let open =
+            ["idle", "used"].map(|state| scrape.value(&format!("netagg_db_pool_connections{{state=\"{state}\"}}")));
         assert!((1.0..=8.0).contains(&open.iter().sum()), "{open:?}");
     }
     let stored = count(&installation, "SELECT count(*) FROM events_raw").await;
     let counted = count(&installation, "SELECT coalesce(sum(count_events), 0)::bigint FROM agg_day").await;
     assert_eq!([stored, counted], [400.0, 400.0]);
     assert_eq!(ingestor.sum("netagg_dead_letters_total"), 4.0);
-    for (kind, letters) in [("null_value", 1.0), ("malformed_json", 2.0), ("not_an_object", 1.0)] {
-        assert_eq!(ingestor.value(&format!("netagg_dead_letters_total{{kind=\"{kind}\"}}")), letters);
+    for (kind, dead_letters) in [("null_value", 1.0), ("malformed_json", 2.0), ("not_an_object", 1.0)] {
+        assert_eq!(ingestor.value(&format!("netagg_dead_letters_total{{kind=\"{kind}\"}}")), dead_letters);
     }
     the_api_measures_its_requests(&installation).await;
     for service in ["ingestor", "aggregator", "api"] {
-        every_service_tells(&installation, service).await;
+        every_service_has_common_metrics(&installation, service).await;
     }
 }
 
 async fn the_api_measures_its_requests(installation: &Installation) {
     let api = format!("http://127.0.0.1:{}", installation.variable("API_HTTP_PORT"));
-    let get = async |path: &str| reqwest::get(format!("{api}{path}")).await.expect("an answer").status().as_u16();
+    let get = async |path: &str| reqwest::get(format!("{api}{path}")).await.expect("a response").status().as_u16();
     let totals = "/api/v1/aggregates?granularity=DAY&from=2024-01-01&to=2024-02-01";
     assert_eq!([get(totals).await, get(totals).await, get(totals).await], [200; 3]);
     assert_eq!(get("/api/v1/users/user-1/detail?limit=0").await, 400);
     assert_eq!(get("/api/v1/users/user-2/detail").await, 200);
     assert_eq!([get("/favicon.ico").await, get("/user-3").await], [404, 404]);
     let method = reqwest::Method::from_bytes(b"MADEUP").expect("a method");
-    reqwest::Client::new().request(method, format!("{api}{totals}")).send().await.expect("an answer");
+    reqwest::Client::new().request(method, format!("{api}{totals}")).send().await.expect("a response");
     let mut grpc = UsageServiceClient::connect(format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT")))
         .await
         .expect("connected");
     let day = GetGlobalAggRequest { granularity: "DAY".to_owned(), ..GetGlobalAggRequest::default() };
-    grpc.get_global_agg(day).await.expect("an answer");
+    grpc.get_global_agg(day).await.expect("a response");
     grpc.get_global_agg(GetGlobalAggRequest::default()).await.expect_err("no granularity");
 
     let scrape = Scrape::of(installation, "api").await.expect("a scrape");
-    let http = |labels: &str| scrape.value(&format!("netagg_http_request_seconds_count{{{labels}}}"));
+    let http = |labels: &str| scrape.value(&format!("netagg_http_request_duration_seconds_count{{{labels}}}"));
     let detail = r#"route="/api/v1/users/{user_id}/detail",method="GET""#;
     assert_eq!(http(r#"route="/api/v1/aggregates",method="GET",status="200""#), 3.0);
     assert_eq!(http(r#"route="/api/v1/aggregates",method="other",status="405""#), 1.0);
     assert_eq!(http(&format!(r#"{detail},status="400""#)), 1.0);
     assert_eq!(http(&format!(r#"{detail},status="200""#)), 1.0);
     assert_eq!(http(r#"route="unmatched",method="GET",status="404""#), 2.0);
-    assert_eq!(scrape.starting("netagg_http_request_seconds_count").len(), 5, "no series but these");
+    assert_eq!(scrape.starting("netagg_http_request_duration_seconds_count").len(), 5, "there are no other series");
     for code in ["Ok", "InvalidArgument"] {
-        let series = format!("netagg_grpc_request_seconds_count{{method=\"GetGlobalAgg\",code=\"{code}\"}}");
+        let series = format!("netagg_grpc_request_duration_seconds_count{{method=\"GetGlobalAgg\",code=\"{code}\"}}");
         assert_eq!(scrape.value(&series), 1.0);
     }
-    // The default range of gRPC's request is another answer; that of the detail ends now and is not looked for.
+    // The default range of the gRPC request is another cache entry. The default range of the detail ends now, so the cache is
+    // not asked for it.
     let found =
         ["kept", "hit"].map(|outcome| scrape.value(&format!("netagg_cache_lookups_total{{outcome=\"{outcome}\"}}")));
-    // By how long ago the same was asked; on a slow machine an answer that was kept is looked up again in between.
+    // The API itself keeps a response for a short time. On a slow machine this time may pass between the requests, and then
+    // the response comes from Redis.
     let [kept, hit] = found;
-    assert!(kept <= 2.0 && (2.0..=3.0).contains(&(kept + hit)), "two of three requests find an answer: {found:?}");
+    assert!(
+        kept <= 2.0 && (2.0..=3.0).contains(&(kept + hit)),
+        "two of three requests use a cached response: {found:?}"
+    );
     assert_eq!(scrape.value("netagg_cache_lookups_total{outcome=\"miss\"}"), 2.0);
     assert_eq!(scrape.value("netagg_cache_lookups_total{outcome=\"unavailable\"}"), 0.0);
 }
 
-async fn every_service_tells(installation: &Installation, service: &str) {
+async fn every_service_has_common_metrics(installation: &Installation, service: &str) {
     let port = installation.variable(&format!("PPROF_PORT_{}", service.to_uppercase()));
-    let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.expect("an answer");
+    let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.expect("a response");
     assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let text = answer.text().await.expect("a text");
     let password = url::Url::parse(installation.variable("DATABASE_URL")).expect("a URL");
@@ -275,13 +283,13 @@ async fn every_service_tells(installation: &Installation, service: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lag_shows_while_writes_are_refused_and_goes_with_the_partition() {
+async fn metrics_show_the_lag_while_writes_fail_and_only_for_assigned_partitions() {
     let installation = Installation::new().await;
     let pool = installation.pool().await;
     let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ \
                   BEGIN RAISE EXCEPTION 'full' USING ERRCODE = '53100'; END $$; \
                   CREATE TRIGGER refuse BEFORE INSERT ON event_identity FOR EACH STATEMENT EXECUTE FUNCTION refuse()";
-    sqlx::raw_sql(refuse).execute(&pool).await.expect("refused from now on");
+    sqlx::raw_sql(refuse).execute(&pool).await.expect("the trigger is created");
     let _ingestor = installation.start("ingestor");
     until(&installation, "ingestor", "it has its partitions", |scrape| scrape.partitions() == 8).await;
     publish(&installation, (1..=50).map(|id| message(id, 0)).collect()).await;
@@ -298,24 +306,24 @@ async fn lag_shows_while_writes_are_refused_and_goes_with_the_partition() {
         scrape.value("netagg_dependency_up{dependency=\"postgres\"}") == 0.0
     })
     .await;
-    sqlx::raw_sql("DROP TRIGGER refuse ON event_identity").execute(&pool).await.expect("no longer refused");
+    sqlx::raw_sql("DROP TRIGGER refuse ON event_identity").execute(&pool).await.expect("the trigger is dropped");
     pool.close().await;
     let scrape = until(&installation, "ingestor", "it has no lag", |scrape| scrape.lag() == [0.0; 3]).await;
     assert_eq!(scrape.value("netagg_events_stored_total"), 50.0);
     assert_eq!(scrape.partitions(), 8);
 
     let _other = installation.another("ingestor");
-    until(&installation, "ingestor", "half of the partitions are gone", |scrape| scrape.partitions() == 4).await;
+    until(&installation, "ingestor", "it has lost half of its partitions", |scrape| scrape.partitions() == 4).await;
 }
 
-/// Asks for a profile.
+/// Requests a profile.
 async fn profile(installation: &Installation, path: &str) -> (u16, Vec<u8>) {
     let port = installation.variable("PPROF_PORT_API");
-    let answer = reqwest::get(format!("http://127.0.0.1:{port}/debug/pprof/{path}")).await.expect("an answer");
+    let answer = reqwest::get(format!("http://127.0.0.1:{port}/debug/pprof/{path}")).await.expect("a response");
     (answer.status().as_u16(), answer.bytes().await.expect("a body").into())
 }
 
-/// The names of the functions on a profile's stacks.
+/// The names of the functions on the stacks of a profile.
 fn functions(gzip: &[u8]) -> Vec<String> {
     let mut plain = Vec::new();
     flate2::read::GzDecoder::new(gzip).read_to_end(&mut plain).expect("gzip");
@@ -325,26 +333,26 @@ fn functions(gzip: &[u8]) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn profiles_name_functions_and_come_one_at_a_time() {
+async fn profiles_name_functions_and_run_one_at_a_time() {
     let mut installation = Installation::new().await;
     let api = installation.start("api");
     installation.readiness("api", 200).await;
-    // Something to see: an idle service has no samples.
+    // Requests keep the service busy, because an idle service has no samples.
     let url = format!("http://127.0.0.1:{}/api/v1/users/1/detail", installation.variable("API_HTTP_PORT"));
     let busy = tokio::spawn(async move {
         loop {
             let _ = reqwest::get(&url).await;
         }
     });
-    let (one, other) =
+    let responses =
         tokio::join!(profile(&installation, "profile?seconds=1"), profile(&installation, "profile?seconds=1"));
-    let (((200, taken), (409, refused)) | ((409, refused), (200, taken))) = (one, other) else {
-        panic!("one of two at a time is refused");
+    let (((200, accepted), (409, rejected)) | ((409, rejected), (200, accepted))) = responses else {
+        panic!("of two concurrent requests, one is accepted and one is rejected");
     };
-    assert!(String::from_utf8_lossy(&refused).contains("another profile"));
-    let names = functions(&taken);
+    assert!(String::from_utf8_lossy(&rejected).contains("another profile"));
+    let names = functions(&accepted);
     assert!(names.iter().any(|name| name.contains("netagg_api")), "{names:?}");
-    assert_eq!(profile(&installation, "profile?seconds=1").await.0, 200, "the next one is taken again");
+    assert_eq!(profile(&installation, "profile?seconds=1").await.0, 200, "the next request is accepted");
     busy.abort();
     let (status, heap) = profile(&installation, "heap").await;
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&heap));
@@ -364,11 +372,11 @@ async fn profiles_name_functions_and_come_one_at_a_time() {
     installation.readiness("api", 200).await;
     assert_eq!(profile(&installation, "profile?seconds=1").await.0, 404);
     assert_eq!(profile(&installation, "heap").await.0, 404);
-    assert_eq!(installation.ops("api", "/metrics").await.expect("an answer").0, 200);
+    assert_eq!(installation.ops("api", "/metrics").await.expect("a response").0, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn lag_goes_to_zero_where_the_last_offsets_hold_no_record() {
+async fn lag_goes_to_zero_if_the_last_offsets_hold_no_record() {
     let installation = Installation::new().await;
     let services = ["ingestor", "aggregator"];
     let _running = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
@@ -386,12 +394,11 @@ async fn lag_goes_to_zero_where_the_last_offsets_hold_no_record() {
     }
     transactions.send(topic, 7, &[&values[7]]).await;
     transactions.commit().await;
-    // A dead letter that is sent again comes in a transaction as well.
+    // A replay sends a dead letter in a transaction, too.
     publish(&installation, vec![no_event(Some("no JSON"))]).await;
-    let letter = "a letter is there";
-    eventually(PATIENCE, letter, async || {
-        let letters = installation.dead_letters().await.len();
-        if letters == 1 { Ok(()) } else { Err(letters.to_string()) }
+    eventually(PATIENCE, "the dead letter is written", async || {
+        let dead_letters = installation.dead_letters().await.len();
+        if dead_letters == 1 { Ok(()) } else { Err(dead_letters.to_string()) }
     })
     .await;
     assert_eq!(installation.run("netagg", &["dlq", "replay"]).await.code, 0);
@@ -403,7 +410,7 @@ async fn lag_goes_to_zero_where_the_last_offsets_hold_no_record() {
         let group = installation.variable(&format!("KAFKA_GROUP_ID_{}", service.to_uppercase()));
         let topics = KafkaTopics::new(&installation.kafka()).expect("an administrator");
         eventually(PATIENCE, "the group has committed the end of each partition", async || {
-            let lag = topics.lag_in_offsets(group, topic).await.expect("an answer").expect("the topic");
+            let lag = topics.lag_in_offsets(group, topic).await.expect("a response").expect("the topic");
             let behind: Vec<_> = lag.iter().filter(|lag| lag.lag > 0).collect();
             if behind.is_empty() { Ok(()) } else { Err(format!("{behind:?}")) }
         })

@@ -1,4 +1,4 @@
-//! Services that go away and come back: waited for, told, and nothing lost.
+//! Outages of the servers: the services wait, report the outage, and lose nothing.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use netagg_testkit::{eventually, kafka, postgres, redis};
 use super::installation::{Installation, PATIENCE, figure};
 use crate::support::programs::Process;
 
-/// It goes on until the test ends it: how long an outage lasts depends on the machine.
+/// The load of the generator. It runs until the test stops it, because the duration of an outage depends on the machine.
 pub(super) const LOAD: [(&str, &str); 5] = [
     ("GENERATOR_EVENTS_PER_SEC", "500"),
     ("GENERATOR_DURATION", "0"),
@@ -33,7 +33,7 @@ pub(super) async fn more_than(installation: &Installation, events: i64) -> i64 {
     .await
 }
 
-/// Waits until the generator has found each event that it sent stored once; how many there were.
+/// Waits until the generator has verified that each sent event is stored once. Returns the number of events.
 async fn finished(generator: &mut Process) -> i64 {
     let code = generator.code(2 * PATIENCE).await;
     let report = generator.stdout();
@@ -45,29 +45,29 @@ async fn finished(generator: &mut Process) -> i64 {
     sent.parse().expect("a number")
 }
 
-/// Stops the generator, and checks that nothing of what the broker took of it is lost or doubled: events, totals, dead
-/// letters, and what `netagg audit` says.
+/// Stops the generator. Then checks events, totals, dead letters and the verdict of `netagg audit`: of the messages that the
+/// broker accepted, nothing is lost or doubled.
 pub(super) async fn withstood(installation: &Installation, generator: &mut Process) {
     generator.terminate();
-    // The code tells whether all was stored at the moment of the stop.
+    // The exit code shows whether all events were stored at the moment of the stop.
     let code = generator.code(PATIENCE).await;
     let report = generator.stdout();
     assert!(matches!(code, 0 | 1), "{report}\n{}", generator.stderr());
     let sent: usize = figure(&report, "events_sent").parse().expect("a number");
     let limits = EventLimits::default();
-    let (mut keys, mut places) = (BTreeSet::new(), BTreeSet::new());
+    let (mut keys, mut positions) = (BTreeSet::new(), BTreeSet::new());
     for message in installation.messages().await {
         match limits.admit(&message) {
             Ok(event) => drop(keys.insert(event.key())),
-            Err(_) => drop(places.insert((message.partition.number, message.offset))),
+            Err(_) => drop(positions.insert((message.partition.number, message.offset))),
         }
     }
-    assert!(keys.len() >= sent, "the topic has {} of {sent} events that the broker took", keys.len());
-    assert!(!places.is_empty(), "the generator sends invalid messages, too");
+    assert!(keys.len() >= sent, "the topic has {} of {sent} events that the broker accepted", keys.len());
+    assert!(!positions.is_empty(), "the generator sends invalid messages, too");
     installation.drained_and_exact(keys.len() as i64).await;
     eventually(PATIENCE, "exactly these messages have their dead letters", async || {
-        let letters = installation.dead_letters().await;
-        if letters == places { Ok(()) } else { Err(format!("{} of {}", letters.len(), places.len())) }
+        let dead_letters = installation.dead_letters().await;
+        if dead_letters == positions { Ok(()) } else { Err(format!("{} of {}", dead_letters.len(), positions.len())) }
     })
     .await;
     let audit = installation.run("netagg", &["audit"]).await;
@@ -75,7 +75,7 @@ pub(super) async fn withstood(installation: &Installation, generator: &mut Proce
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
+async fn services_wait_for_postgres_at_their_start_and_after_a_stop_and_a_crash() {
     let server = postgres::Server::start().await;
     let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
     installation.set_up().await;
@@ -86,12 +86,12 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
         assert!(report["dependencies"]["postgres"].is_string() && report["since"]["postgres"].is_string(), "{report}");
         assert_eq!(installation.ops(name, "/healthz").await.expect("alive").0, 200);
     }
-    // On the port that a load balancer knows, too.
+    // The health paths also work on the HTTP port, which a load balancer uses.
     let http = installation.variable("API_HTTP_PORT").to_owned();
     let health = async |path: &str, expected: u16| {
         let url = format!("http://127.0.0.1:{http}{path}");
         eventually(PATIENCE, path, async || match reqwest::get(&url).await {
-            Ok(answer) if answer.status() == expected => Ok(()),
+            Ok(response) if response.status() == expected => Ok(()),
             other => Err(format!("{other:?}")),
         })
         .await;
@@ -112,19 +112,19 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
     for name in ["ingestor", "aggregator", "api"] {
         installation.readiness(name, 503).await;
     }
-    // A server that refuses connections is told at once, and by name.
+    // If a server refuses connections, the API responds with an error at once.
     let quickly = async || {
         let begun = Instant::now();
         let path = "/api/v1/aggregates?granularity=DAY&from=2024-01-01&to=2024-01-02";
-        let (status, problem) = installation.api(path).await.expect("an answer");
+        let (status, problem) = installation.api(path).await.expect("a response");
         assert_eq!(status, 503, "{problem}");
         if begun.elapsed() < Duration::from_secs(1) { Ok(()) } else { Err(format!("{:?}", begun.elapsed())) }
     };
-    eventually(PATIENCE, "an answer within a second", quickly).await;
+    eventually(PATIENCE, "a response within a second", quickly).await;
     health("/readyz", 503).await;
     health("/healthz", 200).await;
     for name in ["ingestor", "aggregator", "api"] {
-        eventually(PATIENCE, "the reason", async || {
+        eventually(PATIENCE, "the report has the reason", async || {
             let report = installation.readiness(name, 503).await;
             let reason = report["dependencies"]["postgres"].as_str().unwrap_or_default();
             if reason.contains("Connection refused") { Ok(()) } else { Err(report.to_string()) }
@@ -141,16 +141,16 @@ async fn postgres_absent_at_the_start_stopped_and_crashed_is_waited_for() {
     for service in &mut services {
         assert!(service.is_running(), "{}", service.stderr());
         let lines = service.stderr().lines().count();
-        assert!(lines < 200, "an outage is told, not repeated: {lines} lines\n{}", service.stderr());
+        assert!(lines < 200, "an outage is logged once, not repeatedly: {lines} lines\n{}", service.stderr());
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_absent_at_the_start_crashed_and_frozen_is_waited_for() {
+async fn services_wait_for_the_broker_at_their_start_and_after_a_crash_and_a_freeze() {
     let broker = kafka::Broker::start().await;
     let database = postgres::database().await;
     let mut installation = Installation::on(database.url(), &broker.brokers(), &redis::url().await);
-    // A producer that has lost its brokers is given up after this time.
+    // A producer that has lost its brokers is replaced after this time.
     installation.set("KAFKA_OPT_MESSAGE_TIMEOUT_MS", "10000");
     installation.set_up().await;
     broker.stop().await;
@@ -192,7 +192,7 @@ async fn a_broker_absent_at_the_start_crashed_and_frozen_is_waited_for() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_redis_everything_still_answers() {
+async fn without_redis_all_services_still_work() {
     let server = redis::Server::start().await;
     let database = postgres::database().await;
     let installation = Installation::on(database.url(), &kafka::brokers().await, &server.url());
@@ -208,7 +208,7 @@ async fn without_redis_everything_still_answers() {
     }
     totals(&installation, sent).await;
 
-    // Back, hung, and flushed: answers stay right.
+    // The totals stay correct after Redis has started again without data, and while it hangs.
     server.start_again().await;
     totals(&installation, sent).await;
     totals(&installation, sent).await;
@@ -222,7 +222,7 @@ async fn without_redis_everything_still_answers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothing() {
+async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_stops_at_once() {
     let server = postgres::Server::start().await;
     let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
     installation.set_up().await;
@@ -230,7 +230,7 @@ async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothin
     let mut generator = installation.generator(&LOAD);
     more_than(&installation, 1_000).await;
     server.pause().await;
-    // Batches in flight now wait for a server that does not answer.
+    // Batches in flight now wait for a server that does not respond.
     for name in ["ingestor", "aggregator"] {
         installation.readiness(name, 503).await;
     }
@@ -240,20 +240,20 @@ async fn a_stop_does_not_wait_for_a_hung_database_and_a_second_signal_for_nothin
         if ingestor.stderr().contains("stopping") { Ok(()) } else { Err(ingestor.stderr()) }
     })
     .await;
-    assert!(ingestor.is_running(), "it waits for what is in flight");
+    assert!(ingestor.is_running(), "the ingestor waits for the batches in flight");
     ingestor.terminate();
     assert_eq!(ingestor.code(Duration::from_secs(5)).await, 143);
     assert_eq!(aggregator.code(Duration::from_secs(30)).await, 0, "{}", aggregator.stderr());
 
-    // What was abandoned is delivered again.
+    // The broker delivers the records of the aborted batches again.
     server.resume().await;
     let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
     withstood(&installation, &mut generator).await;
 }
 
-/// Waits until the API answers totals of `events` events.
+/// Waits until the API returns totals of `events` events.
 async fn totals(installation: &Installation, events: i64) {
-    eventually(PATIENCE, "the API answers the totals", async || {
+    eventually(PATIENCE, "the API has the totals", async || {
         let range = "granularity=DAY&from=2020-01-01&to=2029-12-28";
         let (status, answer) = installation.api(&format!("/api/v1/aggregates?{range}")).await?;
         if status != 200 {

@@ -1,4 +1,4 @@
-//! Streams that cannot be written, and tasks that panic.
+//! Output streams that cannot be written, and tasks that panic.
 
 use std::io::{self, BufRead, BufReader, PipeReader, Read, Write};
 use std::process::Stdio;
@@ -23,7 +23,7 @@ async fn loses_lines(installation: &Installation, service: &str) {
     .await;
 }
 
-/// Stops each with SIGTERM, which it obeys.
+/// Stops each service with SIGTERM, and checks that its exit code is 0.
 async fn stop(services: Vec<Process>) {
     for mut service in services {
         service.terminate();
@@ -31,12 +31,12 @@ async fn stop(services: Vec<Process>) {
     }
 }
 
-/// Has a pipe for stderr that is full, and returns its end to read from.
+/// Starts a program whose stderr is a full pipe. Returns the read end of the pipe, too.
 fn start_with_full_pipe(installation: &Installation, program: &str) -> (Process, PipeReader) {
-    /// As much as a pipe holds by default.
+    /// The default capacity of a pipe.
     const CAPACITY: usize = 64 << 10;
     let (reader, mut writer) = io::pipe().expect("a pipe");
-    writer.write_all(&[b'\n'; CAPACITY]).expect("there is room");
+    writer.write_all(&[b'\n'; CAPACITY]).expect("the pipe has space");
     let process = installation.start_with(program, &[], |command| {
         command.stderr(Stdio::from(writer));
     });
@@ -44,7 +44,7 @@ fn start_with_full_pipe(installation: &Installation, program: &str) -> (Process,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_log_changes_nothing_at_the_start_in_an_outage_and_at_the_stop() {
+async fn services_start_survive_an_outage_and_stop_although_their_log_is_full() {
     let server = postgres::Server::start().await;
     let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
     installation.set_up().await;
@@ -69,7 +69,7 @@ async fn a_full_log_changes_nothing_at_the_start_in_an_outage_and_at_the_stop() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_reader_of_the_log_may_go_away_or_stand_still() {
+async fn services_work_although_the_reader_of_their_log_stops_reading_or_ends() {
     let server = postgres::Server::start().await;
     let installation = Installation::on(&server.url(), &kafka::brokers().await, &redis::url().await);
     installation.set_up().await;
@@ -79,7 +79,7 @@ async fn a_reader_of_the_log_may_go_away_or_stand_still() {
         loses_lines(&installation, name).await;
     }
     let sent = installation.load().await;
-    // The readers go on, and later lines arrive.
+    // The readers read again, so later log lines arrive.
     let (services, mut readers): (Vec<_>, Vec<_>) = services.into_iter().unzip();
     for reader in &mut readers {
         reader.read_exact(&mut [0; 60 << 10]).expect("bytes");
@@ -87,13 +87,13 @@ async fn a_reader_of_the_log_may_go_away_or_stand_still() {
     server.stop().await;
     for (name, reader) in SERVICES.iter().zip(readers) {
         installation.readiness(name, 503).await;
-        let told = tokio::task::spawn_blocking(move || {
+        let line = tokio::task::spawn_blocking(move || {
             BufReader::new(reader).lines().map_while(Result::ok).find(|line| line.contains("not ready"))
         });
-        let told = tokio::time::timeout(PATIENCE, told).await.expect("it is told").expect("a reader");
-        assert!(told.is_some_and(|line| serde_json::from_str::<serde_json::Value>(&line).is_ok()), "{name}");
+        let line = tokio::time::timeout(PATIENCE, line).await.expect("the outage is logged").expect("a reader");
+        assert!(line.is_some_and(|line| serde_json::from_str::<serde_json::Value>(&line).is_ok()), "{name}");
     }
-    // The readers are gone now.
+    // The readers have ended now.
     server.start_again().await;
     for name in SERVICES {
         installation.readiness(name, 200).await;
@@ -104,9 +104,9 @@ async fn a_reader_of_the_log_may_go_away_or_stand_still() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_has_reached_the_largest_size_of_a_file_changes_nothing() {
+async fn services_work_although_their_log_has_reached_the_largest_file_size() {
     let installation = Installation::new().await;
-    // A part of the first line still fits.
+    // The file still has space for a part of the first line.
     let first = "head -c 1000 /dev/zero >log; ulimit -f 1";
     let services = SERVICES.map(|name| installation.start_in_shell(name, first, "2>>log"));
     for name in SERVICES {
@@ -117,14 +117,14 @@ async fn a_log_that_has_reached_the_largest_size_of_a_file_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_generator_whose_streams_are_full_says_so_by_its_exit_code() {
+async fn a_generator_whose_output_cannot_be_written_has_exit_code_1() {
     let installation = Installation::new().await;
     let _ingestor = installation.start("ingestor");
     let full = installation.start_in_shell("generator", "export GENERATOR_DURATION=1s", ">/dev/full 2>&1");
     assert_eq!(ended(full).await.code, 1);
     let unlogged = ended(installation.start_in_shell("generator", "export GENERATOR_DURATION=1s", "2>/dev/full")).await;
     assert_eq!(unlogged.code, 0, "{}", unlogged.stdout);
-    // Without an end of its own it ends with its reader, and has verified its events.
+    // A generator without a time limit ends when its reader ends, and still verifies its events.
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
     let endless = installation.start_with("generator", &[], |command| {
@@ -135,7 +135,7 @@ async fn a_generator_whose_streams_are_full_says_so_by_its_exit_code() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_answer_that_is_not_wanted_is_no_failure_and_one_that_is_lost_is() {
+async fn a_closed_pipe_is_no_failure_and_lost_output_is_a_failure() {
     let installation = Installation::new().await;
     for arguments in [
         &["audit"][..],
@@ -183,10 +183,10 @@ async fn an_answer_that_is_not_wanted_is_no_failure_and_one_that_is_lost_is() {
     {
         assert_eq!(installation.run_in_shell(arguments, "2>/dev/full").await.code, 2, "{arguments:?}");
     }
-    // Invalid lines are named on stderr.
+    // These commands report invalid lines on stderr.
     for arguments in [&["demo", "--input", "-"][..], &["import", "-"]] {
-        let named = installation.run_in_shell(arguments, "2>/dev/full <<<nonsense").await;
-        assert!(matches!(named.code, 0 | 1), "{arguments:?}: {}", named.code);
+        let reported = installation.run_in_shell(arguments, "2>/dev/full <<<nonsense").await;
+        assert!(matches!(reported.code, 0 | 1), "{arguments:?}: {}", reported.code);
     }
     for program in ["ingestor", "generator"] {
         assert_eq!(ended(Process::start_in_shell(program, "", ">/dev/full", ["--help"], [("", ""); 0])).await.code, 1);
@@ -194,12 +194,12 @@ async fn an_answer_that_is_not_wanted_is_no_failure_and_one_that_is_lost_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_audit_keeps_its_verdict_when_nobody_reads_it() {
+async fn an_audit_keeps_its_exit_code_if_its_output_has_no_reader() {
     let installation = Installation::new().await;
     let pool = installation.pool().await;
     let query = "INSERT INTO agg_day (day, type, count_events, sum_duration, sum_bytes_up, sum_bytes_down) \
                  VALUES ('2025-10-20', 'DATA', 1, 0, 0, 0)";
-    sqlx::query(query).execute(&pool).await.expect("a total of nothing");
+    sqlx::query(query).execute(&pool).await.expect("a total without events");
     pool.close().await;
     let (reader, writer) = io::pipe().expect("a pipe");
     drop(reader);
@@ -211,7 +211,7 @@ async fn an_audit_keeps_its_verdict_when_nobody_reads_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_does_all_of_its_work_although_its_answer_is_lost() {
+async fn a_command_does_all_its_work_although_its_output_is_lost() {
     let installation = Installation::on(postgres::database().await.url(), &kafka::brokers().await, &redis::url().await);
     assert_eq!(installation.run_in_shell(&["topic", "create"], ">/dev/full").await.code, 1);
     for topic in ["KAFKA_TOPIC", "KAFKA_DLQ_TOPIC"] {
@@ -221,7 +221,7 @@ async fn a_command_does_all_of_its_work_although_its_answer_is_lost() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_key_whose_secret_could_not_be_printed_is_of_no_use() {
+async fn a_key_that_could_not_be_printed_is_revoked_or_not_created() {
     let installation = Installation::new().await;
     let file = tempfile::tempdir().expect("a folder");
     let path = file.path().join("keys").to_string_lossy().into_owned();
@@ -240,7 +240,7 @@ async fn a_key_whose_secret_could_not_be_printed_is_of_no_use() {
         for discarded in [">&-", ">/dev/null"] {
             let lost = installation.run_in_shell(&create, discarded).await;
             assert_eq!(lost.code, 1, "{}", lost.stderr);
-            assert!(lost.stderr.contains("no key was made"), "{}", lost.stderr);
+            assert!(lost.stderr.contains("no key was created"), "{}", lost.stderr);
         }
         let list = installation.run("netagg", &[&["keys", "list", "--json"][..], place].concat()).await;
         let states: Vec<_> = list.stdout.lines().map(|line| line.contains(r#""state":"revoked""#)).collect();
@@ -255,7 +255,7 @@ async fn a_cache_whose_task_panics_is_no_longer_ready() {
         let mut process = installation.start_with(service, &[], |command| {
             command.env("FAILPOINTS", "reminder=panic");
         });
-        eventually(PATIENCE, "readiness tells it", async || {
+        eventually(PATIENCE, "readiness reports it", async || {
             let (_, body) = installation.ops(service, "/readyz").await?;
             if body.contains("answers may be stale") { Ok(()) } else { Err(body) }
         })
@@ -275,7 +275,8 @@ async fn a_service_whose_task_panics_ends_with_1() {
     ] {
         for task in tasks {
             let mut process = installation.start_with(service, &[], |command| {
-                // The watchers look every second, the others now and then: the first time of these.
+                // The checks of readiness run every second, and their third run panics. The other tasks run rarely, so their
+                // first run panics.
                 let first = if matches!(*task, "partitions" | "completeness") { "panic" } else { "2*off->panic" };
                 command.env("FAILPOINTS", format!("{task}={first}"));
             });
@@ -284,7 +285,7 @@ async fn a_service_whose_task_panics_ends_with_1() {
             assert!(stderr.contains(&format!("error: the task {task} has panicked")), "{service}: {stderr}");
         }
     }
-    // The job itself, and a batch: neither is a task that the service watches.
+    // The panic is in the job itself or in a batch. Neither is a background task of the service.
     for (service, point) in [
         ("ingestor", "assigned"),
         ("aggregator", "assigned"),
@@ -298,8 +299,8 @@ async fn a_service_whose_task_panics_ends_with_1() {
         });
         let _generator = installation.generator(&[("GENERATOR_DURATION", "1s")]);
         assert_eq!(process.code(PATIENCE).await, 1, "{service}, {point}: {}", process.stderr());
-        let told = if point == "poller" { "the thread that polls the brokers has panicked" } else { "error: " };
-        assert!(process.stderr().contains(told), "{service}, {point}: {}", process.stderr());
+        let expected = if point == "poller" { "the thread that polls the brokers has panicked" } else { "error: " };
+        assert!(process.stderr().contains(expected), "{service}, {point}: {}", process.stderr());
     }
     let mut demo = installation.start_with("netagg", &["demo", "--serve", "--events", "1000"], |command| {
         command.env("FAILPOINTS", "batch_done=50*off->panic");
@@ -308,5 +309,5 @@ async fn a_service_whose_task_panics_ends_with_1() {
     let lines = installation.start_with("netagg", &["import", "/dev/null"], |command| {
         command.env("FAILPOINTS", "lines=panic");
     });
-    assert_eq!(ended(lines).await.code, 1, "the end of the reader is not that of the input");
+    assert_eq!(ended(lines).await.code, 1, "a panic of the reader is not the end of the input");
 }

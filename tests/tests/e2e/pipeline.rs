@@ -1,4 +1,4 @@
-//! From the generator to the API's answers.
+//! The whole pipeline: from the generator to the responses of the API.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use netagg_testkit::eventually;
 use super::installation::{Installation, PATIENCE, figure};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_event_sent_is_stored_counted_and_answered() {
+async fn every_sent_event_is_stored_counted_and_returned_by_the_api() {
     let installation = Installation::new().await;
     let mut services = ["ingestor", "aggregator", "api"].map(|name| installation.start(name));
     for service in ["ingestor", "aggregator", "api"] {
@@ -33,7 +33,7 @@ async fn every_event_sent_is_stored_counted_and_answered() {
     assert!(figure(&report, "avg_latency").ends_with(" ms"), "{report}");
     assert!(report.matches("events_per_sec: ").count() >= 2, "the figures come every 5 s and at the end: {report}");
     installation.drained_and_exact(sent).await;
-    the_api_answers_what_is_stored(&installation, sent).await;
+    the_api_returns_the_stored_events_and_totals(&installation, sent).await;
 
     for service in &services {
         service.terminate();
@@ -43,7 +43,7 @@ async fn every_event_sent_is_stored_counted_and_answered() {
     }
 }
 
-async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) {
+async fn the_api_returns_the_stored_events_and_totals(installation: &Installation, sent: i64) {
     let pool = installation.pool().await;
     let (user, count, newest): (String, i64, uuid::Uuid) = sqlx::query_as(
         "SELECT user_id, count(*), (array_agg(event_id ORDER BY started_at DESC, source_id, event_id))[1] \
@@ -55,7 +55,7 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
 
     let (from, to) = ("2000-01-01T00:00:00Z", "2100-01-01T00:00:00Z");
     let path = format!("/api/v1/users/{user}/detail?from={from}&to={to}&limit=7");
-    let (status, page) = installation.api(&path).await.expect("an answer");
+    let (status, page) = installation.api(&path).await.expect("a response");
     assert_eq!(status, 200, "{page}");
     assert_eq!(page["total_count"], count);
     assert_eq!(page["items"][0]["event_id"], newest.to_string());
@@ -64,9 +64,9 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
     loop {
         seen += next["items"].as_array().expect("items").len() as i64;
         let Some(cursor) = next["next_cursor"].as_str() else { break };
-        next = installation.api(&format!("{path}&cursor={cursor}")).await.expect("an answer").1;
+        next = installation.api(&format!("{path}&cursor={cursor}")).await.expect("a response").1;
     }
-    assert_eq!(seen, count, "the pages are the whole");
+    assert_eq!(seen, count, "the pages together have all events");
 
     let mut grpc = UsageServiceClient::connect(format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT")))
         .await
@@ -80,12 +80,13 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
             ..GetUserDetailRequest::default()
         })
         .await
-        .expect("an answer")
+        .expect("a response")
         .into_inner();
     assert_eq!(detail.total_count, count);
     assert_eq!(detail.items[0].event_id, newest.to_string());
 
-    // The aggregator's last commits reach readers within a second; the default range has all but the oldest events.
+    // Readers see the last commits of the aggregator within a second. The range is explicit, because the default range does not
+    // contain the oldest events.
     let range = "granularity=DAY&from=2020-01-01&to=2029-12-28";
     let http_rows = eventually(PATIENCE, "the totals are complete", async || {
         let (_, answer) = installation.api(&format!("/api/v1/aggregates?{range}")).await?;
@@ -103,7 +104,7 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
             ..GetGlobalAggRequest::default()
         })
         .await
-        .expect("an answer")
+        .expect("a response")
         .into_inner()
         .data;
     assert_eq!(rows.len(), http_rows.len());
@@ -119,7 +120,7 @@ async fn the_api_answers_what_is_stored(installation: &Installation, sent: i64) 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn killed_services_go_on_exactly_where_they_were() {
+async fn killed_services_continue_exactly_where_they_stopped() {
     let installation = Installation::new().await;
     let mut ingestors = [installation.start("ingestor"), installation.another("ingestor")];
     let mut aggregators = [installation.start("aggregator"), installation.another("aggregator")];
@@ -127,13 +128,13 @@ async fn killed_services_go_on_exactly_where_they_were() {
     let mut stored = 0_i64;
     let mut generators = Vec::new();
     for round in 0..4 {
-        // Each round has events of its own, however long the rounds before took.
+        // Each round has its own generator, so each round has events, however long the earlier rounds took.
         generators.push(installation.generator(&[
             ("GENERATOR_EVENTS_PER_SEC", "3000"),
             ("GENERATOR_DURATION", "3s"),
             ("GENERATOR_DUPLICATE_RATE", "0.2"),
         ]));
-        // Not at a certain time: in the middle of work, which shows by events that were stored since the last kill.
+        // The kill must happen in the middle of work. This is the case when more events were stored since the last kill.
         stored = eventually(PATIENCE, "more events are stored", async || {
             let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events_raw")
                 .fetch_one(&pool)

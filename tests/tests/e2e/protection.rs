@@ -1,4 +1,4 @@
-//! Who gets into the API, as its operator says.
+//! Authentication and encryption of the API: API keys, tokens of an issuer, and TLS.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,17 +17,17 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::installation::{Installation, PATIENCE};
 
-/// A range of its own: the cache is shared, and other tests count what is found in it.
+/// A range that no other test requests. The tests share a cache, and some tests count its hits.
 const PATH: &str = "/api/v1/aggregates?granularity=DAY&from=2020-01-01&to=2020-01-02";
 
 async fn status(installation: &Installation, key: &str) -> Result<u16, String> {
     let url = format!("http://127.0.0.1:{}{PATH}", installation.variable("API_HTTP_PORT"));
-    let answer = reqwest::Client::new().get(url).bearer_auth(key).send().await.map_err(|error| error.to_string())?;
-    Ok(answer.status().as_u16())
+    let response = reqwest::Client::new().get(url).bearer_auth(key).send().await.map_err(|error| error.to_string())?;
+    Ok(response.status().as_u16())
 }
 
-async fn becomes(installation: &Installation, key: &str, expected: u16) {
-    eventually(PATIENCE, &format!("the API answers with {expected}"), async || {
+async fn until_status(installation: &Installation, key: &str, expected: u16) {
+    eventually(PATIENCE, &format!("the API responds with {expected}"), async || {
         match status(installation, key).await? {
             status if status == expected => Ok(()),
             other => Err(other.to_string()),
@@ -37,7 +37,7 @@ async fn becomes(installation: &Installation, key: &str, expected: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn keys_are_made_listed_and_revoked_while_the_api_runs() {
+async fn keys_are_created_listed_and_revoked_while_the_api_runs() {
     let mut installation = Installation::new().await;
     installation.set("API_AUTH", "keys");
     let folder = tempfile::tempdir().expect("a folder");
@@ -53,7 +53,7 @@ async fn keys_are_made_listed_and_revoked_while_the_api_runs() {
 
         let mut api = installation.start("api");
         installation.readiness("api", 200).await;
-        becomes(&installation, &key, 200).await;
+        until_status(&installation, &key, 200).await;
         assert_eq!(status(&installation, "netagg_0123456789abcdef_0").await, Ok(401));
 
         let listed = installation.run("netagg", &["keys", "list"]).await;
@@ -66,28 +66,28 @@ async fn keys_are_made_listed_and_revoked_while_the_api_runs() {
         );
 
         assert_eq!(installation.run("netagg", &["keys", "revoke", id]).await.code, 0);
-        becomes(&installation, &key, 401).await;
+        until_status(&installation, &key, 401).await;
         assert_eq!(installation.run("netagg", &["keys", "revoke", "0123456789abcdef"]).await.code, 1);
         api.terminate();
         assert_eq!(api.code(PATIENCE).await, 0);
         for text in [listed.stdout, json.stdout, made.stderr, api.stderr()] {
-            assert!(!text.contains(secret), "a secret shows: {text}");
+            assert!(!text.contains(secret), "a text contains the secret: {text}");
         }
         if let Some(file) = &file {
             assert!(!std::fs::read_to_string(file).expect("the keys").contains(secret));
         } else {
             let pool = installation.pool().await;
-            let kept: String = sqlx::query_scalar("SELECT string_agg(k::text, '') FROM api_key k")
+            let stored: String = sqlx::query_scalar("SELECT string_agg(k::text, '') FROM api_key k")
                 .fetch_one(&pool)
                 .await
                 .expect("keys");
-            assert!(kept.contains(id) && !kept.contains(secret), "{kept}");
+            assert!(stored.contains(id) && !stored.contains(secret), "{stored}");
             pool.close().await;
         }
     }
 }
 
-/// A key of an issuer of tokens, as it publishes it.
+/// A signing key of a token issuer.
 struct IssuerKey {
     id: &'static str,
     pair: KeyPair,
@@ -110,13 +110,13 @@ impl IssuerKey {
             "iss": "https://issuer.example", "aud": "netagg", "sub": "billing", "scope": "aggregates:read",
             "exp": chrono::Utc::now().timestamp() + 600,
         });
-        // For what follows, of this process alone.
+        // The provider applies only to the following calls of this process.
         let _ = jsonwebtoken::crypto::rust_crypto::DEFAULT_PROVIDER.install_default();
         encode(&header, &claims, &EncodingKey::from_ec_der(self.pair.serialized_der())).expect("signed")
     }
 }
 
-/// An issuer that answers over TLS with what is in the file.
+/// Starts a token issuer that publishes the contents of the file over TLS. Returns its port.
 async fn publish(file: &Path, identity: &rcgen::CertifiedKey<KeyPair>) -> u16 {
     let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -145,7 +145,7 @@ async fn publish(file: &Path, identity: &rcgen::CertifiedKey<KeyPair>) -> u16 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens_of_an_issuer_are_good_while_it_publishes_their_key() {
+async fn tokens_of_an_issuer_are_accepted_while_it_publishes_their_key() {
     let mut installation = Installation::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let (file, certificate) = (folder.path().join("jwks.json"), folder.path().join("cert.pem"));
@@ -166,19 +166,19 @@ async fn tokens_of_an_issuer_are_good_while_it_publishes_their_key() {
     for keys in [file.to_str().expect("UTF-8").to_owned(), format!("https://localhost:{port}/jwks")] {
         let (old, new) = (IssuerKey::new("old"), IssuerKey::new("new"));
         installation.set("API_JWT_JWKS", &keys);
-        // What the machine trusts.
+        // The certificates that the machine trusts.
         installation.set("SSL_CERT_FILE", certificate.to_str().expect("UTF-8"));
         std::fs::write(&file, old.published().to_string()).expect("written");
         let mut api = installation.start("api");
         installation.readiness("api", 200).await;
-        becomes(&installation, &old.token(), 200).await;
+        until_status(&installation, &old.token(), 200).await;
         assert_eq!(status(&installation, &new.token()).await, Ok(401));
         let made = installation.run("netagg", &["keys", "create", "--name", "k", "--scope", "aggregates:read"]).await;
-        becomes(&installation, made.stdout.trim(), 200).await;
+        until_status(&installation, made.stdout.trim(), 200).await;
 
         std::fs::write(&file, new.published().to_string()).expect("written");
-        becomes(&installation, &new.token(), 200).await;
-        assert_eq!(status(&installation, &old.token()).await, Ok(401), "its key is no longer published");
+        until_status(&installation, &new.token(), 200).await;
+        assert_eq!(status(&installation, &old.token()).await, Ok(401), "the key of the token is no longer published");
         api.terminate();
         assert_eq!(api.code(PATIENCE).await, 0);
     }
@@ -186,7 +186,7 @@ async fn tokens_of_an_issuer_are_good_while_it_publishes_their_key() {
     std::fs::remove_file(&file).expect("removed");
     installation.set("API_JWT_JWKS", file.to_str().expect("UTF-8"));
     let _api = installation.start("api");
-    eventually(PATIENCE, "the API says why nobody gets in", async || {
+    eventually(PATIENCE, "/readyz of the API gives the reason why it accepts no credentials", async || {
         let (status, body) = installation.ops("api", "/readyz").await?;
         if status == 503 && body.contains("No such file") { Ok(()) } else { Err(body) }
     })
@@ -195,7 +195,7 @@ async fn tokens_of_an_issuer_are_good_while_it_publishes_their_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_for_other_machines_says_who_may_ask() {
+async fn an_api_on_another_address_than_loopback_needs_an_explicit_api_auth() {
     let mut installation = Installation::new().await;
     installation.set("API_BIND", "0.0.0.0");
     for (program, arguments) in [("api", &[][..]), ("netagg", &["demo", "--serve", "--events", "10"])] {
@@ -208,10 +208,10 @@ async fn an_api_for_other_machines_says_who_may_ask() {
     installation.set("API_AUTH", "none");
     let _api = installation.start("api");
     installation.readiness("api", 200).await;
-    becomes(&installation, "", 200).await;
+    until_status(&installation, "", 200).await;
 }
 
-/// How the API answers over TLS to a client that trusts this certificate alone.
+/// The status line of the API over TLS, for a client that trusts only this certificate.
 async fn encrypted_status(installation: &Installation, trusted: &rcgen::Certificate) -> String {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der().clone()).expect("a root");
@@ -227,12 +227,12 @@ async fn encrypted_status(installation: &Installation, trusted: &rcgen::Certific
     let request = format!("GET {PATH} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.expect("sent");
     let mut status = [0; 12];
-    stream.read_exact(&mut status).await.expect("an answer");
+    stream.read_exact(&mut status).await.expect("a response");
     String::from_utf8_lossy(&status).into_owned()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_with_a_certificate_answers_over_tls_alone() {
+async fn an_api_with_a_certificate_accepts_only_tls() {
     let mut installation = Installation::new().await;
     let folder = tempfile::tempdir().expect("a folder");
     let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
@@ -248,20 +248,20 @@ async fn an_api_with_a_certificate_answers_over_tls_alone() {
     std::fs::write(&key, own.signing_key.serialize_pem()).expect("written");
     let api = installation.start("api");
     installation.readiness("api", 200).await;
-    eventually(PATIENCE, "the end of the certificate shows", async || {
+    eventually(PATIENCE, "a metric shows the expiry of the certificate", async || {
         let (_, metrics) = installation.ops("api", "/metrics").await?;
         let expiry = "netagg_tls_certificate_expiry_timestamp_seconds ";
         if metrics.lines().any(|line| line.starts_with(expiry)) { Ok(()) } else { Err(metrics) }
     })
     .await;
     assert_eq!(encrypted_status(&installation, &own.cert).await, "HTTP/1.1 200");
-    assert!(status(&installation, "").await.is_err(), "nothing is answered in plain text");
+    assert!(status(&installation, "").await.is_err(), "the API does not respond in plain text");
     assert!(!api.stderr().contains("PRIVATE KEY"), "{}", api.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_keys_are_exit_code_2_and_name_the_argument() {
-    let installation = Installation::on("postgres://nobody@127.0.0.1:1/none", "127.0.0.1:1", "redis://127.0.0.1:1");
+    let installation = Installation::on("postgres://no_role@127.0.0.1:1/none", "127.0.0.1:1", "redis://127.0.0.1:1");
     for (argument, value, accepted) in [
         ("--scope", "detail:write", "detail:read and aggregates:read"),
         ("--rate-limit", "100", "such as 100/s"),

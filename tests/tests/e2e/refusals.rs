@@ -1,4 +1,5 @@
-//! A database that answers and refuses, sessions that are cut, and a network that stalls: waited out, told, and exact.
+//! A database that rejects writes, sessions that are cut, and a network that stalls. The services wait, report the reason, and
+//! stay exact.
 
 use netagg_testkit::{eventually, kafka, postgres, redis};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -6,7 +7,7 @@ use sqlx::{AssertSqlSafe, PgPool};
 use super::installation::{Installation, PATIENCE};
 use crate::support::proxy::Proxy;
 
-/// Makes every write to a ledger fail with the SQLSTATE in the table `refusal`, as often as it says.
+/// Makes every write to a ledger fail with the SQLSTATE `code` of the table `refusal`, `times` times.
 const REFUSAL: &str = "
     CREATE TABLE refusal (code text, times bigint);
     CREATE SEQUENCE refused;
@@ -26,7 +27,7 @@ async fn execute(pool: &PgPool, statements: impl Into<String>) {
     sqlx::raw_sql(AssertSqlSafe(statements.into())).execute(pool).await.expect("executed");
 }
 
-/// Ends every session of our services. The server is shared: those of other tests are in other databases.
+/// Ends every session of the services in this database. Other tests use other databases on the same server.
 async fn cut_sessions(pool: &PgPool) {
     execute(
         pool,
@@ -36,14 +37,14 @@ async fn cut_sessions(pool: &PgPool) {
     .await;
 }
 
-/// Waits until a service says that the database is why it is not ready, and a reason that contains `what`.
-async fn not_ready(installation: &Installation, service: &str, what: &str) {
-    eventually(PATIENCE, &format!("{service} says {what}"), async || {
+/// Waits until a service is not ready because of the database, with a reason that contains `expected`.
+async fn not_ready(installation: &Installation, service: &str, expected: &str) {
+    eventually(PATIENCE, &format!("{service} is not ready: {expected}"), async || {
         let (status, body) = installation.ops(service, "/readyz").await?;
         let report: serde_json::Value = serde_json::from_str(&body).map_err(|error| error.to_string())?;
-        assert!(!body.contains("s3cret"), "a password shows: {body}");
+        assert!(!body.contains("s3cret"), "the report contains the password: {body}");
         match report["dependencies"]["postgres"].as_str() {
-            Some(reason) if status == 503 && reason.contains(what) => Ok(()),
+            Some(reason) if status == 503 && reason.contains(expected) => Ok(()),
             _ => Err(body),
         }
     })
@@ -51,36 +52,36 @@ async fn not_ready(installation: &Installation, service: &str, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_the_database_refuses_for_a_while_is_waited_out() {
+async fn services_wait_while_the_database_rejects_writes_for_any_reason() {
     let installation = Installation::new().await;
     let pool = installation.pool().await;
     execute(&pool, REFUSAL).await;
     let mut services = ["ingestor", "aggregator"].map(|name| installation.start(name));
     let mut adversary = installation.adversary(7);
 
-    // A full disk, too many connections, no memory, an I/O error, a privilege that is missing: told until it is over.
-    for (code, told) in [
+    // A full disk, too many connections, no memory, an I/O error, a missing privilege: the services report it until it is over.
+    for (code, reason) in [
         ("53100", "refused on purpose"),
         ("53300", "refused on purpose"),
         ("53200", "refused on purpose"),
         ("58030", "refused on purpose"),
-        ("42501", "grant the role what it lacks"),
+        ("42501", "grant the role the missing privilege"),
     ] {
         execute(&pool, format!("INSERT INTO refusal VALUES ('{code}', 1000000000)")).await;
         adversary.publish(200).await;
         for name in ["ingestor", "aggregator"] {
-            not_ready(&installation, name, told).await;
+            not_ready(&installation, name, reason).await;
         }
         execute(&pool, "TRUNCATE refusal").await;
         for name in ["ingestor", "aggregator"] {
             installation.readiness(name, 200).await;
         }
     }
-    // A deadlock, a serialization failure, a lock not had in time, a statement cancelled: tried again at once.
+    // A deadlock, a serialization failure, a lock timeout, a cancelled statement: the services retry at once.
     for code in ["40P01", "40001", "55P03", "57014"] {
         execute(&pool, format!("ALTER SEQUENCE refused RESTART; INSERT INTO refusal VALUES ('{code}', 5)")).await;
         adversary.publish(200).await;
-        eventually(PATIENCE, "it was refused five times", async || {
+        eventually(PATIENCE, "five writes were rejected", async || {
             let asked: i64 =
                 sqlx::query_scalar("SELECT last_value FROM refused").fetch_one(&pool).await.expect("a number");
             if asked > 5 { Ok(()) } else { Err(asked.to_string()) }
@@ -90,7 +91,7 @@ async fn whatever_the_database_refuses_for_a_while_is_waited_out() {
     }
     installation.withstood(&adversary).await;
 
-    // A database that only reads.
+    // A read-only database.
     let name: String = sqlx::query_scalar("SELECT current_database()").fetch_one(&pool).await.expect("a name");
     let mut writer = pool.acquire().await.expect("a connection from before");
     let read_only = format!("ALTER DATABASE \"{name}\" SET default_transaction_read_only = on");
@@ -104,7 +105,7 @@ async fn whatever_the_database_refuses_for_a_while_is_waited_out() {
     sqlx::raw_sql(AssertSqlSafe(writable)).execute(&mut *writer).await.expect("altered");
     cut_sessions(&pool).await;
 
-    // Sessions cut again and again in the middle of work.
+    // Sessions are cut repeatedly in the middle of work.
     for _ in 0..20 {
         adversary.publish(60).await;
         cut_sessions(&pool).await;
@@ -113,12 +114,12 @@ async fn whatever_the_database_refuses_for_a_while_is_waited_out() {
     for service in &mut services {
         assert!(service.is_running(), "{}", service.stderr());
         let lines = service.stderr().lines().count();
-        assert!(lines < 300, "an outage is told, not repeated: {lines} lines");
+        assert!(lines < 300, "an outage is logged once, not repeatedly: {lines} lines");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_network_that_stalls_or_breaks_is_waited_out() {
+async fn services_wait_while_the_network_stalls_or_breaks() {
     let direct = Installation::new().await;
     let database = url::Url::parse(direct.variable("DATABASE_URL")).expect("a URL");
     let cache = url::Url::parse(direct.variable("REDIS_URL")).expect("a URL");
@@ -165,7 +166,7 @@ async fn a_network_that_stalls_or_breaks_is_waited_out() {
 const SERVICES: [&str; 3] = ["ingestor", "aggregator", "api"];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wrong_password_and_a_missing_privilege_are_told_and_waited_out() {
+async fn services_report_a_wrong_password_and_a_missing_privilege_and_wait() {
     let server = postgres::Server::start().await;
     let administrator = PgPool::connect(&server.url()).await.expect("connected");
     execute(&administrator, "CREATE ROLE netagg LOGIN PASSWORD 's3cret'; GRANT CREATE ON SCHEMA public TO netagg")
@@ -176,7 +177,7 @@ async fn a_wrong_password_and_a_missing_privilege_are_told_and_waited_out() {
     url.set_password(Some("s3cret")).expect("a password");
     let installation = Installation::on(url.as_str(), &kafka::brokers().await, &redis::url().await);
     installation.set_up().await;
-    // Connected before, and so whatever becomes of the password and the privileges.
+    // This pool is connected before the password and the privileges change, so it keeps working.
     let pool = installation.pool().await;
 
     execute(&pool, "ALTER ROLE netagg PASSWORD 'another'").await;
@@ -197,7 +198,7 @@ async fn a_wrong_password_and_a_missing_privilege_are_told_and_waited_out() {
     execute(&pool, "REVOKE ALL ON ALL TABLES IN SCHEMA public FROM netagg").await;
     adversary.publish(200).await;
     for name in SERVICES {
-        not_ready(&installation, name, "grant the role what it lacks").await;
+        not_ready(&installation, name, "grant the role the missing privilege").await;
     }
     execute(&pool, "GRANT ALL ON ALL TABLES IN SCHEMA public TO netagg").await;
     for name in SERVICES {
@@ -209,6 +210,6 @@ async fn a_wrong_password_and_a_missing_privilege_are_told_and_waited_out() {
         assert!(service.is_running(), "{}", service.stderr());
     }
     for text in services.iter().map(|service| service.stderr()).chain([refused.stderr]) {
-        assert!(!text.contains("s3cret"), "the password shows: {text}");
+        assert!(!text.contains("s3cret"), "the text contains the password: {text}");
     }
 }

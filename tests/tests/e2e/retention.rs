@@ -1,4 +1,4 @@
-//! Months that are dropped while the services run, by command and by themselves, and whoever does it dies on the way.
+//! Months are dropped while the services run, by a command and by retention. Some tests kill the process that drops them.
 
 use netagg_core::crash::CrashPoint;
 use netagg_core::ports::EventPublisher;
@@ -9,11 +9,11 @@ use netagg_testkit::eventually;
 
 use super::installation::{Installation, PATIENCE};
 
-/// Where whoever drops months may die.
+/// The crash points of a process that drops months.
 pub(super) const CRASH_POINTS: [CrashPoint; 3] =
     [CrashPoint::MonthsRefused, CrashPoint::MonthDetached, CrashPoint::MonthTableDropped];
 
-/// The first days of these months, the oldest first; what matters is that they are years ago.
+/// The first days of three months, the oldest first. The months only have to be years ago.
 const OLD: [&str; 3] = ["2022-03-01T00:00:00Z", "2022-04-01T00:00:00Z", "2022-05-01T00:00:00Z"];
 
 const KEEP_ALL: &str = "3650d";
@@ -27,7 +27,8 @@ async fn publish(installation: &Installation, events: impl IntoIterator<Item = E
     publisher.publish(events.into_iter().map(record).collect()).await.expect("published");
 }
 
-/// Events in three months of 2022 and one of now, stored and counted; then the limits are such that the old ones may go.
+/// An installation that has stored and counted an event in each of three months of 2022 and an event of now. Its limits allow
+/// to drop the old months.
 async fn three_old_months() -> Installation {
     let mut installation = Installation::new().await;
     installation.set("EVENT_MAX_AGE", KEEP_ALL);
@@ -68,7 +69,7 @@ const TRACES: &str = "SELECT (SELECT count(*) FROM events_raw WHERE started_at <
                       + (SELECT count(*) FROM pg_class WHERE relname LIKE 'events\\_raw\\_2022%')";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_drops_months_may_die_anywhere_and_the_next_one_finishes() {
+async fn a_drop_that_dies_at_any_step_is_finished_by_the_next_drop() {
     for point in CRASH_POINTS {
         let mut installation = three_old_months().await;
         let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
@@ -76,7 +77,7 @@ async fn whoever_drops_months_may_die_anywhere_and_the_next_one_finishes() {
         installation.set("FAILPOINTS", &format!("{}=return", point.as_str()));
         let died = installation.run("netagg", &drop).await;
         installation.set("FAILPOINTS", "");
-        assert_eq!(died.code, 134, "it was to die at {}: {}{}", point.as_str(), died.stdout, died.stderr);
+        assert_eq!(died.code, 134, "the command must die at {}: {}{}", point.as_str(), died.stdout, died.stderr);
         let dropped = installation.run("netagg", &drop).await;
         assert_eq!(dropped.code, 0, "{}", dropped.stderr);
         assert_eq!(value(&installation, TRACES).await, 0, "{}", dropped.stdout);
@@ -87,7 +88,7 @@ async fn whoever_drops_months_may_die_anywhere_and_the_next_one_finishes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_of_dropped_months_are_refused_by_both_services_alike() {
+async fn both_services_reject_events_of_dropped_months() {
     let mut installation = three_old_months().await;
     let refused = installation.run("netagg", &["partitions", "drop", "--before", "2999-01"]).await;
     assert_eq!(refused.code, 2, "{}", refused.stdout);
@@ -102,7 +103,7 @@ async fn events_of_dropped_months_are_refused_by_both_services_alike() {
     let listed = installation.run("netagg", &["partitions", "list"]).await;
     assert!(listed.stdout.contains("dropped: the months up to 2022-04"), "{}", listed.stdout);
 
-    // Were the limits wide again, a dropped month would still be one.
+    // A dropped month stays dropped, also after the limits are wide again.
     set_max_age(&mut installation, KEEP_ALL).await;
     let times = ["2022-05-02T00:00:00Z", "2022-04-30T23:59:59Z", "2021-01-01T00:00:00Z", OLD[0]];
     let events = times.into_iter().zip([10, 11, 12, 1]);
@@ -118,7 +119,7 @@ async fn events_of_dropped_months_are_refused_by_both_services_alike() {
     })
     .await;
     assert!(stats.contains("2022-04-30T23:59:59Z"), "{stats}");
-    eventually(PATIENCE, "the valid one is counted and no other", async || {
+    eventually(PATIENCE, "only the valid event is counted", async || {
         let counted = value(&installation, "SELECT sum(count_events)::bigint FROM agg_day").await;
         if counted == 5 { Ok(()) } else { Err(counted.to_string()) }
     })
@@ -129,7 +130,7 @@ async fn events_of_dropped_months_are_refused_by_both_services_alike() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn retention_drops_by_itself_what_is_too_old_whichever_replica_comes_first() {
+async fn retention_drops_old_months_with_several_replicas() {
     let mut installation = three_old_months().await;
     installation.set("EVENT_RETENTION", "364d");
     let mut wrong = installation.start("ingestor");

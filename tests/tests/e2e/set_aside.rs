@@ -1,4 +1,4 @@
-//! A month whose partition cannot be made: its events wait, and nothing else does.
+//! A month whose partition cannot be created: only its own events wait.
 
 use netagg_core::OutgoingRecord;
 use netagg_core::ports::EventPublisher;
@@ -15,7 +15,7 @@ fn message(id: u128, started_at: &str) -> OutgoingRecord {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_month_without_a_partition_holds_up_its_own_events_alone() {
+async fn a_month_without_a_partition_delays_only_its_own_events() {
     let installation = Installation::new().await;
     let pool = installation.pool().await;
     let this_month = chrono::Utc::now().format("%Y-%m").to_string();
@@ -24,7 +24,7 @@ async fn a_month_without_a_partition_holds_up_its_own_events_alone() {
         let at = chrono::Utc::now().date_naive().checked_sub_months(chrono::Months::new(months)).expect("in range");
         at.format("%Y-%m").to_string()
     };
-    // An operator has detached one month; another partition overlaps the next one.
+    // An operator has detached a month. Another partition overlaps the next month.
     let (detached, overlapped) = (months_before(3), months_before(2));
     let end = format!("{overlapped}-01");
     let table = format!("events_raw_{}", detached.replace('-', "_"));
@@ -39,7 +39,8 @@ async fn a_month_without_a_partition_holds_up_its_own_events_alone() {
     records.insert(20, message(100, &format!("{detached}-15T12:00:00Z")));
     records.insert(10, message(101, &format!("{overlapped}-01T12:30:00Z")));
     records.insert(5, message(102, &format!("{overlapped}-01T13:30:00Z")));
-    let publisher = KafkaPublisher::new(&installation.kafka(), installation.variable("KAFKA_TOPIC")).expect("one");
+    let publisher =
+        KafkaPublisher::new(&installation.kafka(), installation.variable("KAFKA_TOPIC")).expect("a publisher");
     publisher.publish(records).await.expect("published");
 
     let stored = async || -> (i64, i64) {
@@ -63,15 +64,15 @@ async fn a_month_without_a_partition_holds_up_its_own_events_alone() {
     assert!(listed.stdout.contains(&format!("set aside: 1 events of {detached}")), "{}", listed.stdout);
     let audit = installation.run("netagg", &["audit"]).await;
     assert!(audit.stdout.contains(&format!("1 events of {detached} are set aside")), "{}", audit.stdout);
-    // A rebuild goes by events_raw, where they are not.
+    // A rebuild uses only events_raw, which does not contain the events that are set aside.
     let (from, to) = (format!("{detached}-15"), format!("{overlapped}-01"));
     let rebuilt = installation.run("netagg", &["rebuild", "--from", &from, "--to", &to]).await;
     assert_eq!(rebuilt.code, 0, "{}\n{}", rebuilt.stdout, rebuilt.stderr);
 
-    // Mended, both months get their events, and the totals follow.
+    // After the tables are repaired, the events of both months are stored, and the totals become exact.
     for statement in [format!("DROP TABLE {table}"), "DROP TABLE part".to_owned()] {
         if statement.ends_with("part") {
-            // The event that it holds is to stay: a larger partition takes its place.
+            // A larger partition replaces this partition and keeps its event.
             let larger = format!(
                 "BEGIN; ALTER TABLE events_raw DETACH PARTITION part; \
                  CREATE TABLE larger (LIKE events_raw INCLUDING ALL); INSERT INTO larger SELECT * FROM part; \

@@ -1,4 +1,4 @@
-//! The behaviours of the ports.
+//! The adapters of `netagg-kafka` pass the conformance suites of their ports.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ async fn source_and_publisher_conform() {
 }
 
 #[tokio::test]
-async fn they_conform_with_eager_rebalances_too() {
+async fn source_and_publisher_conform_with_eager_rebalances() {
     conform(&[("partition.assignment.strategy", "range")]).await;
 }
 
@@ -36,8 +36,8 @@ async fn dead_letters_conform() {
     let config = config().await;
     let topic = unique("dlq");
     create(&config, TopicSpec { partitions: 1, ..TopicSpec::dead_letters(&topic) }).await;
-    let letters = KafkaDeadLetters::new(&config, &topic).unwrap();
-    testkit::dead_letters(&letters, async |count| {
+    let dead_letters = KafkaDeadLetters::new(&config, &topic).unwrap();
+    testkit::dead_letters(&dead_letters, async |count| {
         let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
         outgoing(read(&mut source, count).await)
     })

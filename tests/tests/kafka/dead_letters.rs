@@ -1,4 +1,4 @@
-//! Dead letters that are too large.
+//! Dead letters that are too large for their topic.
 
 use bytes::Bytes;
 use netagg_core::ports::DeadLetters;
@@ -9,7 +9,7 @@ use netagg_testkit::unique;
 use super::publisher::noise;
 use super::{config, create, read};
 
-fn letter(offset: i64, key: usize, value: usize) -> DeadLetter {
+fn dead_letter(offset: i64, key: usize, value: usize) -> DeadLetter {
     let record = Record::new(PartitionId::new("events", 0), offset, noise(value))
         .with_timestamp(RecordTimestamp::from_millis(1))
         .with_key(noise(key))
@@ -24,20 +24,25 @@ fn header(record: &Record, name: &str) -> Option<Bytes> {
 
 #[tokio::test]
 async fn the_largest_event_fits_with_its_headers() {
-    let sent = [letter(0, 256, 1 << 20)];
+    let sent = [dead_letter(0, 256, 1 << 20)];
     let received = send_and_receive(TopicSpec::dead_letters(unique("dlq")), &sent).await;
     assert_eq!(received[0].value, sent[0].record.value);
     assert_eq!(received[0].headers, sent[0].headers());
 }
 
 #[tokio::test]
-async fn a_letter_beyond_the_topics_limit_is_cut_and_says_so() {
+async fn a_dead_letter_above_the_limit_of_the_topic_is_cut_and_has_a_header_about_it() {
     let spec = TopicSpec { max_message_bytes: 100_000, ..TopicSpec::dead_letters(unique("dlq")) };
-    let sent = [letter(0, 10, 1_000), letter(1, 10, 1 << 20), letter(2, 10, 90_000), letter(3, 300_000, 10)];
+    let sent = [
+        dead_letter(0, 10, 1_000),
+        dead_letter(1, 10, 1 << 20),
+        dead_letter(2, 10, 90_000),
+        dead_letter(3, 300_000, 10),
+    ];
     let mut received = send_and_receive(spec, &sent).await;
     received.sort_by_key(|record| header(record, "netagg-source-offset"));
     for at in [0, 2] {
-        assert_eq!(received[at].value, sent[at].record.value, "what fits stays whole");
+        assert_eq!(received[at].value, sent[at].record.value, "a dead letter that fits is not cut");
         assert_eq!(received[at].headers, sent[at].headers());
     }
     let value = received[1].value.clone().unwrap();

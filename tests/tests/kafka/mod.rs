@@ -18,10 +18,11 @@ use netagg_core::{Error, OutgoingRecord, PartitionId, Position, Record, Span};
 use netagg_kafka::{Creation, KafkaConfig, KafkaSource, KafkaTopics, TopicSpec};
 use netagg_testkit::{kafka, unique};
 
-/// How long anything may take that depends on brokers and rebalances.
+/// How long a step that depends on brokers and rebalances may take.
 const DEADLINE: Duration = Duration::from_secs(180);
 
-/// For the shared broker. A member that does not leave its group when it should holds it up beyond all deadlines.
+/// A configuration for the shared broker. Its session timeout is long: if a member does not leave its group as it should, the
+/// group waits for it longer than [`DEADLINE`], and the test fails.
 async fn config() -> KafkaConfig {
     with(KafkaConfig::new(kafka::brokers().await), &[("session.timeout.ms", "120000")])
 }
@@ -30,7 +31,7 @@ fn with(config: KafkaConfig, options: &[(&str, &str)]) -> KafkaConfig {
     options.iter().try_fold(config, |config, (name, value)| config.with_option(name, value)).unwrap()
 }
 
-/// A fresh topic of events.
+/// A new topic of events.
 async fn topic(config: &KafkaConfig, partitions: i32) -> String {
     let name = unique("events");
     create(config, TopicSpec { partitions, ..TopicSpec::events(&name) }).await;
@@ -61,19 +62,19 @@ fn positions(records: &[Record]) -> Vec<Position> {
     next.into_iter().map(|(partition, next_offset)| Position { partition, next_offset }).collect()
 }
 
-/// What a source told.
+/// The events that a source has returned, collected.
 #[derive(Debug, Default)]
-struct Told {
+struct Received {
     records: Vec<Record>,
     vacant: Vec<Span>,
     assigned: BTreeSet<PartitionId>,
     revoked: BTreeSet<PartitionId>,
 }
 
-impl Told {
-    /// Listens to `source` until `enough` says so.
+impl Received {
+    /// Reads from `source` until `enough` returns true.
     async fn until(&mut self, source: &mut KafkaSource, enough: impl Fn(&Self) -> bool) {
-        let listening = async {
+        let reading = async {
             while !enough(self) {
                 match source.next().await.unwrap() {
                     SourceEvent::Assigned(partitions) => self.assigned.extend(partitions),
@@ -84,7 +85,7 @@ impl Told {
                 }
             }
         };
-        let in_time = tokio::time::timeout(DEADLINE, listening).await.is_ok();
+        let in_time = tokio::time::timeout(DEADLINE, reading).await.is_ok();
         assert!(
             in_time,
             "not in time: {} records, assigned {:?}, revoked {:?}, {:?}",
@@ -97,9 +98,9 @@ impl Told {
 }
 
 async fn read(source: &mut KafkaSource, count: usize) -> Vec<Record> {
-    let mut told = Told::default();
-    told.until(source, |told| told.records.len() >= count).await;
-    told.records
+    let mut received = Received::default();
+    received.until(source, |received| received.records.len() >= count).await;
+    received.records
 }
 
 fn bytes(text: &str) -> Bytes {

@@ -1,4 +1,4 @@
-//! What a publisher promises beyond its port.
+//! Guarantees of the publisher beyond the conformance suite of its port.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use netagg_testkit::unique;
 use super::{bytes, config, numbers, read, record, topic, with};
 
 #[tokio::test]
-async fn a_key_goes_to_the_partition_that_javas_clients_choose() {
+async fn a_key_goes_to_the_partition_that_the_java_client_chooses() {
     let config = config().await;
     let topic = topic(&config, 8).await;
     let publisher = KafkaPublisher::new(&config, &topic).unwrap();
@@ -26,7 +26,7 @@ async fn a_key_goes_to_the_partition_that_javas_clients_choose() {
 }
 
 #[tokio::test]
-async fn a_full_queue_is_waited_for() {
+async fn the_publisher_waits_while_its_queue_is_full() {
     let config =
         with(config().await, &[("queue.buffering.max.messages", "10"), ("queue.buffering.max.kbytes", "1024")]);
     let topic = topic(&config, 2).await;
@@ -38,12 +38,12 @@ async fn a_full_queue_is_waited_for() {
 }
 
 #[tokio::test]
-async fn what_can_never_be_sent_is_refused() {
+async fn a_message_above_the_size_limit_is_rejected_for_good() {
     let config = config().await;
     let topic = topic(&config, 2).await;
     let publisher = KafkaPublisher::new(&config, &topic).unwrap();
     for bytes in [1_500_000, 3_000_000] {
-        // compressible: the limits are on what is sent, and on what is handed over
+        // Noise cannot be compressed. The broker limits the sent size, and the client limits the size before compression.
         let mut large = record(1, 0);
         large.value = Some(noise(bytes).into());
         let error = publisher.publish(vec![record(0, 0), large]).await.unwrap_err();
@@ -54,14 +54,14 @@ async fn what_can_never_be_sent_is_refused() {
 }
 
 #[tokio::test]
-async fn a_missing_topic_is_told() {
+async fn a_missing_topic_is_an_error_with_a_remedy() {
     let config = with(config().await, &[("topic.metadata.propagation.max.ms", "1000")]);
     let publisher = KafkaPublisher::new(&config, &unique("missing")).unwrap();
     let error = publisher.publish(vec![record(0, 0)]).await.unwrap_err();
     assert!(matches!(&error, Error::NotSetUp { reason, .. } if reason.contains("create it")), "{error:?}");
 }
 
-/// Bytes that no codec makes smaller.
+/// Bytes that no codec can compress.
 pub(super) fn noise(count: usize) -> Vec<u8> {
     use rand::RngExt;
     let mut bytes = vec![0; count];

@@ -1,4 +1,4 @@
-//! What a source promises beyond its port.
+//! Guarantees of the source beyond the conformance suite of its port.
 
 use std::time::Duration;
 
@@ -8,40 +8,40 @@ use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource, KafkaTopics, TopicS
 use netagg_testkit::kafka;
 use netagg_testkit::{eventually, unique};
 
-use super::{DEADLINE, Told, config, create, numbers, positions, read, record, topic, with};
+use super::{DEADLINE, Received, config, create, numbers, positions, read, record, topic, with};
 use crate::support::kafka::{Transactions, delete_before};
 use crate::support::proxy::Proxy;
 
 #[tokio::test]
-async fn a_reader_that_stands_still_keeps_its_partitions_and_misses_nothing() {
-    // longer than this nobody may go without polling
+async fn a_reader_that_pauses_keeps_its_partitions_and_misses_no_record() {
+    // A member that does not poll for longer than this loses its partitions.
     let config = with(config().await, &[("session.timeout.ms", "6000"), ("max.poll.interval.ms", "6000")]);
     let topic = topic(&config, 4).await;
     let publisher = KafkaPublisher::new(&config, &topic).unwrap();
-    // more than all buffers hold
+    // These are more records than all buffers can hold.
     let count = 40_000;
     for from in (0..count).step_by(5_000) {
         publisher.publish((from..from + 5_000).map(|number| record(number, 1_024)).collect()).await.unwrap();
     }
     let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| !told.records.is_empty()).await;
+    let mut received = Received::default();
+    received.until(&mut source, |received| !received.records.is_empty()).await;
 
-    // standing still is the very thing under test
+    // The test needs a pause of the reader that is longer than max.poll.interval.ms.
     tokio::time::sleep(Duration::from_secs(9)).await;
 
-    told.until(&mut source, |told| told.records.len() >= count).await;
-    assert_eq!(told.revoked.len(), 0, "it is still a member");
-    assert_eq!(numbers(&told.records).len(), count, "each came, once");
-    for partition in &told.assigned {
-        let offsets: Vec<_> = told.records.iter().filter(|r| r.partition == *partition).map(|r| r.offset).collect();
+    received.until(&mut source, |received| received.records.len() >= count).await;
+    assert_eq!(received.revoked.len(), 0, "the source is still a member of the group");
+    assert_eq!(numbers(&received.records).len(), count, "each record came once");
+    for partition in &received.assigned {
+        let offsets: Vec<_> = received.records.iter().filter(|r| r.partition == *partition).map(|r| r.offset).collect();
         assert!(offsets.iter().copied().eq(0..offsets.len() as i64), "in order");
     }
     source.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_topic_that_is_made_later_is_waited_for() {
+async fn a_source_waits_until_its_topic_is_created() {
     let config = config().await;
     let topic = unique("events");
     let mut source = KafkaSource::new(&config, &unique("group"), &topic).unwrap();
@@ -91,34 +91,34 @@ async fn positions_are_committed_while_reading_and_by_a_source_that_is_dropped()
     drop(source);
     committed(70).await;
 
-    // it has left the group, or this would come too late
+    // The dropped source has left the group. Otherwise the next source would have to wait for the end of its session.
     let mut next = KafkaSource::new(&config, &group, &topic).unwrap();
     assert_eq!(numbers(&read(&mut next, 30).await), (70..100).collect());
     next.close().await.unwrap();
 }
 
 #[tokio::test]
-async fn positions_of_partitions_that_have_passed_on_are_not_committed() {
+async fn positions_of_partitions_that_another_member_has_taken_over_are_not_committed() {
     let config = config().await;
     let (topic, group) = (topic(&config, 4).await, unique("group"));
     let publisher = KafkaPublisher::new(&config, &topic).unwrap();
     publisher.publish((0..400).map(|number| record(number, 0)).collect()).await.unwrap();
     let mut one = KafkaSource::new(&config, &group, &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut one, |told| told.records.len() >= 400).await;
+    let mut received = Received::default();
+    received.until(&mut one, |received| received.records.len() >= 400).await;
 
     let mut two = KafkaSource::new(&config, &group, &topic).unwrap();
-    told.until(&mut one, |told| !told.revoked.is_empty()).await;
-    one.commit(&positions(&told.records)).await.unwrap();
+    received.until(&mut one, |received| !received.revoked.is_empty()).await;
+    one.commit(&positions(&received.records)).await.unwrap();
     one.close().await.unwrap();
-    let revoked = told.revoked.clone();
-    let mut theirs = Told::default();
-    theirs.until(&mut two, |theirs| theirs.assigned == told.assigned).await;
+    let revoked = received.revoked.clone();
+    let mut theirs = Received::default();
+    theirs.until(&mut two, |theirs| theirs.assigned == received.assigned).await;
     for lag in KafkaTopics::new(&config).unwrap().lag(&group, &topic).await.unwrap().unwrap() {
         let passed_on = revoked.iter().any(|partition| partition.number == lag.number);
         assert_eq!(lag.committed.is_none(), passed_on, "{lag:?} of {revoked:?}");
     }
-    // and comes again
+    // The new owner reads these records again.
     theirs.until(&mut two, |theirs| revoked.iter().all(|p| theirs.records.iter().any(|r| r.partition == *p))).await;
     two.close().await.unwrap();
 }
@@ -132,27 +132,27 @@ async fn many_rebalances_skip_nothing() {
     let mut steady = KafkaSource::new(&config, &group, &topic).unwrap();
     for round in 0..4 {
         publisher.publish((round * 500..(round + 1) * 500).map(|number| record(number, 0)).collect()).await.unwrap();
-        let mut passing = KafkaSource::new(&config, &group, &topic).unwrap();
-        let mut theirs = 0;
+        let mut temporary = KafkaSource::new(&config, &group, &topic).unwrap();
+        let mut assignments = 0;
         let reading = async {
-            while seen.len() < (round + 1) * 500 || theirs == 0 {
-                let (event, by_passing) = tokio::select! {
+            while seen.len() < (round + 1) * 500 || assignments == 0 {
+                let (event, is_temporary) = tokio::select! {
                     event = steady.next() => (event.unwrap(), false),
-                    event = passing.next() => (event.unwrap(), true),
+                    event = temporary.next() => (event.unwrap(), true),
                 };
-                if by_passing && matches!(event, SourceEvent::Assigned(_)) {
-                    theirs += 1;
+                if is_temporary && matches!(event, SourceEvent::Assigned(_)) {
+                    assignments += 1;
                 }
                 if let SourceEvent::Records(records) = event {
                     seen.extend(numbers(&records));
-                    let source = if by_passing { &mut passing } else { &mut steady };
+                    let source = if is_temporary { &mut temporary } else { &mut steady };
                     source.commit(&positions(&records)).await.unwrap();
                 }
             }
         };
         let in_time = tokio::time::timeout(DEADLINE, reading).await.is_ok();
-        assert!(in_time, "round {round}: {} came, {theirs} assignments", seen.len());
-        passing.close().await.unwrap();
+        assert!(in_time, "round {round}: {} records, {assignments} assignments", seen.len());
+        temporary.close().await.unwrap();
     }
     assert_eq!(seen.len(), 2_000);
     steady.close().await.unwrap();
@@ -166,14 +166,14 @@ async fn a_position_of_a_partition_never_assigned_is_ignored() {
     let config = config().await;
     let (topic, group) = (topic(&config, 1).await, unique("group"));
     let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| !told.assigned.is_empty()).await;
+    let mut received = Received::default();
+    received.until(&mut source, |received| !received.assigned.is_empty()).await;
     let partition = netagg_core::PartitionId::new(topic.as_str(), 7);
     source.commit(&[Position { partition, next_offset: 3 }]).await.unwrap();
     source.close().await.unwrap();
 }
 
-/// Waits until the group has committed up to the end of the topic's only partition.
+/// Waits until the group has committed up to `end`, the end of the only partition of the topic.
 async fn committed_to_the_end(config: &KafkaConfig, group: &str, topic: &str, end: i64) {
     let topics = KafkaTopics::new(config).unwrap();
     eventually(DEADLINE, "no offset is left", async || {
@@ -184,60 +184,60 @@ async fn committed_to_the_end(config: &KafkaConfig, group: &str, topic: &str, en
 }
 
 #[tokio::test]
-async fn offsets_without_a_record_at_the_end_are_told_and_can_be_committed() {
+async fn offsets_without_a_record_at_the_end_are_reported_and_can_be_committed() {
     let config = config().await;
     let (topic, group) = (topic(&config, 1).await, unique("group"));
     let transactions = Transactions::new(config.brokers()).await;
     transactions.send(&topic, 0, &["0", "1"]).await;
     transactions.abort().await;
-    // Nothing but an aborted transaction: 2 records and a marker.
+    // The topic has only an aborted transaction: 2 records and a marker.
     let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
-    let mut told = Told::default();
-    let vacant = |told: &Told| told.vacant.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>();
-    told.until(&mut source, |told| !told.vacant.is_empty()).await;
-    assert_eq!(vacant(&told), [(0, 3)]);
+    let mut received = Received::default();
+    let vacant = |received: &Received| received.vacant.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>();
+    received.until(&mut source, |received| !received.vacant.is_empty()).await;
+    assert_eq!(vacant(&received), [(0, 3)]);
     let done = |next_offset| Position { partition: netagg_core::PartitionId::new(topic.as_str(), 0), next_offset };
     source.commit(&[done(3)]).await.unwrap();
     committed_to_the_end(&config, &group, &topic, 3).await;
 
-    // A committed one: a record at 3, a marker at 4. A later reader begins behind the record.
+    // A committed transaction follows: a record at offset 3, a marker at 4. A later reader begins after the record.
     transactions.send(&topic, 0, &["3"]).await;
     transactions.commit().await;
-    told.until(&mut source, |told| told.vacant.len() > 1).await;
-    assert_eq!((told.records.len(), told.records[0].offset, vacant(&told)), (1, 3, vec![(0, 3), (4, 5)]));
+    received.until(&mut source, |received| received.vacant.len() > 1).await;
+    assert_eq!((received.records.len(), received.records[0].offset, vacant(&received)), (1, 3, vec![(0, 3), (4, 5)]));
     source.commit(&[done(4)]).await.unwrap();
     source.close().await.unwrap();
     let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| !told.vacant.is_empty()).await;
-    assert_eq!((told.records.len(), vacant(&told)), (0, vec![(4, 5)]));
+    let mut received = Received::default();
+    received.until(&mut source, |received| !received.vacant.is_empty()).await;
+    assert_eq!((received.records.len(), vacant(&received)), (0, vec![(4, 5)]));
     source.commit(&[done(5)]).await.unwrap();
     committed_to_the_end(&config, &group, &topic, 5).await;
 
-    // A reader that begins before such offsets and finds a record behind them tells of them, too.
+    // A reader that begins before such offsets and finds a record after them also reports them.
     source.close().await.unwrap();
     KafkaPublisher::new(&config, &topic).unwrap().publish(vec![record(5, 0)]).await.unwrap();
     let rewound = unique("group");
     let mut source = KafkaSource::new(&config, &rewound, &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| told.records.len() == 2).await;
-    assert_eq!(told.records[0].offset, 3);
+    let mut received = Received::default();
+    received.until(&mut source, |received| received.records.len() == 2).await;
+    assert_eq!(received.records[0].offset, 3);
     source.commit(&[done(4)]).await.unwrap();
     source.close().await.unwrap();
     let mut source = KafkaSource::new(&config, &rewound, &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| told.records.len() == 1).await;
-    assert_eq!((told.records[0].offset, vacant(&told)), (5, vec![(4, 5)]));
+    let mut received = Received::default();
+    received.until(&mut source, |received| received.records.len() == 1).await;
+    assert_eq!((received.records[0].offset, vacant(&received)), (5, vec![(4, 5)]));
     source.commit(&[done(6)]).await.unwrap();
 
-    // An open one is waited for: its records may come yet, so they are neither lag nor vacant.
+    // The source waits for an open transaction: its records may still be committed, so they are neither lag nor vacant.
     transactions.send(&topic, 0, &["6"]).await;
     KafkaPublisher::new(&config, &topic).unwrap().publish(vec![record(7, 0)]).await.unwrap();
     let nothing = tokio::time::timeout(std::time::Duration::from_secs(5), source.next()).await;
     assert!(nothing.is_err(), "{nothing:?}");
     transactions.abort().await;
-    told.until(&mut source, |told| told.vacant.len() > 1).await;
-    assert_eq!((told.records[1].offset, vacant(&told)), (7, vec![(4, 5), (8, 9)]));
+    received.until(&mut source, |received| received.vacant.len() > 1).await;
+    assert_eq!((received.records[1].offset, vacant(&received)), (7, vec![(4, 5), (8, 9)]));
     source.commit(&[done(9)]).await.unwrap();
     committed_to_the_end(&config, &rewound, &topic, 9).await;
     let health = source.health();
@@ -251,12 +251,12 @@ async fn offsets_without_a_record_at_the_end_are_told_and_can_be_committed() {
 }
 
 #[tokio::test]
-async fn a_consumer_that_stands_still_is_replaced() {
+async fn a_consumer_that_hangs_is_replaced() {
     let proxy = Proxy::start(1).await;
     let broker = kafka::Broker::start_advertising(proxy.port()).await;
-    proxy.lead_to(broker.port());
+    proxy.redirect_to(broker.port());
     let config = KafkaConfig::new(format!("127.0.0.1:{}", proxy.port()));
-    // Left alone, it would wait for its answers for as long.
+    // Without the replacement, the consumer would wait this long for responses of the broker.
     let patient = with(config.clone(), &[("socket.timeout.ms", "300000"), ("session.timeout.ms", "6000")]);
     let (topic, group) = (topic(&config, 2).await, unique("group"));
     let publisher = KafkaPublisher::new(&config, &topic).unwrap();
@@ -269,17 +269,17 @@ async fn a_consumer_that_stands_still_is_replaced() {
     proxy.stall_open();
     let publisher = KafkaPublisher::new(&config, &topic).unwrap();
     publisher.publish((100..200).map(|number| record(number, 0)).collect()).await.unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| numbers(&told.records).is_superset(&(100..200).collect())).await;
+    let mut received = Received::default();
+    received.until(&mut source, |received| numbers(&received.records).is_superset(&(100..200).collect())).await;
     assert_eq!(health.replaced(), 1);
-    assert_eq!(told.revoked, told.assigned, "the reader was told that the partitions were gone for a while");
+    assert_eq!(received.revoked, received.assigned, "the source reported that it had lost the partitions for a while");
     eventually(DEADLINE, "ready again", async || match health.problem() {
         None => Ok(()),
         problem => Err(format!("{problem:?}")),
     })
     .await;
-    // What the successor commits is committed.
-    source.commit(&positions(&told.records)).await.unwrap();
+    // Commits of the new consumer take effect.
+    source.commit(&positions(&received.records)).await.unwrap();
     source.close().await.unwrap();
     for lag in KafkaTopics::new(&config).unwrap().lag_in_offsets(&group, &topic).await.unwrap().unwrap() {
         assert_eq!(lag.lag, 0, "{lag:?}");
@@ -301,11 +301,11 @@ async fn offsets_that_were_deleted_before_they_were_read_leave_no_lag() {
     delete_before(config.brokers(), &topic, 0, 15).await;
 
     let mut source = KafkaSource::new(&config, &group, &topic).unwrap();
-    let mut told = Told::default();
-    told.until(&mut source, |told| !told.vacant.is_empty()).await;
-    assert_eq!(told.vacant.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>(), [(10, 15)]);
-    assert_eq!((told.records.len(), source.health().deleted_unread()), (0, 5));
-    source.commit(&[Position { partition: told.vacant[0].partition.clone(), next_offset: 15 }]).await.unwrap();
+    let mut received = Received::default();
+    received.until(&mut source, |received| !received.vacant.is_empty()).await;
+    assert_eq!(received.vacant.iter().map(|span| (span.from, span.to)).collect::<Vec<_>>(), [(10, 15)]);
+    assert_eq!((received.records.len(), source.health().deleted_unread()), (0, 5));
+    source.commit(&[Position { partition: received.vacant[0].partition.clone(), next_offset: 15 }]).await.unwrap();
     committed_to_the_end(&config, &group, &topic, 15).await;
     source.close().await.unwrap();
 }

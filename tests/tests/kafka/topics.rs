@@ -1,4 +1,4 @@
-//! Topic administration.
+//! Creating, listing and describing topics.
 
 use netagg_core::causes;
 use netagg_core::ports::EventPublisher;
@@ -8,7 +8,7 @@ use netagg_testkit::{eventually, kafka, unique};
 use super::{DEADLINE, config, record};
 
 #[tokio::test]
-async fn a_topic_is_made_once_and_described() {
+async fn a_topic_is_created_once_and_described() {
     let config = config().await;
     let topics = KafkaTopics::new(&config).unwrap();
     let spec = TopicSpec::events(unique("events"));
@@ -16,7 +16,7 @@ async fn a_topic_is_made_once_and_described() {
     assert_eq!(topics.lag("group", &spec.name).await.unwrap(), None);
     assert_eq!(topics.create(&spec).await.unwrap(), Creation::Created);
     assert_eq!(topics.create(&spec).await.unwrap(), Creation::Existed);
-    // its leaders are elected by and by
+    // The broker elects the leaders of the partitions after some time.
     let described = eventually(DEADLINE, "the topic", async || match topics.describe(&spec.name).await {
         Ok(Some(topic)) if topic.partitions.len() == 8 => Ok(topic),
         other => Err(format!("{other:?}")),
@@ -39,7 +39,7 @@ async fn a_topic_is_made_once_and_described() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_is_an_error_that_may_pass() {
+async fn an_unavailable_broker_is_a_retryable_error() {
     let broker = kafka::Broker::start().await;
     let topics = KafkaTopics::new(&KafkaConfig::new(broker.brokers())).unwrap();
     broker.crash().await;
@@ -47,8 +47,8 @@ async fn a_broker_that_is_away_is_an_error_that_may_pass() {
     let (listed, created, members) = tokio::join!(topics.list(), topics.create(&spec), topics.members("group"));
     for error in [listed.map(drop).unwrap_err(), created.map(drop).unwrap_err(), members.map(drop).unwrap_err()] {
         assert!(error.is_retryable(), "{error:?}");
-        let told = causes(&error);
-        assert_eq!(told.len(), 1, "nothing is told twice: {told:?}");
-        assert_eq!(told[0].matches(&broker.brokers()).count(), 1, "{told:?}");
+        let causes = causes(&error);
+        assert_eq!(causes.len(), 1, "no reason is repeated: {causes:?}");
+        assert_eq!(causes[0].matches(&broker.brokers()).count(), 1, "{causes:?}");
     }
 }

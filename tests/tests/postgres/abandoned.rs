@@ -1,4 +1,4 @@
-//! What nobody waits for any more costs the server nothing.
+//! The server ends the statement of a call that its caller has dropped.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn a_dropped_call_ends_its_statement_on_the_server() {
     let fresh = Fresh::migrated().await;
     let never = Duration::from_secs(24 * 60 * 60);
     let reads = Postgres::new(config(fresh.database.url().parse().unwrap(), |config| {
-        // None of these ends it.
+        // With these values, no timeout ends the statement.
         config.call_timeout = never;
         config.statement_timeout = never;
         config.lock_timeout = never;
@@ -36,15 +36,15 @@ async fn a_dropped_call_ends_its_statement_on_the_server() {
         let filter = TimelineFilter { user_id, from: Timestamp::MIN, to: Timestamp::MAX, event_type: None };
         store.count(&filter).await
     });
-    let becomes = async |expected: i64| {
+    let wait_for = async |expected: i64| {
         eventually(PATIENCE, &format!("{expected} statements wait for the lock"), async || {
             let waiting: i64 = fresh.value(WAITING).await;
             if waiting == expected { Ok(()) } else { Err(waiting.to_string()) }
         })
         .await;
     };
-    becomes(1).await;
+    wait_for(1).await;
     call.abort();
-    becomes(0).await;
+    wait_for(0).await;
     lock.rollback().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Whether the totals are the sums over the events, said while the services run.
+//! The audit compares totals and events while the services run.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,16 +36,16 @@ fn patient() -> AuditOptions {
     AuditOptions { patience: Duration::from_secs(30), ..AuditOptions::default() }
 }
 
-/// Nothing differs, and nothing is left open.
+/// Checks that nothing differs and nothing is undecided.
 fn assert_equal(report: &AuditReport, when: &str) {
     assert_eq!(report.totals, [], "{when}");
     assert_eq!(report.ledgers, [], "{when}");
     assert_eq!(report.undecided, [], "{when}");
-    assert!(report.offsets.iter().all(|account| account.unaccounted() == 0), "{when}: {:?}", report.offsets);
+    assert!(report.offsets.iter().all(|offsets| offsets.unaccounted() == 0), "{when}: {:?}", report.offsets);
     assert_eq!(report.verdict(), AuditVerdict::Equal, "{when}");
 }
 
-/// What a count differs by, of the day and of its month.
+/// The differences of a count in the totals of a day and of its month.
 fn count_differs(date: &str, event_type: EventType, in_totals: i128, by_events: i128) -> [TotalsDifference; 2] {
     let of_day = TotalsDifference {
         granularity: Granularity::Day,
@@ -61,9 +61,9 @@ fn count_differs(date: &str, event_type: EventType, in_totals: i128, by_events: 
 }
 
 #[tokio::test]
-async fn what_is_drained_is_equal_and_every_difference_is_named() {
+async fn a_drained_topic_has_equal_totals_and_every_difference_is_reported() {
     let fresh = Fresh::migrated().await;
-    // Of each type 20 on the one day, 20 on the other.
+    // Each type has 20 events on each of the two days.
     let log = Log::new(&fresh, (0..200).map(|id| of_day(id, if id < 100 { DAY } else { OTHER_DAY })));
     log.store(0..200).await;
     log.count(0..200).await;
@@ -78,7 +78,11 @@ async fn what_is_drained_is_equal_and_every_difference_is_named() {
     assert_eq!((report.verdict(), report.days_to_rebuild()), (AuditVerdict::Different, Some((day(DAY), day(DAY)))));
     assert_eq!(report.totals, expected);
     let of_day = AuditOptions { from: Some(day(DAY)), to: Some(day(DAY)), ..at_once() };
-    assert_eq!(audit(&fresh, of_day).await.totals, expected[..1], "a part of a month says nothing of the month");
+    assert_eq!(
+        audit(&fresh, of_day).await.totals,
+        expected[..1],
+        "a range with a part of a month does not compare the month"
+    );
     assert_equal(&audit(&fresh, AuditOptions { from: Some(day("2025-10-21")), ..at_once() }).await, "the rest");
     assert_equal(&audit(&fresh, AuditOptions { to: Some(day("2025-10-19")), ..at_once() }).await, "before");
     fresh.execute("UPDATE agg_day SET count_events = 20").await;
@@ -98,7 +102,7 @@ async fn what_is_drained_is_equal_and_every_difference_is_named() {
         assert_equal(&audit(&fresh, at_once()).await, "rebuilt");
     }
 
-    // Each ledger with what it stands for.
+    // Each ledger is compared with the events or with the totals.
     fresh
         .execute(
             "DELETE FROM event_identity WHERE key = (SELECT key FROM event_identity WHERE day = '2025-10-20' LIMIT 1)",
@@ -128,7 +132,7 @@ async fn rebuild(fresh: &Fresh, of: &str) {
 }
 
 #[tokio::test]
-async fn an_aggregator_that_is_ahead_is_waited_for_by_what_it_has_counted() {
+async fn an_audit_waits_until_the_ingestor_has_stored_the_counted_events() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..200).map(|id| of_day(id, DAY)));
     log.store(0..150).await;
@@ -137,25 +141,25 @@ async fn an_aggregator_that_is_ahead_is_waited_for_by_what_it_has_counted() {
     assert_eq!((&*report.totals, &*report.undecided), (&[][..], &[Undecided { day: day(DAY), events: 50 }][..]));
 
     let (report, ()) = tokio::join!(audit(&fresh, patient()), log.store(150..200));
-    assert_equal(&report, "stored meanwhile");
+    assert_equal(&report, "after the ingestor has stored the events");
 }
 
 #[tokio::test]
-async fn a_difference_is_found_behind_what_is_pending() {
+async fn pending_events_do_not_hide_a_difference() {
     let fresh = Fresh::migrated().await;
-    // Three events of each type are ahead of the ingestor.
+    // The aggregator has counted three events of each type that the ingestor has not stored.
     let log = Log::new(&fresh, (0..200).map(|id| of_day(id, DAY)));
     log.store(0..185).await;
     log.count(0..200).await;
-    // One short, while three more are pending; and one too many, while as many are stored and not counted.
+    // The count is three too low, and three counted events are not stored. So the count equals the number of stored events.
     fresh.execute("UPDATE agg_day SET count_events = count_events - 3 WHERE type = 'DATA'").await;
     let stored: i64 = fresh.value("SELECT count(*) FROM events_raw WHERE type = 'DATA'").await;
     let counted: i64 = fresh.value("SELECT count_events FROM agg_day WHERE type = 'DATA'").await;
-    assert_eq!(stored, counted, "a plain comparison sees nothing");
+    assert_eq!(stored, counted, "a plain comparison finds no difference");
     let (report, ()) = tokio::join!(audit(&fresh, patient()), log.store(185..200));
     assert_eq!(report.totals, count_differs(DAY, EventType::Data, 37, 40));
 
-    // What will never be stored: the ingestor passes it without a trace.
+    // Some events will never be stored: the ingestor has processed their offsets, and the events are gone.
     fresh.execute("UPDATE agg_day SET count_events = 40 WHERE type = 'DATA'").await;
     fresh.execute("DELETE FROM events_raw WHERE type = 'DATA' AND bytes_down = 4").await;
     fresh
@@ -168,24 +172,24 @@ async fn a_difference_is_found_behind_what_is_pending() {
     let never_stored = LedgerDifference { day: day(DAY), fault: LedgerFault::NeverStored { events: 1 } };
     assert_eq!(report.ledgers, [never_stored]);
     assert_eq!(report.totals[0], count_differs(DAY, EventType::Data, 40, 39)[0]);
-    // Unless the offsets done with tell nothing.
+    // With a recreated topic, the processed offsets show nothing, so the day is undecided.
     let report = audit(&fresh, AuditOptions { topic_is_recreated: true, ..at_once() }).await;
     assert_eq!((&*report.totals, &*report.undecided), (&[][..], &[Undecided { day: day(DAY), events: 1 }][..]));
 }
 
 #[tokio::test]
-async fn an_ingestor_that_is_ahead_hides_no_event_that_was_lost() {
+async fn events_that_are_not_counted_yet_do_not_hide_a_lost_event() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..200).map(|id| of_day(id, DAY)));
     log.store(0..200).await;
     log.count(0..150).await;
     let report = audit(&fresh, at_once()).await;
-    assert_equal(&report, "what both have passed is equal");
+    assert_equal(&report, "the events that both services have processed are equal");
     assert_eq!(report.uncounted, 50);
     let impatient = AuditOptions { patience: Duration::from_secs(1), ..AuditOptions::default() };
     let (report, ()) = tokio::join!(audit(&fresh, impatient), log.count(150..180));
-    assert_eq!(report.uncounted, 20, "after all patience");
-    assert_equal(&report, "still what both have passed");
+    assert_eq!(report.uncounted, 20, "after the whole wait");
+    assert_equal(&report, "the events that both services have processed are still equal");
 
     fresh.execute("UPDATE agg_day SET count_events = count_events + 1 WHERE type = 'DATA'").await;
     let report = audit(&fresh, at_once()).await;
@@ -202,7 +206,7 @@ async fn an_ingestor_that_is_ahead_hides_no_event_that_was_lost() {
     let lost = report.totals.iter().find(|difference| difference.column == Column::CountEvents).unwrap();
     assert_eq!(lost.by_events.unwrap() - lost.in_totals.unwrap(), 1);
     let report = audit(&fresh, at_once()).await;
-    let lossy: Vec<_> = report.offsets.iter().filter(|account| account.unaccounted() != 0).collect();
+    let lossy: Vec<_> = report.offsets.iter().filter(|offsets| offsets.unaccounted() != 0).collect();
     assert_eq!((lossy.len(), &*lossy[0].service, lossy[0].unaccounted()), (1, "aggregator", 1));
 }
 
@@ -221,22 +225,23 @@ async fn a_conflict_is_listed_and_differs_only_if_it_is_not_repaired() {
     assert_eq!((conflict.kept_day, conflict.dropped_day), (day(DAY), day(OTHER_DAY)));
     assert_eq!(conflict.kept, of_content(1, DAY, 0).content_hash());
     assert_eq!(conflict.dropped, of_content(1, OTHER_DAY, 7).content_hash());
-    assert_eq!(conflict.place.as_ref().map(ToString::to_string).as_deref(), Some("events.telecom/0/1"));
+    assert_eq!(conflict.position.as_ref().map(ToString::to_string).as_deref(), Some("events.telecom/0/1"));
 
     let repair = PgTotalsRepair::new(fresh.postgres.clone());
     let (report, _) = tokio::join!(audit(&fresh, patient()), async {
         use netagg_core::ports::TotalsRepair;
         repair.repair().await.unwrap()
     });
-    assert_equal(&report, "repaired meanwhile");
-    assert_eq!(report.conflicts.count, 1, "still worth knowing");
+    assert_equal(&report, "after the repair");
+    assert_eq!(report.conflicts.count, 1, "the conflict is still listed");
     let elsewhere = AuditOptions { from: Some(day("2025-12-01")), ..at_once() };
     assert_eq!(audit(&fresh, elsewhere).await.conflicts.count, 0);
 }
 
-/// Before either service has met the second copy, nobody knows of the conflict but the ledgers.
+/// Each service has processed only one copy, and not the same copy. So no service has noticed the conflict yet; only the
+/// ledgers differ.
 #[tokio::test]
-async fn a_conflict_that_nobody_has_noticed_yet_is_no_difference() {
+async fn a_conflict_that_no_service_has_noticed_yet_is_no_difference() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, [of_content(1, DAY, 0), of_content(1, DAY, 7)]);
     log.store(0..1).await;
@@ -247,7 +252,7 @@ async fn a_conflict_that_nobody_has_noticed_yet_is_no_difference() {
         log.count(0..1).await;
         PgTotalsRepair::new(fresh.postgres.clone()).repair().await.unwrap();
     });
-    assert_equal(&report, "noticed and repaired meanwhile");
+    assert_equal(&report, "after the conflict was noticed and repaired");
 }
 
 #[tokio::test]
@@ -263,23 +268,23 @@ async fn dropped_months_are_left_out() {
         )
         .await;
     let report = audit(&fresh, at_once()).await;
-    assert_equal(&report, "what is kept");
+    assert_equal(&report, "the kept month");
     assert_eq!((report.events, report.dropped_through), (10, Some(day(DAY).month())));
     let dropped = AuditOptions { to: Some(day(DAY)), ..at_once() };
     assert_eq!(audit(&fresh, dropped).await.events, 0);
 }
 
-/// Both services work all the time, one ahead and then the other, with conflicts that are repaired. What the audit says
-/// is right at every moment.
+/// Both services work all the time, in turn ahead of each other, with conflicts that are repaired. The audit must be correct
+/// at every moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn traffic_makes_no_difference_and_hides_none() {
+async fn running_services_cause_no_difference_and_hide_none() {
     const CHUNK: usize = 25;
     let fresh = Fresh::migrated().await;
     let mut rng = StdRng::seed_from_u64(11);
     let days = [DAY, "2025-10-21", OTHER_DAY];
     let events: Vec<Event> = (0..10_000_u128)
         .map(|at| {
-            // One in seven has a day without conflicts, one in twenty came before with another content.
+            // Every seventh id is on a day without conflicts. Every twentieth event repeats an earlier id with other content.
             let id = if at % 20 == 19 { rng.random_range(0..at / 7) * 7 + 1 } else { at };
             let day = if id % 7 == 0 { "2025-11-09" } else { days[rng.random_range(0..3)] };
             of_content(id, day, u64::from(at % 20 == 19))
@@ -317,22 +322,23 @@ async fn traffic_makes_no_difference_and_hides_none() {
             let report = audit(&fresh, patient()).await;
             assert_equal(&report, &format!("round {round}"));
         }
-        // On a day that both write to, where no repair is due; and an identity that nobody will store.
+        // A wrong count on a day that both services write to and that no repair corrects. And an identity whose event no
+        // service will store.
         fresh
             .execute(
                 "UPDATE agg_day SET count_events = count_events + 1 WHERE day = '2025-11-09' AND type = 'DATA';
                  INSERT INTO agg_identity VALUES (gen_random_uuid(), 1, '2025-12-24')",
             )
             .await;
-        // The audit waits in vain for an event that is never stored; on a slow machine other days may be undecided then.
+        // The audit waits for the event that is never stored. On a slow machine other days may be undecided after the wait.
         let brief = || AuditOptions { patience: Duration::from_secs(3), ..AuditOptions::default() };
-        let apart = |report: &AuditReport| -> Vec<_> {
+        let unmatched_days = |report: &AuditReport| -> Vec<_> {
             let ledgers = report.ledgers.iter().map(|ledger| ledger.day);
-            ledgers.chain(report.undecided.iter().map(|open| open.day)).collect()
+            ledgers.chain(report.undecided.iter().map(|undecided| undecided.day)).collect()
         };
-        let report = eventually(Duration::from_secs(120), "only the one identity is apart", async || {
+        let report = eventually(Duration::from_secs(120), "only the added identity is unmatched", async || {
             let report = audit(&fresh, brief()).await;
-            if apart(&report) == [day("2025-12-24")] { Ok(report) } else { Err(format!("{report:?}")) }
+            if unmatched_days(&report) == [day("2025-12-24")] { Ok(report) } else { Err(format!("{report:?}")) }
         })
         .await;
         let [found] =

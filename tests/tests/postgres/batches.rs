@@ -1,5 +1,7 @@
-//! Both stores against a model: any mix of new events, duplicates and conflicts, within a batch and across batches, days
-//! and months, delivered again in any stretches, in turn and by several writers at once.
+//! Compares both stores with a model, for any mix of new events, duplicates and conflicts.
+//!
+//! The copies are within a batch and across batches, days and months. Any ranges of offsets are delivered again, one after the
+//! other and by several concurrent writers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -11,8 +13,8 @@ use netagg_core::ports::{AggregateStore, EventStore, TimelineFilter, TimelineQue
 use netagg_core::testkit::{EventTemplate, event};
 use netagg_core::{
     AggregateRow, Batch, BatchOutcome, Conflict, ContentHash, Contribution, Day, Event, EventKey, EventType,
-    Granularity, Identified, IdentifiedEvent, Identity, PartitionId, Place, Span, Tally, Timestamp, Totals, UserId,
-    sum_by_day,
+    Granularity, Identified, IdentifiedEvent, Identity, PartitionId, RecordPosition, Span, SpanCounts, Timestamp,
+    Totals, UserId, sum_by_day,
 };
 use netagg_pg::{PgAggregateStore, PgEventStore, Postgres};
 use proptest::prelude::*;
@@ -26,20 +28,20 @@ use super::{Fresh, connect_with};
 const PARTITIONS: usize = 2;
 const WRITERS: usize = 4;
 
-/// No batch is copied, some are, all are.
+/// With these values, no batch is written with COPY, some batches, and all batches.
 const COPY_ABOVE: [usize; 3] = [usize::MAX, 8, 0];
 
 #[test]
-fn any_mix_of_copies_gives_what_the_model_gives() {
+fn any_mix_of_copies_gives_the_result_of_the_model() {
     run(48, 8, |services, pool, case| Box::pin(write_in_turn(services, pool, case)));
 }
 
 #[test]
-fn any_mix_of_copies_at_once_gives_what_some_order_gives() {
+fn concurrent_batches_give_the_result_of_some_order() {
     run(24, 4 * WRITERS, |services, pool, case| Box::pin(write_at_once(services, pool, case)));
 }
 
-/// A log, and the batches that each service makes of it.
+/// A log, and the batches that each service reads from it.
 #[derive(Clone, Debug)]
 struct Case {
     log: Arc<[Vec<Slot>; PARTITIONS]>,
@@ -49,7 +51,7 @@ struct Case {
 /// An offset of a partition.
 #[derive(Clone, Copy, Debug)]
 enum Slot {
-    /// An event in one of several contents, each of them spelled in one of two ways.
+    /// An event with one of several contents. Each content can be written in two ways.
     Event { id: u8, content: u8, spelling: bool },
     /// A record without a valid event.
     Invalid,
@@ -57,7 +59,7 @@ enum Slot {
     Vacant,
 }
 
-/// The stretch of each partition that a batch is of.
+/// The range of offsets of each partition that a batch contains.
 type Delivery = [Range<usize>; PARTITIONS];
 
 fn any_case(most_batches: usize) -> impl Strategy<Value = Case> {
@@ -70,17 +72,17 @@ fn any_case(most_batches: usize) -> impl Strategy<Value = Case> {
     ];
     let log = prop::array::uniform2(prop::collection::vec(slot, 1..30));
     log.prop_flat_map(move |log| {
-        let stretch = |slots: &Vec<Slot>| {
+        let range = |slots: &Vec<Slot>| {
             let length = slots.len();
             (0..=length, 0..12_usize).prop_map(move |(from, by)| from..(from + by).min(length))
         };
-        let delivery = log.each_ref().map(stretch);
+        let delivery = log.each_ref().map(range);
         let deliveries = prop::array::uniform2(prop::collection::vec(delivery, 1..=most_batches));
         (Just(Arc::new(log)), deliveries).prop_map(|(log, deliveries)| Case { log, deliveries })
     })
 }
 
-/// Runs `check` on so many cases, each on an empty database.
+/// Runs `check` on this number of cases, each with an empty database.
 fn run(
     cases: u32,
     most_batches: usize,
@@ -108,12 +110,12 @@ fn run(
     outcome.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
-/// Of a few rows, faster than `TRUNCATE`.
+/// Deletes all rows. For a few rows, this is faster than `TRUNCATE`.
 const EMPTY: &str = "DELETE FROM events_raw; DELETE FROM event_identity; DELETE FROM event_conflict; \
     DELETE FROM agg_identity; DELETE FROM agg_day; DELETE FROM agg_dirty_day; DELETE FROM consumer_progress";
 
 impl Case {
-    /// What lies in `delivery`, in the order it is read.
+    /// The slots of `delivery`, in the order in which they are read.
     fn slots(&self, delivery: &Delivery) -> impl Iterator<Item = (PartitionId, i64, Slot)> {
         (0..PARTITIONS).flat_map(move |number| {
             let range = delivery[number].clone();
@@ -149,55 +151,58 @@ impl Case {
         batch.build()
     }
 
-    /// What becomes of `delivery` in a store that has `kept` so much, record by record.
-    fn expect(&self, delivery: &Delivery, kept: &mut Kept) -> BatchOutcome {
-        let mut outcome = BatchOutcome { tallies: vec![Tally::default(); PARTITIONS], ..BatchOutcome::default() };
+    /// The expected outcome of `delivery` in a store that has `kept` these copies. Adds its new events to `kept`.
+    fn expect(&self, delivery: &Delivery, kept: &mut FirstCopies) -> BatchOutcome {
+        let mut outcome =
+            BatchOutcome { span_counts: vec![SpanCounts::default(); PARTITIONS], ..BatchOutcome::default() };
         let mut days = BTreeSet::new();
         for (partition, offset, slot) in self.slots(delivery) {
-            let tally = &mut outcome.tallies[partition.number as usize];
+            let counts = &mut outcome.span_counts[partition.number as usize];
             let Slot::Event { id, content, spelling } = slot else {
-                tally.invalid += u64::from(matches!(slot, Slot::Invalid));
+                counts.invalid += u64::from(matches!(slot, Slot::Invalid));
                 continue;
             };
             let event = make(id, content, spelling);
             match kept.get(&event.key()) {
                 None => {
                     outcome.new += 1;
-                    tally.accepted += 1;
+                    counts.accepted += 1;
                     days.insert(event.day());
                     kept.insert(event.key(), event);
                 }
                 Some(first) if *first == event => {
                     outcome.duplicates += 1;
-                    tally.duplicates += 1;
+                    counts.duplicates += 1;
                 }
                 Some(first) => {
-                    tally.conflicts += 1;
+                    counts.conflicts += 1;
                     outcome.conflicts.push(Conflict {
                         kept: Identity::of(first),
                         dropped: Identity::of(&event),
-                        place: Some(Place { partition, offset }),
+                        position: Some(RecordPosition { partition, offset }),
                     });
                 }
             }
         }
-        outcome.conflicts.sort_by_key(|conflict| conflict.dropped.key); // stable: those of one key as they were read
+        // The sort is stable, so conflicts of the same key stay in the order in which they were read.
+        outcome.conflicts.sort_by_key(|conflict| conflict.dropped.key);
         outcome.days = days.into_iter().collect();
         outcome
     }
 }
 
-/// A batch, and what became of it.
+/// A written batch and its outcome.
 type Written = (Delivery, BatchOutcome);
 
 /// The first copy of each identity.
-type Kept = BTreeMap<EventKey, Event>;
+type FirstCopies = BTreeMap<EventKey, Event>;
 
 fn partition(number: usize) -> PartitionId {
     PartitionId::new("events.telecom", number as i32)
 }
 
-/// Identities share ids and sources; contents differ in the month, in the day, or in the type alone.
+/// An event. Different identities share an event id or a source. The contents of an identity differ in the month, in the day, or
+/// only in the type.
 fn make(id: u8, content: u8, spelling: bool) -> Event {
     let times = ["2025-10-31T23:59:59.999999Z", "2025-11-01T00:00:00Z", "2025-10-30T12:00:00Z"];
     event(EventTemplate {
@@ -232,8 +237,8 @@ impl Service {
         .unwrap()
     }
 
-    /// What it keeps must be `kept`.
-    async fn check(&self, pool: &PgPool, kept: &Kept) {
+    /// Checks that the store has exactly the copies in `kept`.
+    async fn check(&self, pool: &PgPool, kept: &FirstCopies) {
         assert_eq!(self.ledger(pool).await, kept.values().map(Identity::of).collect::<Vec<_>>());
         match self {
             Self::Ingestor(store) => {
@@ -265,7 +270,7 @@ impl Service {
         }
     }
 
-    /// The identities it keeps, in the order of keys.
+    /// The identities in the ledger, in the order of their keys.
     async fn ledger(&self, pool: &PgPool) -> Vec<Identity> {
         let query = match self {
             Self::Ingestor(_) => "SELECT key, content, day FROM event_identity ORDER BY key",
@@ -280,31 +285,31 @@ impl Service {
         rows.into_iter().map(identity).collect()
     }
 
-    /// What it says of each partition must be what became of the records it was given.
-    async fn check_accounts(&self, pool: &PgPool, case: &Case, written: &[Written]) {
+    /// Checks that the recorded progress and counts of each partition match the outcomes of the written batches.
+    async fn check_progress(&self, pool: &PgPool, case: &Case, written: &[Written]) {
         let mut expected = Vec::new();
         for number in 0..PARTITIONS {
-            let (mut done, mut tally, mut delivered, mut vacant) = (BTreeSet::new(), Tally::default(), 0, 0);
+            let (mut done, mut counts, mut delivered, mut vacant) = (BTreeSet::new(), SpanCounts::default(), 0, 0);
             for (delivery, outcome) in written {
-                let (span, became) = (&case.spans(delivery)[number], outcome.tallies[number]);
-                let all = became.accepted + became.duplicates + became.conflicts + became.invalid;
-                assert_eq!(all, span.records, "{became:?} of {span:?}");
-                tally += became;
+                let (span, outcomes) = (&case.spans(delivery)[number], outcome.span_counts[number]);
+                let all = outcomes.accepted + outcomes.duplicates + outcomes.conflicts + outcomes.invalid;
+                assert_eq!(all, span.records, "{outcomes:?} of {span:?}");
+                counts += outcomes;
                 done.extend(span.from..span.to);
                 delivered += span.to - span.from;
                 vacant += span.to - span.from - span.records as i64;
             }
             if !done.is_empty() {
                 let redelivered = delivered - done.len() as i64;
-                let tally =
-                    [tally.accepted, tally.duplicates, tally.conflicts, tally.invalid].map(|count| count as i64);
-                let became = tally.iter().sum::<i64>() + vacant;
-                assert_eq!(done.len() as i64 + redelivered, became, "the equation of the accounts");
-                let counts = [&tally[..], &[vacant, redelivered, 0]].concat();
+                let counts =
+                    [counts.accepted, counts.duplicates, counts.conflicts, counts.invalid].map(|count| count as i64);
+                let outcomes = counts.iter().sum::<i64>() + vacant;
+                assert_eq!(done.len() as i64 + redelivered, outcomes, "every delivered offset has an outcome");
+                let counts = [&counts[..], &[vacant, redelivered, 0]].concat();
                 expected.push((number as i32, done.into_iter().collect::<Vec<_>>(), counts));
             }
         }
-        let accounts: Vec<(i32, Vec<i64>, Vec<i64>)> = sqlx::query_as(
+        let progress: Vec<(i32, Vec<i64>, Vec<i64>)> = sqlx::query_as(
             "SELECT partition,
                     ARRAY(SELECT generate_series(lower(range), upper(range) - 1) FROM unnest(done) AS range ORDER BY 1),
                     ARRAY[accepted, duplicates, conflicts, invalid, vacant, redelivered, uncounted]
@@ -314,7 +319,7 @@ impl Service {
         .fetch_all(pool)
         .await
         .unwrap();
-        assert_eq!(accounts, expected);
+        assert_eq!(progress, expected);
     }
 
     fn name(&self) -> &'static str {
@@ -325,24 +330,25 @@ impl Service {
     }
 }
 
-/// One batch after the other: each comes out as the model says.
+/// Writes the batches one after the other. Each outcome must be the outcome of the model.
 async fn write_in_turn(services: [Service; 2], pool: &PgPool, case: &Case) {
     let [ingested, aggregated] = [0, 1].map(async |at| {
-        let (service, mut kept, mut written) = (&services[at], Kept::new(), Vec::new());
+        let (service, mut kept, mut written) = (&services[at], FirstCopies::new(), Vec::new());
         for delivery in &case.deliveries[at] {
             let outcome = service.write(case, delivery).await;
             assert_eq!(outcome, case.expect(delivery, &mut kept));
             written.push((delivery.clone(), outcome));
         }
         service.check(pool, &kept).await;
-        service.check_accounts(pool, case, &written).await;
+        service.check_progress(pool, case, &written).await;
         conflicts_of(written)
     });
     let (ingestors, aggregators) = futures::join!(ingested, aggregated);
     check_conflicts(pool, &ingestors, &aggregators).await;
 }
 
-/// Several writers of both services at once. Which copies came first is not known, the ledgers tell; all else follows.
+/// Several concurrent writers of both services. The ledgers show which copy of each identity came first; all other outcomes
+/// follow from this.
 async fn write_at_once(services: [Service; 2], pool: &PgPool, case: &Case) {
     let services = services.map(Arc::new);
     let writers = (0..2 * WRITERS).map(|writer| {
@@ -363,7 +369,7 @@ async fn write_at_once(services: [Service; 2], pool: &PgPool, case: &Case) {
     let mut conflicts = Vec::new();
     for (service, written) in services.iter().zip(written) {
         let ledger = service.ledger(pool).await;
-        let mut kept = Kept::new();
+        let mut kept = FirstCopies::new();
         for (.., slot) in written.iter().flat_map(|(delivery, _)| case.slots(delivery)) {
             let Slot::Event { id, content, spelling } = slot else { continue };
             let event = make(id, content, spelling);
@@ -371,17 +377,21 @@ async fn write_at_once(services: [Service; 2], pool: &PgPool, case: &Case) {
                 kept.insert(event.key(), event);
             }
         }
-        // Were all of it to come again, each new one would be a duplicate, and the rest as before.
+        // If all batches came again, each new event would be a duplicate, and all other outcomes would be the same.
         let identities = kept.len() as u64;
         for (delivery, outcome) in &written {
             let again = case.expect(delivery, &mut kept);
-            assert_eq!(again.new, 0, "one copy of each is kept");
+            assert_eq!(again.new, 0, "one copy of each identity is kept");
             assert_eq!(outcome.new + outcome.duplicates, again.duplicates);
             assert_eq!(outcome.conflicts, again.conflicts);
         }
-        assert_eq!(written.iter().map(|(_, outcome)| outcome.new).sum::<u64>(), identities, "each is new once");
+        assert_eq!(
+            written.iter().map(|(_, outcome)| outcome.new).sum::<u64>(),
+            identities,
+            "each identity is new once"
+        );
         service.check(pool, &kept).await;
-        service.check_accounts(pool, case, &written).await;
+        service.check_progress(pool, case, &written).await;
         conflicts.push(conflicts_of(written));
     }
     check_conflicts(pool, &conflicts[0], &conflicts[1]).await;
@@ -391,7 +401,7 @@ fn conflicts_of(written: Vec<Written>) -> Vec<Conflict> {
     written.into_iter().flat_map(|(_, outcome)| outcome.conflicts).collect()
 }
 
-/// The ingestor lists each content it dropped, once; both mark the days of the copies.
+/// Checks that the ingestor has recorded each dropped content once, and that both services have marked the days of both copies.
 async fn check_conflicts(pool: &PgPool, ingestors: &[Conflict], aggregators: &[Conflict]) {
     let days = |conflict: &Conflict| [conflict.kept.day, conflict.dropped.day];
     let expected: BTreeSet<NaiveDate> = ingestors.iter().chain(aggregators).flat_map(days).map(Day::to_date).collect();
@@ -406,10 +416,10 @@ async fn check_conflicts(pool: &PgPool, ingestors: &[Conflict], aggregators: &[C
     .await
     .unwrap();
     let row = |conflict: &Conflict| {
-        let (Conflict { kept, dropped, .. }, place) = (conflict, conflict.place.clone().unwrap());
+        let (Conflict { kept, dropped, .. }, position) = (conflict, conflict.position.clone().unwrap());
         let key = Uuid::from_bytes(dropped.key.to_bytes());
         let (kept, dropped) = [kept, dropped].map(|copy| (copy.content.to_i64(), copy.day.to_date())).into();
-        (key, kept.0, kept.1, dropped.0, dropped.1, place.partition.number, place.offset)
+        (key, kept.0, kept.1, dropped.0, dropped.1, position.partition.number, position.offset)
     };
     let all: BTreeSet<_> = ingestors.iter().map(row).collect();
     assert!(listed.iter().all(|row| all.contains(row)), "{listed:?} of {all:?}");

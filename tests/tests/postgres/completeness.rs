@@ -1,4 +1,4 @@
-//! Up to which instant the stores are complete, as far as their progress bears it out.
+//! The instant up to which a store is complete. It is recorded only if the progress of the service agrees.
 
 use netagg_core::ports::{AggregateStore, CompletenessStore, EventStore, TotalsReader};
 use netagg_core::{PartitionId, Position, Span, Timestamp};
@@ -23,7 +23,7 @@ fn committed<const N: usize>(offsets: [(i32, i64); N]) -> Vec<Position> {
 }
 
 #[tokio::test]
-async fn an_instant_counts_only_if_the_progress_bears_it_out() {
+async fn an_instant_is_recorded_only_if_the_progress_agrees() {
     let fresh = Fresh::migrated().await;
     let totals = PgAggregateStore::new(fresh.postgres.clone());
     let events = PgEventStore::new(fresh.postgres.clone());
@@ -34,9 +34,9 @@ async fn an_instant_counts_only_if_the_progress_bears_it_out() {
         fresh.postgres.note_complete(PgAggregateStore::SERVICE, "events.telecom", at(through), offsets).await.unwrap()
     };
     for refused in [
-        committed([(0, 11)]),         // committed beyond what is done
-        committed([(0, 10), (1, 9)]), // a gap: offset 3 of partition 1
-        committed([(0, 10), (2, 1)]), // a partition it never did anything of
+        committed([(0, 11)]),         // The group has committed more than the service has processed.
+        committed([(0, 10), (1, 9)]), // The progress has a gap: offset 3 of partition 1.
+        committed([(0, 10), (2, 1)]), // The service has processed nothing of partition 2.
     ] {
         assert!(!note("2025-10-20T12:00:00Z", &refused).await, "{refused:?}");
         assert_eq!(totals.complete_through().await.unwrap(), None);
@@ -44,15 +44,15 @@ async fn an_instant_counts_only_if_the_progress_bears_it_out() {
     for (through, offsets, expected) in [
         ("2025-10-20T12:00:00Z", committed([(0, 10), (1, 3), (2, 0)]), "2025-10-20T12:00:00Z"),
         ("2025-10-20T12:00:05Z", committed([(0, 4), (1, 2)]), "2025-10-20T12:00:05Z"),
-        // Another member that looked earlier.
+        // Another member has looked at the broker earlier.
         ("2025-10-20T12:00:01Z", committed([(0, 10)]), "2025-10-20T12:00:05Z"),
     ] {
         assert!(note(through, &offsets).await, "{offsets:?}");
         assert_eq!(totals.complete_through().await.unwrap(), Some(at(expected)));
     }
-    assert_eq!(events.complete_through().await.unwrap(), None, "each service for itself");
+    assert_eq!(events.complete_through().await.unwrap(), None, "each service has its own instant");
 
-    // A service that was given another topic begins anew.
+    // If a service gets another topic, its instant starts again.
     let moved = fresh.postgres.note_complete(PgAggregateStore::SERVICE, "other", at("2025-10-20T12:00:02Z"), &[]).await;
     assert!(moved.unwrap());
     assert_eq!(totals.complete_through().await.unwrap(), Some(at("2025-10-20T12:00:02Z")));

@@ -1,4 +1,4 @@
-//! The behaviours that every adapter of the ports has.
+//! The adapters of `netagg-pg` pass the conformance suites of their ports.
 
 use std::sync::{Arc, Mutex};
 
@@ -44,7 +44,7 @@ async fn the_combined_store_conforms() {
     .await;
 }
 
-/// The offsets that `service` has noted as done.
+/// The offsets that `service` has recorded as processed.
 async fn done(fresh: &Fresh, service: &str, partition: &PartitionId) -> Vec<std::ops::Range<i64>> {
     let ranges: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT lower(range), upper(range) FROM consumer_progress, unnest(done) AS range
@@ -60,7 +60,7 @@ async fn done(fresh: &Fresh, service: &str, partition: &PartitionId) -> Vec<std:
 }
 
 #[tokio::test]
-async fn events_and_progress_are_there_when_the_store_is_opened_again() {
+async fn events_and_progress_are_kept_when_the_store_is_opened_again() {
     let fresh = Fresh::migrated().await;
     testkit::event_store_reopened(
         async || Arc::new(PgEventStore::new(connect(fresh.database.url()))),
@@ -70,7 +70,7 @@ async fn events_and_progress_are_there_when_the_store_is_opened_again() {
 }
 
 #[tokio::test]
-async fn combined_events_totals_and_progress_are_there_when_the_store_is_opened_again() {
+async fn events_totals_and_progress_are_kept_when_the_combined_store_is_opened_again() {
     let fresh = Fresh::combined().await;
     testkit::event_store_reopened(
         async || Arc::new(PgCombinedStore::new(connect(fresh.database.url()))),
@@ -81,7 +81,7 @@ async fn combined_events_totals_and_progress_are_there_when_the_store_is_opened_
 }
 
 #[tokio::test]
-async fn totals_and_progress_are_there_when_the_store_is_opened_again() {
+async fn totals_and_progress_are_kept_when_the_store_is_opened_again() {
     let fresh = Fresh::migrated().await;
     testkit::aggregate_store_reopened(
         async || Arc::new(PgAggregateStore::new(connect(fresh.database.url()))),

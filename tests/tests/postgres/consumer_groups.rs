@@ -1,4 +1,4 @@
-//! The audit and the rebuild with the offsets of consumer groups and a cache, as an application calls them.
+//! Audit and rebuild with the offsets of consumer groups and with a cache, called as in an application.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn day() -> Day {
     DAY.parse().unwrap()
 }
 
-/// A topic of one partition, whose end and whose groups' committed offsets are given.
+/// A broker with a topic of one partition. The test sets the end offset and the committed offsets of both groups.
 #[derive(Debug)]
 struct Broker {
     high: i64,
@@ -45,13 +45,14 @@ impl GroupOffsets for Broker {
     }
 }
 
+/// A broker that is unavailable.
 #[derive(Debug)]
-struct Away;
+struct Unavailable;
 
 #[async_trait]
-impl GroupOffsets for Away {
+impl GroupOffsets for Unavailable {
     async fn lag(&self, _: &str, _: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
-        Err(Error::unavailable("kafka", "away"))
+        Err(Error::unavailable("kafka", "the broker is down"))
     }
 
     async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
@@ -59,7 +60,7 @@ impl GroupOffsets for Away {
     }
 
     async fn members(&self, _: &str) -> Result<usize, Error> {
-        Err(Error::unavailable("kafka", "away"))
+        Err(Error::unavailable("kafka", "the broker is down"))
     }
 }
 
@@ -78,7 +79,7 @@ async fn audit(fresh: &Fresh, offsets: impl GroupOffsets + 'static) -> AuditRepo
 }
 
 #[tokio::test]
-async fn an_audit_compares_the_processed_offsets_with_the_committed_ones() {
+async fn an_audit_compares_processed_offsets_with_committed_offsets() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..20).map(|id| of_day(id, DAY)));
     log.store(0..10).await;
@@ -94,11 +95,11 @@ async fn an_audit_compares_the_processed_offsets_with_the_committed_ones() {
     assert_eq!(report.offsets[0].lost(), vec![10..13; 1]);
     assert_eq!(report.offsets[1].lost(), []);
 
-    let report = audit(&fresh, Away).await;
-    assert!(report.is_clean(), "the database is judged alone");
-    assert!(report.broker_problem.unwrap().contains("away"));
+    let report = audit(&fresh, Unavailable).await;
+    assert!(report.is_clean(), "without the broker, only the database is checked");
+    assert!(report.broker_problem.unwrap().contains("the broker is down"));
 
-    // In a recreated topic the processed offsets do not tell whether the ingestor will still store these events.
+    // The topic was recreated, so the processed offsets do not show whether the ingestor will still store these events.
     log.store(10..10).await;
     log.count(10..14).await;
     let report = audit(&fresh, Broker { high: 5, ingestor: 5, aggregator: 5 }).await;
@@ -108,11 +109,11 @@ async fn an_audit_compares_the_processed_offsets_with_the_committed_ones() {
     );
 }
 
-/// Notes invalidations, or refuses them.
+/// A cache that records invalidations, or rejects them.
 #[derive(Debug)]
 struct Invalidations {
-    noted: Mutex<Vec<String>>,
-    is_away: bool,
+    recorded: Mutex<Vec<String>>,
+    is_unavailable: bool,
     cache: MemoryCache,
 }
 
@@ -127,10 +128,10 @@ impl Cache for Invalidations {
     }
 
     async fn invalidate(&self, months: &[netagg_core::Month]) -> Result<(), Error> {
-        if self.is_away {
-            return Err(Error::unavailable("redis", "away"));
+        if self.is_unavailable {
+            return Err(Error::unavailable("redis", "the server is down"));
         }
-        self.noted.lock().unwrap().extend(months.iter().map(ToString::to_string));
+        self.recorded.lock().unwrap().extend(months.iter().map(ToString::to_string));
         Ok(())
     }
 
@@ -139,8 +140,8 @@ impl Cache for Invalidations {
     }
 }
 
-fn cache(is_away: bool) -> Arc<Invalidations> {
-    Arc::new(Invalidations { noted: Mutex::default(), is_away, cache: MemoryCache::default() })
+fn cache(is_unavailable: bool) -> Arc<Invalidations> {
+    Arc::new(Invalidations { recorded: Mutex::default(), is_unavailable, cache: MemoryCache::default() })
 }
 
 /// A rebuild that does not wait.
@@ -157,7 +158,7 @@ async fn run(rebuild: &Rebuild, is_dry_run: bool) -> RebuildReport {
 }
 
 #[tokio::test]
-async fn a_rebuild_removes_unstored_events_once_the_ingestor_has_read_the_topic_and_tells_the_cache() {
+async fn a_rebuild_removes_unstored_events_when_the_ingestor_has_read_the_topic_and_invalidates_the_cache() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..40).map(|id| of_day(id, DAY)));
     log.store(0..40).await;
@@ -166,12 +167,12 @@ async fn a_rebuild_removes_unstored_events_once_the_ingestor_has_read_the_topic_
     fresh
         .execute("DELETE FROM event_identity WHERE key NOT IN (SELECT event_key(source_id, event_id) FROM events_raw)")
         .await;
-    let (told, away) = (cache(false), cache(true));
-    let rebuild = fresh.postgres.rebuild().with_cache(told.clone());
+    let (available, unavailable) = (cache(false), cache(true));
+    let rebuild = fresh.postgres.rebuild().with_cache(available.clone());
     let read_all = || groups(Broker { high: 40, ingestor: 40, aggregator: 40 });
     for unknown in [
         rebuild.clone(),
-        rebuild.clone().with_consumer_groups(groups(Away)),
+        rebuild.clone().with_consumer_groups(groups(Unavailable)),
         rebuild.clone().with_consumer_groups(groups(Broker { high: 40, ingestor: 39, aggregator: 40 })),
     ] {
         let report = run(&unknown, false).await;
@@ -182,7 +183,7 @@ async fn a_rebuild_removes_unstored_events_once_the_ingestor_has_read_the_topic_
 
     let dry = run(&rebuild.clone().with_consumer_groups(read_all()), true).await;
     assert!(dry.is_complete() && !dry.changes.is_empty(), "{dry:?}");
-    assert_eq!(*told.noted.lock().unwrap(), [] as [String; 0], "nothing has changed");
+    assert_eq!(*available.recorded.lock().unwrap(), [] as [String; 0], "a dry run changes nothing");
 
     let seen = Mutex::new(Vec::new());
     let on_progress = |progress: netagg_pg::RebuildProgress| {
@@ -193,12 +194,12 @@ async fn a_rebuild_removes_unstored_events_once_the_ingestor_has_read_the_topic_
     let report = rebuild.run(&options, &on_progress, &CancellationToken::new()).await.unwrap();
     assert_eq!((report.days, report.rebuilt, &report.changes), (1, 1, &dry.changes));
     assert_eq!(*seen.lock().unwrap(), [("2025-10".to_owned(), 0, 1), ("2025-10".to_owned(), 1, 1)]);
-    assert_eq!(*told.noted.lock().unwrap(), ["2025-10"]);
+    assert_eq!(*available.recorded.lock().unwrap(), ["2025-10"]);
     assert!(report.stale_months.is_empty(), "{report:?}");
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
 
     fresh.execute("UPDATE agg_day SET count_events = count_events + 1").await;
-    let report = run(&fresh.postgres.rebuild().with_cache(away), false).await;
+    let report = run(&fresh.postgres.rebuild().with_cache(unavailable), false).await;
     assert_eq!((report.is_complete(), report.stale_months), (true, [day().month()].into()));
 
     let stopped = CancellationToken::new();

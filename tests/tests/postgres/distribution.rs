@@ -1,4 +1,4 @@
-//! Tables that are distributed over several servers are refused, and an extension alone does no harm.
+//! Databases with tables that are distributed over several servers are rejected. An extension without such tables is accepted.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use netagg_pg::{AuditOptions, DropError, PgAggregateStore, PgEventStore, PgTotal
 
 use super::{Fresh, at, connect, contributions, events};
 
-/// The extension's catalogue, as far as it is looked at.
+/// The table of the extension's catalogue that netagg reads.
 pub(super) const CATALOGUE: &str = "CREATE TABLE pg_dist_partition (logicalrelid regclass)";
 
 async fn write(postgres: &Postgres, id: u128) -> Vec<Result<(), Error>> {
@@ -36,7 +36,7 @@ async fn write(postgres: &Postgres, id: u128) -> Vec<Result<(), Error>> {
 #[tokio::test]
 async fn nothing_is_written_audited_or_dropped_where_tables_are_distributed() {
     let fresh = Fresh::migrated().await;
-    // Another program's table of the same name is not the extension's.
+    // A table of another program may have the same name as the table of the extension.
     fresh.execute("CREATE TABLE pg_dist_partition (id int)").await;
     for (at, result) in write(&connect(fresh.database.url()), 0).await.into_iter().enumerate() {
         result.unwrap_or_else(|error| panic!("{at}: {error}"));
@@ -51,9 +51,9 @@ async fn nothing_is_written_audited_or_dropped_where_tables_are_distributed() {
         let statement =
             format!("DELETE FROM pg_dist_partition; INSERT INTO pg_dist_partition VALUES ('{table}'), ('of_others')");
         sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut fresh.connection().await).await.unwrap();
-        // Another handle, as another program has.
+        // A new handle, like the handle of another program.
         for (at, result) in write(&connect(fresh.database.url()), id).await.into_iter().enumerate() {
-            let error = result.expect_err("refused");
+            let error = result.expect_err("the call is rejected");
             let is_named = error.to_string().contains(table) && error.to_string().contains("undistribute_table");
             assert!(matches!(error, Error::Unsupported { .. }) && !error.is_retryable() && is_named, "{at}: {error}");
         }

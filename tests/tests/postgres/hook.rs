@@ -1,4 +1,4 @@
-//! Work of an application in the transaction that stores events.
+//! An application can write in the transaction that stores events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use sqlx::PgConnection;
 
 use super::Fresh;
 
-/// Counts events by user, and fails if it is told to.
+/// A hook that counts events by user, and fails if `fails` is set.
 #[derive(Debug, Default)]
 struct EventsByUser {
     fails: AtomicBool,
@@ -62,15 +62,15 @@ async fn a_hook_counts_each_stored_event_once() {
     let store = PgEventStore::new(fresh.postgres.clone()).with_hook(hook.clone());
     let counted = async || -> i64 { fresh.value("SELECT coalesce(sum(events), 0)::bigint FROM events_by_user").await };
 
-    // A failure takes the events back, too.
+    // If the hook fails, the events are not stored either.
     hook.fails.store(true, Relaxed);
     let error = store.store(&batch(0..30)).await.unwrap_err();
-    // Refused data would make dead letters of valid events.
+    // The error must not be `Refused`, because then valid events would become dead letters.
     assert!(matches!(error, Error::Internal { .. }) && error.to_string().contains("hook"), "{error:?}");
     hook.fails.store(false, Relaxed);
     assert_eq!((counted().await, fresh.value::<i64>("SELECT count(*) FROM events_raw").await), (0, 0));
 
-    // Overlapping batches at once, in any order, and all of them again.
+    // Overlapping batches are stored concurrently, in any order, and then all again.
     for _ in 0..2 {
         try_join_all((0..8_u128).map(async |first| store.store(&batch(first * 50..first * 50 + 100)).await))
             .await

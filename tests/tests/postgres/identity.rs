@@ -1,4 +1,4 @@
-//! Each identity once, wherever and however often it comes.
+//! Each identity is stored and counted once, however often it comes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use netagg_pg::{PgAggregateStore, PgEventStore};
 
 use super::{Fresh, at, contributions, events};
 
-/// The function that EventKey documents.
+/// The SQL expression of the key, as `EventKey` documents it.
 const KEY: &str = "encode(substring(sha256(int4send(octet_length(source_id)) || convert_to(source_id, 'UTF8')
                    || uuid_send(event_id)) for 16), 'hex')::uuid";
 
@@ -35,10 +35,10 @@ async fn the_ledger_and_the_events_join_by_the_documented_function() {
 #[tokio::test]
 async fn a_conflict_marks_the_days_of_both_copies_once_in_both_stores() {
     let first = at(1, "2025-10-20T00:00:00Z");
-    let in_the_batch = at(1, "2025-10-21T00:00:00Z");
-    let in_another = at(1, "2025-12-24T00:00:00Z");
+    let in_same_batch = at(1, "2025-10-21T00:00:00Z");
+    let in_later_batch = at(1, "2025-12-24T00:00:00Z");
     let plain = at(2, "2025-10-25T00:00:00Z");
-    let all = [&[first.clone(), in_the_batch, plain.clone()][..], &[in_another.clone(), plain], &[in_another]];
+    let all = [&[first.clone(), in_same_batch, plain.clone()][..], &[in_later_batch.clone(), plain], &[in_later_batch]];
 
     for aggregates in [false, true] {
         let fresh = Fresh::migrated().await;
@@ -65,7 +65,7 @@ async fn duplicates_are_found_in_every_position_and_at_every_share() {
     let fresh = Fresh::migrated().await;
     let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
     let make = |id: u128| at(id, &format!("2025-{:02}-10T00:00:00Z", 1 + id % 12));
-    // How many of a batch are known: none, the first ones, the last ones, all, none again.
+    // The known events of a batch are: none, the first events, the last events, all events, and none again.
     let ranges = [0..100, 0..150, 100..300, 50..120, 0..300, 299..301, 300..301, 400..500];
     let mut seen = std::collections::HashSet::new();
     for range in ranges {
@@ -82,9 +82,9 @@ async fn duplicates_are_found_in_every_position_and_at_every_share() {
     assert_eq!(fresh.value::<i64>("SELECT sum(count_events)::bigint FROM agg_month").await, expected);
 }
 
-/// Eight writers at once, in batches that overlap by three quarters, each identity in up to three contents on two days.
+/// Eight concurrent writers. Their batches overlap by three quarters, and each identity has up to three contents on two days.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn concurrent_batches_with_conflicts_keep_one_copy_of_each_and_exact_totals() {
+async fn concurrent_batches_with_conflicts_keep_one_copy_of_each_identity_and_exact_totals() {
     let fresh = Fresh::migrated().await;
     let store = Arc::new(PgEventStore::new(fresh.postgres.clone()));
     let totals = Arc::new(PgAggregateStore::new(fresh.postgres.clone()));
@@ -113,7 +113,7 @@ async fn concurrent_batches_with_conflicts_keep_one_copy_of_each_and_exact_total
         })
     });
     let new = join_all(tasks).await.into_iter().map(Result::unwrap);
-    let new = new.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+    let new = new.fold((0, 0), |sum, counts| (sum.0 + counts.0, sum.1 + counts.1));
     assert_eq!(new, (1_100, 1_100), "each identity is new once in each ledger");
 
     let duplicated = format!("SELECT count(*) - count(DISTINCT {KEY}) FROM events_raw");
@@ -121,7 +121,7 @@ async fn concurrent_batches_with_conflicts_keep_one_copy_of_each_and_exact_total
         sqlx::query_scalar(sqlx::AssertSqlSafe(duplicated)).fetch_one(&mut fresh.connection().await).await.unwrap();
     assert_eq!(duplicated, 0);
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 1_100);
-    // What the totals say is what their ledger holds, by day; the days of conflicts are marked for repair.
+    // The totals of each day match the ledger. The days of conflicts are marked for repair.
     let by_day: Vec<(NaiveDate, i64)> =
         sqlx::query_as("SELECT day, sum(count_events)::bigint FROM agg_day GROUP BY 1 ORDER BY 1")
             .fetch_all(&mut fresh.connection().await)
@@ -136,7 +136,7 @@ async fn concurrent_batches_with_conflicts_keep_one_copy_of_each_and_exact_total
 }
 
 #[tokio::test]
-async fn totals_equal_the_group_by_over_the_events() {
+async fn totals_equal_the_sums_over_the_events() {
     let fresh = Fresh::migrated().await;
     let make = |id: u128| {
         event(EventTemplate {

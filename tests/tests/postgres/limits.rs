@@ -1,4 +1,4 @@
-//! What the programs on one database agree on.
+//! The settings that all programs on a database agree on.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use netagg_pg::EventLimitsError;
 use super::Fresh;
 
 #[tokio::test]
-async fn the_first_program_records_the_event_limits_and_others_must_have_the_same() {
+async fn the_first_program_records_the_event_limits_and_other_programs_must_have_the_same_limits() {
     let fresh = Fresh::migrated().await;
     let limits = EventLimits::default();
     assert_eq!(fresh.postgres.settings().event_limits(limits).await.unwrap(), limits);
@@ -27,7 +27,7 @@ async fn the_first_program_records_the_event_limits_and_others_must_have_the_sam
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn of_programs_that_start_together_one_wins() {
+async fn if_programs_start_together_one_program_records_its_limits() {
     let fresh = Fresh::migrated().await;
     let tasks = (1..=8).map(|days| {
         let settings = fresh.postgres.settings();

@@ -1,4 +1,4 @@
-//! A topic that both services read, each at its own pace: with stores, without a broker.
+//! A simulated topic: both services read it at their own pace, with real stores and without a broker.
 
 use std::ops::Range;
 
@@ -10,7 +10,7 @@ use sqlx::AssertSqlSafe;
 
 use super::{Fresh, contributions_of, events_of};
 
-/// Events at the offsets of one partition.
+/// A topic with a single partition. The offset of an event is its index.
 pub(super) struct Log {
     events: Vec<Event>,
     store: PgEventStore,
@@ -30,17 +30,17 @@ impl Log {
         self.events.len()
     }
 
-    /// Does what the ingestor does with these offsets.
+    /// Stores the events at these offsets, like the ingestor.
     pub(super) async fn store(&self, offsets: Range<usize>) {
         self.store.store(&events_of(self.events[offsets.clone()].to_vec(), span(offsets))).await.unwrap();
     }
 
-    /// Does what the aggregator does with these offsets.
+    /// Counts the events at these offsets, like the aggregator.
     pub(super) async fn count(&self, offsets: Range<usize>) {
         self.totals.add(&contributions_of(self.events[offsets.clone()].to_vec(), span(offsets))).await.unwrap();
     }
 
-    /// Does what an aggregator would that loses the events at these offsets.
+    /// Processes these offsets like a faulty aggregator that loses their events.
     pub(super) async fn lose(&self, offsets: Range<usize>) {
         self.totals.add(&contributions_of(Vec::new(), span(offsets))).await.unwrap();
     }
@@ -56,12 +56,12 @@ fn span(offsets: Range<usize>) -> Vec<Span> {
     }]
 }
 
-/// Event `id` of a day: its type and its figures follow from the id.
+/// The event `id` on a day. Its type, duration and bytes follow from the id.
 pub(super) fn of_day(id: u128, day: &str) -> Event {
     of_content(id, day, 0)
 }
 
-/// Another content of event `id`.
+/// The event `id` with another content.
 pub(super) fn of_content(id: u128, day: &str, content: u64) -> Event {
     event(EventTemplate {
         id,
@@ -74,7 +74,7 @@ pub(super) fn of_content(id: u128, day: &str, content: u64) -> Event {
     })
 }
 
-/// Where `agg_day` is not the `GROUP BY` over `events_raw`.
+/// The rows of `agg_day` that differ from the sums over `events_raw`.
 pub(super) async fn differences(fresh: &Fresh) -> Vec<String> {
     let query = "WITH raw AS (
             SELECT (started_at AT TIME ZONE 'UTC')::date AS day, type, count(*) AS count_events,
@@ -88,8 +88,8 @@ pub(super) async fn differences(fresh: &Fresh) -> Vec<String> {
     sqlx::query_scalar(AssertSqlSafe(query)).fetch_all(&mut fresh.connection().await).await.unwrap()
 }
 
-/// How many identities the ledgers have differently.
-pub(super) async fn apart(fresh: &Fresh) -> i64 {
+/// The number of identities that are in only one of the two ledgers.
+pub(super) async fn ledger_differences(fresh: &Fresh) -> i64 {
     fresh
         .value(
             "SELECT (SELECT count(*) FROM (TABLE event_identity EXCEPT TABLE agg_identity) AS uncounted)

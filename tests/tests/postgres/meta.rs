@@ -1,5 +1,5 @@
-//! `meta`: what netagg accepts PostgreSQL stores and gives back in the same meaning, and nothing is refused that it would
-//! take.
+//! The field `meta`: PostgreSQL stores every value that netagg accepts, and returns it with the same meaning. netagg rejects no
+//! value that PostgreSQL would store.
 
 use netagg_core::ports::{EventStore, TimelineFilter, TimelineQuery};
 use netagg_core::testkit::{EventTemplate, event};
@@ -12,12 +12,12 @@ use sqlx::{Connection, PgConnection};
 
 use super::{Fresh, events};
 
-/// What `jsonb` makes of `json`; `None` if it refuses it.
+/// `json` converted to `jsonb` and back to text. Returns `None` if PostgreSQL rejects it.
 async fn jsonb(connection: &mut PgConnection, json: &str) -> Option<String> {
     let result = sqlx::query_scalar("SELECT $1::text::jsonb::text").bind(json).fetch_one(connection).await;
     match result {
         Ok(text) => Some(text),
-        // data exceptions: what is wrong is the text
+        // The codes of class 22 are data exceptions: the text is not accepted.
         Err(sqlx::Error::Database(error)) if error.code().is_some_and(|code| code.starts_with("22")) => None,
         Err(error) => panic!("{error}"),
     }
@@ -27,7 +27,7 @@ fn nested(levels: usize) -> String {
     format!("{{\"a\":{}1{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1))
 }
 
-/// JSON texts at the edges of what can be stored.
+/// JSON texts at the limits of the values that can be stored.
 fn edges() -> Vec<String> {
     let mut edges: Vec<String> = [
         "0e131072",
@@ -93,7 +93,7 @@ fn edges() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn at_the_edges_netagg_and_jsonb_agree() {
+async fn netagg_and_jsonb_agree_on_edge_cases() {
     let fresh = Fresh::empty().await;
     let mut connection = fresh.connection().await;
     for json in edges() {
@@ -106,17 +106,18 @@ async fn agree(connection: &mut PgConnection, json: &str) {
     let shown = &json[..json.floor_char_boundary(200)];
     match (Meta::parse(json), jsonb(connection, json).await) {
         (Ok(meta), Some(stored)) => {
-            assert_eq!(Meta::parse(&stored).expect("what is stored can be read"), meta, "{shown}");
+            assert_eq!(Meta::parse(&stored).expect("the stored text can be read"), meta, "{shown}");
         }
         (Err(_), None) => {}
-        (Ok(_), None) => panic!("accepted, and refused by jsonb: {shown}"),
-        // Later versions take a few more, such as a zero with any exponent; what is taken must not depend on that.
+        (Ok(_), None) => panic!("netagg accepts it, but jsonb rejects it: {shown}"),
+        // Later versions of PostgreSQL accept a few more texts, such as a zero with any exponent. The texts that netagg accepts
+        // must not depend on the version.
         (Err(_), Some(_)) if connection.server_version_num().is_some_and(|version| version >= 160_000) => {}
-        (Err(error), Some(_)) => panic!("refused, and taken by jsonb: {shown}: {error}"),
+        (Err(error), Some(_)) => panic!("netagg rejects it, but jsonb accepts it: {shown}: {error}"),
     }
 }
 
-/// The spelling of a number, near the limits more often than chance has it.
+/// The text of a number, often near the limits.
 fn number() -> impl Strategy<Value = String> {
     let exponent = prop_oneof![
         4 => Just(String::new()),
@@ -129,7 +130,7 @@ fn number() -> impl Strategy<Value = String> {
         .prop_map(|(integer, fraction, exponent)| format!("{integer}{fraction}{exponent}"))
 }
 
-/// The spelling of a string: any characters, escaped or not, surrogates in pairs more often than not.
+/// The text of a string: any characters, escaped or not. Surrogates are mostly in pairs.
 fn string() -> impl Strategy<Value = String> {
     let part = prop_oneof![
         6 => any::<char>().prop_filter("to be escaped", |c| *c >= ' ' && *c != '"' && *c != '\\').prop_map(String::from),
@@ -157,7 +158,7 @@ fn object() -> impl Strategy<Value = String> {
     entries(value)
 }
 
-/// An object, some keys of which repeat.
+/// An object whose keys may repeat.
 fn entries(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
     let key =
         prop_oneof![prop::sample::select(vec!["\"a\"", "\"\\u0061\"", "\"bb\""]).prop_map(String::from), string()];
@@ -167,9 +168,9 @@ fn entries(value: impl Strategy<Value = String>) -> impl Strategy<Value = String
     })
 }
 
-/// Any JSON: netagg and `jsonb` agree, and through a batch everything comes back as it was.
+/// For any JSON, netagg and `jsonb` agree, and an accepted value is unchanged after it was stored in a batch.
 #[tokio::test]
-async fn whatever_is_accepted_is_stored_and_comes_back() {
+async fn every_accepted_meta_is_stored_and_returned_unchanged() {
     let fresh = Fresh::migrated().await;
     let mut connection = PgConnection::connect(fresh.database.url()).await.unwrap();
     let mut runner = TestRunner::default();
@@ -185,7 +186,7 @@ async fn whatever_is_accepted_is_stored_and_comes_back() {
         }
     }
     assert!(accepted.len() > generated.len() / 2, "{} of {} accepted", accepted.len(), generated.len());
-    assert!(accepted.len() < generated.len(), "nothing was refused");
+    assert!(accepted.len() < generated.len(), "nothing was rejected");
 
     let store = PgEventStore::new(fresh.postgres.clone());
     assert_eq!(store.store(&events(accepted.clone())).await.unwrap().new, accepted.len() as u64);
@@ -197,5 +198,5 @@ async fn whatever_is_accepted_is_stored_and_comes_back() {
     };
     let found =
         store.timeline(&TimelineQuery { filter, after: None, limit: 10_000, max_bytes: u64::MAX }).await.unwrap();
-    assert_eq!(found, accepted, "the same instant and source: in the order of ids");
+    assert_eq!(found, accepted, "events of the same instant and source are in the order of their ids");
 }

@@ -1,4 +1,4 @@
-//! The schema comes, goes and comes back; without it everybody is told what to do.
+//! The schema can be created, reverted and created again. Without it, every call returns an error with the remedy.
 
 use futures::future::join_all;
 use netagg_core::ports::{AggregateStore, EventStore, TimelineFilter, TimelineQuery, TotalsQuery, TotalsReader};
@@ -12,15 +12,15 @@ async fn applied(fresh: &Fresh) -> Vec<bool> {
     versions.iter().map(|version| version.applied_at.is_some()).collect()
 }
 
-/// The last version there is.
+/// The last version.
 const LATEST: usize = 9;
 
-/// Every version, applied up to one.
+/// For every version, whether it is applied if all versions up to `version` are applied.
 fn up_to(version: usize) -> Vec<bool> {
-    (1..=LATEST).map(|each| each <= version).collect()
+    (1..=LATEST).map(|number| number <= version).collect()
 }
 
-/// Everything of ours in the catalogue.
+/// All objects in the catalogue that the migrations create.
 const OBJECTS: &str = "SELECT string_agg(name, ' ' ORDER BY name) FROM (
     SELECT relname::text FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'i', 'I')
     UNION ALL SELECT typname FROM pg_type WHERE typnamespace = 'public'::regnamespace AND typtype = 'e'
@@ -59,12 +59,12 @@ async fn the_schema_goes_up_and_down_and_up_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_migrators_at_once_take_turns() {
+async fn concurrent_migrators_take_turns() {
     let fresh = Fresh::empty().await;
     for round in 0..3 {
         let tasks = (0..5).map(|task| {
             let migrations = connect(fresh.database.url()).migrations();
-            // With some who go down between those who go up, whoever comes last decides.
+            // In a round some migrators revert the schema while others apply it. The last migrator decides the result.
             tokio::spawn(async move {
                 if round == 1 && task % 2 == 1 { migrations.down_all().await } else { migrations.up().await }
             })
@@ -90,7 +90,7 @@ async fn a_failed_migration_leaves_no_lock_behind() {
 }
 
 #[tokio::test]
-async fn a_newer_schema_is_left_alone() {
+async fn a_newer_schema_is_not_changed() {
     let fresh = Fresh::migrated().await;
     fresh
         .execute(
@@ -105,7 +105,7 @@ async fn a_newer_schema_is_left_alone() {
 }
 
 #[tokio::test]
-async fn without_a_schema_every_call_says_what_to_do() {
+async fn without_a_schema_every_error_names_the_remedy() {
     let fresh = Fresh::empty().await;
     let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
     let event = at(1, "2025-10-20T00:00:00Z");

@@ -1,4 +1,4 @@
-//! netagg-pg against a real server.
+//! `netagg-pg` against a real PostgreSQL server.
 
 mod abandoned;
 mod audit;
@@ -31,7 +31,7 @@ use netagg_testkit::postgres::{Database, database};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-/// A database of the test's own, with the schema unless said otherwise.
+/// A database that only one test uses. It has the schema, except after [`Fresh::empty`].
 struct Fresh {
     postgres: Postgres,
     database: Database,
@@ -49,19 +49,19 @@ impl Fresh {
         fresh
     }
 
-    /// With the schema, in the combined mode.
+    /// A database with the schema, in the combined mode.
     async fn combined() -> Self {
         let fresh = Self::migrated().await;
         fresh.postgres.agree_on_mode(ProcessingMode::Combined, &CancellationToken::new()).await.unwrap().unwrap();
         fresh
     }
 
-    /// A connection past the adapters, to see what they wrote.
+    /// A direct connection, to check the data that the adapters wrote.
     async fn connection(&self) -> PgConnection {
         PgConnection::connect(self.database.url()).await.unwrap()
     }
 
-    /// The one value that `query` gives.
+    /// The single value that `query` returns.
     async fn value<T>(&self, query: &'static str) -> T
     where
         T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
@@ -74,7 +74,7 @@ impl Fresh {
     }
 }
 
-/// How long a test waits for a connection or a lock on a busy machine.
+/// How long a test may wait for a connection or a lock on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 fn connect(url: &str) -> Postgres {
@@ -118,7 +118,7 @@ fn contributions_of(events: impl IntoIterator<Item = Event>, spans: Vec<Span>) -
     batch_of(events.into_iter().map(|event| Contribution::of(&event)), spans)
 }
 
-/// The items as read one after the other from the beginning of the first span.
+/// A batch of `items`, at consecutive offsets from the start of the first span.
 fn batch_of<T: Identified>(items: impl IntoIterator<Item = T>, spans: Vec<Span>) -> Batch<T> {
     let Some(first) = spans.first().cloned() else { return Batch::new(items.into_iter().collect()) };
     let mut batch = Batch::builder(spans);

@@ -1,4 +1,4 @@
-//! Separate services and combined ones: one database has one mode, and switches keep it exact.
+//! The modes: a database has a single mode, and a switch to the other mode keeps all totals exact.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -20,7 +20,7 @@ use super::{Fresh, at, contributions_of, events, events_of};
 
 const TOPIC: &str = "events.telecom";
 
-/// A topic of one partition, whose groups have committed everything unless said otherwise.
+/// A broker with a topic of one partition. By default the groups have no members and no lag.
 #[derive(Debug, Default)]
 struct Broker {
     members: usize,
@@ -28,15 +28,15 @@ struct Broker {
     /// The calls that changed a group.
     changes: Mutex<Vec<String>>,
     /// Whether changes fail.
-    is_away: bool,
-    /// A database that another process switches to the combined mode as soon as this broker is asked for members.
-    rival: Mutex<Option<Postgres>>,
+    is_unavailable: bool,
+    /// A database that another process switches to the combined mode when this broker is asked for members.
+    concurrently_switched: Mutex<Option<Postgres>>,
 }
 
 impl Broker {
     fn change(&self, change: String) -> Result<(), Error> {
-        if self.is_away {
-            return Err(Error::unavailable("kafka", "away"));
+        if self.is_unavailable {
+            return Err(Error::unavailable("kafka", "the broker is down"));
         }
         self.changes.lock().unwrap().push(change);
         Ok(())
@@ -54,8 +54,8 @@ impl GroupOffsets for Broker {
     }
 
     async fn members(&self, _: &str) -> Result<usize, Error> {
-        let rival = self.rival.lock().unwrap().take();
-        if let Some(postgres) = rival {
+        let database = self.concurrently_switched.lock().unwrap().take();
+        if let Some(postgres) = database {
             switch_with(&postgres, &Arc::default(), ProcessingMode::Combined).await.unwrap().unwrap();
         }
         Ok(self.members)
@@ -101,14 +101,14 @@ async fn assert_exact(fresh: &Fresh) {
     assert_eq!(report.verdict(), AuditVerdict::Equal, "{report:?}");
 }
 
-/// Ten events, the first as the last copy again, read from the offsets 0 to 10.
+/// Ten events at the offsets 0 to 9. The last event is a copy of the first.
 fn ten(first: u128) -> (Vec<Event>, Vec<Span>) {
     let span = Span { partition: PartitionId::new(TOPIC, 0), from: 0, to: 10, records: 10, last_timestamp: None };
     let event = |id: u128| at(first + id % 9, &format!("2025-10-{:02}T12:00:00Z", 10 + id % 9));
     ((0..10).map(event).collect(), vec![span])
 }
 
-/// A database of separate services that have stored and counted the same events.
+/// A database in the separate mode, whose services have stored and counted the same events.
 async fn separate() -> Fresh {
     let fresh = Fresh::migrated().await;
     agree(&fresh, ProcessingMode::Separate).await.unwrap();
@@ -122,7 +122,7 @@ async fn store_combined(fresh: &Fresh, all: impl IntoIterator<Item = Event>) -> 
     PgCombinedStore::new(fresh.postgres.clone()).store(&events(all)).await
 }
 
-fn assert_refused<T: std::fmt::Debug>(outcome: Result<T, Error>, text: &str) {
+fn assert_rejected<T: std::fmt::Debug>(outcome: Result<T, Error>, text: &str) {
     let error = outcome.unwrap_err();
     assert!(matches!(error, Error::Unsupported { .. }) && !error.is_retryable(), "{error:?}");
     assert!(error.to_string().contains(text), "{error}");
@@ -133,9 +133,9 @@ async fn a_new_database_has_the_mode_of_its_first_service() {
     for mode in ProcessingMode::ALL {
         let fresh = Fresh::migrated().await;
         assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::Unset);
-        // Both at once, as replicas start.
-        let (one, other) = tokio::join!(agree(&fresh, mode), agree(&fresh, mode));
-        one.and(other).unwrap();
+        // Two replicas start at the same time.
+        let (first, second) = tokio::join!(agree(&fresh, mode), agree(&fresh, mode));
+        first.and(second).unwrap();
         assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::Set(mode));
         let other = ProcessingMode::ALL.into_iter().find(|other| *other != mode).unwrap();
         let error = agree(&fresh, other).await.unwrap_err();
@@ -146,7 +146,7 @@ async fn a_new_database_has_the_mode_of_its_first_service() {
 }
 
 #[tokio::test]
-async fn a_database_that_services_without_a_mode_have_written_is_separate() {
+async fn a_database_written_by_services_without_a_mode_is_in_the_separate_mode() {
     let fresh = Fresh::migrated().await;
     PgEventStore::new(fresh.postgres.clone()).store(&events([at(1, "2025-10-20T12:00:00Z")])).await.unwrap();
     assert!(matches!(agree(&fresh, ProcessingMode::Combined).await, Err(ModeError::Differs { .. })));
@@ -156,22 +156,22 @@ async fn a_database_that_services_without_a_mode_have_written_is_separate() {
 #[tokio::test]
 async fn a_service_of_the_other_mode_writes_nothing_even_if_it_was_started_before_the_switch() {
     let fresh = separate().await;
-    assert_refused(
+    assert_rejected(
         store_combined(&fresh, [at(50, "2025-10-20T12:00:00Z")]).await,
         "the database is in the separate mode",
     );
-    // These have written before, and go on after the switch as members that the broker has given up.
+    // These services have written before the switch. They continue after it, like members whose session the broker has ended.
     let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
     let (all, spans) = ten(0);
     store.store(&events_of(all.clone(), spans.clone())).await.unwrap();
     switch(&fresh, &Arc::default(), ProcessingMode::Combined).await.unwrap().unwrap();
-    assert_refused(store.store(&events_of(all.clone(), spans.clone())).await, "the database is in the combined mode");
-    assert_refused(totals.add(&contributions_of(all, spans)).await, "the database is in the combined mode");
+    assert_rejected(store.store(&events_of(all.clone(), spans.clone())).await, "the database is in the combined mode");
+    assert_rejected(totals.add(&contributions_of(all, spans)).await, "the database is in the combined mode");
     assert_exact(&fresh).await;
 }
 
 #[tokio::test]
-async fn both_switches_keep_everything_exact() {
+async fn both_switches_keep_all_totals_exact() {
     let fresh = separate().await;
     let broker = Arc::new(Broker::default());
     let through: Timestamp = "2025-10-20T12:00:00Z".parse().unwrap();
@@ -184,12 +184,12 @@ async fn both_switches_keep_everything_exact() {
     assert_eq!((report.before, report.counted_identities), (RecordedMode::Set(ProcessingMode::Separate), 0));
     assert_eq!(*broker.changes.lock().unwrap(), ["aggregators deleted"]);
     assert_exact(&fresh).await;
-    assert_eq!(switch(&fresh, &broker, ProcessingMode::Combined).await.unwrap(), None, "nothing is left to do");
-    // The totals go on with the ledger of the events: known events add nothing.
+    assert_eq!(switch(&fresh, &broker, ProcessingMode::Combined).await.unwrap(), None, "the switch is already done");
+    // In the combined mode the ledger of events is used for counting, so known events are not counted again.
     let outcome = store_combined(&fresh, ten(0).0.into_iter().chain(ten(100).0)).await.unwrap();
     assert_eq!((outcome.new, outcome.duplicates), (9, 11));
     assert_exact(&fresh).await;
-    // The ingestor is the one that counts.
+    // In the combined mode the ingestor counts, so its instant applies to the totals.
     let totals = PgAggregateStore::new(fresh.postgres.clone());
     assert_eq!(totals.complete_through().await.unwrap(), Some(through));
     let later: Timestamp = "2025-10-20T12:00:10Z".parse().unwrap();
@@ -201,7 +201,7 @@ async fn both_switches_keep_everything_exact() {
     assert_eq!(broker.changes.lock().unwrap()[1], "aggregators of events.telecom: [(0, 10)]");
     assert_exact(&fresh).await;
     assert_eq!(totals.complete_through().await.unwrap(), Some(later));
-    // The aggregator knows what the combined ingestor has counted.
+    // The ledger of the aggregator has all events that the combined ingestor has counted.
     let outcome = totals.add(&contributions_of(ten(100).0, Vec::new())).await.unwrap();
     assert_eq!((outcome.new, outcome.duplicates), (0, 10));
     let audited = fresh.postgres.audit().offsets().await.unwrap();
@@ -211,11 +211,11 @@ async fn both_switches_keep_everything_exact() {
 }
 
 #[tokio::test]
-async fn a_switch_is_refused_while_services_run_or_lag_or_days_are_dirty() {
+async fn a_switch_is_rejected_while_services_run_or_lag_or_days_are_dirty() {
     let fresh = separate().await;
     for (broker, expected) in [
         (Broker { members: 2, ..Broker::default() }, "ingestors has 2 members"),
-        (Broker { lag: 3, ..Broker::default() }, "ingestors has 3 messages before it"),
+        (Broker { lag: 3, ..Broker::default() }, "ingestors has 3 unprocessed messages"),
     ] {
         let error = switch(&fresh, &Arc::new(broker), ProcessingMode::Combined).await.unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
@@ -224,23 +224,23 @@ async fn a_switch_is_refused_while_services_run_or_lag_or_days_are_dirty() {
     PgEventStore::new(fresh.postgres.clone()).store(&events([at(0, "2025-11-01T12:00:00Z")])).await.unwrap();
     let error = switch(&fresh, &Arc::default(), ProcessingMode::Combined).await.unwrap_err();
     assert!(matches!(error, SwitchError::DirtyDays { days: 2, .. }), "{error}");
-    let expected = "the totals of 2 days from 2025-10-10 to 2025-11-01 are to be computed again first";
+    let expected = "the totals of 2 days from 2025-10-10 to 2025-11-01 must be recomputed first";
     assert_eq!(error.to_string(), expected);
     assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::Set(ProcessingMode::Separate));
-    // Nothing has changed: the services go on, and repair these days.
+    // The rejected switch has changed nothing, so a service can still repair these days.
     PgTotalsRepair::new(fresh.postgres.clone()).repair().await.unwrap();
     switch(&fresh, &Arc::default(), ProcessingMode::Combined).await.unwrap().unwrap();
     assert_exact(&fresh).await;
 }
 
 #[tokio::test]
-async fn an_interrupted_switch_keeps_every_service_out_until_it_is_finished() {
+async fn after_an_interrupted_switch_no_service_can_write_until_the_switch_is_finished() {
     let fresh = separate().await;
     for (from, to) in
         [(ProcessingMode::Separate, ProcessingMode::Combined), (ProcessingMode::Combined, ProcessingMode::Separate)]
     {
-        let away = Arc::new(Broker { is_away: true, ..Broker::default() });
-        let error = switch(&fresh, &away, to).await.unwrap_err();
+        let unavailable = Arc::new(Broker { is_unavailable: true, ..Broker::default() });
+        let error = switch(&fresh, &unavailable, to).await.unwrap_err();
         assert!(matches!(error, SwitchError::Store(Error::Unavailable { .. })), "{error}");
         assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::SwitchingTo(to));
         let expected = format!("the switch of the database to the {to} mode is not finished");
@@ -249,10 +249,10 @@ async fn an_interrupted_switch_keeps_every_service_out_until_it_is_finished() {
         }
         let (all, spans) = ten(200);
         let postgres = || fresh.postgres.clone();
-        assert_refused(PgEventStore::new(postgres()).store(&events(all.clone())).await, &expected);
-        assert_refused(PgAggregateStore::new(postgres()).add(&contributions_of(all.clone(), spans)).await, &expected);
-        assert_refused(store_combined(&fresh, all).await, &expected);
-        // Neither does it go back.
+        assert_rejected(PgEventStore::new(postgres()).store(&events(all.clone())).await, &expected);
+        assert_rejected(PgAggregateStore::new(postgres()).add(&contributions_of(all.clone(), spans)).await, &expected);
+        assert_rejected(store_combined(&fresh, all).await, &expected);
+        // A switch back to the old mode is rejected, too.
         let error = switch(&fresh, &Arc::default(), from).await.unwrap_err();
         assert!(matches!(error, SwitchError::Unfinished { to: other } if other == to), "{error}");
         let report = switch(&fresh, &Arc::default(), to).await.unwrap().unwrap();
@@ -263,9 +263,10 @@ async fn an_interrupted_switch_keeps_every_service_out_until_it_is_finished() {
 }
 
 #[tokio::test]
-async fn two_switches_at_once_end_as_one() {
+async fn two_concurrent_switches_have_the_result_of_one_switch() {
     let fresh = separate().await;
-    let broker = Arc::new(Broker { rival: Mutex::new(Some(fresh.postgres.clone())), ..Broker::default() });
+    let concurrently_switched = Mutex::new(Some(fresh.postgres.clone()));
+    let broker = Arc::new(Broker { concurrently_switched, ..Broker::default() });
     let error = switch(&fresh, &broker, ProcessingMode::Combined).await.unwrap_err();
     assert!(matches!(&error, SwitchError::Store(error) if error.is_retryable()), "{error}");
     assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::Set(ProcessingMode::Combined));
@@ -274,10 +275,10 @@ async fn two_switches_at_once_end_as_one() {
 }
 
 #[tokio::test]
-async fn retention_and_rebuilds_know_the_one_ledger() {
+async fn retention_and_rebuild_work_with_the_single_ledger_of_the_combined_mode() {
     let fresh = Fresh::combined().await;
     store_combined(&fresh, (5..9).map(|month| at(month, &format!("2025-0{month}-15T00:00:00Z")))).await.unwrap();
-    // Somebody has changed the totals, and an identity is lost.
+    // The totals of a day are wrong, and an identity of another day is lost.
     fresh.execute("UPDATE agg_day SET count_events = 7 WHERE day = '2025-08-15'").await;
     fresh.execute("DELETE FROM event_identity WHERE day = '2025-07-15'").await;
     let (from, to) = ("2025-07-01".parse().unwrap(), "2025-08-31".parse().unwrap());
@@ -302,7 +303,7 @@ async fn retention_and_rebuilds_know_the_one_ledger() {
 }
 
 #[tokio::test]
-async fn events_that_were_set_aside_count_once() {
+async fn events_that_were_set_aside_are_counted_once() {
     let fresh = Fresh::combined().await;
     fresh.execute("CREATE TABLE events_raw_2025_10 (id int)").await;
     let outcome = store_combined(&fresh, [at(1, "2025-10-15T00:00:00Z"), at(2, "2025-11-15T00:00:00Z")]).await.unwrap();
@@ -326,7 +327,7 @@ async fn migrations_are_reverted_only_in_the_separate_mode() {
     assert_eq!(fresh.postgres.recorded_mode().await.unwrap(), RecordedMode::Set(ProcessingMode::Combined));
     switch(&fresh, &Arc::default(), ProcessingMode::Separate).await.unwrap().unwrap();
     fresh.postgres.migrations().down_to(8).await.unwrap();
-    // A newer program finds a database of separate services again.
+    // After the migrations are applied again, the database is in the separate mode.
     fresh.postgres.migrations().up().await.unwrap();
     store_combined(&fresh, ten(0).0).await.unwrap_err();
 }

@@ -1,4 +1,4 @@
-//! A server that is away, dies or freezes; calls that are cut short.
+//! Servers that are unavailable, crash or freeze, and calls that are cancelled.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +21,7 @@ fn is_unavailable(error: &Error) -> bool {
 }
 
 #[tokio::test]
-async fn an_absent_server_is_unavailable_and_the_error_says_where() {
+async fn the_error_about_an_unavailable_server_names_its_address() {
     let address = PgAddress::new("127.0.0.1", 1, "me", "s3cret", "events", SslMode::Disable);
     let config = config(address, |config| config.acquire_timeout = Duration::from_millis(100));
     let postgres = Postgres::new(config);
@@ -33,16 +33,16 @@ async fn an_absent_server_is_unavailable_and_the_error_says_where() {
 }
 
 #[tokio::test]
-async fn a_database_that_is_not_there_is_to_be_set_up() {
+async fn a_missing_database_is_an_error_about_the_setup() {
     let fresh = Fresh::empty().await;
     let postgres = connect(&format!("{}-not", fresh.database.url()));
     let error = postgres.ping().await.unwrap_err();
     assert!(matches!(error, Error::NotSetUp { .. }), "{error:?}");
 }
 
-/// Writers who try again whenever they are told that it may help, over a crash: everything once.
+/// Writers retry after every retryable error. Over two crashes of the server, each event is stored and counted once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_crash_in_the_middle_loses_and_doubles_nothing() {
+async fn a_crash_of_the_server_loses_no_event_and_doubles_none() {
     let server = postgres::Server::start().await;
     let database = connect(&server.url());
     database.migrations().up().await.unwrap();
@@ -86,7 +86,7 @@ async fn a_crash_in_the_middle_loses_and_doubles_nothing() {
     for writer in writers {
         writer.await.unwrap();
     }
-    assert!(failed.load(Ordering::Relaxed) > 0, "nobody noticed the crash");
+    assert!(failed.load(Ordering::Relaxed) > 0, "no call failed because of the crash");
     let mut connection = PgConnection::connect(&server.url()).await.unwrap();
     let counts: (i64, i64, i64) = sqlx::query_as(
         "SELECT (SELECT count(*) FROM events_raw), (SELECT sum(count_events)::bigint FROM agg_day),
@@ -99,7 +99,7 @@ async fn a_crash_in_the_middle_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
-async fn a_server_that_freezes_holds_no_call_for_ever() {
+async fn calls_to_a_frozen_server_time_out() {
     let server = postgres::Server::start().await;
     let config = config(server.url().parse().unwrap(), |config| {
         config.max_connections = 2;
@@ -111,21 +111,22 @@ async fn a_server_that_freezes_holds_no_call_for_ever() {
     let store = PgEventStore::new(database.clone());
     store.store(&events([at(1, "2025-10-20T12:00:00Z")])).await.unwrap();
     server.pause().await;
-    // More calls than connections: those that are given up must not keep theirs.
+    // There are more calls than connections, so a call that timed out must release its connection.
     for id in 2..6 {
         let error = store.store(&events([at(id, "2025-10-20T12:00:00Z")])).await.unwrap_err();
         assert!(is_unavailable(&error), "{error:?}");
     }
     server.resume().await;
-    eventually(Duration::from_secs(120), "the server is back", async || {
+    eventually(Duration::from_secs(120), "the server works again", async || {
         store.store(&events([at(2, "2025-10-20T12:00:00Z")])).await.map_err(|error| error.to_string())
     })
     .await;
 }
 
-/// Calls dropped at any point: each stored its batch or didn't, and leaves no open transaction to the next one.
+/// Calls are dropped at any point. Each call has stored its whole batch or nothing, and leaves no open transaction to the next
+/// call.
 #[tokio::test]
-async fn a_cancelled_call_leaves_nothing_half_done() {
+async fn a_cancelled_call_stores_its_whole_batch_or_nothing() {
     let fresh = Fresh::migrated().await;
     let store = PgEventStore::new(fresh.postgres.clone());
     store.store(&events([at(0, "2025-10-20T12:00:00Z")])).await.unwrap();
@@ -142,7 +143,7 @@ async fn a_cancelled_call_leaves_nothing_half_done() {
             tokio::task::yield_now().await;
         }
         drop(call);
-        // Seen by others at once: it is in no transaction that somebody else left open.
+        // Other sessions see the next event at once, so its transaction is committed and not part of an open transaction.
         let next = at(1_000_000 + polls, "2025-10-20T12:00:00Z");
         assert_eq!(store.store(&events([next])).await.unwrap().new, 1);
         let seen: i64 = sqlx::query_scalar("SELECT count(*) FROM event_identity")
@@ -151,7 +152,7 @@ async fn a_cancelled_call_leaves_nothing_half_done() {
             .unwrap();
         assert!(seen as u128 > polls);
     }
-    // Closed connections roll back as soon as the server notices.
+    // The server rolls back the transaction of a closed connection when it notices the end of the connection.
     eventually(Duration::from_secs(60), "no open transaction", async || {
         let open: i64 = fresh
             .value(
@@ -168,7 +169,7 @@ async fn a_cancelled_call_leaves_nothing_half_done() {
     assert!(finished < 200, "every call was finished before it could be cancelled");
 }
 
-/// Many calls share few connections, and each gets its turn.
+/// Many calls share few connections, and all calls succeed.
 #[tokio::test(flavor = "multi_thread")]
 async fn more_calls_than_connections_take_turns() {
     let fresh = Fresh::migrated().await;
@@ -188,7 +189,7 @@ async fn more_calls_than_connections_take_turns() {
     assert_eq!(join_all(calls).await.into_iter().map(Result::unwrap).sum::<u64>(), 64);
 }
 
-/// What nobody listens at.
+/// A handle for a port on which no server listens.
 async fn refusing(acquire_timeout: Duration) -> Postgres {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -201,10 +202,10 @@ async fn refusing(acquire_timeout: Duration) -> Postgres {
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_told_as_refused_and_at_once() {
+async fn a_refused_connection_is_reported_as_refused_and_at_once() {
     let postgres = refusing(Duration::from_secs(60)).await;
     let begun = Instant::now();
-    // More calls than connections: those that wait for one are told as well.
+    // There are more calls than connections. The calls that wait for a connection also get the error.
     let errors = join_all((0..8).map(|_| postgres.ping())).await;
     let by_commands = [
         postgres.migrations().up().await.unwrap_err(),
@@ -213,40 +214,40 @@ async fn a_refused_connection_is_told_as_refused_and_at_once() {
     ];
     for error in errors.into_iter().map(Result::unwrap_err).chain(by_commands) {
         assert!(is_unavailable(&error), "{error:?}");
-        let told = causes(&error);
-        assert_eq!(told.len(), 1, "{told:?}");
-        let text = &told[0];
+        let causes = causes(&error);
+        assert_eq!(causes.len(), 1, "{causes:?}");
+        let text = &causes[0];
         assert!(text.contains("Connection refused") && text.contains("/events"), "{text}");
         assert_eq!(text.matches("refused").count(), 1, "{text}");
     }
-    // A tenth of the time that the pool alone would have taken once.
+    // The pool alone would wait 60 s for a connection, for each of these errors.
     assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
 }
 
 #[tokio::test]
-async fn what_the_server_says_is_told_without_its_source() {
+async fn errors_have_the_message_of_the_server_without_its_source_location() {
     let fresh = Fresh::empty().await;
     let url = fresh.database.url().to_owned();
     let wrong_password = url.replace("app_password", "wrong");
     let error = connect(&format!("{url}-not")).ping().await.unwrap_err();
     let missing = causes(&error).join("\n");
     assert!(missing.contains("does not exist") && missing.contains("3D000"), "{missing}");
-    let mut told = vec![missing];
+    let mut texts = vec![missing];
     if wrong_password != url
         && let Err(error) = connect(&wrong_password).ping().await
     {
-        told.push(causes(&error).join("\n"));
+        texts.push(causes(&error).join("\n"));
     }
-    for text in told {
+    for text in texts {
         for noise in [" at line ", "error returned from database", "s3cret"] {
             assert!(!text.contains(noise), "{text}");
         }
-        assert_eq!(text.lines().count(), 1, "nothing is told twice: {text}");
+        assert_eq!(text.lines().count(), 1, "no reason is repeated: {text}");
     }
 }
 
 #[tokio::test]
-async fn without_the_schema_every_call_says_that_it_is_missing() {
+async fn without_the_schema_every_error_says_that_the_schema_is_missing() {
     let fresh = Fresh::empty().await;
     let postgres = connect(fresh.database.url());
     let limits = EventLimits::default();
@@ -267,9 +268,12 @@ async fn without_the_schema_every_call_says_that_it_is_missing() {
     ];
     for error in errors {
         assert!(matches!(error, Error::NotSetUp { .. }), "{error:?}");
-        let told = causes(&error);
-        assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("the schema is missing") && told[0].contains("apply the migrations"), "{told:?}");
-        assert!(!told[0].contains("relation"), "{told:?}");
+        let causes = causes(&error);
+        assert_eq!(causes.len(), 1, "{causes:?}");
+        assert!(
+            causes[0].contains("the schema is missing") && causes[0].contains("apply the migrations"),
+            "{causes:?}"
+        );
+        assert!(!causes[0].contains("relation"), "{causes:?}");
     }
 }

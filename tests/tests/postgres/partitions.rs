@@ -1,4 +1,4 @@
-//! Months get their partition when they need one, without holding anybody up.
+//! A month partition is created when its first event comes, without blocking readers or writers.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ async fn names(postgres: &Postgres) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn the_earliest_and_the_latest_month_have_their_place() {
+async fn the_earliest_and_the_latest_month_have_partitions() {
     let fresh = Fresh::migrated().await;
     let times = ["0001-01-01T00:00:00Z", "0999-12-31T23:59:59Z", "1970-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z"];
     let stored = times.iter().enumerate().map(|(id, time)| at(id as u128, time));
@@ -30,7 +30,7 @@ async fn the_earliest_and_the_latest_month_have_their_place() {
 }
 
 #[tokio::test]
-async fn partitions_are_made_ahead_once() {
+async fn partitions_are_created_ahead_once() {
     let fresh = Fresh::migrated().await;
     let partitions = fresh.postgres.partitions();
     let now = "2025-11-30T23:59:59Z".parse().unwrap();
@@ -47,15 +47,15 @@ async fn partitions_are_made_ahead_once() {
     assert_eq!(
         fresh.value::<i64>("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events_raw_timeline'::regclass").await,
         4,
-        "each has the index"
+        "each partition has the index"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn eight_writers_that_need_the_same_months_make_them_once() {
+async fn eight_writers_that_need_the_same_months_create_each_partition_once() {
     let fresh = Fresh::migrated().await;
     let tasks = (0..8_u128).map(|writer| {
-        // Each with a pool and a cache of its own, as programs have.
+        // Each writer has its own pool and its own list of known partitions, like a separate program.
         let store = PgEventStore::new(connect(fresh.database.url()));
         tokio::spawn(async move {
             let months = (1..=12).map(|month| at(writer * 100 + month, &format!("2024-{month:02}-28T12:00:00Z")));
@@ -67,7 +67,7 @@ async fn eight_writers_that_need_the_same_months_make_them_once() {
 }
 
 #[tokio::test]
-async fn making_one_waits_for_no_reader_and_no_writer() {
+async fn creating_a_partition_waits_for_no_reader_and_no_writer() {
     let fresh = Fresh::migrated().await;
     let store = PgEventStore::new(fresh.postgres.clone());
     store.store(&events([at(1, "2025-10-20T00:00:00Z")])).await.unwrap();
@@ -79,14 +79,14 @@ async fn making_one_waits_for_no_reader_and_no_writer() {
     .execute(&mut other)
     .await
     .unwrap();
-    // The other transaction is open all the while.
+    // The other transaction stays open during this call.
     store.store(&events([at(2, "2025-11-20T00:00:00Z")])).await.unwrap();
     sqlx::raw_sql("COMMIT").execute(&mut other).await.unwrap();
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 3);
 }
 
 #[tokio::test]
-async fn a_partition_that_has_gone_is_noticed() {
+async fn a_store_notices_that_a_partition_was_dropped_or_detached() {
     let fresh = Fresh::migrated().await;
     let store = Arc::new(PgEventStore::new(fresh.postgres.clone()));
     store.store(&events([at(1, "2025-10-20T00:00:00Z")])).await.unwrap();
@@ -101,7 +101,7 @@ async fn a_partition_that_has_gone_is_noticed() {
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 1);
 }
 
-/// How many events are stored, set aside, and known to the ledger.
+/// The number of events in `events_raw`, in `events_set_aside` and in the ledger.
 async fn counts(fresh: &Fresh) -> (i64, i64, i64) {
     (
         fresh.value("SELECT count(*) FROM events_raw").await,
@@ -118,7 +118,7 @@ async fn events_of_a_month_without_a_partition_are_set_aside_and_stored_once_it_
     store.store(&events([march.clone()])).await.unwrap();
     fresh.execute("ALTER TABLE events_raw DETACH PARTITION events_raw_2025_03").await;
 
-    // Events of other months in the same batch are stored; copies are duplicates wherever the first one is.
+    // Events of other months in the same batch are stored. A copy is a duplicate, also if the first copy is set aside.
     let late = at(3, "2025-03-31T23:59:59.999999Z");
     let outcome = store.store(&events([late.clone(), april.clone()])).await.unwrap();
     assert_eq!((outcome.new, outcome.duplicates), (2, 0));
@@ -147,18 +147,18 @@ async fn events_of_a_month_without_a_partition_are_set_aside_and_stored_once_it_
              FOR VALUES FROM ('2025-03-01Z') TO ('2025-04-01Z')",
         )
         .await;
-    // Another process need not wait until the failed attempt is old.
+    // This process tries again only some time after the failed attempt. Another process tries at once.
     let outcome = fresh.postgres.partitions().store_set_aside().await.unwrap();
     assert_eq!((outcome.stored, outcome.waiting), (2, Vec::new()));
     assert_eq!(counts(&fresh).await, (4, 0, 4));
     let marked: String = fresh.value("SELECT string_agg(day::text, ' ' ORDER BY day) FROM agg_dirty_day").await;
-    assert_eq!(marked, "2025-03-20 2025-03-31", "a repair may have gone by events_raw without them");
+    assert_eq!(marked, "2025-03-20 2025-03-31", "an earlier repair may have used events_raw without these events");
     let timeline: i64 = fresh.value("SELECT count(*) FROM events_raw_2025_03").await;
     assert_eq!(timeline, 3);
 }
 
 #[tokio::test]
-async fn partitions_of_other_bounds_are_used_where_they_have_room() {
+async fn partitions_with_other_bounds_are_used() {
     let fresh = Fresh::migrated().await;
     fresh
         .execute(
@@ -176,13 +176,13 @@ async fn partitions_of_other_bounds_are_used_where_they_have_room() {
     ];
     let all = || events((1..).zip(times).map(|(id, time)| at(id, time)));
     assert_eq!(store.store(&all()).await.unwrap().new, 5);
-    assert_eq!(counts(&fresh).await, (4, 1, 5), "only the one after the week has no place");
+    assert_eq!(counts(&fresh).await, (4, 1, 5), "only the event after the week has no partition");
     assert_eq!(names(&fresh.postgres).await, ["events_raw_2024_06"]);
     fresh.execute("CREATE TABLE rest PARTITION OF events_raw FOR VALUES FROM ('2024-05-13Z') TO ('2024-05-20Z')").await;
     let outcome = fresh.postgres.partitions().store_set_aside().await.unwrap();
     assert_eq!((outcome.stored, outcome.waiting), (1, Vec::new()));
     assert_eq!(counts(&fresh).await, (5, 0, 5));
-    // A partition for all other rows has room for everything.
+    // The default partition takes all other rows.
     fresh.execute("CREATE TABLE others PARTITION OF events_raw DEFAULT").await;
     let store = PgEventStore::new(fresh.postgres.clone());
     assert_eq!(
@@ -193,7 +193,7 @@ async fn partitions_of_other_bounds_are_used_where_they_have_room() {
 }
 
 #[tokio::test]
-async fn any_table_that_cannot_be_made_holds_up_its_own_month_alone() {
+async fn a_partition_that_cannot_be_created_affects_only_its_own_month() {
     for obstacle in [
         "CREATE VIEW events_raw_2025_03 AS SELECT 1",
         "CREATE TABLE events_raw_2025_03 (other int)",

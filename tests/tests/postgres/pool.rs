@@ -1,4 +1,4 @@
-//! A pool of the application's own.
+//! Stores on a connection pool of the application.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ async fn stores_work_on_a_pool_of_the_application() {
     let postgres = Postgres::from_pool(pool.clone());
     postgres.migrations().up().await.unwrap();
     let batch = [at(1, "2025-10-20T12:00:00Z"), at(2, "2025-11-20T12:00:00Z"), at(1, "2025-10-20T12:00:00Z")];
-    // The application is at work on the same pool, and keeps its transaction.
+    // The application uses the same pool, and keeps its transaction open.
     let mut transaction = pool.begin().await.unwrap();
     let name: String =
         sqlx::query_scalar("SELECT current_setting('application_name')").fetch_one(&mut *transaction).await.unwrap();

@@ -1,4 +1,4 @@
-//! What a service has durably done, as ranges of offsets.
+//! The durable progress of a service, as ranges of offsets.
 
 use std::sync::Arc;
 
@@ -25,7 +25,7 @@ const PROGRESS: &str =
                         ORDER BY service, topic, partition) FROM consumer_progress";
 
 #[tokio::test]
-async fn spans_join_in_any_order_each_service_for_itself() {
+async fn spans_are_merged_in_any_order_and_separately_for_each_service() {
     let fresh = Fresh::migrated().await;
     let store = PgEventStore::new(fresh.postgres.clone());
     let later = Some("2025-10-20T12:00:02Z");
@@ -33,7 +33,7 @@ async fn spans_join_in_any_order_each_service_for_itself() {
         vec![span(1, 10, 20, later), span(0, 0, 5, None)],
         vec![span(0, 7, 9, Some("2025-10-20T12:00:01Z")), span(0, 5, 7, None), span(0, 9, 9, None)],
         vec![span(1, 0, 10, Some("2025-10-20T12:00:00Z")), span(1, 30, 40, None)],
-        vec![span(1, 0, 10, None)], // again
+        vec![span(1, 0, 10, None)], // This span is delivered again.
         vec![],
     ] {
         store.store(&events_of([], spans)).await.unwrap();
@@ -57,7 +57,7 @@ async fn batches_in_flight_commit_in_any_order() {
         tokio::spawn(async move {
             for round in 0..10 {
                 let from = round * 80 + task * 10;
-                // Partitions in another order each time.
+                // The partitions are in another order for each task.
                 let mut spans: Vec<Span> = (0..4).map(|partition| span(partition, from, from + 10, None)).collect();
                 spans.rotate_left((task % 4) as usize);
                 let event = at((round * 8 + task) as u128, "2025-10-20T00:00:00Z");

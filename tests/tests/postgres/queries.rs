@@ -1,4 +1,4 @@
-//! The statements themselves.
+//! The SQL statements: their validity and their query plans.
 
 use std::path::Path;
 
@@ -11,13 +11,13 @@ use netagg_pg::PgEventStore;
 #[tokio::test]
 async fn every_query_file_is_valid() {
     let fresh = Fresh::migrated().await;
-    // A catalogue of an extension, which need not be there.
+    // A query reads the catalogue of an extension that may not be installed.
     fresh.execute(super::distribution::CATALOGUE).await;
     let mut connection = fresh.connection().await;
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../netagg-pg/queries");
     let mut prepared = 0;
     let topics = std::fs::read_dir(folder).unwrap().map(|topic| topic.unwrap().path());
-    // A switch of the mode has several statements; its tests run them.
+    // The files of a mode switch contain several statements. The tests of the switch run them.
     let topics = topics.filter(|topic| !topic.ends_with("mode"));
     for path in topics.flat_map(|topic| std::fs::read_dir(topic).unwrap()).map(|file| file.unwrap().path()) {
         let query = std::fs::read_to_string(&path).unwrap();
@@ -28,9 +28,9 @@ async fn every_query_file_is_valid() {
     assert!(prepared >= 8, "only {prepared} query files");
 }
 
-/// A page reads the index of the months in question only, newest first, and stops when it is full.
+/// A page reads only the index of the requested months, newest first, and stops when the page is full.
 #[tokio::test]
-async fn a_page_of_a_timeline_comes_from_the_index_in_order() {
+async fn a_page_of_a_timeline_is_read_from_the_index_in_order() {
     let fresh = Fresh::migrated().await;
     let store = PgEventStore::new(fresh.postgres.clone());
     let stored = (0..3_000).map(|id| at(id, &format!("2025-{:02}-10T00:00:{:02}Z", 1 + id % 12, id % 60)));
@@ -55,7 +55,7 @@ async fn a_page_of_a_timeline_comes_from_the_index_in_order() {
     }
 }
 
-/// A function call for each event would slow audits and repairs down.
+/// Otherwise a function call for each event would slow down audits and repairs.
 #[tokio::test]
 async fn the_function_of_the_key_is_inlined() {
     let fresh = Fresh::migrated().await;

@@ -1,4 +1,4 @@
-//! Totals that follow the stored events again, whatever happened to them.
+//! Repairs and rebuilds make the totals equal to the stored events again after any damage.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,7 @@ use rand::{RngExt, SeedableRng};
 use tokio_util::sync::CancellationToken;
 
 use super::Fresh;
-use super::log::{Log, apart, differences, of_content, of_day};
+use super::log::{Log, differences, ledger_differences, of_content, of_day};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -32,7 +32,7 @@ async fn rebuild(fresh: &Fresh, from: &str, to: &str) -> RebuildReport {
     fresh.postgres.rebuild().run(&options, &|_| {}, &CancellationToken::new()).await.unwrap()
 }
 
-/// Repairs what is dirty until nothing is.
+/// Repairs until no day is dirty.
 async fn repair_all_dirty(fresh: &Fresh) {
     let repair = PgTotalsRepair::new(fresh.postgres.clone());
     eventually(PATIENCE, "no day is dirty", async || {
@@ -46,7 +46,7 @@ async fn repair_all_dirty(fresh: &Fresh) {
 }
 
 #[tokio::test]
-async fn whatever_became_of_totals_and_ledger_they_come_out_right() {
+async fn a_rebuild_corrects_any_damage_of_totals_and_ledger() {
     let damages = [
         "UPDATE agg_day SET count_events = count_events + 3, sum_bytes_up = 0 WHERE type = 'DATA'",
         "UPDATE agg_day SET sum_duration = -5, sum_bytes_down = 1e30 WHERE type = 'SMS_SENT'",
@@ -71,12 +71,12 @@ async fn whatever_became_of_totals_and_ledger_they_come_out_right() {
         // The other day of a conflict is marked.
         repair_all_dirty(&fresh).await;
         assert_eq!(differences(&fresh).await, Vec::<String>::new(), "{damage}");
-        assert_eq!(apart(&fresh).await, 0, "{damage}");
+        assert_eq!(ledger_differences(&fresh).await, 0, "{damage}");
     }
 }
 
 #[tokio::test]
-async fn changes_are_told_before_and_after_they_are_made() {
+async fn changes_are_reported_before_and_after_a_rebuild() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..10).map(|id| of_day(id * 5, DAY)));
     log.store(0..10).await;
@@ -86,22 +86,22 @@ async fn changes_are_told_before_and_after_they_are_made() {
     let mut dry = repairs.begin(&[day(DAY)], PATIENCE).await.unwrap();
     dry.wait_for_the_ingestor(PATIENCE).await.unwrap();
     assert_eq!(dry.uncounted(), 2);
-    let told = dry.changes();
-    assert_eq!(told[0].column, Column::CountEvents);
-    assert_eq!((told[0].before, told[0].after), (Some(9), Some(10)));
+    let announced = dry.changes();
+    assert_eq!(announced[0].column, Column::CountEvents);
+    assert_eq!((announced[0].before, announced[0].after), (Some(9), Some(10)));
     drop(dry);
     assert_eq!(fresh.value::<i64>("SELECT count_events FROM agg_day").await, 9, "nothing is changed");
 
-    assert_eq!(rebuild(&fresh, DAY, DAY).await.changes, told);
+    assert_eq!(rebuild(&fresh, DAY, DAY).await.changes, announced);
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
     assert_eq!(rebuild(&fresh, DAY, DAY).await.changes, []);
-    // The aggregator comes to what was counted for it.
+    // The aggregator now processes the events that the rebuild has already counted.
     log.count(8..10).await;
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_repair_waits_for_what_the_ingestor_has_still_to_store() {
+async fn a_repair_waits_until_the_ingestor_has_stored_the_counted_events() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..60).map(|id| of_day(id, DAY)));
     log.store(0..20).await;
@@ -118,10 +118,10 @@ async fn a_repair_waits_for_what_the_ingestor_has_still_to_store() {
     assert_eq!(
         impatient.skipped()[&day(DAY)],
         Skipped::IngestorBehind { events: 40 },
-        "the ingestor has them before it"
+        "the ingestor has not processed their offsets yet"
     );
     assert_eq!(impatient.finish().await.unwrap(), []);
-    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_dirty_day").await, 1, "still to be done");
+    assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_dirty_day").await, 1, "the day is still dirty");
 
     let mut patient = repairs.begin(&[day(DAY)], PATIENCE).await.unwrap();
     let (waited, ()) = tokio::join!(patient.wait_for_the_ingestor(PATIENCE), log.store(20..60));
@@ -132,7 +132,7 @@ async fn a_repair_waits_for_what_the_ingestor_has_still_to_store() {
 }
 
 #[tokio::test]
-async fn a_repair_leaves_to_the_aggregator_what_it_has_still_before_it() {
+async fn a_repair_does_not_count_events_that_the_aggregator_has_not_processed() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..60).map(|id| of_day(id, DAY)));
     log.store(0..60).await;
@@ -149,12 +149,12 @@ async fn a_repair_leaves_to_the_aggregator_what_it_has_still_before_it() {
 }
 
 #[tokio::test]
-async fn what_will_never_be_stored_is_taken_back_by_a_rebuild_alone() {
+async fn only_a_rebuild_removes_events_from_totals_that_will_never_be_stored() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..41).map(|id| of_day(id, DAY)));
     log.store(0..40).await;
     log.count(0..40).await;
-    // Nobody will store these again: they are done with.
+    // The ingestor has processed the offsets of these events, so it will not store them again.
     fresh.execute("DELETE FROM events_raw WHERE type = 'DATA'").await;
     fresh
         .execute(
@@ -175,25 +175,25 @@ async fn what_will_never_be_stored_is_taken_back_by_a_rebuild_alone() {
     repair.forget_unstored().await.unwrap();
     repair.finish().await.unwrap();
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
-    assert_eq!(apart(&fresh).await, 0);
-    assert_eq!(dirty.repair().await.unwrap(), [], "the mark is answered");
-    // Sent again, they count again.
+    assert_eq!(ledger_differences(&fresh).await, 0);
+    assert_eq!(dirty.repair().await.unwrap(), [], "no day is dirty any more");
+    // If the events are sent again, they are counted again.
     log.store(0..41).await;
     log.count(0..41).await;
     assert_eq!(fresh.value::<i64>("SELECT sum(count_events)::bigint FROM agg_day").await, 41);
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
 }
 
-/// Each event comes in two contents, mostly on two days, and the services see them in orders of their own, with repairs
-/// of either day at any time between.
+/// Each event has two contents, mostly on two days. Each service processes the copies in its own order, and repairs of either
+/// day run at any time between.
 #[tokio::test]
-async fn conflicts_end_exact_in_whatever_order_they_are_met_and_repaired() {
+async fn totals_are_exact_after_conflicts_and_repairs_in_any_order() {
     const EVENTS: usize = 80;
     let fresh = Fresh::migrated().await;
     let repairs = fresh.postgres.repairs();
     let mut rng = StdRng::seed_from_u64(4);
     for id in 0..EVENTS {
-        // Days of their own, so that no other event's conflict marks them.
+        // Each event has its own days, so that the conflict of another event does not mark them.
         let days = [0, 1].map(|which| day("2024-01-01").saturating_add_days(2 * id as i64 + which).to_string());
         let second = if id % 5 == 0 { &days[0] } else { &days[1] };
         let copies = [of_content(id as u128, &days[0], 0), of_content(id as u128, second, 7)];
@@ -227,7 +227,7 @@ async fn conflicts_end_exact_in_whatever_order_they_are_met_and_repaired() {
     }
     repair_all_dirty(&fresh).await;
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
-    assert_eq!(apart(&fresh).await, 0, "the ledger follows, too");
+    assert_eq!(ledger_differences(&fresh).await, 0, "the ledgers are equal, too");
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, EVENTS as i64);
 }
 
@@ -239,7 +239,7 @@ enum Step {
 }
 
 #[tokio::test]
-async fn a_mark_that_is_renewed_meanwhile_stays() {
+async fn a_day_that_is_marked_again_during_its_repair_stays_marked() {
     let fresh = Fresh::migrated().await;
     let copies = [of_content(1, DAY, 0), of_content(1, DAY, 7), of_content(2, DAY, 0), of_content(2, DAY, 7)];
     let log = Log::new(&fresh, copies);
@@ -251,7 +251,11 @@ async fn a_mark_that_is_renewed_meanwhile_stays() {
     repair.wait_for_the_ingestor(PATIENCE).await.unwrap();
     assert!(!repair.finish().await.unwrap().is_empty());
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_dirty_day").await, 1);
-    assert_ne!(differences(&fresh).await, Vec::<String>::new(), "the second event counts as the aggregator saw it");
+    assert_ne!(
+        differences(&fresh).await,
+        Vec::<String>::new(),
+        "the totals still contain the aggregator's copy of the second event"
+    );
     repair_all_dirty(&fresh).await;
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
 }
@@ -271,12 +275,12 @@ async fn two_repairs_of_a_day_take_turns() {
     let days = [day(DAY)];
     let (second, changes) = tokio::join!(repairs.begin(&days, PATIENCE), first.finish());
     assert_eq!(changes.unwrap().len(), 5);
-    assert_eq!(second.unwrap().finish().await.unwrap(), [], "nothing is left to it");
+    assert_eq!(second.unwrap().finish().await.unwrap(), [], "the second repair finds nothing to change");
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
 }
 
 #[tokio::test]
-async fn a_repair_that_loses_its_connection_changes_nothing_any_more() {
+async fn a_repair_that_has_lost_its_connection_changes_nothing() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..30).map(|id| of_day(id, DAY)));
     log.store(0..30).await;
@@ -286,7 +290,7 @@ async fn a_repair_that_loses_its_connection_changes_nothing_any_more() {
         .await;
     let repairs = fresh.postgres.repairs();
     let cut_off = repairs.begin(&[day(DAY)], PATIENCE).await.unwrap();
-    // The lock of the day tells its connection.
+    // The session that holds the lock of the day is the session of the repair.
     fresh
         .execute(
             "SELECT pg_terminate_backend(pid) FROM pg_locks
@@ -294,7 +298,7 @@ async fn a_repair_that_loses_its_connection_changes_nothing_any_more() {
                AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
         )
         .await;
-    // Another one repairs the day; what the first one would add by now were too much.
+    // Another repair corrects the day. If the first repair added its difference now, the totals would be wrong.
     repair_all_dirty(&fresh).await;
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
     let error = cut_off.finish().await.unwrap_err();
@@ -303,7 +307,7 @@ async fn a_repair_that_loses_its_connection_changes_nothing_any_more() {
 }
 
 #[tokio::test]
-async fn a_rebuild_that_was_cut_off_is_finished_by_the_aggregator() {
+async fn the_aggregator_finishes_a_rebuild_that_was_killed() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..300).map(|id| of_day(id, DAY)));
     log.store(0..300).await;
@@ -312,16 +316,16 @@ async fn a_rebuild_that_was_cut_off_is_finished_by_the_aggregator() {
     let repairs = fresh.postgres.repairs();
     repairs.mark(&[day(DAY)]).await.unwrap();
     drop(repairs.begin(&[day(DAY)], PATIENCE).await.unwrap());
-    // Killed before it counted everything.
+    // The rebuild was killed before it had counted all events.
     log.count(0..100).await;
     fresh.execute("UPDATE agg_day SET count_events = count_events + 1").await;
     repair_all_dirty(&fresh).await;
     assert_eq!(differences(&fresh).await, Vec::<String>::new());
-    assert_eq!(apart(&fresh).await, 0);
+    assert_eq!(ledger_differences(&fresh).await, 0);
 }
 
 #[tokio::test]
-async fn a_dropped_month_is_left_alone() {
+async fn a_repair_does_not_change_dropped_months() {
     let fresh = Fresh::migrated().await;
     let log = Log::new(&fresh, (0..30).map(|id| of_day(id, DAY)));
     log.store(0..30).await;
@@ -338,16 +342,16 @@ async fn a_dropped_month_is_left_alone() {
     assert_eq!(
         fresh.value::<String>("SELECT string_agg(day::text, ' ') FROM agg_dirty_day").await,
         "2025-10-20",
-        "the other one is done"
+        "the other day is repaired"
     );
     let error = fresh.postgres.repairs().begin(&[day(DAY)], PATIENCE).await.unwrap().finish().await.unwrap_err();
     assert!(matches!(error, Error::MonthsDropped { .. }), "{error}");
 }
 
-/// Both services work on the same days all the time, one ahead and then the other, with conflicts, while their totals are
-/// damaged and repaired over and over.
+/// Both services work on the same days all the time, in turn ahead of each other, with conflicts. During this time the totals
+/// are damaged and repaired repeatedly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn days_are_repaired_under_writers_of_the_same_days() {
+async fn days_are_repaired_while_services_write_to_the_same_days() {
     const CHUNK: usize = 40;
     for seed in 0..2 {
         let fresh = Fresh::migrated().await;
@@ -355,7 +359,7 @@ async fn days_are_repaired_under_writers_of_the_same_days() {
         let days = [DAY, OTHER_DAY, "2025-11-02"];
         let events: Vec<Event> = (0..4_000_u128)
             .map(|at| {
-                // Every tenth event came before, most often with another content on another day.
+                // Every tenth event repeats an earlier id, mostly with other content on another day.
                 let id = if at % 10 == 9 { rng.random_range(0..at) } else { at };
                 of_content(id, days[rng.random_range(0..3)], u64::from(at % 10 == 9))
             })
@@ -367,7 +371,7 @@ async fn days_are_repaired_under_writers_of_the_same_days() {
             async move {
                 let mut rng = StdRng::seed_from_u64(seed);
                 let mut chunks: Vec<usize> = (0..log.len() / CHUNK).collect();
-                // Batches in flight end in no certain order.
+                // Batches in flight may end in any order.
                 for nearby in chunks.chunks_mut(8) {
                     nearby.shuffle(&mut rng);
                 }
@@ -391,14 +395,14 @@ async fn days_are_repaired_under_writers_of_the_same_days() {
         let all = days.map(day);
         let repairs = fresh.postgres.repairs();
         let dirty = PgTotalsRepair::new(fresh.postgres.clone());
-        // Half the time conflicts are all there is to repair, and nobody does but the aggregator.
+        // With every second seed, there is no damage except conflicts, and only the aggregator repairs.
         let is_damaged = seed % 2 == 0;
         let rebuilding = async {
             while is_damaged && !done.load(Ordering::Relaxed) {
                 let mut repair = repairs.begin(&all, PATIENCE).await.unwrap();
                 repair.count_the_uncounted().await.unwrap();
                 repair.wait_for_the_ingestor(Duration::from_millis(200)).await.unwrap();
-                // Somebody else's hand in the totals in the meantime is refused, and tried again.
+                // If another session has changed the totals in the meantime, the repair fails, and the loop tries again.
                 let _ = repair.finish().await;
             }
         };
@@ -422,6 +426,6 @@ async fn days_are_repaired_under_writers_of_the_same_days() {
         }
         repair_all_dirty(&fresh).await;
         assert_eq!(differences(&fresh).await, Vec::<String>::new(), "seed {seed}");
-        assert_eq!(apart(&fresh).await, 0, "seed {seed}");
+        assert_eq!(ledger_differences(&fresh).await, 0, "seed {seed}");
     }
 }

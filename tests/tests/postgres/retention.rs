@@ -1,4 +1,4 @@
-//! Months that are dropped for good, while both services write.
+//! Retention drops months while both services write.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fn now() -> Timestamp {
     "2025-10-20T12:00:00Z".parse().unwrap()
 }
 
-/// What leaves months before August 2025 to be dropped.
+/// Limits with which months before August 2025 can be dropped.
 fn limits() -> EventLimits {
     EventLimits { max_age: Duration::from_secs(60 * 86_400), ..EventLimits::default() }
 }
@@ -30,7 +30,7 @@ fn limits() -> EventLimits {
 const IDENTITIES: &str = "SELECT (SELECT count(*) FROM event_identity) + (SELECT count(*) FROM agg_identity)";
 const PARTITIONS: &str = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'events_raw'::regclass";
 
-/// An event in each month from May to August 2025, stored and counted.
+/// Stores and counts an event in each month from May to August 2025.
 async fn four_months(fresh: &Fresh) {
     let all = || (5..9).map(|month| at(month, &format!("2025-0{month}-15T00:00:00Z")));
     PgEventStore::new(fresh.postgres.clone()).store(&events(all())).await.unwrap();
@@ -38,7 +38,7 @@ async fn four_months(fresh: &Fresh) {
 }
 
 #[tokio::test]
-async fn months_go_with_their_identities_and_their_totals_stay() {
+async fn months_are_dropped_with_their_identities_and_their_totals_stay() {
     let fresh = Fresh::migrated().await;
     four_months(&fresh).await;
     let retention = fresh.postgres.retention();
@@ -50,13 +50,13 @@ async fn months_go_with_their_identities_and_their_totals_stay() {
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 2);
     assert_eq!(fresh.value::<i64>(IDENTITIES).await, 4);
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_day").await, 4);
-    // Again there is nothing to do.
+    // A second call has nothing to do.
     let again = retention.drop_before(month("2025-07"), limits(), now()).await.unwrap();
     assert_eq!((again.months, again.identities), (vec![], 0));
 }
 
 #[tokio::test]
-async fn a_month_of_which_valid_events_may_come_is_not_dropped() {
+async fn a_month_that_may_still_get_valid_events_is_not_dropped() {
     let fresh = Fresh::migrated().await;
     four_months(&fresh).await;
     let error = fresh.postgres.retention().drop_before(month("2025-09"), limits(), now()).await.unwrap_err();
@@ -65,12 +65,12 @@ async fn a_month_of_which_valid_events_may_come_is_not_dropped() {
     assert_eq!(fresh.value::<i64>(PARTITIONS).await, 4);
 }
 
-/// A listing goes on where it was, with what is left, also from an event that is gone.
+/// A listing continues with the remaining events, also if the last event of its last page was dropped.
 #[tokio::test]
-async fn pages_go_on_while_old_months_are_dropped() {
+async fn a_listing_continues_while_old_months_are_dropped() {
     let fresh = Fresh::migrated().await;
     let (store, retention) = (PgEventStore::new(fresh.postgres.clone()), fresh.postgres.retention());
-    // Three in each month, newest first.
+    // Each month has three events, newest first.
     let started_at = |id: u128| format!("2025-{:02}-{:02}T00:00:00Z", 8 - id / 3, 20 - id % 3);
     store.store(&events((0..12).map(|id| at(id, &started_at(id))))).await.unwrap();
     let totals = PgAggregateStore::new(fresh.postgres.clone());
@@ -95,21 +95,22 @@ async fn pages_go_on_while_old_months_are_dropped() {
     assert_eq!((ids, count, second.is_some()), (vec![4, 5, 6, 7], 9, true));
 
     retention.drop_before(month("2025-07"), limits(), now()).await.unwrap();
-    assert_eq!(page(&second).await, (vec![], 6, None), "it went on from an event of June");
+    assert_eq!(page(&second).await, (vec![], 6, None), "the cursor points to a dropped event of June");
     assert_eq!(page(&first).await, (vec![4, 5], 6, None));
 }
 
 #[tokio::test]
-async fn both_services_refuse_events_of_dropped_months_and_nobody_makes_the_month_again() {
+async fn both_services_reject_events_of_dropped_months_and_do_not_create_the_month_again() {
     let fresh = Fresh::migrated().await;
-    // One that knows the partitions from before.
+    // This store already knew the partitions before the drop.
     let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
     let all = || (5..9).map(|month| at(month, &format!("2025-0{month}-15T00:00:00Z")));
     store.store(&events(all())).await.unwrap();
     totals.add(&contributions(all())).await.unwrap();
     fresh.postgres.retention().drop_before(month("2025-07"), limits(), now()).await.unwrap();
     let through = month("2025-06");
-    // Of a dropped month, of one before that never was, known or not; nothing of such a batch is taken.
+    // The batches have a known and a new event of dropped months, and an event of an earlier month that never had a partition.
+    // Nothing of such a batch is stored or counted.
     for (id, old) in [(5, "2025-05-15T00:00:00Z"), (50, "2025-06-01T00:00:00Z"), (51, "2024-01-01T00:00:00Z")] {
         for store in [&store, &PgEventStore::new(fresh.postgres.clone())] {
             let error = store.store(&events([at(60, "2025-08-01T00:00:00Z"), at(id, old)])).await.unwrap_err();
@@ -122,19 +123,19 @@ async fn both_services_refuse_events_of_dropped_months_and_nobody_makes_the_mont
     assert_eq!(fresh.value::<i64>(PARTITIONS).await, 2);
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 2);
     assert_eq!(fresh.value::<i64>("SELECT sum(count_events)::bigint FROM agg_day").await, 4);
-    // The connection is as good as before.
+    // The connection still works.
     assert_eq!(store.store(&events([at(60, "2025-08-01T00:00:00Z")])).await.unwrap().new, 1);
 }
 
 #[tokio::test]
-async fn what_one_service_took_before_the_drop_and_the_other_did_not_is_settled() {
+async fn events_that_only_one_service_has_processed_are_settled_before_the_drop() {
     let fresh = Fresh::migrated().await;
     four_months(&fresh).await;
     let (store, totals) = (PgEventStore::new(fresh.postgres.clone()), PgAggregateStore::new(fresh.postgres.clone()));
     store.store(&events([at(100, "2025-05-20T00:00:00Z"), at(101, "2025-06-20T00:00:00Z")])).await.unwrap();
     totals.add(&contributions([at(102, "2025-05-20T00:00:00Z"), at(103, "2025-05-21T00:00:00Z")])).await.unwrap();
     fresh.postgres.retention().drop_before(month("2025-07"), limits(), now()).await.unwrap();
-    // What was stored is counted; what was counted and can never be stored is not.
+    // Stored events are counted. Counted events that can never be stored are removed from the totals.
     let counted =
         "SELECT string_agg(day || ' ' || count_events, ', ' ORDER BY day) FROM agg_day WHERE day < '2025-07-01'";
     assert_eq!(fresh.value::<String>(counted).await, "2025-05-15 1, 2025-05-20 1, 2025-06-15 1, 2025-06-20 1");
@@ -142,7 +143,7 @@ async fn what_one_service_took_before_the_drop_and_the_other_did_not_is_settled(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn replicas_race_safely_and_writers_go_on() {
+async fn concurrent_drops_are_safe_and_writers_continue() {
     let fresh = Fresh::migrated().await;
     four_months(&fresh).await;
     let store = Arc::new(PgEventStore::new(fresh.postgres.clone()));
@@ -156,7 +157,7 @@ async fn replicas_race_safely_and_writers_go_on() {
     });
     let drops = (0..4).map(async |_| {
         let retention = connect(fresh.database.url()).retention();
-        eventually(PATIENCE, "it is this one's turn", async || {
+        eventually(PATIENCE, "no other drop is running", async || {
             match retention.drop_before(month("2025-08"), limits(), now()).await {
                 Ok(dropped) => Ok(dropped.months.len()),
                 Err(DropError::Busy) => Err("busy".to_owned()),
@@ -166,18 +167,18 @@ async fn replicas_race_safely_and_writers_go_on() {
         .await
     });
     let dropped: usize = join_all(drops).await.into_iter().sum();
-    assert_eq!(dropped, 3, "each month once");
+    assert_eq!(dropped, 3, "each month is dropped once");
     writer.await.unwrap();
     assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 201);
 }
 
 #[tokio::test]
-async fn an_interrupted_detach_is_finished_and_an_operators_table_is_left_alone() {
+async fn an_interrupted_detach_is_finished_and_a_table_that_an_operator_detached_is_kept() {
     let fresh = Fresh::migrated().await;
     four_months(&fresh).await;
-    // An operator keeps May for themselves.
+    // An operator has detached May, to keep it.
     fresh.execute("ALTER TABLE events_raw DETACH PARTITION events_raw_2025_05").await;
-    // June's detaching was cut off.
+    // The detach of June was interrupted.
     let mut reader = fresh.connection().await;
     sqlx::raw_sql("BEGIN; SELECT count(*) FROM events_raw").execute(&mut reader).await.unwrap();
     let mut detacher = fresh.connection().await;

@@ -1,4 +1,4 @@
-//! A Redis Cluster.
+//! `netagg-redis` with a Redis Cluster.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,15 +10,15 @@ use netagg_testkit::{eventually, redis};
 
 use super::{DEADLINE, TTL, at, cache, fails, key, miss, until_it_answers, works};
 
-/// Where the versions are.
+/// A key of the versions. All versions are on the same node.
 const VERSIONS: &str = "netagg:1:{version}:all";
 
 #[tokio::test]
-async fn it_conforms_in_a_cluster_found_by_one_of_its_nodes() {
+async fn the_cache_conforms_in_a_cluster_whose_address_names_a_single_node() {
     let cluster = redis::Cluster::start().await;
     let fresh = async || {
         for port in cluster.ports() {
-            // replicas refuse, and follow
+            // Replicas reject the command, and follow their master.
             redis::ask(port, "FLUSHALL").await.unwrap();
         }
         Arc::new(cache(&cluster.url()).await)
@@ -27,7 +27,7 @@ async fn it_conforms_in_a_cluster_found_by_one_of_its_nodes() {
 }
 
 #[tokio::test]
-async fn versions_are_on_one_node_and_answers_on_all() {
+async fn versions_are_on_one_node_and_responses_on_all_nodes() {
     let cluster = redis::Cluster::start().await;
     let cache = cache(&cluster.url()).await;
     let mut answers = BTreeSet::new();
@@ -36,7 +36,7 @@ async fn versions_are_on_one_node_and_answers_on_all() {
         cache.fill(ticket.clone(), "answer".into(), TTL).await.unwrap();
         answers.insert(cluster.master_of(ticket.key()).await.unwrap());
     }
-    assert_eq!(answers.len(), 3, "each master has some");
+    assert_eq!(answers.len(), 3, "each master has some responses");
     let mut versions = BTreeSet::new();
     for month in ["all", "2025-09", "2025-10"] {
         let version = format!("netagg:1:{{version}}:{month}");
@@ -51,7 +51,7 @@ async fn versions_are_on_one_node_and_answers_on_all() {
 async fn a_replica_takes_over_from_a_master_that_dies() {
     let cluster = redis::Cluster::start().await;
     let master = cluster.master_of(VERSIONS).await.unwrap();
-    // By this node alone, so that the others are known from it, and by nothing else when it is gone.
+    // The address names only this node. So the cache knows the other nodes only from this node, which crashes later.
     let cache = RedisCache::new(at(&format!("redis-cluster://127.0.0.1:{master}"))).unwrap();
     works(&cache).await;
     let key = key("totals", &["2025-10"]);
@@ -60,13 +60,13 @@ async fn a_replica_takes_over_from_a_master_that_dies() {
     cluster.crash(master).await;
     fails(&cache).await;
     until_it_answers(&cache).await;
-    // The successor may have lost an invalidation, so that nothing counts that was answered before.
+    // The new master may have lost an invalidation, so a response that was cached before must not be found.
     let found =
         eventually(DEADLINE, "a lookup", async || cache.lookup(&key).await.map_err(|error| error.to_string())).await;
     assert!(matches!(found, Lookup::Miss(_)), "{found:?}");
     works(&cache).await;
     assert_ne!(cluster.master_of(VERSIONS).await.unwrap(), master);
-    // It comes back as a replica.
+    // The old master starts again as a replica.
     cluster.start_again(master).await;
     works(&cache).await;
 }

@@ -16,11 +16,11 @@ use netagg_core::{Error, testkit};
 use netagg_redis::{RedisCache, RedisConfig};
 use netagg_testkit::{eventually, redis};
 
-/// How long anything may take on a busy machine.
+/// How long a step of a test may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 const TTL: Duration = Duration::from_secs(60);
 
-/// A cache whose calls may take as long as a busy machine needs, connected.
+/// A connected cache. Its calls may take as long as a busy machine needs.
 async fn cache(url: &str) -> RedisCache {
     let mut config = at(url);
     config.timeout = DEADLINE;
@@ -57,16 +57,16 @@ async fn hit(cache: &RedisCache, key: &CacheKey) -> Bytes {
     }
 }
 
-/// What `server` answers to `command`.
+/// The reply of `server` to `command`.
 async fn command(server: &redis::Server, command: &str) -> String {
     redis::ask(server.port(), command).await.unwrap()
 }
 
-/// Every call ends, and says that Redis is unavailable.
+/// Checks that every call ends with the error that Redis is unavailable.
 async fn fails(cache: &RedisCache) {
     let key = key("totals", &["2025-10"]);
     let calls = async {
-        // more than it takes until Redis is left alone
+        // These calls are enough to open the circuit, so the later calls do not reach Redis.
         for _ in 0..20 {
             let ticket = CacheTicket::new("netagg:1:answer:none");
             let errors = [
@@ -84,7 +84,7 @@ async fn fails(cache: &RedisCache) {
     tokio::time::timeout(DEADLINE, calls).await.expect("every call ends");
 }
 
-/// By and by everything works again.
+/// Waits until the cache works.
 async fn works(cache: &RedisCache) {
     let key = key("totals", &["2025-10"]);
     eventually(DEADLINE, "a fill and a hit", async || {
@@ -103,7 +103,7 @@ async fn works(cache: &RedisCache) {
 }
 
 #[tokio::test]
-async fn it_conforms() {
+async fn the_cache_conforms() {
     let server = redis::Server::start().await;
     let database = AtomicU8::new(0);
     testkit::cache(async || {
@@ -114,7 +114,7 @@ async fn it_conforms() {
 }
 
 #[tokio::test]
-async fn a_user_with_few_rights_is_enough() {
+async fn the_cache_needs_a_user_with_few_rights_only() {
     let server = redis::Server::start().await;
     let rights = "~netagg:* +get +set +del +mget +eval +info +ping";
     assert_eq!(command(&server, &format!("ACL SETUSER netagg on >secret {rights}")).await, "+OK\r\n");

@@ -1,4 +1,4 @@
-//! Redis goes away and comes back.
+//! Outages of Redis.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::{DEADLINE, TTL, at, cache, command, fails, hit, key, miss, until_it_a
 use crate::support::proxy::Proxy;
 
 #[tokio::test]
-async fn a_crash_costs_answers_only() {
+async fn a_crash_loses_only_cached_responses() {
     let server = redis::Server::start().await;
     let cache = RedisCache::new(at(&server.url())).unwrap();
     works(&cache).await;
@@ -24,7 +24,7 @@ async fn a_crash_costs_answers_only() {
 }
 
 #[tokio::test]
-async fn a_server_that_hangs_is_left_alone_until_it_answers() {
+async fn the_cache_does_not_ask_a_server_that_hangs_until_it_responds() {
     let server = redis::Server::start().await;
     let cache = RedisCache::new(at(&server.url())).unwrap();
     works(&cache).await;
@@ -35,7 +35,7 @@ async fn a_server_that_hangs_is_left_alone_until_it_answers() {
 }
 
 #[tokio::test]
-async fn a_cache_can_begin_without_a_server() {
+async fn a_cache_can_start_without_a_server() {
     let server = redis::Server::start().await;
     server.crash().await;
     let cache = RedisCache::new(at(&server.url())).unwrap();
@@ -45,7 +45,7 @@ async fn a_cache_can_begin_without_a_server() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_set_right_later_is_no_end() {
+async fn a_wrong_password_may_be_corrected_later() {
     let server = redis::Server::start().await;
     command(&server, "CONFIG SET requirepass secret").await;
     let cache = RedisCache::new(at(&server.url())).unwrap();
@@ -56,7 +56,7 @@ async fn a_password_that_is_set_right_later_is_no_end() {
 }
 
 #[tokio::test]
-async fn a_full_server_brings_no_old_answer_back() {
+async fn a_full_server_returns_no_stale_response() {
     let server = redis::Server::start().await;
     let cache = cache(&server.url()).await;
     let key = key("full", &["2025-10"]);
@@ -74,21 +74,21 @@ async fn a_full_server_brings_no_old_answer_back() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys() {
+async fn calls_to_a_slow_server_time_out_and_late_replies_are_dropped() {
     let server = redis::Server::start().await;
     let proxy = Proxy::start(server.port()).await;
     let cache = RedisCache::new(at(&format!("redis://127.0.0.1:{}", proxy.port()))).unwrap();
     works(&cache).await;
-    // Slow, and quick enough.
+    // Slow, but within the timeout of a call.
     proxy.slow(Duration::from_millis(5));
     works(&cache).await;
-    // Beyond what a call may take.
+    // Slower than the timeout of a call.
     proxy.slow(Duration::from_millis(300));
     fails(&cache).await;
     proxy.pass();
     works(&cache).await;
     let keys: Vec<_> = (0..100).map(|number| key(&number.to_string(), &["2025-10"])).collect();
-    // A call may take too long on a busy machine: it is made again.
+    // On a busy machine a call may time out, so the test repeats it.
     let fill = async |key: &CacheKey| {
         eventually(DEADLINE, "a fill", async || {
             let text = |error: Error| error.to_string();
@@ -105,7 +105,7 @@ async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys(
     }
     proxy.slow(Duration::from_millis(60));
     let late = futures::future::join_all(keys.iter().map(|key| cache.lookup(key))).await;
-    assert!(late.iter().any(Result::is_err), "it was too slow for some");
+    assert!(late.iter().any(Result::is_err), "the delay was too long for some calls");
     proxy.pass();
     works(&cache).await;
     for key in &keys {
@@ -128,7 +128,7 @@ async fn a_server_that_is_too_slow_is_given_up_and_its_late_answers_are_nobodys(
 }
 
 #[tokio::test]
-async fn after_a_few_failures_nobody_waits_for_a_server_that_hangs() {
+async fn after_a_few_failures_no_call_waits_for_a_server_that_hangs() {
     let server = redis::Server::start().await;
     let mut config = at(&server.url());
     config.timeout = Duration::from_secs(1);
@@ -142,23 +142,25 @@ async fn after_a_few_failures_nobody_waits_for_a_server_that_hangs() {
             cache.fill(CacheTicket::new("netagg:1:answer:none"), "answer".into(), TTL).await.unwrap_err();
         }
     };
-    tokio::time::timeout(DEADLINE, calls).await.expect("not the half hour that it takes if each call waits");
+    tokio::time::timeout(DEADLINE, calls)
+        .await
+        .expect("only the first calls wait; if each call waited, this would take half an hour");
     server.resume().await;
     works(&cache).await;
 }
 
 #[tokio::test]
-async fn who_takes_over_is_told_what_the_server_before_was_told() {
-    let (former, successor) = tokio::join!(redis::Server::start(), redis::Server::start());
-    let proxy = Proxy::start(former.port()).await;
+async fn invalidations_are_repeated_on_a_server_that_takes_over() {
+    let (old, new) = tokio::join!(redis::Server::start(), redis::Server::start());
+    let proxy = Proxy::start(old.port()).await;
     let writer = cache(&format!("redis://127.0.0.1:{}", proxy.port())).await;
-    let reader = cache(&successor.url()).await;
+    let reader = cache(&new.url()).await;
     let key = key("totals", &["2025-10"]);
     reader.fill(miss(&reader, &key).await, "old".into(), TTL).await.unwrap();
-    // The writer has not noticed yet that readers have gone to another server.
+    // The readers use the new server already, but the writer has not noticed the change yet.
     writer.invalidate(&key.months).await.unwrap();
     assert_eq!(hit(&reader, &key).await, "old");
-    proxy.lead_to(successor.port());
+    proxy.redirect_to(new.port());
     eventually(DEADLINE, "the reader misses", async || match reader.lookup(&key).await.unwrap() {
         Lookup::Miss(_) => Ok(()),
         found => Err(format!("{found:?}")),
@@ -166,8 +168,8 @@ async fn who_takes_over_is_told_what_the_server_before_was_told() {
     .await;
 }
 
-/// Waits until a call fails with a reason that has `text` in it.
-async fn tells(cache: &RedisCache, text: &str) {
+/// Waits until a call fails with a reason that contains `text`.
+async fn fails_with(cache: &RedisCache, text: &str) {
     eventually(DEADLINE, text, async || match cache.ping().await {
         Err(error) if error.to_string().contains(text) => Ok(()),
         other => Err(format!("{other:?}")),
@@ -176,7 +178,7 @@ async fn tells(cache: &RedisCache, text: &str) {
 }
 
 #[tokio::test]
-async fn the_servers_own_reason_is_told() {
+async fn errors_contain_the_reason_of_the_server() {
     let server = redis::Server::start().await;
     let port = server.port();
     let to = |login: &str, database: &str| {
@@ -185,27 +187,27 @@ async fn the_servers_own_reason_is_told() {
         config.timeout = Duration::from_secs(5);
         RedisCache::new(config).unwrap()
     };
-    tells(&to("", "99"), "ERR DB index is out of range").await;
-    tells(&to("somebody:wrong@", "0"), "WRONGPASS").await;
+    fails_with(&to("", "99"), "ERR DB index is out of range").await;
+    fails_with(&to("unknown_user:wrong@", "0"), "WRONGPASS").await;
     command(&server, "ACL SETUSER limited on >secret ~* +@connection +info +client").await;
     let limited = to("limited:secret@", "0");
-    // Alive, and of no use: readiness has to know.
-    tells(&limited, "NOPERM").await;
+    // This server is alive, but the cache cannot use it. So the check of readiness must fail.
+    fails_with(&limited, "NOPERM").await;
     let error = limited.lookup(&key("totals", &["2025-10"])).await.map(drop).unwrap_err().to_string();
     assert!(error.contains("NOPERM"), "{error}");
     command(&server, "CONFIG SET requirepass s3cret").await;
     let unknown = to("", "0");
-    tells(&unknown, "NOAUTH").await;
+    fails_with(&unknown, "NOAUTH").await;
     let text = unknown.ping().await.unwrap_err().to_string();
     assert!(!text.contains("Error {") && !text.contains("kind:"), "{text}");
 
-    let gone = redis::Server::start().await;
-    gone.stop().await;
-    tells(&RedisCache::new(at(&gone.url())).unwrap(), "Connection refused").await;
+    let stopped = redis::Server::start().await;
+    stopped.stop().await;
+    fails_with(&RedisCache::new(at(&stopped.url())).unwrap(), "Connection refused").await;
 }
 
 #[tokio::test]
-async fn tls_takes_a_provider_of_its_own_where_there_are_several() {
+async fn tls_works_although_several_crypto_providers_are_compiled_in() {
     for scheme in ["rediss", "rediss-cluster", "rediss-sentinel"] {
         let url = format!("{scheme}://127.0.0.1:1?sentinelServiceName=main");
         drop(RedisCache::new(RedisConfig::from_url(&url).unwrap()).unwrap());
@@ -213,23 +215,23 @@ async fn tls_takes_a_provider_of_its_own_where_there_are_several() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_no_writes_gives_no_answers() {
+async fn the_cache_does_not_read_from_a_server_that_rejects_writes() {
     let server = redis::Server::start().await;
     let reader = RedisCache::new(at(&server.url())).unwrap();
     reader.connected().await;
     let key = key("page", &["2025-10"]);
-    let Lookup::Miss(ticket) = reader.lookup(&key).await.unwrap() else { panic!("it is empty") };
+    let Lookup::Miss(ticket) = reader.lookup(&key).await.unwrap() else { panic!("a hit in an empty cache") };
     reader.fill(ticket, "answer".into(), TTL).await.unwrap();
     assert!(matches!(reader.lookup(&key).await, Ok(Lookup::Hit(_))));
 
-    // A replica answers reads, and an invalidation does not reach it.
+    // A replica would accept reads, but an invalidation cannot be written to it.
     command(&server, "REPLICAOF 127.0.0.1 1").await;
     let error = reader.ping().await.unwrap_err();
     assert!(error.to_string().contains("READONLY"), "{error}");
     let error = reader.lookup(&key).await.map(drop).unwrap_err();
     assert!(error.is_retryable(), "{error}");
     command(&server, "REPLICAOF NO ONE").await;
-    eventually(DEADLINE, "it answers again", async || match reader.lookup(&key).await {
+    eventually(DEADLINE, "lookups succeed again", async || match reader.lookup(&key).await {
         Ok(_) => Ok(()),
         Err(error) => Err(error.to_string()),
     })

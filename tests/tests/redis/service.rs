@@ -1,4 +1,4 @@
-//! What users see of it: totals that are right, whatever Redis does.
+//! The totals that callers get are correct in every kind of outage of Redis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +14,14 @@ use tokio_util::sync::CancellationToken;
 use super::{DEADLINE, at, until_it_answers};
 use crate::support::proxy::Proxy;
 
-/// An aggregator and a service, each with a cache of its own in the same Redis.
-struct Stage {
+/// An aggregator and a usage service. Each has its own cache client for the same Redis.
+struct Setup {
     log: MemoryLog,
     service: UsageService,
     published: u64,
 }
 
-impl Stage {
+impl Setup {
     async fn start(url: &str) -> Self {
         let (log, store) = (MemoryLog::new("events", 1), Arc::new(MemoryAggregateStore::new()));
         let [writer, reader] = [(); 2].map(|()| Arc::new(RedisCache::new(at(url)).unwrap()));
@@ -45,57 +45,57 @@ impl Stage {
     async fn events(&self) -> u64 {
         let (from, to) = ("2025-10-01".parse().ok(), "2025-10-31".parse().ok());
         let request = AggregatesRequest { granularity: Granularity::Day, from, to, event_type: None, zone: Zone::UTC };
-        let answer = tokio::time::timeout(DEADLINE, self.service.aggregates(request)).await.expect("in time");
-        answer.unwrap().rows.iter().map(|row| row.totals.count_events).sum()
+        let response = tokio::time::timeout(DEADLINE, self.service.aggregates(request)).await.expect("in time");
+        response.unwrap().rows.iter().map(|row| row.totals.count_events).sum()
     }
 
-    /// By and by every event is in the answers, and then in all of them.
-    async fn is_right(&self, what: &str) {
-        eventually(DEADLINE, what, async || match self.events().await {
+    /// Waits until a response contains every event. After that, all responses must contain every event.
+    async fn is_exact(&self, fault: &str) {
+        eventually(DEADLINE, fault, async || match self.events().await {
             events if events == self.published => Ok(()),
             events => Err(format!("{events} of {}", self.published)),
         })
         .await;
         for _ in 0..20 {
-            assert_eq!(self.events().await, self.published, "{what}");
+            assert_eq!(self.events().await, self.published, "{fault}");
         }
     }
 }
 
 #[tokio::test]
-async fn totals_are_right_whatever_redis_does() {
+async fn totals_are_exact_in_every_outage_of_redis() {
     let server = redis::Server::start().await;
     let (other, proxy) = (redis::Server::start().await, Proxy::start(server.port()).await);
-    let mut stage = Stage::start(&format!("redis://127.0.0.1:{}", proxy.port())).await;
-    let trouble: [(&str, &dyn Fn()); 6] = [
-        ("fine", &|| {}),
+    let mut setup = Setup::start(&format!("redis://127.0.0.1:{}", proxy.port())).await;
+    let faults: [(&str, &dyn Fn()); 6] = [
+        ("no fault", &|| {}),
         ("slow", &|| proxy.slow(Duration::from_millis(30))),
-        ("too slow", &|| proxy.slow(Duration::from_millis(300))),
-        ("mute", &|| proxy.stall()),
-        ("cut off", &|| proxy.cut()),
-        ("another one", &|| proxy.lead_to(other.port())),
+        ("slower than the timeout", &|| proxy.slow(Duration::from_millis(300))),
+        ("stalled", &|| proxy.stall()),
+        ("connections closed", &|| proxy.cut()),
+        ("another server", &|| proxy.redirect_to(other.port())),
     ];
-    for (what, begin) in trouble {
+    for (fault, begin) in faults {
         begin();
-        stage.publish();
-        stage.is_right(what).await;
-        stage.publish();
+        setup.publish();
+        setup.is_exact(fault).await;
+        setup.publish();
         proxy.pass();
-        stage.is_right(&format!("{what}, and over")).await;
+        setup.is_exact(&format!("after the fault: {fault}")).await;
     }
     redis::ask(other.port(), "CONFIG SET maxmemory 1").await.unwrap();
-    stage.publish();
-    stage.is_right("full").await;
+    setup.publish();
+    setup.is_exact("memory full").await;
     other.pause().await;
-    stage.publish();
-    stage.is_right("frozen").await;
+    setup.publish();
+    setup.is_exact("frozen").await;
     other.resume().await;
-    stage.publish();
-    stage.is_right("thawed").await;
+    setup.publish();
+    setup.is_exact("after the freeze").await;
     other.crash().await;
-    stage.publish();
-    stage.is_right("gone").await;
+    setup.publish();
+    setup.is_exact("crashed").await;
     other.start_again().await;
-    stage.publish();
-    stage.is_right("back").await;
+    setup.publish();
+    setup.is_exact("started again").await;
 }

@@ -1,4 +1,4 @@
-//! Whatever happens to the keys, no answer outlives its truth.
+//! No stale response is returned after keys of the cache were evicted, flushed or restored.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const OLD: Bytes = Bytes::from_static(b"old");
 const NEW: Bytes = Bytes::from_static(b"new");
 
 #[tokio::test]
-async fn an_evicted_version_brings_nothing_back() {
+async fn an_evicted_version_returns_no_stale_response() {
     let server = redis::Server::start().await;
     let cache = cache(&server.url()).await;
     for evicted in ["netagg:1:{version}:2025-10", "netagg:1:{version}:all"] {
@@ -25,7 +25,7 @@ async fn an_evicted_version_brings_nothing_back() {
         assert_eq!(command(&server, &format!("DEL {evicted}")).await, ":1\r\n");
         let after = miss(&cache, &key).await;
         assert_ne!(before, after);
-        // the totals change while neither reader has filled, and the version goes once more
+        // The totals change before both readers fill the cache, and the version is evicted again.
         cache.invalidate(&key.months).await.unwrap();
         command(&server, &format!("DEL {evicted}")).await;
         for ticket in [before, after] {
@@ -38,7 +38,7 @@ async fn an_evicted_version_brings_nothing_back() {
 }
 
 #[tokio::test]
-async fn a_flush_between_lookup_and_fill_makes_the_ticket_void() {
+async fn a_flush_between_lookup_and_fill_makes_the_ticket_invalid() {
     let server = redis::Server::start().await;
     let cache = cache(&server.url()).await;
     let key = key("totals", &["2025-10"]);
@@ -49,7 +49,7 @@ async fn a_flush_between_lookup_and_fill_makes_the_ticket_void() {
 }
 
 #[tokio::test]
-async fn readers_that_meet_at_a_missing_version_agree() {
+async fn concurrent_readers_agree_on_a_missing_version() {
     let server = redis::Server::start().await;
     let cache = cache(&server.url()).await;
     let key = key("totals", &["2025-10", "2025-11", "2025-12"]);
@@ -80,7 +80,7 @@ async fn sizes_and_times_are_bounded() {
     let left = command(&server, &format!("PTTL {}", ticket.key())).await;
     let left: u64 = left.trim().trim_start_matches(':').parse().unwrap();
     assert!((1..=10_000).contains(&left), "{left}");
-    // no key is for ever
+    // Every key expires.
     cache.invalidate(&["2025-10".parse().unwrap()]).await.unwrap();
     cache.invalidate_all().await.unwrap();
     for version in ["2025-10", "all"] {
@@ -99,14 +99,14 @@ async fn every_key_names_its_schema() {
     cache.invalidate(&["2025-11".parse().unwrap()]).await.unwrap();
     cache.invalidate_all().await.unwrap();
     let keys = command(&server, "KEYS *").await;
-    // the answer begins with their number, and each with its length
+    // The reply begins with the number of keys, and each key follows its length.
     let keys: Vec<_> = keys.lines().skip(1).filter(|line| !line.starts_with('$')).collect();
-    assert_eq!(keys.len(), 2 + 4, "two answers and four versions: {keys:?}");
+    assert_eq!(keys.len(), 2 + 4, "two responses and four versions: {keys:?}");
     assert!(keys.iter().all(|key| key.starts_with("netagg:1:")), "{keys:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_starts_from_an_old_snapshot_brings_nothing_back() {
+async fn a_server_that_starts_from_an_old_snapshot_returns_no_stale_response() {
     let server = redis::Server::start().await;
     let cache = cache(&server.url()).await;
     let key = key("totals", &["2025-10"]);
@@ -116,8 +116,8 @@ async fn a_server_that_starts_from_an_old_snapshot_brings_nothing_back() {
     server.crash().await;
     server.start_again().await;
     let kept = command(&server, "DBSIZE").await;
-    assert_eq!(kept, ":3\r\n", "an answer and two versions");
-    // its own: another one's would tell the server
+    assert_eq!(kept, ":3\r\n", "a response and two versions");
+    // The reader is a new cache, because the old cache would repeat its invalidation to the server.
     let reader = super::cache(&server.url()).await;
     miss(&reader, &key).await;
 }

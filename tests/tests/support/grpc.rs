@@ -1,4 +1,4 @@
-//! A small client of gRPC: a test or a benchmark decides when it reads.
+//! A small gRPC client. A test or a benchmark decides when the client reads.
 
 use axum::http::{Request, Response};
 use bytes::Bytes;
@@ -7,15 +7,15 @@ use h2::client::SendRequest;
 use prost::Message;
 use tokio::net::TcpStream;
 
-/// A connection, which many calls share.
+/// A connection that many calls share.
 #[derive(Clone, Debug)]
 pub(crate) struct Channel(SendRequest<Bytes>);
 
 impl Channel {
-    /// A connection on which the server may send `window` bytes of each answer before they are read.
+    /// Opens a connection. The server may send `window` bytes of each response before the client reads them.
     ///
     /// # Panics
-    /// When there is no server.
+    /// When no server listens on the port.
     pub(crate) async fn open(port: u16, window: u32) -> Self {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.expect("connected");
         stream.set_nodelay(true).expect("set");
@@ -26,10 +26,10 @@ impl Channel {
         Self(send)
     }
 
-    /// The answer to `message`, [framed](frame), as far as its head.
+    /// Sends `message`, which is [framed](frame), and returns the head of the response.
     ///
     /// # Errors
-    /// When the connection or the call breaks off.
+    /// When the connection or the call fails.
     pub(crate) async fn ask(&self, path: &str, message: Bytes) -> Result<Response<RecvStream>, h2::Error> {
         let request = Request::post(format!("http://test{path}"))
             .header("content-type", "application/grpc")
@@ -37,17 +37,17 @@ impl Channel {
             .body(())
             .expect("a request");
         let mut ready = self.0.clone().ready().await?;
-        let (answer, mut body) = ready.send_request(request, false)?;
+        let (response, mut body) = ready.send_request(request, false)?;
         body.send_data(message, true)?;
-        answer.await
+        response.await
     }
 }
 
-/// A message as [gRPC frames it](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): a byte that says it is
-/// not compressed, its length, and itself.
+/// Frames a message for [gRPC](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md): a byte that means "not
+/// compressed", the length of the message, and the message.
 ///
 /// # Panics
-/// When it is longer than 4 GiB.
+/// When the message is longer than 4 GiB.
 pub(crate) fn frame(message: &impl Message) -> Bytes {
     let mut framed = vec![0];
     framed.extend(u32::try_from(message.encoded_len()).expect("short").to_be_bytes());

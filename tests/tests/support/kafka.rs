@@ -1,4 +1,4 @@
-//! What tests do to topics past the adapter.
+//! Operations on topics that tests need and the adapter does not have.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,59 +11,59 @@ use rdkafka::error::KafkaResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, FutureProducer, FutureRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-/// Has a topic take any timestamp: brokers refuse those far from now unless told otherwise.
+/// Makes a topic accept any timestamp. By default, brokers reject timestamps that are far from now.
 ///
 /// # Panics
-/// When the broker does not take the setting.
-pub(crate) async fn take_any_timestamp(brokers: &str, topic: &str) {
+/// When the broker rejects the setting.
+pub(crate) async fn accept_any_timestamp(brokers: &str, topic: &str) {
     let any = i64::MAX.to_string();
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an administrator");
     let config = AlterConfig::new(ResourceSpecifier::Topic(topic))
         .set("message.timestamp.after.max.ms", &any)
         .set("message.timestamp.before.max.ms", &any);
-    let altered = admin.alter_configs([&config], &AdminOptions::new()).await.expect("an answer");
-    altered.into_iter().for_each(|altered| drop(altered.expect("taken")));
+    let altered = admin.alter_configs([&config], &AdminOptions::new()).await.expect("a response");
+    altered.into_iter().for_each(|altered| drop(altered.expect("the setting is accepted")));
 }
 
-/// Deletes the records of a partition below `offset`, as retention does.
+/// Deletes the records of a partition below `offset`, like the retention of the broker.
 ///
 /// # Panics
-/// When the broker does not.
+/// When the broker does not delete them.
 pub(crate) async fn delete_before(brokers: &str, topic: &str, partition: i32, offset: i64) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", brokers).create().expect("an administrator");
     let mut list = TopicPartitionList::new();
     list.add_partition_offset(topic, partition, Offset::Offset(offset)).expect("an offset");
-    let deleted = admin.delete_records(&list, &AdminOptions::new()).await.expect("an answer");
+    let deleted = admin.delete_records(&list, &AdminOptions::new()).await.expect("a response");
     deleted.elements().iter().for_each(|element| element.error().expect("deleted"));
 }
 
-/// Sends a message with a timestamp of the caller's, which the topic has to take: [`take_any_timestamp`].
+/// Sends a message with this timestamp. The topic must accept it: see [`accept_any_timestamp`].
 ///
 /// # Panics
-/// When the broker does not take it.
+/// When the broker does not accept the message.
 pub(crate) async fn send_at(brokers: &str, topic: &str, value: &[u8], timestamp: i64) {
     let producer: FutureProducer = ClientConfig::new().set("bootstrap.servers", brokers).create().expect("a producer");
-    // The setting takes a moment to reach the broker's log.
-    eventually(STEP, "the message is taken", async || {
+    // The setting of the topic takes effect after a short time.
+    eventually(STEP, "the message is accepted", async || {
         let record = FutureRecord::<[u8], [u8]>::to(topic).payload(value).timestamp(timestamp);
         producer.send(record, STEP).await.map(drop).map_err(|(error, _)| error.to_string())
     })
     .await;
 }
 
-/// Sends in transactions, as other producers of the same topic may.
+/// A producer that sends in transactions, as other producers of the same topic may do.
 pub(crate) struct Transactions(Arc<BaseProducer>);
 
 /// How long a step of a transaction may take.
 const STEP: Duration = Duration::from_secs(30);
 
 impl Transactions {
-    /// Of a producer of its own.
+    /// A new producer with its own transactional id.
     ///
     /// # Panics
-    /// When the broker does not take it.
+    /// When the broker does not accept the producer.
     pub(crate) async fn new(brokers: &str) -> Self {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", brokers).set("transactional.id", unique("id"));
@@ -75,7 +75,7 @@ impl Transactions {
     /// Begins a transaction and sends `values` to a partition.
     ///
     /// # Panics
-    /// When the broker does not take them.
+    /// When the broker does not accept the messages.
     pub(crate) async fn send(&self, topic: &str, partition: i32, values: &[&str]) {
         self.0.begin_transaction().expect("begun");
         for value in values {
@@ -85,18 +85,18 @@ impl Transactions {
         self.step(|producer| producer.flush(STEP)).await;
     }
 
-    /// Commits the transaction: its marker takes one offset of each partition.
+    /// Commits the transaction. Its marker takes an offset of each partition.
     ///
     /// # Panics
-    /// When the broker does not.
+    /// When the broker does not commit the transaction.
     pub(crate) async fn commit(&self) {
         self.step(|producer| producer.commit_transaction(STEP)).await;
     }
 
-    /// Aborts the transaction: no reader of committed records sees its records.
+    /// Aborts the transaction, so that no reader of committed records sees its records.
     ///
     /// # Panics
-    /// When the broker does not.
+    /// When the broker does not abort the transaction.
     pub(crate) async fn abort(&self) {
         self.step(|producer| producer.abort_transaction(STEP)).await;
     }
@@ -104,7 +104,7 @@ impl Transactions {
     async fn step(&self, step: impl FnOnce(&BaseProducer) -> KafkaResult<()> + Send + 'static) {
         let producer = Arc::clone(&self.0);
         let stepped = tokio::task::spawn_blocking(move || step(&producer)).await;
-        stepped.expect("no panic").expect("a transaction goes on");
+        stepped.expect("no panic").expect("the step of the transaction succeeds");
     }
 }
 

@@ -1,4 +1,4 @@
-//! What tests of this repository share beside the services.
+//! Helpers that the tests of this repository share, besides the servers of the harness.
 
 pub(crate) mod grpc;
 pub(crate) mod kafka;

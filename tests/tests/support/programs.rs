@@ -1,4 +1,4 @@
-//! The built programs, run as processes.
+//! Runs the built programs as processes.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -12,15 +12,15 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How many of its last lines explain why a test failed.
+/// The number of last lines of a program that are printed for a failed test.
 const LINES: usize = 60;
-/// How long an ops port has to answer for that.
-const ANSWER: Duration = Duration::from_secs(5);
+/// How long the report of a failed test waits for the ops port.
+const OPS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Where the program `name` was built: in the target directory of the running test.
+/// The path of the built program `name`: in the target directory of the running test.
 ///
 /// # Panics
-/// When it was not built.
+/// When the program was not built.
 pub(crate) fn path(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the running test has a path");
     // target/debug/deps/main-0123 -> target/debug/name
@@ -32,23 +32,23 @@ pub(crate) fn path(name: &str) -> PathBuf {
         .unwrap_or_else(|| panic!("no program {name} beside {}: run `cargo build -p netagg`", test.display()))
 }
 
-/// A running program of ours. It is killed when the value is dropped, or the test process ends in any way.
+/// A running program of netagg. It is killed when the value is dropped, or when the test process ends in any way.
 #[derive(Debug)]
 pub(crate) struct Process {
     name: String,
     child: Child,
     folder: TempDir,
-    /// Its ops port, if it has one.
+    /// The ops port, if the program has one.
     ops: Option<u16>,
     _guard: Guard,
 }
 
 impl Process {
-    /// Starts the program `name` in an empty working directory, with these variables and none of the caller's that
-    /// could configure it.
+    /// Starts the program `name` in an empty working directory, with these variables. Variables of the test process that could
+    /// configure the program are removed.
     ///
     /// # Panics
-    /// When it was not built or cannot be started.
+    /// When the program was not built or cannot be started.
     pub(crate) fn start<A, K, V>(
         name: &str,
         arguments: impl IntoIterator<Item = A>,
@@ -62,11 +62,11 @@ impl Process {
         Self::spawn(name, Command::new(path(name)), arguments, variables, |_| {})
     }
 
-    /// As [`start`](Self::start), by a shell that does this first, such as `ulimit -n 100`, and with these redirections,
-    /// such as `2>/dev/full`.
+    /// Like [`start`](Self::start), but through a shell. The shell first runs the command `first`, such as `ulimit -n 100`, and
+    /// then starts the program with `redirections`, such as `2>/dev/full`.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// Like [`start`](Self::start).
     pub(crate) fn start_in_shell<A, K, V>(
         name: &str,
         first: &str,
@@ -84,10 +84,10 @@ impl Process {
         Self::spawn(name, shell, arguments, variables, |_| {})
     }
 
-    /// As [`start`](Self::start), with what `change` makes of the command, such as another stream in the place of a file.
+    /// Like [`start`](Self::start), but `change` may change the command, for example to use a pipe instead of a file.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// Like [`start`](Self::start).
     pub(crate) fn start_with<A, K, V>(
         name: &str,
         arguments: impl IntoIterator<Item = A>,
@@ -116,7 +116,7 @@ impl Process {
     {
         let folder = TempDir::with_prefix("netagg-test-process-").expect("a temporary folder");
         let output = |stream| File::create(folder.path().join(stream)).expect("a file in a temporary folder");
-        // LLVM_*: where coverage is written
+        // Coverage tools pass their output files in LLVM_* variables.
         let kept = std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();
             matches!(&*name, "PATH" | "HOME" | "TMPDIR" | "RUST_BACKTRACE") || name.starts_with("LLVM_")
@@ -138,35 +138,35 @@ impl Process {
         Self { name: name.to_owned(), child, folder, ops, _guard: guard }
     }
 
-    /// Its process id.
+    /// The process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Asks it to stop (SIGTERM).
+    /// Asks the program to stop (SIGTERM).
     pub(crate) fn terminate(&self) {
         self.signal(Signal::TERM);
     }
 
-    /// Kills it (SIGKILL).
+    /// Kills the program (SIGKILL).
     pub(crate) fn kill(&self) {
         self.signal(Signal::KILL);
     }
 
     fn signal(&self, signal: Signal) {
         kill_process(Pid::from_child(&self.child), signal)
-            .unwrap_or_else(|error| panic!("{} takes no signal: {error}", self.name));
+            .unwrap_or_else(|error| panic!("{} cannot get a signal: {error}", self.name));
     }
 
-    /// Whether it still runs.
+    /// Whether the program still runs.
     pub(crate) fn is_running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Waits until it ends.
+    /// Waits until the program ends.
     ///
     /// # Panics
-    /// When it has not ended within `timeout`.
+    /// When the program has not ended within `timeout`.
     pub(crate) async fn wait(&mut self, timeout: Duration) -> ExitStatus {
         let begun = Instant::now();
         loop {
@@ -178,21 +178,22 @@ impl Process {
         }
     }
 
-    /// Its exit code, or 128 and the number of the signal that ended it, once it has ended.
+    /// Waits until the program ends, and returns its exit code. For a program that a signal has ended, this is 128 plus the
+    /// number of the signal.
     ///
     /// # Panics
-    /// When it has not ended within `timeout`.
+    /// When the program has not ended within `timeout`.
     pub(crate) async fn code(&mut self, timeout: Duration) -> i32 {
         let status = self.wait(timeout).await;
         status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or_default())
     }
 
-    /// What it wrote to stdout so far.
+    /// The output on stdout so far.
     pub(crate) fn stdout(&self) -> String {
         self.read("stdout")
     }
 
-    /// What it wrote to stderr so far.
+    /// The output on stderr so far.
     pub(crate) fn stderr(&self) -> String {
         self.read("stderr")
     }
@@ -204,9 +205,9 @@ impl Process {
 }
 
 impl Process {
-    /// Prints what it wrote last, and readiness and metrics if it has an ops port: what a failed test is to be
-    /// understood by.
-    #[allow(clippy::print_stderr, reason = "the harness of tests shows it with the test that failed")]
+    /// Prints the last lines of the program, and its readiness and metrics if it has an ops port. This helps to understand a
+    /// failed test.
+    #[allow(clippy::print_stderr, reason = "the test harness shows the output of a failed test")]
     fn explain(&mut self) {
         let state = match self.child.try_wait() {
             Ok(None) => "running".to_owned(),
@@ -219,21 +220,21 @@ impl Process {
             eprintln!("{stream}, from line {}:\n{}", first + 1, lines[first..].join("\n"));
         }
         for path in self.ops.map(|_| ["/readyz", "/metrics"]).into_iter().flatten() {
-            let answer = self.ask(path).unwrap_or_else(|error| error.to_string());
-            let lines: Vec<_> = answer.lines().filter(|line| !line.starts_with('#')).collect();
+            let response = self.ask(path).unwrap_or_else(|error| error.to_string());
+            let lines: Vec<_> = response.lines().filter(|line| !line.starts_with('#')).collect();
             eprintln!("{path}: {}", lines.join("\n"));
         }
     }
 
-    /// What its ops port answers, at most a few seconds later.
+    /// The response of the ops port, with a timeout of a few seconds.
     fn ask(&self, path: &str) -> std::io::Result<String> {
         let address = SocketAddr::from(([127, 0, 0, 1], self.ops.unwrap_or_default()));
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-        stream.set_read_timeout(Some(ANSWER))?;
+        let mut stream = TcpStream::connect_timeout(&address, OPS_TIMEOUT)?;
+        stream.set_read_timeout(Some(OPS_TIMEOUT))?;
         write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        Ok(response)
     }
 }
 
@@ -242,19 +243,19 @@ impl Drop for Process {
         if std::thread::panicking() {
             self.explain();
         }
-        // both fail only when it has ended already
+        // Both calls fail only if the program has ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A shell that kills the program when this process ends without having dropped its [`Process`].
+/// A shell that kills the program if this process ends without dropping the [`Process`].
 #[derive(Debug)]
 struct Guard(Child);
 
 impl Guard {
     fn new(program: &Child, folder: &TempDir) -> Self {
-        // only this process holds the pipe that it reads from
+        // The shell reads from a pipe whose other end only this process holds.
         let shell = Command::new("sh")
             .args(["-c", r#"read -r _; kill -KILL "$1"; rm -rf "$2""#, "guard", &program.id().to_string()])
             .arg(folder.path())
@@ -269,8 +270,8 @@ impl Guard {
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // The program has been waited for, so its process id may be somebody else's by now. Killing the shell before
-        // its pipe closes keeps it from acting.
+        // The program has ended, so another process may have its process id now. Killing the shell before its pipe closes
+        // prevents the shell from killing that process.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }

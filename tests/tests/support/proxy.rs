@@ -1,4 +1,4 @@
-//! A TCP proxy that can slow or hold up everything, cut every connection, or lead elsewhere: a network that misbehaves.
+//! A TCP proxy that simulates network faults: it can delay or stall all traffic, close all connections, or change its target.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,30 +11,30 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// Forwards connections to another address, until it is dropped.
+/// A proxy that forwards connections to another port until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     port: u16,
     state: watch::Sender<State>,
-    /// How many connections there were.
+    /// The number of connections accepted so far.
     accepted: Arc<AtomicU64>,
     _accepting: JoinSet<()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct State {
-    /// Where new connections lead.
+    /// The port to which new connections are forwarded.
     target: u16,
     delay: Duration,
     stalls: bool,
-    /// Connections of an earlier one are closed.
+    /// Connections of an earlier generation are closed.
     generation: u64,
-    /// Connections with a lower number are held up.
+    /// Connections with a lower number are stalled.
     stalled_below: u64,
 }
 
 impl Proxy {
-    /// One to `target` of this machine.
+    /// Starts a proxy to the port `target` of this machine.
     ///
     /// # Panics
     /// When no port is free.
@@ -58,39 +58,39 @@ impl Proxy {
         Self { port, state, accepted: counted, _accepting: accepting }
     }
 
-    /// Where clients connect.
+    /// The port to which clients connect.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Holds everything up: connections stay open, and nothing passes.
+    /// Stalls all traffic: connections stay open, but no bytes pass.
     pub(crate) fn stall(&self) {
         self.state.send_modify(|state| state.stalls = true);
     }
 
-    /// Holds up the connections that are open, for ever; new ones pass.
+    /// Stalls the open connections for ever. New connections are not affected.
     pub(crate) fn stall_open(&self) {
         let accepted = self.accepted.load(Relaxed);
         self.state.send_modify(|state| state.stalled_below = accepted);
     }
 
-    /// Has everything take this much longer, each way.
+    /// Delays all traffic by `delay`, in each direction.
     pub(crate) fn slow(&self, delay: Duration) {
         self.state.send_modify(|state| state.delay = delay);
     }
 
-    /// Ends [`Self::stall`] and [`Self::slow`]; what was held up passes.
+    /// Ends [`Self::stall`] and [`Self::slow`]. Stalled bytes are then forwarded.
     pub(crate) fn pass(&self) {
         self.state.send_modify(|state| (state.stalls, state.delay) = (false, Duration::ZERO));
     }
 
-    /// Closes every connection; new ones pass.
+    /// Closes all connections. New connections are accepted.
     pub(crate) fn cut(&self) {
         self.state.send_modify(|state| state.generation += 1);
     }
 
-    /// Closes every connection; new ones lead to `target`.
-    pub(crate) fn lead_to(&self, target: u16) {
+    /// Closes all connections, and forwards new connections to `target`.
+    pub(crate) fn redirect_to(&self, target: u16) {
         self.state.send_modify(|state| state.target = target);
         self.cut();
     }
@@ -107,7 +107,7 @@ async fn forward(client: TcpStream, number: u64, mut states: watch::Receiver<Sta
     }
 }
 
-/// Until one side is closed.
+/// Copies bytes in one direction until a side closes its connection.
 async fn copy(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, number: u64, mut states: watch::Receiver<State>) {
     let mut buffer = vec![0; 64 * 1024];
     while let Ok(bytes @ 1..) = from.read(&mut buffer).await {

@@ -1,4 +1,4 @@
-//! A cargo registry on 127.0.0.1: a sparse index, publishing and downloads, all in memory.
+//! A cargo registry on 127.0.0.1: sparse index, publishing and downloads, all in memory.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,61 +15,61 @@ use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// A running registry; dropping it stops it.
+/// A running registry. Dropping the value stops it.
 #[derive(Debug)]
 pub(crate) struct Registry {
     address: SocketAddr,
-    shelf: Arc<Mutex<Shelf>>,
+    contents: Arc<Mutex<Contents>>,
     server: JoinHandle<()>,
 }
 
-/// What was published.
+/// The published crates.
 #[derive(Debug)]
-struct Shelf {
+struct Contents {
     address: SocketAddr,
     /// Index entries in the order of their arrival.
     entries: Vec<Value>,
     /// The `.crate` files by name and version.
     files: BTreeMap<(String, String), Bytes>,
-    /// How many crates are taken until one is refused.
+    /// How many more crates are accepted before a crate is refused.
     until_refusal: Option<usize>,
 }
 
-type Shared = State<Arc<Mutex<Shelf>>>;
+type Shared = State<Arc<Mutex<Contents>>>;
 
 impl Registry {
-    /// The token that publishing needs.
+    /// The token that is required for publishing.
     pub(crate) const TOKEN: &str = "token-of-the-test";
 
     /// Starts an empty registry on a free port.
     pub(crate) async fn start() -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let shelf = Shelf { address, entries: Vec::new(), files: BTreeMap::new(), until_refusal: None };
-        let shelf = Arc::new(Mutex::new(shelf));
+        let contents = Contents { address, entries: Vec::new(), files: BTreeMap::new(), until_refusal: None };
+        let contents = Arc::new(Mutex::new(contents));
         let routes = Router::new()
             .route("/index/{*path}", get(index))
             .route("/dl/{name}/{version}/download", get(download))
             .route("/api/v1/crates/new", put(publish))
             .layer(DefaultBodyLimit::max(16 << 20))
-            .with_state(Arc::clone(&shelf));
+            .with_state(Arc::clone(&contents));
         let server = tokio::spawn(async move { axum::serve(listener, routes).await.expect("the registry runs") });
-        Self { address, shelf, server }
+        Self { address, contents, server }
     }
 
-    /// The address of the index, as `index` in cargo's configuration takes it.
+    /// The address of the index, for `index` in the configuration of cargo.
     pub(crate) fn index(&self) -> String {
         format!("sparse+http://{}/index/", self.address)
     }
 
-    /// Takes this many more crates, refuses the next one, and takes all others.
+    /// Accepts this number of crates, refuses the next crate, and accepts all later crates.
     pub(crate) fn refuse_after(&self, crates: usize) {
-        lock(&self.shelf).until_refusal = Some(crates);
+        lock(&self.contents).until_refusal = Some(crates);
     }
 
-    /// The index entries of everything published, oldest first.
+    /// The index entries of all published crates, oldest first.
     pub(crate) fn entries(&self) -> Vec<Value> {
-        lock(&self.shelf).entries.clone()
+        lock(&self.contents).entries.clone()
     }
 }
 
@@ -79,36 +79,36 @@ impl Drop for Registry {
     }
 }
 
-/// `config.json`, or the entries of a crate, one a line.
-async fn index(State(shelf): Shared, Path(path): Path<String>) -> Response {
-    let shelf = lock(&shelf);
+/// `config.json`, or the entries of a crate, one per line.
+async fn index(State(contents): Shared, Path(path): Path<String>) -> Response {
+    let contents = lock(&contents);
     if path == "config.json" {
-        let address = shelf.address;
+        let address = contents.address;
         return Json(json!({ "dl": format!("http://{address}/dl"), "api": format!("http://{address}") }))
             .into_response();
     }
-    // ne/ta/netagg-core: the folders follow from the name.
+    // The path is like ne/ta/netagg-core; the folders follow from the name.
     let name = path.rsplit('/').next().unwrap_or_default();
     let lines: String =
-        shelf.entries.iter().filter(|entry| entry["name"] == name).map(|entry| format!("{entry}\n")).collect();
+        contents.entries.iter().filter(|entry| entry["name"] == name).map(|entry| format!("{entry}\n")).collect();
     if lines.is_empty() { StatusCode::NOT_FOUND.into_response() } else { lines.into_response() }
 }
 
-async fn download(State(shelf): Shared, Path(version): Path<(String, String)>) -> Response {
-    let file = lock(&shelf).files.get(&version).cloned();
+async fn download(State(contents): Shared, Path(version): Path<(String, String)>) -> Response {
+    let file = lock(&contents).files.get(&version).cloned();
     file.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
 }
 
-async fn publish(State(shelf): Shared, headers: HeaderMap, body: Bytes) -> Response {
+async fn publish(State(contents): Shared, headers: HeaderMap, body: Bytes) -> Response {
     if headers.get(header::AUTHORIZATION).is_none_or(|token| token != Registry::TOKEN) {
         return refusal(StatusCode::FORBIDDEN, "this token may not publish");
     }
     let (metadata, file) = sections(&body);
     let metadata: Value = serde_json::from_slice(&metadata).expect("metadata in JSON");
-    let mut shelf = lock(&shelf);
-    match &mut shelf.until_refusal {
+    let mut contents = lock(&contents);
+    match &mut contents.until_refusal {
         Some(0) => {
-            shelf.until_refusal = None;
+            contents.until_refusal = None;
             return refusal(StatusCode::SERVICE_UNAVAILABLE, "the registry is out of order");
         }
         Some(crates) => *crates -= 1,
@@ -116,15 +116,15 @@ async fn publish(State(shelf): Shared, headers: HeaderMap, body: Bytes) -> Respo
     }
     let entry = entry(&metadata, &file);
     let version = (text(&entry["name"]), text(&entry["vers"]));
-    if shelf.files.contains_key(&version) {
-        return refusal(StatusCode::CONFLICT, "this version is there already");
+    if contents.files.contains_key(&version) {
+        return refusal(StatusCode::CONFLICT, "this version exists already");
     }
-    shelf.files.insert(version, file);
-    shelf.entries.push(entry);
+    contents.files.insert(version, file);
+    contents.entries.push(entry);
     Json(json!({})).into_response()
 }
 
-/// The two parts of a publishing request, each after its length: metadata and the `.crate` file.
+/// The two parts of a publishing request: metadata and the `.crate` file. Each part follows its length.
 fn sections(body: &Bytes) -> (Bytes, Bytes) {
     let section = |at: usize| {
         let start = at + size_of::<u32>();
@@ -168,6 +168,6 @@ fn text(value: &Value) -> String {
     value.as_str().expect("a text").to_owned()
 }
 
-fn lock(shelf: &Mutex<Shelf>) -> MutexGuard<'_, Shelf> {
-    shelf.lock().expect("no handler panicked")
+fn lock(contents: &Mutex<Contents>) -> MutexGuard<'_, Contents> {
+    contents.lock().expect("no handler panicked")
 }

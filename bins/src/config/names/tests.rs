@@ -34,7 +34,7 @@ fn the_nearest_name_is_suggested() {
 }
 
 #[test]
-fn variables_of_others_are_left_alone() {
+fn variables_of_other_programs_get_no_suggestion() {
     for (name, value) in [
         ("INGESTOR_BATCH_SIZE", "1"),
         ("LOG_FORMAT", "json"),
@@ -51,7 +51,7 @@ fn variables_of_others_are_left_alone() {
         ("INGESTOR_SERVICE_HOST", "10.43.0.10"),
         ("INGESTOR_PORT_6060_TCP_PROTO", "tcp"),
         ("GENERATOR_SERVICE_PORT_HTTP", "80"),
-        // images
+        // Container images
         ("POSTGRES_INITDB_ARGS", "x"),
         ("POSTGRES_INITDB_WALDIR", "x"),
         ("POSTGRES_HOST_AUTH_METHOD", "x"),
@@ -69,7 +69,7 @@ fn variables_of_others_are_left_alone() {
         ("REDIS_PASSWORD", "x"),
         ("REDIS_VERSION", "8"),
         ("REDIS_DATA_DIR", "x"),
-        // systems, and programs that share the environment
+        // Operating systems, and programs that share the environment
         ("PATH", "x"),
         ("HOME", "x"),
         ("LOGNAME", "x"),

@@ -1,7 +1,12 @@
-//! Both services through thousands of random schedules of faults, crashes and rebalances.
+//! Runs both services through thousands of random schedules of faults, crashes and rebalances.
 //!
-//! A schedule is all that a seed decides: which records are published when, what fails before or after it took effect,
-//! how long each call takes, and which members join, stop or die. The same seed gives the same schedule.
+//! The seed of a schedule decides:
+//!
+//! - which records are published, and when;
+//! - which calls fail before or after they took effect, and how long each call takes;
+//! - which members join, stop or crash.
+//!
+//! The same seed gives the same schedule.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{LazyLock, MutexGuard};
@@ -46,35 +51,35 @@ fn a_seed_gives_the_same_schedule_again() {
 }
 
 #[test]
-fn the_schedules_meet_what_they_are_for() {
+fn the_schedules_contain_all_kinds_of_faults() {
     let met: HashMap<&'static str, usize> = (0..100).map(Schedule::run).fold(HashMap::new(), |mut met, outcome| {
-        for what in outcome.trace.iter().map(|line| line.what) {
-            *met.entry(what).or_default() += 1;
+        for kind in outcome.trace.iter().map(|line| line.kind) {
+            *met.entry(kind).or_default() += 1;
         }
         met
     });
-    for what in ["failed before", "failed after", "commit", "lost commit", "crash", "stop", "join", "revoked"] {
-        assert!(met.get(what).is_some_and(|count| *count >= 20), "{what}: {met:?}");
+    for kind in ["failed before", "failed after", "commit", "lost commit", "crash", "stop", "join", "revoked"] {
+        assert!(met.get(kind).is_some_and(|count| *count >= 20), "{kind}: {met:?}");
     }
 }
 
 fn check(seed: u64) {
     let outcome = Schedule::run(seed);
-    assert!(outcome.broken.is_empty(), "seed {seed} (SCHEDULE_SEED={seed} repeats it alone): {:#?}", outcome.broken);
+    assert!(outcome.broken.is_empty(), "seed {seed} (SCHEDULE_SEED={seed} runs only this seed): {:#?}", outcome.broken);
 }
 
 #[derive(Debug, Default)]
 struct Outcome {
-    /// The laws that were broken.
+    /// The rules that were broken.
     broken: Vec<String>,
-    /// What happened, in order.
+    /// The faults and events of the schedule, in order.
     trace: Vec<Line>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Line {
     at: Duration,
-    what: &'static str,
+    kind: &'static str,
     detail: String,
 }
 
@@ -93,14 +98,14 @@ impl Role {
     }
 }
 
-/// What a record is to become.
+/// The expected result of a record.
 #[derive(Clone, Copy, Debug)]
-enum Fate {
+enum Expected {
     Kept(EventKey),
     Dead(InvalidKind),
 }
 
-/// A valid event of the pool, and what it adds to which totals, spelled out by hand.
+/// A valid event of the pool, and its expected contribution to the totals, written by hand.
 struct Sample {
     json: Bytes,
     /// The same identity with other content, on another day.
@@ -112,7 +117,7 @@ struct Sample {
 }
 
 static POOL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
-    // Around midnights, months' ends and in other zones: the day is that of UTC.
+    // Times around midnight and the end of a month, some with offsets. The expected day is the UTC day.
     let times = [
         ("2025-10-20T12:00:00Z", "2025-10-20"),
         ("2025-10-20T23:59:59.9999999Z", "2025-10-20"),
@@ -137,13 +142,13 @@ static POOL: LazyLock<Vec<Sample>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What happens to one seed.
+/// The run of one seed.
 #[derive(Debug)]
 struct Schedule {
     log: MemoryLog,
     events: Arc<MemoryEventStore>,
     totals: Arc<MemoryAggregateStore>,
-    letters: MemoryDeadLetters,
+    dead_letters: MemoryDeadLetters,
     start: Instant,
     state: Mutex<State>,
 }
@@ -151,19 +156,19 @@ struct Schedule {
 #[derive(Debug)]
 struct State {
     rng: fastrand::Rng,
-    /// Whether identities come with two contents.
+    /// Whether some copies have other content.
     has_conflicts: bool,
-    /// Commits get lost while it lasts.
+    /// Whether some commits get lost.
     is_rough: bool,
-    /// The fates of each partition's records.
-    published: Vec<Vec<Fate>>,
+    /// The expected results of the records of each partition.
+    published: Vec<Vec<Expected>>,
     stored: HashSet<EventKey>,
     counted: HashSet<EventKey>,
     dead: HashMap<(i32, i64), InvalidKind>,
     outcome: Outcome,
 }
 
-/// An adapter that is late, fails, or seems to fail, and whose caller is watched.
+/// An adapter that is slow, fails, or reports a failure after it took effect. It also checks the calls of the services.
 #[derive(Clone, Debug)]
 struct Faulty<T> {
     inner: T,
@@ -173,14 +178,14 @@ struct Faulty<T> {
 
 impl Schedule {
     fn run(seed: u64) -> Outcome {
-        fastrand::seed(seed); // for the jitter of pauses between attempts
+        fastrand::seed(seed); // for the jitter of retries
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
             let schedule = Arc::new(Self {
                 log: MemoryLog::new("events", PARTITIONS),
                 events: Arc::default(),
                 totals: Arc::default(),
-                letters: MemoryDeadLetters::new(),
+                dead_letters: MemoryDeadLetters::new(),
                 start: Instant::now(),
                 state: Mutex::new(State {
                     rng: fastrand::Rng::with_seed(seed),
@@ -194,7 +199,7 @@ impl Schedule {
                 }),
             });
             if timeout(24 * HOUR, schedule.play()).await.is_err() {
-                schedule.broken("it hangs".to_owned());
+                schedule.broken("the schedule hangs".to_owned());
             }
             std::mem::take(&mut schedule.state().outcome)
         })
@@ -207,7 +212,7 @@ impl Schedule {
         for member in members {
             self.leave(member).await;
         }
-        // Someone comes after all the crashes and reads what is left, faults and all.
+        // After all crashes, a last member of each group reads the remaining records. Calls still fail, but no commit gets lost.
         self.state().is_rough = false;
         for role in [Role::Ingest, Role::Aggregate] {
             self.leave(self.join(role)).await;
@@ -219,14 +224,15 @@ impl Schedule {
         self.check_the_end(&published);
     }
 
-    /// Publishes `count` records: new events, copies near and far, and what is no event. Returns the events.
+    /// Publishes `count` records: new events, copies of recent and of older events, and invalid records. Returns the indexes of
+    /// the events in the pool.
     async fn publish(&self, count: usize) -> Vec<usize> {
         let mut published = Vec::new();
         for _ in 0..count {
             sleep(Duration::from_millis(self.below(60) as u64)).await;
             let now = PUBLISHED.parse::<Timestamp>().ok().map(RecordTimestamp::from);
             let choice = self.below(10);
-            let (value, timestamp, fate) = if choice < 8 {
+            let (value, timestamp, expected) = if choice < 8 {
                 let sample = match (choice, published.last()) {
                     (0, Some(&last)) => last,
                     (1, Some(_)) => published[self.below(published.len())],
@@ -235,7 +241,7 @@ impl Schedule {
                 published.push(sample);
                 let conflicts = self.state().has_conflicts && self.below(3) == 0;
                 let json = if conflicts { &POOL[sample].conflicting } else { &POOL[sample].json };
-                (Some(json.clone()), now, Fate::Kept(POOL[sample].key))
+                (Some(json.clone()), now, Expected::Kept(POOL[sample].key))
             } else {
                 let event = POOL[0].json.clone();
                 let years_later = "2035-10-20T12:00:00Z".parse::<Timestamp>().ok().map(RecordTimestamp::from);
@@ -252,17 +258,17 @@ impl Schedule {
                     ),
                     _ => (Some(event), years_later, InvalidKind::TooOld),
                 };
-                (value, timestamp, Fate::Dead(kind))
+                (value, timestamp, Expected::Dead(kind))
             };
             let number = self.below(PARTITIONS);
-            self.state().published[number].push(fate);
+            self.state().published[number].push(expected);
             let partition = PartitionId::new("events", number as i32);
             self.log.append(Record { partition, offset: 0, timestamp, key: None, value, headers: Vec::new() });
         }
         published
     }
 
-    /// Lets members join, stop and die for a while; returns those that are left.
+    /// Lets members join, stop and crash for a while. Returns the members that still run.
     async fn trouble(self: &Arc<Self>) -> Vec<Member> {
         let mut members = vec![self.join(Role::Ingest), self.join(Role::Aggregate)];
         for _ in 0..self.below(12) {
@@ -317,7 +323,7 @@ impl Schedule {
         Member { role, shutdown, run }
     }
 
-    /// Waits for a member that stops, or is at the end.
+    /// Waits for a member that stops or has reached the end.
     async fn leave(&self, member: Member) {
         match member.run.await {
             Ok(Ok(())) => {}
@@ -335,9 +341,9 @@ impl Schedule {
         }
         let mut broken = Vec::new();
         if self.events.len() != distinct.len() {
-            broken.push(format!("{} events are stored of {}", self.events.len(), distinct.len()));
+            broken.push(format!("{} of {} events are stored", self.events.len(), distinct.len()));
         }
-        // Which of two contents came first is not known here; the stored one decides.
+        // This test does not know which copy came first. The stored copy decides.
         if self.state().has_conflicts {
             expected = self.events.sum_by_day();
         }
@@ -353,25 +359,27 @@ impl Schedule {
             for (number, &length) in lengths.iter().enumerate().filter(|(_, length)| **length > 0) {
                 let position = committed.iter().find(|position| position.partition.number as usize == number);
                 if position.map(|position| position.next_offset) != Some(length) {
-                    broken.push(format!("{role:?} committed {position:?} of {length} in {number}"));
+                    broken.push(format!(
+                        "{role:?} committed {position:?} in partition {number}, which has {length} records"
+                    ));
                 }
                 broken.extend(self.unfinished(role, number as i32, 0..length));
             }
         }
-        broken.into_iter().for_each(|law| self.broken(law));
+        broken.into_iter().for_each(|rule| self.broken(rule));
     }
 
-    /// What is not yet done for `role` of a stretch of a partition.
+    /// The first of `offsets` that `role` has not finished, as a text.
     fn unfinished(&self, role: Role, number: i32, offsets: std::ops::Range<i64>) -> Option<String> {
         let state = self.state();
         let is_done = |offset: i64| match (role, state.published[number as usize][offset as usize]) {
-            (Role::Ingest, Fate::Kept(key)) => state.stored.contains(&key),
-            (Role::Ingest, Fate::Dead(kind)) => state.dead.get(&(number, offset)) == Some(&kind),
-            (Role::Aggregate, Fate::Kept(key)) => state.counted.contains(&key),
-            (Role::Aggregate, Fate::Dead(_)) => true,
+            (Role::Ingest, Expected::Kept(key)) => state.stored.contains(&key),
+            (Role::Ingest, Expected::Dead(kind)) => state.dead.get(&(number, offset)) == Some(&kind),
+            (Role::Aggregate, Expected::Kept(key)) => state.counted.contains(&key),
+            (Role::Aggregate, Expected::Dead(_)) => true,
         };
         let offset = offsets.clone().find(|&offset| !is_done(offset))?;
-        Some(format!("{role:?}: {offset} of partition {number} is not done in {offsets:?}"))
+        Some(format!("{role:?}: offset {offset} of partition {number} is not done, in {offsets:?}"))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -382,13 +390,13 @@ impl Schedule {
         self.state().rng.usize(..end)
     }
 
-    fn broken(&self, law: String) {
-        self.state().outcome.broken.push(law);
+    fn broken(&self, rule: String) {
+        self.state().outcome.broken.push(rule);
     }
 
-    fn trace(&self, what: &'static str, detail: String) {
+    fn trace(&self, kind: &'static str, detail: String) {
         let at = self.start.elapsed();
-        self.state().outcome.trace.push(Line { at, what, detail });
+        self.state().outcome.trace.push(Line { at, kind, detail });
     }
 }
 
@@ -400,38 +408,38 @@ struct Member {
 }
 
 impl<T> Faulty<T> {
-    /// Runs `effect`: late, or not though it should, or as it should though it seems not to.
+    /// Runs `effect` late. Some calls fail before the effect, and some fail after it.
     async fn disturb<R>(&self, name: &str, effect: impl Future<Output = Result<R, Error>>) -> Result<R, Error> {
         let schedule = &self.schedule;
         sleep(Duration::from_millis(schedule.below(120) as u64)).await;
         match schedule.below(10) {
             0..=1 => {
                 schedule.trace("failed before", name.to_owned());
-                Err(away())
+                Err(unavailable())
             }
             2 => {
                 effect.await?;
                 sleep(Duration::from_millis(schedule.below(50) as u64)).await;
                 schedule.trace("failed after", name.to_owned());
-                Err(away())
+                Err(unavailable())
             }
             _ => {
                 let result = effect.await?;
-                // Whoever dies here never learns that it is done.
+                // A member that crashes here does not know that the call has succeeded.
                 sleep(Duration::from_millis(schedule.below(50) as u64)).await;
                 Ok(result)
             }
         }
     }
 
-    /// A store may note a stretch as done only when all of it is, and every record of it is accounted for.
+    /// Checks that all records of `spans` are done and counted, because the store now records the spans as processed.
     fn check_spans(&self, spans: &[Span], outcome: &BatchOutcome) {
-        for (span, tally) in spans.iter().zip(&outcome.tallies) {
-            if tally.accepted + tally.duplicates + tally.conflicts + tally.invalid != span.records {
-                self.schedule.broken(format!("{tally:?} of {span:?}"));
+        for (span, counts) in spans.iter().zip(&outcome.span_counts) {
+            if counts.accepted + counts.duplicates + counts.conflicts + counts.invalid != span.records {
+                self.schedule.broken(format!("the counts {counts:?} do not fit {span:?}"));
             }
             let unfinished = self.schedule.unfinished(self.role, span.partition.number, span.from..span.to);
-            unfinished.into_iter().for_each(|law| self.schedule.broken(format!("span: {law}")));
+            unfinished.into_iter().for_each(|rule| self.schedule.broken(format!("span: {rule}")));
         }
     }
 }
@@ -483,11 +491,11 @@ impl TotalsReader for Faulty<()> {
 
 #[async_trait]
 impl DeadLetters for Faulty<()> {
-    async fn send(&self, letters: &[DeadLetter]) -> Result<(), Error> {
+    async fn send(&self, dead_letters: &[DeadLetter]) -> Result<(), Error> {
         self.disturb("send", async {
-            self.schedule.letters.send(letters).await?;
-            let dead = letters.iter().map(|letter| {
-                let DeadLetter { record, reason } = letter;
+            self.schedule.dead_letters.send(dead_letters).await?;
+            let dead = dead_letters.iter().map(|dead_letter| {
+                let DeadLetter { record, reason } = dead_letter;
                 ((record.partition.number, record.offset), reason.kind())
             });
             self.schedule.state().dead.extend(dead);
@@ -501,7 +509,7 @@ impl DeadLetters for Faulty<()> {
 impl EventSource for Faulty<MemorySource> {
     async fn next(&mut self) -> Result<SourceEvent, Error> {
         if self.schedule.below(20) == 0 {
-            return Err(Error::unavailable("broker", "away"));
+            return Err(Error::unavailable("broker", "unavailable"));
         }
         let event = self.inner.next().await?;
         if let SourceEvent::Revoked(partitions) = &event {
@@ -514,7 +522,7 @@ impl EventSource for Faulty<MemorySource> {
         for Position { partition, next_offset } in positions {
             self.schedule.trace("commit", format!("{:?} {partition} {next_offset}", self.role));
             let unfinished = self.schedule.unfinished(self.role, partition.number, 0..*next_offset);
-            unfinished.into_iter().for_each(|law| self.schedule.broken(format!("commit: {law}")));
+            unfinished.into_iter().for_each(|rule| self.schedule.broken(format!("commit: {rule}")));
         }
         let is_rough = self.schedule.state().is_rough;
         if is_rough && !positions.is_empty() && self.schedule.below(5) == 0 {
@@ -529,7 +537,7 @@ impl EventSource for Faulty<MemorySource> {
     }
 }
 
-/// The default limits are those that the pool and the records that are too old were made for.
+/// The events of the pool must be valid within the default limits.
 #[test]
 fn the_pool_is_valid() {
     for sample in POOL.iter() {

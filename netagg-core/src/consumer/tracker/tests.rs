@@ -52,7 +52,7 @@ fn vacant_offsets_are_passed_once_and_in_order() {
         (ticket, spans)
     };
     let mut tracker = OffsetTracker::default();
-    assert!(tracker.pass(&vacant(4, 6)), "a partition of which no record was read begins where the span does");
+    assert!(tracker.pass(&vacant(4, 6)), "a partition without a read record begins at the start of the span");
     assert!(!tracker.pass(&vacant(4, 6)));
     let (first, spans) = span(&mut tracker);
     assert_eq!(spans, [(4, 6, 0)]);
@@ -71,7 +71,7 @@ fn vacant_offsets_are_passed_once_and_in_order() {
 }
 
 #[test]
-fn what_was_in_flight_before_a_revocation_does_not_count_after_it() {
+fn a_batch_from_before_a_revocation_does_not_move_the_position_after_it() {
     let mut tracker = OffsetTracker::default();
     tracker.read(&record(0, 10));
     tracker.read(&record(1, 5));
@@ -86,7 +86,7 @@ fn what_was_in_flight_before_a_revocation_does_not_count_after_it() {
 }
 
 #[test]
-fn a_source_that_goes_back_is_followed() {
+fn the_tracker_follows_a_source_that_goes_back() {
     let mut tracker = OffsetTracker::default();
     tracker.read(&record(0, 10));
     let old = tracker.start();
@@ -103,14 +103,15 @@ fn a_source_that_goes_back_is_followed() {
 enum Step {
     /// Reads the next record of this partition.
     Read(i32),
-    /// Reads this partition anew from so many offsets before what is committed: its position was reset.
+    /// Reads this partition again from this number of offsets before the committed offset: its position was reset.
     GoBack(i32, i64),
+    /// Puts all read records into flight.
     Start,
     /// Finishes the batch in flight at this index.
     Finish(prop::sample::Index),
-    /// Loses these partitions; another member finishes so many offsets before they come back.
+    /// Revokes these partitions. Another member finishes this number of offsets before the partitions come back.
     Forget(Vec<i32>, i64),
-    /// Commits.
+    /// Commits the positions.
     Take,
 }
 
@@ -127,25 +128,25 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// The first record from `offset` on in a log with holes, and its timestamp: some have none.
+/// The first record from `offset` on, in a log with holes. Some records have no timestamp.
 fn next_record(number: i32, offset: i64) -> Record {
     let hole = |offset: &i64| (offset * 5 + i64::from(number)) % 7 >= 5 || offset / 10 % 4 == 3;
     let offset = (offset..).find(|offset| !hole(offset)).unwrap_or(offset);
-    // Not in the order of offsets: producers set it.
+    // The timestamps are not in the order of offsets, because producers set them.
     let timestamp = if offset % 3 == 0 { None } else { Timestamp::from_micros(offset * 37 % 100) };
     Record { timestamp: timestamp.map(Into::into), ..record(number, offset) }
 }
 
-/// One assignment of a partition, record by record.
+/// One assignment of a partition, with each of its records.
 struct Assignment {
     id: u32,
-    /// Where reading began: what the group had committed.
+    /// The offset where reading began: the committed offset of the group.
     start: i64,
     records: Vec<Record>,
     /// How many of `records` were put into flight.
     started: usize,
     done: BTreeSet<i64>,
-    /// The position as last taken.
+    /// The position at the last commit.
     taken: i64,
 }
 
@@ -154,27 +155,28 @@ impl Assignment {
         self.records.last().map_or(self.start, |record| record.offset + 1)
     }
 
-    /// After the last record of those that are done without a gap.
+    /// The offset after the last record up to which all records are done.
     fn position(&self) -> i64 {
         let is_done = |record: &&Record| self.done.contains(&record.offset);
         self.records.iter().take_while(is_done).last().map_or(self.start, |record| record.offset + 1)
     }
 }
 
-/// Records: partition, assignment, offset.
+/// Records, each as (partition, assignment, offset).
 type Records = Vec<(i32, u32, i64)>;
 
-/// All that happened, told record by record.
+/// A simple model of the tracker, which remembers each record.
 #[derive(Default)]
 struct Model {
     assignments: u32,
-    ours: BTreeMap<i32, Assignment>,
-    /// Read and not in flight, also of before a position was reset.
+    /// The current assignment of each partition.
+    assigned: BTreeMap<i32, Assignment>,
+    /// Records that are read and not in flight, including records from before a reset of the position.
     batch: Records,
     in_flight: Vec<(Ticket, Records)>,
-    /// Offsets that somebody finished.
+    /// Offsets that any member has finished.
     finished: BTreeSet<(i32, i64)>,
-    /// What the group has committed.
+    /// The committed offsets of the group.
     committed: BTreeMap<i32, i64>,
 }
 
@@ -183,15 +185,15 @@ impl Model {
         self.committed.get(&number).copied().unwrap_or(0)
     }
 
-    /// Reads `record`, which begins a new assignment unless it follows what was read of this one.
+    /// Reads `record`. It begins a new assignment unless it follows the records of the current assignment.
     fn read(&mut self, tracker: &mut OffsetTracker, record: Record) {
         tracker.read(&record);
         let number = record.partition.number;
-        if self.ours.get(&number).is_some_and(|ours| record.offset < ours.next_read()) {
-            self.ours.remove(&number);
+        if self.assigned.get(&number).is_some_and(|assignment| record.offset < assignment.next_read()) {
+            self.assigned.remove(&number);
         }
         let id = self.assignments;
-        let ours = self.ours.entry(number).or_insert_with(|| Assignment {
+        let assignment = self.assigned.entry(number).or_insert_with(|| Assignment {
             id,
             start: record.offset,
             records: Vec::new(),
@@ -200,17 +202,18 @@ impl Model {
             taken: record.offset,
         });
         self.assignments += 1;
-        self.batch.push((number, ours.id, record.offset));
-        ours.records.push(record);
+        self.batch.push((number, assignment.id, record.offset));
+        assignment.records.push(record);
     }
 
-    /// Puts everything read into flight; the spans are to be those of the records.
+    /// Puts all read records into flight, and checks that the spans of the ticket match these records.
     fn start(&mut self, tracker: &mut OffsetTracker) -> Result<(), TestCaseError> {
         let ticket = tracker.start();
         let mut spans = Vec::new();
-        for (&number, ours) in &mut self.ours {
-            let from = ours.started.checked_sub(1).map_or(ours.start, |last| ours.records[last].offset + 1);
-            let new = &ours.records[ours.started..];
+        for (&number, assignment) in &mut self.assigned {
+            let from =
+                assignment.started.checked_sub(1).map_or(assignment.start, |last| assignment.records[last].offset + 1);
+            let new = &assignment.records[assignment.started..];
             if let Some(last) = new.last() {
                 spans.push(Span {
                     partition: partition(number),
@@ -220,7 +223,7 @@ impl Model {
                     last_timestamp: new.iter().rev().find_map(Record::instant),
                 });
             }
-            ours.started = ours.records.len();
+            assignment.started = assignment.records.len();
         }
         prop_assert_eq!(ticket.spans(), spans);
         self.in_flight.push((ticket, std::mem::take(&mut self.batch)));
@@ -230,10 +233,10 @@ impl Model {
     fn finish(&mut self, tracker: &mut OffsetTracker, at: usize) {
         let (ticket, records) = self.in_flight.remove(at);
         tracker.finish(ticket);
-        for (number, assignment, offset) in records {
+        for (number, id, offset) in records {
             self.finished.insert((number, offset));
-            if let Some(ours) = self.ours.get_mut(&number).filter(|ours| ours.id == assignment) {
-                ours.done.insert(offset);
+            if let Some(assignment) = self.assigned.get_mut(&number).filter(|assignment| assignment.id == id) {
+                assignment.done.insert(offset);
             }
         }
     }
@@ -242,19 +245,20 @@ impl Model {
         tracker.forget(&lost.iter().copied().map(partition).collect::<Vec<_>>());
         self.batch.retain(|(number, ..)| !lost.contains(number));
         for &number in lost {
-            self.ours.remove(&number);
+            self.assigned.remove(&number);
             let committed = self.committed(number);
             self.finished.extend((committed..committed + elsewhere).map(|offset| (number, offset)));
             self.committed.insert(number, committed + elsewhere);
         }
     }
 
-    /// Commits what the tracker says, which is to be exactly what moved, and never to pass what nobody finished.
+    /// Commits the positions of the tracker. Checks that they are exactly the positions that moved, and that no position passes a
+    /// record that no member has finished.
     fn take(&mut self, tracker: &mut OffsetTracker) -> Result<(), TestCaseError> {
         let mut moved = Vec::new();
-        for (&number, ours) in &mut self.ours {
-            let now = ours.position();
-            if std::mem::replace(&mut ours.taken, now) != now {
+        for (&number, assignment) in &mut self.assigned {
+            let now = assignment.position();
+            if std::mem::replace(&mut assignment.taken, now) != now {
                 moved.push(position(number, now));
             }
         }
@@ -266,7 +270,13 @@ impl Model {
                 .map(|record| record.offset)
                 .take_while(|offset| *offset < next_offset)
                 .find(|offset| !self.finished.contains(&(number, *offset)));
-            prop_assert_eq!(lost, None, "not finished, and {} of {} is committed", next_offset, number);
+            prop_assert_eq!(
+                lost,
+                None,
+                "an unfinished record; committed: offset {} of partition {}",
+                next_offset,
+                number
+            );
             self.committed.insert(number, next_offset);
         }
         Ok(())
@@ -276,7 +286,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
-    /// The tracker against a model that remembers each record; once all are done, positions are at the end.
+    /// Compares the tracker with a model that remembers each record. Once all records are done, the positions are at the end.
     #[test]
     fn a_position_never_passes_a_record_that_is_not_done(
         steps in prop::collection::vec(step(), 1..150),
@@ -287,7 +297,8 @@ proptest! {
         for step in steps {
             match step {
                 Step::Read(number) => {
-                    let next = model.ours.get(&number).map_or_else(|| model.committed(number), Assignment::next_read);
+                    let assignment = model.assigned.get(&number);
+                    let next = assignment.map_or_else(|| model.committed(number), Assignment::next_read);
                     model.read(&mut tracker, next_record(number, next));
                 }
                 Step::GoBack(number, by) => {
@@ -310,8 +321,8 @@ proptest! {
             model.finish(&mut tracker, order.index(model.in_flight.len()));
             model.take(&mut tracker)?;
         }
-        for (&number, ours) in &model.ours {
-            prop_assert_eq!(model.committed(number), ours.next_read(), "the end of {}", number);
+        for (&number, assignment) in &model.assigned {
+            prop_assert_eq!(model.committed(number), assignment.next_read(), "the end of partition {}", number);
         }
         prop_assert_eq!(tracker.take_positions(), []);
     }

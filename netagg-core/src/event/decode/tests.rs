@@ -1,4 +1,4 @@
-//! The contract's rules of an event, to the letter.
+//! Tests of each rule of the contract for events.
 
 mod forged;
 mod oracle;
@@ -11,7 +11,8 @@ use crate::event::EventLimits;
 use crate::record::{PartitionId, Record, RecordTimestamp};
 use crate::{SourceId, UserId};
 
-/// A valid event of required fields, with the given ones replaced (in place) or added (at the end); `None` leaves out.
+/// A valid event with the required fields and with `changes`: a known field is replaced in its place, another field is added at
+/// the end, and `None` removes a field.
 fn json(changes: &[(&str, Option<&str>)]) -> String {
     let mut fields = vec![
         ("event_id", r#""550e8400-e29b-41d4-a716-446655440000""#),
@@ -41,11 +42,11 @@ fn decode(json: &str) -> Event {
     Event::decode(json.as_bytes()).unwrap_or_else(|error| panic!("{error}: {json}"))
 }
 
-/// The kind and the message that `json` is refused with.
-fn refused(json: impl AsRef<[u8]>) -> (InvalidKind, String) {
+/// The kind and the message of the error for `json`.
+fn rejected(json: impl AsRef<[u8]>) -> (InvalidKind, String) {
     let json = json.as_ref();
     match Event::decode(json) {
-        Ok(_) => panic!("taken: {}", String::from_utf8_lossy(json)),
+        Ok(_) => panic!("accepted: {}", String::from_utf8_lossy(json)),
         Err(error) => (error.kind(), error.to_string()),
     }
 }
@@ -74,7 +75,7 @@ fn the_contracts_example() {
 }
 
 #[test]
-fn what_is_left_out_is_absent_and_never_derived() {
+fn absent_optional_fields_stay_absent_and_are_never_computed() {
     let event = decode(&json(&[("ended_at", Some(r#""2025-10-20T13:00:00Z""#))]));
     assert_eq!(event.fields().duration_sec, None);
     for absent in [json(&[]), json(&OPTIONAL.map(|name| (name, Some("null"))))] {
@@ -92,7 +93,7 @@ const OPTIONAL: [&str; 5] = ["ended_at", "duration_sec", "bytes_up", "bytes_down
 fn required_fields_are_neither_absent_nor_null() {
     for name in REQUIRED {
         for value in [None, Some("null")] {
-            let (kind, message) = refused(json(&[(name, value)]));
+            let (kind, message) = rejected(json(&[(name, value)]));
             assert_eq!(kind, InvalidKind::MissingField);
             assert_eq!(message, format!("{name}: found nothing; accepted: a value: the field is required"));
         }
@@ -100,7 +101,7 @@ fn required_fields_are_neither_absent_nor_null() {
 }
 
 #[test]
-fn a_field_of_another_type_is_named_with_what_was_found_and_what_is_accepted() {
+fn a_wrong_type_is_reported_with_the_found_and_the_accepted_value() {
     let time = "an RFC 3339 time of the years 0001 to 9999, such as 2025-10-20T12:34:56Z";
     let bytes = "an integer from 0 to 9223372036854775807, or null";
     let accepted = [
@@ -123,7 +124,7 @@ fn a_field_of_another_type_is_named_with_what_was_found_and_what_is_accepted() {
                 _ => value.starts_with('"'),
             };
             if !fits {
-                let (kind, message) = refused(with(name, value));
+                let (kind, message) = rejected(with(name, value));
                 assert_eq!(kind, InvalidKind::WrongType, "{name} {value}");
                 assert_eq!(message, format!("{name}: found {value}; accepted: {accepted}"));
             }
@@ -132,7 +133,7 @@ fn a_field_of_another_type_is_named_with_what_was_found_and_what_is_accepted() {
 }
 
 #[test]
-fn event_id_is_a_hyphenated_uuid_of_any_letter_case() {
+fn event_id_is_a_hyphenated_uuid_in_any_letter_case() {
     let plain = decode(&json(&[]));
     for text in [
         "550E8400-E29B-41D4-A716-446655440000",
@@ -159,7 +160,7 @@ fn event_id_is_a_hyphenated_uuid_of_any_letter_case() {
         "550e8400-e29b-41d4-a716-446655440000 ",
         "550e8400-e29b-41d4-a716-4466554400é",
     ] {
-        let (kind, message) = refused(with("event_id", &format!("\"{text}\"")));
+        let (kind, message) = rejected(with("event_id", &format!("\"{text}\"")));
         assert_eq!(kind, InvalidKind::InvalidUuid, "{text}");
         let expected = format!("event_id: found {text:?}; accepted: a UUID string of the form 8-4-4-4-12");
         assert_eq!(message, expected);
@@ -167,21 +168,21 @@ fn event_id_is_a_hyphenated_uuid_of_any_letter_case() {
 }
 
 #[test]
-fn texts_are_counted_in_scalar_values_and_kept_as_they_are() {
+fn texts_are_counted_in_scalar_values_and_stored_unchanged() {
     for (name, max) in [("source_id", 128), ("user_id", 64)] {
-        // One byte, two, four as themselves and as surrogate pairs; a base with a combining mark counts twice.
+        // Characters of one, two and four bytes, also as a surrogate pair. A letter with a combining mark counts as two.
         for (unit, width) in [("x", 1), ("é", 1), ("\u{1F600}", 1), (r"\ud83d\ude00", 1), ("e\u{301}", 2)] {
             let longest = unit.repeat(max / width);
             let event = decode(&with(name, &format!("\"{longest}\"")));
             let fields = event.fields();
             let text = if name == "source_id" { fields.source_id.as_str() } else { fields.user_id.as_str() };
             assert_eq!(text.chars().count(), max);
-            let (kind, message) = refused(with(name, &format!("\"{longest}x\"")));
+            let (kind, message) = rejected(with(name, &format!("\"{longest}x\"")));
             assert_eq!(kind, InvalidKind::InvalidLength);
             let expected = format!("{name}: found {} characters; accepted: a string of 1 to {max} characters", max + 1);
             assert_eq!(message, expected);
         }
-        let (kind, message) = refused(with(name, r#""""#));
+        let (kind, message) = rejected(with(name, r#""""#));
         assert_eq!(kind, InvalidKind::InvalidLength);
         assert_eq!(message, format!("{name}: found 0 characters; accepted: a string of 1 to {max} characters"));
     }
@@ -210,14 +211,14 @@ fn type_is_one_of_five_in_upper_case() {
         assert_eq!(decode(&with("type", &format!("\"{text}\""))).fields().event_type, event_type);
     }
     for text in ["", "data", "Data", "CALL", "DATA ", " DATA", "CALL-OUT", "VOICE"] {
-        let (kind, message) = refused(with("type", &format!("\"{text}\"")));
+        let (kind, message) = rejected(with("type", &format!("\"{text}\"")));
         assert_eq!(kind, InvalidKind::UnknownType);
         let accepted = "CALL_OUT, CALL_IN, SMS_SENT, SMS_RECEIVED or DATA";
         assert_eq!(message, format!("type: found {text:?}; accepted: {accepted}"));
     }
 }
 
-/// The forms themselves are tested with [`Timestamp`]; here, that both fields follow them.
+/// The tests of [`Timestamp`] cover the accepted forms. This test checks that both fields accept these forms.
 #[test]
 fn times_are_rfc_3339_and_stored_in_utc_cut_to_the_microsecond() {
     for (text, stored) in [
@@ -233,7 +234,7 @@ fn times_are_rfc_3339_and_stored_in_utc_cut_to_the_microsecond() {
     for name in ["started_at", "ended_at"] {
         for text in ["", "2025-10-20 12:34:56Z", "2025-10-20T12:34:56", "2025-13-01T00:00:00Z", "10000-01-01T00:00:00Z"]
         {
-            let (kind, message) = refused(with(name, &format!("\"{text}\"")));
+            let (kind, message) = rejected(with(name, &format!("\"{text}\"")));
             assert_eq!(kind, InvalidKind::InvalidTime);
             let accepted = "an RFC 3339 time of the years 0001 to 9999, such as 2025-10-20T12:34:56Z";
             assert_eq!(message, format!("{name}: found {text:?}; accepted: {accepted}"));
@@ -242,7 +243,7 @@ fn times_are_rfc_3339_and_stored_in_utc_cut_to_the_microsecond() {
 }
 
 #[test]
-fn ended_at_is_compared_as_stored() {
+fn ended_at_is_compared_after_the_cut_to_microseconds() {
     let event = |started_at: &str, ended_at: &str| {
         let quoted = [started_at, ended_at].map(|text| format!("\"{text}\""));
         json(&[("started_at", Some(&quoted[0])), ("ended_at", Some(&quoted[1]))])
@@ -254,7 +255,7 @@ fn ended_at_is_compared_as_stored() {
         ("2025-10-20T12:00:00.000001Z", "2025-10-20T12:00:00.0000009Z"),
         ("2025-10-20T12:00:00Z", "2025-10-20T13:59:59+02:00"),
     ] {
-        let (kind, message) = refused(event(started_at, ended_at));
+        let (kind, message) = rejected(event(started_at, ended_at));
         assert_eq!(kind, InvalidKind::EndsBeforeStart);
         let found = ended_at.parse::<Timestamp>().expect("a time");
         assert_eq!(message, format!("ended_at: found {found}; accepted: a time not before started_at"));
@@ -278,21 +279,21 @@ fn integers_are_written_as_integers_within_their_range() {
         }
         let huge = "9".repeat(60);
         for value in [above, "-1", "-9223372036854775809", "18446744073709551616", &huge] {
-            let (kind, message) = refused(with(name, value));
+            let (kind, message) = rejected(with(name, value));
             assert_eq!(kind, InvalidKind::OutOfRange);
             assert_eq!(message, format!("{name}: found {value}; accepted: an integer from 0 to {max}"));
         }
         for value in ["5.0", "1e2", "1E2", "0.0", "-0.0", "1e-2", "1e400"] {
-            assert_eq!(refused(with(name, value)).0, InvalidKind::WrongType, "{name} {value}");
+            assert_eq!(rejected(with(name, value)).0, InvalidKind::WrongType, "{name} {value}");
         }
         for value in ["05", "+5", "0x5", "-", ".5", "5.", "NaN", "Infinity", "1_000", "--0", "-00"] {
-            assert_eq!(refused(with(name, value)).0, InvalidKind::MalformedJson, "{name} {value}");
+            assert_eq!(rejected(with(name, value)).0, InvalidKind::MalformedJson, "{name} {value}");
         }
     }
 }
 
 #[test]
-fn meta_is_given_back_as_it_was_written() {
+fn the_text_of_meta_is_unchanged() {
     for meta in [
         "{}",
         r#"{"a":1.50,"b":12345678901234567890.123456789012345678901234567890,"c":1E5,"d":-0.0}"#,
@@ -313,14 +314,14 @@ fn meta_is_given_back_as_it_was_written() {
         (r#"{"a":1e200000}"#, InvalidKind::NumberTooLarge),
         (&huge.replace('}', "9}"), InvalidKind::NumberTooLarge),
     ] {
-        let (found, message) = refused(with("meta", meta));
+        let (found, message) = rejected(with("meta", meta));
         assert_eq!(found, kind);
         assert!(message.starts_with("meta: found ") && message.len() < 400, "{message}");
     }
 }
 
 #[test]
-fn nul_and_lone_surrogates_are_refused_in_every_field() {
+fn nul_and_lone_surrogates_are_rejected_in_every_field() {
     for name in ["event_id", "source_id", "user_id", "type", "started_at", "ended_at"] {
         for (value, kind) in [
             (r#""a\u0000b""#, InvalidKind::NulCharacter),
@@ -329,7 +330,7 @@ fn nul_and_lone_surrogates_are_refused_in_every_field() {
             (r#""\ud83dx""#, InvalidKind::LoneSurrogate),
             (r#""\ud83d\u0041""#, InvalidKind::LoneSurrogate),
         ] {
-            let (found, message) = refused(with(name, value));
+            let (found, message) = rejected(with(name, value));
             assert_eq!(found, kind, "{name} {value}");
             assert!(message.starts_with(&format!("{name}: found ")), "{message}");
             assert!(message.ends_with("; accepted: Unicode text without NUL"), "{message}");
@@ -338,7 +339,7 @@ fn nul_and_lone_surrogates_are_refused_in_every_field() {
 }
 
 #[test]
-fn other_fields_are_ignored_as_long_as_they_are_json() {
+fn unknown_fields_are_ignored_if_they_are_valid_json() {
     let plain = decode(&json(&[]));
     for extra in [
         r#""x":1"#,
@@ -364,12 +365,12 @@ fn other_fields_are_ignored_as_long_as_they_are_json() {
         "\"x\":1,",
     ] {
         let event = json(&[]).replacen('{', &format!("{{{extra},"), 1);
-        assert_eq!(refused(&event).0, InvalidKind::MalformedJson, "{extra}");
+        assert_eq!(rejected(&event).0, InvalidKind::MalformedJson, "{extra}");
     }
 }
 
 #[test]
-fn a_field_given_twice_is_refused_however_it_is_spelled() {
+fn a_repeated_field_is_rejected_in_every_spelling() {
     let spelled = [
         ("event_id", r"event\u005fid"),
         ("source_id", r"\u0073ource_id"),
@@ -383,12 +384,12 @@ fn a_field_given_twice_is_refused_however_it_is_spelled() {
         ("meta", r"m\u0065ta"),
     ];
     for (name, escaped) in spelled {
-        // The same value, another, null: twice is twice.
+        // The value of the second field does not matter.
         for value in ["null", "5"] {
             for again in [name, escaped] {
                 let once = if REQUIRED.contains(&name) { json(&[]) } else { with(name, "null") };
                 let twice = once.replacen('{', &format!(r#"{{"{again}":{value},"#), 1);
-                let (kind, message) = refused(&twice);
+                let (kind, message) = rejected(&twice);
                 assert_eq!(kind, InvalidKind::DuplicateField, "{twice}");
                 assert_eq!(message, format!("{name}: found it twice; accepted: each field once"));
             }
@@ -401,8 +402,8 @@ fn a_field_given_twice_is_refused_however_it_is_spelled() {
 }
 
 #[test]
-fn nesting_is_bounded_everywhere() {
-    // The event's own object is the first level.
+fn nesting_is_limited_in_all_fields() {
+    // The object of the event is the first level.
     let nested = |name: &str, levels: usize, value: &str| {
         let (open, close) = ("[".repeat(levels), "]".repeat(levels));
         with(name, &format!("{open}{value}{close}"))
@@ -410,10 +411,10 @@ fn nesting_is_bounded_everywhere() {
     let meta = |levels: usize| with("meta", &format!("{}1{}", r#"{"a":"#.repeat(levels), "}".repeat(levels)));
     decode(&nested("x", 99, ""));
     decode(&meta(99));
-    decode(&nested("x", 99, r#""]]]][[[[\"[[[""#)); // brackets in a string are no levels
-    decode(&with("x", &format!("[{}0]", "[],{},".repeat(10_000)))); // nor are those beside each other
+    decode(&nested("x", 99, r#""]]]][[[[\"[[[""#)); // brackets in a string are not levels
+    decode(&with("x", &format!("[{}0]", "[],{},".repeat(10_000)))); // brackets side by side are not deeper levels
     for too_deep in [nested("x", 100, ""), meta(100), nested("x", 100_000, ""), meta(100_000), "[".repeat(1 << 20)] {
-        let (kind, message) = refused(too_deep);
+        let (kind, message) = rejected(too_deep);
         assert_eq!(kind, InvalidKind::TooDeep);
         let accepted = "at most 100 levels, the event's own object included";
         assert_eq!(message, format!("found nesting deeper than 100 levels; accepted: {accepted}"));
@@ -439,29 +440,29 @@ fn the_whole_message_is_one_object_in_utf_8() {
         "nul".to_owned(),
         "\"".to_owned(),
     ] {
-        let (kind, message) = refused(&text);
+        let (kind, message) = rejected(&text);
         assert_eq!(kind, InvalidKind::MalformedJson, "{text}");
         assert!(message.starts_with("found no JSON (") && message.contains(" at line "), "{message}");
         assert!(message.ends_with("; accepted: one JSON object in UTF-8"), "{message}");
     }
     for text in ["[]", "null", " true", "5", r#""text""#, r#""\ud800""#, "[{}]"] {
-        let (kind, message) = refused(text);
+        let (kind, message) = rejected(text);
         assert_eq!(kind, InvalidKind::NotAnObject);
         assert_eq!(message, format!("found {text}; accepted: one JSON object in UTF-8"));
     }
     let mut bytes = plain.clone().into_bytes();
     let at = plain.find("123456789").expect("the user");
     bytes[at] = 0xff;
-    let (kind, message) = refused(bytes);
+    let (kind, message) = rejected(bytes);
     assert_eq!(kind, InvalidKind::NotUtf8);
     let found = format!("a byte that is not UTF-8 at position {at}");
     assert_eq!(message, format!("found {found}; accepted: one JSON object in UTF-8"));
-    assert_eq!(refused(b"\xed\xa0\x80").0, InvalidKind::NotUtf8, "a surrogate in UTF-8's clothes");
-    assert_eq!(refused("{}").0, InvalidKind::MissingField);
+    assert_eq!(rejected(b"\xed\xa0\x80").0, InvalidKind::NotUtf8, "a surrogate, encoded like UTF-8");
+    assert_eq!(rejected("{}").0, InvalidKind::MissingField);
 }
 
 #[test]
-fn a_megabyte_of_anything_ends_in_a_short_reason() {
+fn an_invalid_megabyte_gives_a_short_reason() {
     const SIZE: usize = 1 << 20;
     let long = "x".repeat(SIZE);
     for (value, expected) in [
@@ -478,7 +479,7 @@ fn a_megabyte_of_anything_ends_in_a_short_reason() {
         (with("meta", &format!(r#"{{"a":{}}}"#, "9".repeat(SIZE))).into_bytes(), InvalidKind::NumberTooLarge),
         (with("meta", &format!("[{}1]", "1,".repeat(SIZE / 2))).into_bytes(), InvalidKind::WrongType),
     ] {
-        let (kind, message) = refused(value);
+        let (kind, message) = rejected(value);
         assert_eq!(kind, expected);
         assert!(message.len() < 400, "{} bytes of message", message.len());
     }
@@ -495,7 +496,7 @@ fn record(value: Option<&str>, timestamp: Option<&str>) -> Record {
 }
 
 #[test]
-fn admission_judges_by_the_records_timestamp_and_both_limits_count() {
+fn the_age_limits_refer_to_the_timestamp_of_the_record_and_are_inclusive() {
     let limits = EventLimits::default();
     let at = |started_at: &str| {
         let event = with("started_at", &format!("\"{started_at}\""));
@@ -504,7 +505,7 @@ fn admission_judges_by_the_records_timestamp_and_both_limits_count() {
     assert_eq!(at("2020-10-21T12:00:00Z"), Ok(())); // 1,825 days before
     assert_eq!(at("2020-10-21T11:59:59.999999Z"), Err(InvalidKind::TooOld));
     assert_eq!(at("2025-10-21T12:00:00Z"), Ok(()));
-    assert_eq!(at("2025-10-21T12:00:00.0000009Z"), Ok(()), "as stored");
+    assert_eq!(at("2025-10-21T12:00:00.0000009Z"), Ok(()), "cut to the microsecond");
     assert_eq!(at("2025-10-21T12:00:00.000001Z"), Err(InvalidKind::TooFarInFuture));
 
     let late = with("started_at", r#""2025-10-22T00:00:00Z""#);
@@ -517,7 +518,7 @@ fn admission_judges_by_the_records_timestamp_and_both_limits_count() {
 }
 
 #[test]
-fn admission_needs_a_value_an_event_and_a_timestamp() {
+fn a_record_needs_a_value_an_event_and_a_timestamp() {
     let now = Some("2025-10-20T12:00:00Z");
     let event = json(&[]);
     for (record, kind, message) in [
@@ -552,7 +553,7 @@ fn kinds_are_snake_case_and_distinct() {
     assert!(names.iter().all(|name| name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_8".contains(&byte))));
 }
 
-/// JSON of any kind, nested a little, with the troubles of strings and numbers.
+/// JSON of any kind with a little nesting, and with unusual strings and numbers.
 fn any_json() -> impl Strategy<Value = String> {
     let number = prop_oneof![
         any::<i64>().prop_map(|number| number.to_string()),
@@ -593,7 +594,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     let time = Timestamp::MIN.as_micros()..=Timestamp::MAX.as_micros();
     let meta = prop::collection::vec((any_string(), any_json()), 0..4)
         .prop_map(object)
-        .prop_filter_map("jsonb refuses it", |json| Meta::parse(&json).ok());
+        .prop_filter_map("jsonb refuses this object", |json| Meta::parse(&json).ok());
     let identity = (any::<u128>(), text(128), text(64), prop::sample::select(&EventType::ALL));
     let content = (
         [time.clone(), time],
@@ -625,12 +626,12 @@ fn any_event() -> impl Strategy<Value = Event> {
 
 proptest! {
     #[test]
-    fn any_bytes_end_in_an_event_or_a_reason(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+    fn any_bytes_give_an_event_or_a_reason(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         oracle::check(&bytes);
     }
 
     #[test]
-    fn any_change_of_an_event_ends_in_an_event_or_a_reason(
+    fn any_change_of_an_event_gives_an_event_or_a_reason(
         event in any_event(),
         changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 1..6),
     ) {
@@ -647,9 +648,9 @@ proptest! {
     }
 
     #[test]
-    fn an_event_survives_its_encoding(event in any_event()) {
+    fn an_encoded_event_decodes_to_the_same_event(event in any_event()) {
         let json = event.encode();
-        prop_assert!(!json.iter().any(|byte| b"\r\n".contains(byte)), "one line, whatever meta brings");
+        prop_assert!(!json.iter().any(|byte| b"\r\n".contains(byte)), "one line, also with line breaks in meta");
         let decoded = Event::decode(&json);
         prop_assert_eq!(decoded.as_ref(), Ok(&event));
         let decoded = decoded.expect("just compared");
@@ -658,9 +659,9 @@ proptest! {
         prop_assert_eq!(meta(&decoded), meta(&event));
     }
 
-    /// What is taken as `meta` is well-formed for others too, and means the same when it is written anew.
+    /// An accepted `meta` is well-formed for other parsers too, and keeps its meaning when it is serialized again.
     #[test]
-    fn meta_that_is_taken_parses_again(entries in prop::collection::vec((any_string(), any_json()), 0..5)) {
+    fn accepted_meta_parses_again(entries in prop::collection::vec((any_string(), any_json()), 0..5)) {
         let json = with("meta", &object(entries));
         if let Ok(event) = Event::decode(json.as_bytes()) {
             let meta = event.fields().meta.clone().expect("just given");
@@ -671,13 +672,13 @@ proptest! {
         }
     }
 
-    /// The verdict does not hang on an ignored field, whatever it holds.
+    /// The content of an ignored field does not change the result.
     #[test]
-    fn an_ignored_field_changes_nothing(name in any_string(), value in any_json()) {
+    fn an_ignored_field_does_not_change_the_result(name in any_string(), value in any_json()) {
         let plain = json(&[]);
         let extended = plain.replacen('{', &format!("{{{name}:{value},"), 1);
-        let is_ours = serde_json::from_str::<String>(&name).is_ok_and(|name| NAMES.contains(&name.as_str()));
-        if !is_ours {
+        let is_known = serde_json::from_str::<String>(&name).is_ok_and(|name| NAMES.contains(&name.as_str()));
+        if !is_known {
             prop_assert_eq!(Event::decode(extended.as_bytes()), Ok(decode(&plain)));
         }
     }

@@ -1,4 +1,4 @@
-//! An event in the form in which nearly every producer writes it: one pass of serde, without escapes in strings.
+//! Decodes an event in its usual form, which nearly every producer writes: one pass of serde, without escapes in strings.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -7,9 +7,9 @@ use uuid::Uuid;
 use crate::event::{Event, EventFields, Meta, SourceId, UserId};
 use crate::time::Timestamp;
 
-/// The fields of the contract. Fields of other names are read over.
+/// The fields of the contract. Fields with other names are ignored.
 ///
-/// A `&str` takes no string with an escape, and an integer takes no fraction.
+/// serde rejects a string with an escape for `&str`, and a number with a fraction for an integer.
 #[derive(Deserialize)]
 struct UsualForm<'a> {
     event_id: &'a str,
@@ -26,7 +26,7 @@ struct UsualForm<'a> {
     meta: Option<&'a RawValue>,
 }
 
-/// The event in `object`, a JSON object. `None` does not mean that the event is invalid: it may have another form.
+/// The event in the JSON object `object`. `None` does not mean that the event is invalid, because it may have an unusual form.
 pub(super) fn decode(object: &str) -> Option<Event> {
     let form: UsualForm<'_> = serde_json::from_str(object).ok()?;
     let fields = EventFields {
@@ -44,7 +44,8 @@ pub(super) fn decode(object: &str) -> Option<Event> {
     Event::new(fields).ok()
 }
 
-/// The UUID of the form 8-4-4-4-12. The uuid crate reads other forms too; no other has this length and this hyphen.
+/// Parses a UUID of the form 8-4-4-4-12. The crate uuid accepts more forms, but only this form has this length and a hyphen at
+/// this position.
 pub(super) fn hyphenated_uuid(text: &str) -> Option<Uuid> {
     if text.len() == 36 && text.as_bytes()[8] == b'-' { Uuid::try_parse(text).ok() } else { None }
 }

@@ -33,7 +33,7 @@ fn zstd(text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn ends_of_lines_and_a_byte_order_mark_are_no_part_of_them() {
+fn line_ends_and_byte_order_marks_are_removed() {
     let (read, error) = lines("\u{feff}one\r\n\r\n two\r \n\u{feff}next\nla\u{feff}st".into());
     assert_eq!((read, error), (["one", "", " two\r ", "next", "la\u{feff}st"].map(str::to_owned).into(), None));
     assert_eq!(lines(Vec::new()), (vec![], None));
@@ -45,21 +45,21 @@ fn a_line_that_is_too_long_is_skipped() {
     for (end, len) in [("\n", 0), ("\r\n", 0), ("\n", 1), ("\r\n", 1), ("\n", 2), ("\n", 3 * MAX_LINE)] {
         let (read, error) = lines(format!("{longest}{}{end}next", "x".repeat(len)).into());
         let first = if len == 0 { &longest } else { "too long" };
-        assert!(read == [first, "next"] && error.is_none(), "{len} more, {end:?}: {error:?}");
+        assert!(read == [first, "next"] && error.is_none(), "{len} more bytes, {end:?}: {error:?}");
     }
     assert_eq!(lines(format!("{longest}xxx").into()).0, ["too long"]);
 }
 
-fn none(count: usize) -> Vec<u8> {
+fn zeros(count: usize) -> Vec<u8> {
     vec![0; count]
 }
 
 #[test]
-fn packed_lines_are_the_same_also_in_several_pieces() {
+fn compressed_lines_are_read_also_in_several_parts() {
     let (first, second) = (&b"one\ntw"[..], &b"o\nthree\n"[..]);
     let expected = (["one", "two", "three"].map(str::to_owned).to_vec(), None);
     let empty_frame = [0x50, 0x2a, 0x4d, 0x18, 2, 0, 0, 0, 9, 9].to_vec();
-    for packed in [
+    for compressed in [
         [first, second].concat(),
         gzip(&[first, second].concat()),
         [gzip(first), gzip(second)].concat(),
@@ -67,23 +67,23 @@ fn packed_lines_are_the_same_also_in_several_pieces() {
         [zstd(first), zstd(second)].concat(),
         [empty_frame.clone(), zstd(first), empty_frame.clone(), zstd(second), empty_frame].concat(),
         [gzip(first), gzip(b""), zstd(b""), zstd(second)].concat(),
-        // Padding: of the last block of a tape, of each one, and more than fits a buffer.
-        [gzip(&[first, second].concat()), none(1)].concat(),
-        [gzip(first), none(512), gzip(second), none(3 << 20)].concat(),
-        [zstd(first), none(3), zstd(second), none(511)].concat(),
-        [&[first, second].concat()[..], &none(3 << 20)].concat(),
-        [&none(300 << 10)[..], first, second].concat(),
+        // Padding after the last part, after each part, and more padding than fits into the buffer.
+        [gzip(&[first, second].concat()), zeros(1)].concat(),
+        [gzip(first), zeros(512), gzip(second), zeros(3 << 20)].concat(),
+        [zstd(first), zeros(3), zstd(second), zeros(511)].concat(),
+        [&[first, second].concat()[..], &zeros(3 << 20)].concat(),
+        [&zeros(300 << 10)[..], first, second].concat(),
     ] {
-        assert_eq!(lines(packed), expected);
+        assert_eq!(lines(compressed), expected);
     }
-    for nothing in [vec![], none(1), none(1 << 20), gzip(b""), zstd(b""), [gzip(b""), none(9)].concat()] {
+    for nothing in [vec![], zeros(1), zeros(1 << 20), gzip(b""), zstd(b""), [gzip(b""), zeros(9)].concat()] {
         assert_eq!(lines(nothing), (vec![], None));
     }
-    assert_eq!(lines([&b"one\nlast"[..], &none(9)].concat()), (vec!["one".to_owned(), "last".to_owned()], None));
+    assert_eq!(lines([&b"one\nlast"[..], &zeros(9)].concat()), (vec!["one".to_owned(), "last".to_owned()], None));
 }
 
 #[test]
-fn members_that_come_byte_by_byte_are_read_alike() {
+fn members_that_arrive_byte_by_byte_are_read() {
     struct Slow(Cursor<Vec<u8>>);
     impl Read for Slow {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
@@ -91,11 +91,11 @@ fn members_that_come_byte_by_byte_are_read_alike() {
             self.0.read(&mut into[..len])
         }
     }
-    let packed = (0..100).flat_map(|number| {
+    let compressed = (0..100).flat_map(|number| {
         let line = format!("{number}\n");
-        if number % 2 == 0 { gzip(line.as_bytes()) } else { [zstd(line.as_bytes()), none(2)].concat() }
+        if number % 2 == 0 { gzip(line.as_bytes()) } else { [zstd(line.as_bytes()), zeros(2)].concat() }
     });
-    let mut lines = Lines::new(Box::new(Slow(Cursor::new(packed.collect())))).expect("a start");
+    let mut lines = Lines::new(Box::new(Slow(Cursor::new(compressed.collect())))).expect("a start");
     for number in 0..100 {
         let line = lines.next().expect("readable").expect("a line");
         assert!(matches!(line, (_, Line::Text(text)) if text == format!("{number}").as_bytes()));
@@ -104,10 +104,10 @@ fn members_that_come_byte_by_byte_are_read_alike() {
 }
 
 #[test]
-fn bytes_after_packed_data_are_counted() {
+fn bytes_after_compressed_data_are_counted() {
     for (trailing, count) in [("garbage\n", 8), ("\0\0x", 1), ("\u{1f}", 1)] {
-        for packed in [gzip(b"one\n"), zstd(b"one\n")] {
-            let bytes = [&packed, trailing.as_bytes()].concat();
+        for compressed in [gzip(b"one\n"), zstd(b"one\n")] {
+            let bytes = [&compressed, trailing.as_bytes()].concat();
             let mut lines = Lines::new(Box::new(Cursor::new(bytes))).expect("a start");
             assert!(matches!(lines.next(), Ok(Some((1, Line::Text(_))))));
             assert!(matches!(lines.next(), Ok(None)), "{trailing:?}");
@@ -117,47 +117,47 @@ fn bytes_after_packed_data_are_counted() {
 }
 
 #[test]
-fn packed_data_that_end_early_or_are_damaged_are_an_error_that_says_so() {
+fn incomplete_or_damaged_compressed_data_give_a_clear_error() {
     let text: Vec<u8> = (0..60_000).flat_map(|number: u32| format!("{}\n", number * number).into_bytes()).collect();
-    for packed in [gzip(&text), zstd(&text)] {
-        let half = packed.len() / 2;
-        for len in [half, packed.len() - 1] {
-            let (read, error) = lines(packed[..len].to_vec());
+    for compressed in [gzip(&text), zstd(&text)] {
+        let half = compressed.len() / 2;
+        for len in [half, compressed.len() - 1] {
+            let (read, error) = lines(compressed[..len].to_vec());
             assert!(error.as_ref().is_some_and(|error| error.contains("end before they are complete")), "{error:?}");
             assert!((1..=60_000).contains(&read.len()), "{} lines before the end", read.len());
         }
-        let mut damaged = packed.clone();
+        let mut damaged = compressed.clone();
         damaged[half] ^= 0xff;
         let error = lines(damaged).1.expect("an error");
         assert!(error.contains("damaged") || error.contains("checksum"), "{error}");
     }
-    // The checksum of gzip lies before the length; that of zstd is the end.
-    for (mut packed, from_end) in [(gzip(&text), 8), (zstd(&text), 1)] {
-        let at = packed.len() - from_end;
-        packed[at] ^= 1;
-        let error = lines(packed).1.expect("an error");
+    // In gzip, the checksum is before the length of the data. In zstd, the checksum is at the end.
+    for (mut compressed, from_end) in [(gzip(&text), 8), (zstd(&text), 1)] {
+        let at = compressed.len() - from_end;
+        compressed[at] ^= 1;
+        let error = lines(compressed).1.expect("an error");
         assert!(error.contains("do not match their checksum"), "{error}");
     }
     let beginning = |bytes: Vec<u8>| Lines::new(Box::new(Cursor::new(bytes))).err().expect("no line");
     for bytes in [vec![0x1f, 0x8b], gzip(b"one")[..12].to_vec(), zstd(b"one")[..6].to_vec()] {
-        let NdjsonError::Unreadable { error, .. } = beginning(bytes) else { panic!("it is of a known format") };
+        let NdjsonError::Unreadable { error, .. } = beginning(bytes) else { panic!("the format is known") };
         let reason = error.to_string();
         assert!(reason.contains("end before they are complete"), "{reason}");
     }
 }
 
 #[test]
-fn windows_of_zstd_are_taken_as_large_as_its_tool_makes_them() {
+fn zstd_windows_are_accepted_up_to_the_largest_window_of_the_tool() {
     for log in [10, 27, 30, 31] {
         let mut encoder = zstd::Encoder::new(Vec::new(), 1).expect("an encoder");
         encoder.window_log(log).expect("a window");
         encoder.long_distance_matching(log > 24).expect("matching");
-        // Written in two, so that the size is not known and the window stays.
+        // Two writes: the encoder then does not know the size, and keeps the window.
         encoder.write_all(b"one\n").expect("written");
         encoder.flush().expect("flushed");
         encoder.write_all(b"two\n").expect("written");
-        let packed = encoder.finish().expect("finished");
-        assert_eq!(lines(packed), (vec!["one".to_owned(), "two".to_owned()], None), "{log}");
+        let compressed = encoder.finish().expect("finished");
+        assert_eq!(lines(compressed), (vec!["one".to_owned(), "two".to_owned()], None), "{log}");
     }
     // A header that asks for 3.75 TB.
     let reason = Lines::new(Box::new(Cursor::new([0x28, 0xb5, 0x2f, 0xfd, 0, 0xff, 1, 0, 0].to_vec()))).err();
@@ -168,7 +168,7 @@ fn windows_of_zstd_are_taken_as_large_as_its_tool_makes_them() {
 
 #[test]
 fn other_formats_are_named_with_the_command_that_converts_them() {
-    let told = |bytes: &[u8]| match Lines::new(Box::new(Cursor::new(bytes.to_vec()))) {
+    let describe = |bytes: &[u8]| match Lines::new(Box::new(Cursor::new(bytes.to_vec()))) {
         Err(NdjsonError::ForeignFormat(input)) => match input.conversion(true) {
             Some(command) => format!("{input}. Convert it: {command} | netagg import -"),
             None => input.to_string(),
@@ -184,9 +184,9 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
     let mut tar = vec![0; 1024];
     tar[..6].copy_from_slice(b"events");
     tar[257..262].copy_from_slice(b"ustar");
-    for (bytes, names, command) in [
-        (b"\xfd7zXZ\0\0\x04".to_vec(), "packed with xz", "Convert it: xz -dc <FILE | netagg import -"),
-        (b"BZh91AY&SY".to_vec(), "packed with bzip2", "bzip2 -dc <FILE | netagg"),
+    for (bytes, name, command) in [
+        (b"\xfd7zXZ\0\0\x04".to_vec(), "compressed with xz", "Convert it: xz -dc <FILE | netagg import -"),
+        (b"BZh91AY&SY".to_vec(), "compressed with bzip2", "bzip2 -dc <FILE | netagg"),
         (b"PK\x03\x04\x14\0".to_vec(), "a zip archive", "unzip -p FILE | netagg"),
         (b"7z\xbc\xaf\x27\x1c\0\x04".to_vec(), "7z", "7z x -so FILE | netagg"),
         (b"\x04\x22\x4d\x18\x64\x40".to_vec(), "lz4", "lz4 -dc <FILE"),
@@ -194,14 +194,18 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
         (b"PAR1\x15\x04".to_vec(), "Parquet", "duckdb"),
         (b"Obj\x01\x04".to_vec(), "Avro", "avro-tools tojson FILE | netagg"),
         (tar.clone(), "a tar archive", "tar -xOf - <FILE | netagg"),
-        (gzip(&tar), "the gzip data hold something else: it is a tar archive", "gzip -dc FILE | tar -xOf - | netagg"),
-        (gzip(&gzip(b"one")), "packed with gzip", "gzip -dc FILE | gzip -dc | netagg"),
-        (zstd(&gzip(b"one")), "the zstd data hold", "zstd -dc FILE | gzip -dc | netagg"),
+        (
+            gzip(&tar),
+            "the gzip data contain another format: it is a tar archive",
+            "gzip -dc FILE | tar -xOf - | netagg",
+        ),
+        (gzip(&gzip(b"one")), "compressed with gzip", "gzip -dc FILE | gzip -dc | netagg"),
+        (zstd(&gzip(b"one")), "the zstd data contain", "zstd -dc FILE | gzip -dc | netagg"),
         (utf_16(&format!("\u{feff}{event}\n")), "UTF-16", "iconv -f UTF-16 -t UTF-8 <FILE | netagg"),
         (utf_16_be(&format!("\u{feff}{event}\n")), "UTF-16", "iconv -f UTF-16 -t UTF-8 <FILE"),
         (utf_16(event), "UTF-16", "iconv -f UTF-16LE -t UTF-8 <FILE"),
         (utf_16_be(event), "UTF-16", "iconv -f UTF-16BE -t UTF-8 <FILE"),
-        (gzip(&utf_16(event)), "the gzip data hold", "gzip -dc FILE | iconv -f UTF-16LE"),
+        (gzip(&utf_16(event)), "the gzip data contain", "gzip -dc FILE | iconv -f UTF-16LE"),
         (utf_32(&format!("\u{feff}{event}")), "UTF-32", "iconv -f UTF-32 -t"),
         (utf_32_be(&format!("\u{feff}{event}")), "UTF-32", "iconv -f UTF-32 -t"),
         (utf_32(event), "UTF-32", "iconv -f UTF-32LE"),
@@ -221,14 +225,15 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
         (format!("{event},\n{event}\n").into_bytes(), "a comma after each line", "sed 's/,[[:space:]]*$//' <FILE"),
         (format!("\u{1e}{event}\n").into_bytes(), "RFC 7464", r"tr -d '\036' <FILE"),
         (b"event_id,source_id\n1,s\n".to_vec(), "CSV", "mlr --icsv --ojsonl cat <FILE"),
-        (b"<!DOCTYPE html>\n<html>".to_vec(), "HTML", "accepted: one JSON object a line"),
-        (b"SQLite format 3\0\x10\0".to_vec(), "no text in UTF-8", "accepted: one JSON object a line"),
-        (b"\x93\xffnonsense\n".to_vec(), "no text in UTF-8", "accepted: one JSON object a line"),
+        (b"<!DOCTYPE html>\n<html>".to_vec(), "HTML", "accepted: one JSON object per line"),
+        (b"SQLite format 3\0\x10\0".to_vec(), "not text in UTF-8", "accepted: one JSON object per line"),
+        (b"\x93\xffnonsense\n".to_vec(), "not text in UTF-8", "accepted: one JSON object per line"),
     ] {
-        let told = told(&bytes);
-        assert!(told.contains(names) && told.contains(command), "{names}, {command}: {told}");
+        let description = describe(&bytes);
+        let is_complete = description.contains(name) && description.contains(command);
+        assert!(is_complete, "{name}, {command}: {description}");
     }
-    // One line that is no event does not make another format of a file.
+    // One invalid line does not make the input another format.
     for lines in [
         format!("{event}\n[{event}]\n"),
         format!("no JSON\n{event}\n"),
@@ -241,7 +246,7 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
         "é".repeat(4_095),
         format!(" {}", "é".repeat(4_095)),
     ] {
-        assert_eq!(told(lines.as_bytes()), "lines", "{lines}");
+        assert_eq!(describe(lines.as_bytes()), "lines", "{lines}");
     }
     let piped = match Lines::new(Box::new(Cursor::new(b"BZh".to_vec()))) {
         Err(NdjsonError::ForeignFormat(input)) => input.conversion(false),
@@ -251,12 +256,12 @@ fn other_formats_are_named_with_the_command_that_converts_them() {
 }
 
 #[test]
-fn a_line_is_there_before_the_next_bytes_are() {
+fn a_line_is_returned_without_waiting_for_the_next_bytes() {
     struct Ends(Cursor<Vec<u8>>);
     impl Read for Ends {
         fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
             match self.0.read(into)? {
-                0 => panic!("the rest of the input is waited for"),
+                0 => panic!("the reader waits for the rest of the input"),
                 read => Ok(read),
             }
         }

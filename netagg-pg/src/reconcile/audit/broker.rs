@@ -1,4 +1,4 @@
-//! The committed offsets of the consumer groups, as the broker tells them.
+//! The committed offsets of the consumer groups, as the broker reports them.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use netagg_core::ports::PartitionLag;
 use crate::reconcile::offsets::OffsetReport;
 use crate::stores::progress::{AGGREGATOR, INGESTOR};
 
-/// How long the broker may take to answer. Without its answer the database is judged alone.
+/// How long the broker may take to answer. Without an answer, the audit uses the database alone.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// The offsets of both consumer groups in each partition of their topic.
@@ -20,7 +20,7 @@ pub(super) struct GroupLags {
 }
 
 impl GroupLags {
-    /// Asks the broker. Fails with the reason in words.
+    /// Asks the broker. The error is the reason as text.
     pub(super) async fn ask(groups: &ConsumerGroups) -> Result<Self, String> {
         let ConsumerGroups { offsets, topic, ingestor, aggregator } = groups;
         let of = async |group: &str| match offsets.lag(group, topic).await {
@@ -53,7 +53,7 @@ impl GroupLags {
         lags.iter().find(|lag| lag.number == report.partition.number)
     }
 
-    /// Whether a partition ends before offsets that are processed in `reports`: the topic was recreated.
+    /// Whether a partition ends before offsets that are processed in `reports`. Then the topic was recreated.
     pub(super) fn end_before(&self, reports: &[OffsetReport]) -> bool {
         reports.iter().any(|report| self.of(report).is_some_and(|lag| lag.high < report.next))
     }

@@ -19,8 +19,8 @@ use crate::stores::progress::{AGGREGATOR, INGESTOR};
 /// The longest pause between two lookups, and the pause before a day is compared again.
 pub(super) const PAUSE: Duration = Duration::from_secs(1);
 
-/// How long the audit still waits for an event after its service has passed it by the offsets. Such an event can only come if
-/// the topic was recreated: then the service processes these offsets for the second time.
+/// How long the audit still waits for an event after the service has processed its offset. Such an event can only come if
+/// the topic was recreated. Then the service processes these offsets for the second time.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The outcome of identities that only one ledger had in the snapshot, by their day in that ledger.
@@ -30,7 +30,7 @@ pub(super) struct CatchUp {
     pub(super) stored: BTreeMap<Day, SumsByType>,
     /// How many events were stored and not counted, and never will be counted.
     pub(super) never_counted: BTreeMap<Day, u64>,
-    /// The sums over those events.
+    /// The sums over the events of `never_counted`.
     pub(super) uncounted: BTreeMap<Day, SumsByType>,
     /// How many events were counted and not stored, and never will be stored.
     pub(super) never_stored: BTreeMap<Day, u64>,
@@ -42,7 +42,7 @@ pub(super) struct CatchUp {
     pub(super) conflicting: BTreeSet<Day>,
 }
 
-/// Waits until both ledgers have the unmatched identities of `look`, until the services have passed them, or until
+/// Waits until both ledgers have the unmatched identities of `look`, until the services have processed their offsets, or until
 /// `deadline`.
 pub(super) async fn catch_up(
     connection: &mut PgConnection,
@@ -95,7 +95,7 @@ pub(super) async fn catch_up(
     } else {
         outcome.not_yet_counted = uncounted.len() as u64;
     }
-    // Days with too many unmatched identities to list are judged by the snapshot alone.
+    // For days with too many unmatched identities to list, the outcome comes from the snapshot alone.
     for (&date, day) in snapshot.days.iter().filter(|(_, day)| day.has_too_many_unmatched) {
         if day.counted_not_stored > 0 {
             outcome.not_yet_stored.insert(date, day.counted_not_stored);

@@ -25,7 +25,7 @@ pub(super) struct DayResult {
 /// The result of comparing the totals of a day.
 #[derive(Debug)]
 pub(super) enum TotalsResult {
-    /// Type, sums in the totals, sums over the events; only where they differ.
+    /// For each type that differs: the sums in the totals, and the sums over the events.
     Compared(Vec<(EventType, Option<Sums>, Option<Sums>)>),
     Undecided(Undecided),
 }
@@ -103,7 +103,7 @@ fn by_column(
         })
 }
 
-/// The months that lie in the audited days from their first to their last day.
+/// The months of which the audited range has all days.
 #[derive(Debug)]
 pub(super) struct Months {
     /// The rows of `agg_month`, and the sums over the rows of `agg_day` in the same snapshot.
@@ -135,8 +135,8 @@ impl Months {
         Ok(Self { rows })
     }
 
-    /// Adds the differences of months to `differences`: the differences of their days, and those between a month and the
-    /// sum of its days. A month with an undecided day is left out.
+    /// Adds the differences of months to `differences`: the differences of their days, and the differences between a month
+    /// and the sum of its days. A month with an undecided day is left out.
     pub(super) fn compare(&self, results: &BTreeMap<Day, DayResult>, differences: &mut Vec<TotalsDifference>) {
         for (month, (found, of_days)) in &self.rows {
             let days = || results.range(month.first_day()..=month.last_day()).map(|(_, result)| result);

@@ -1,7 +1,7 @@
 //! Events that came again with other content.
 
 use chrono::{DateTime, NaiveDate, Utc};
-use netagg_core::{ContentHash, Day, PartitionId, Place, Timestamp};
+use netagg_core::{ContentHash, Day, PartitionId, RecordPosition, Timestamp};
 use serde::Serialize;
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
@@ -11,13 +11,13 @@ use crate::client::PgError;
 /// The conflicting duplicates of some days.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConflictingDuplicates {
-    /// How many there are; a content that came several times counts once.
+    /// How many conflicting duplicates there are. A content that came several times counts once.
     pub count: u64,
-    /// The first hundred, in the order in which they were noticed.
+    /// The first hundred conflicting duplicates, in the order in which the ingestor noticed them.
     pub first: Vec<DroppedCopy>,
 }
 
-/// A copy of an event that was dropped, since the event came before with another content.
+/// A copy of an event that was dropped, because an earlier copy has another content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppedCopy {
     /// The event's source.
@@ -32,13 +32,13 @@ pub struct DroppedCopy {
     pub dropped: ContentHash,
     /// The day of the dropped copy.
     pub dropped_day: Day,
-    /// The position of the dropped copy in the topic, if it came from there.
-    pub place: Option<Place>,
+    /// The position of the dropped copy in its topic, if it came from a topic.
+    pub position: Option<RecordPosition>,
     /// When the ingestor noticed the conflict.
     pub noticed_at: Timestamp,
 }
 
-/// Reads the conflicts of which one copy lies on a day from `from` to `to`.
+/// Reads the conflicts with a stored or dropped copy on a day from `from` to `to`.
 pub(super) async fn read(connection: &mut PgConnection, from: Day, to: Day) -> Result<ConflictingDuplicates, PgError> {
     let rows: Vec<ConflictRow> = sqlx::query_as(include_str!("../../../queries/audit/conflicts.sql"))
         .bind(from.to_date())
@@ -70,7 +70,7 @@ impl TryFrom<ConflictRow> for DroppedCopy {
     type Error = PgError;
 
     fn try_from(row: ConflictRow) -> Result<Self, PgError> {
-        let place = row.topic.zip(row.partition).zip(row.record_offset);
+        let position = row.topic.zip(row.partition).zip(row.record_offset);
         Ok(Self {
             source_id: row.source_id,
             event_id: row.event_id,
@@ -78,7 +78,8 @@ impl TryFrom<ConflictRow> for DroppedCopy {
             kept_day: Day::from(row.kept_day),
             dropped: ContentHash::from_i64(row.dropped_content),
             dropped_day: Day::from(row.dropped_day),
-            place: place.map(|((topic, number), offset)| Place { partition: PartitionId::new(topic, number), offset }),
+            position: position
+                .map(|((topic, number), offset)| RecordPosition { partition: PartitionId::new(topic, number), offset }),
             noticed_at: Timestamp::try_from(row.noticed_at).map_err(|error| PgError::unreadable("a time", error))?,
         })
     }

@@ -1,4 +1,4 @@
-//! Findings whose JSON has another shape than their types. The names are an interface: `docs/audit.md`.
+//! The JSON of findings whose JSON has another shape than their types. The names are an interface: see `docs/audit.md`.
 
 use std::ops::Range;
 
@@ -52,15 +52,15 @@ struct Copy {
 
 impl Serialize for DroppedCopy {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let place = self.place.as_ref();
+        let position = self.position.as_ref();
         let conflict = Conflict {
             source_id: &self.source_id,
             event_id: self.event_id.to_string(),
             kept: Copy { content: self.kept, day: self.kept_day },
             dropped: Copy { content: self.dropped, day: self.dropped_day },
-            topic: place.map(|place| &*place.partition.topic),
-            partition: place.map(|place| place.partition.number),
-            offset: place.map(|place| place.offset),
+            topic: position.map(|position| &*position.partition.topic),
+            partition: position.map(|position| position.partition.number),
+            offset: position.map(|position| position.offset),
             noticed_at: self.noticed_at,
         };
         conflict.serialize(serializer)
@@ -90,7 +90,7 @@ struct OfPartition<'a> {
     lost_offsets: Vec<Offsets>,
 }
 
-/// Both inclusive.
+/// A range of offsets, both inclusive.
 #[derive(Serialize)]
 struct Offsets {
     first: i64,

@@ -14,8 +14,8 @@ use crate::stores::progress::{AGGREGATOR, INGESTOR};
 pub(super) struct Look {
     pub(super) snapshot: ReconciliationSnapshot,
     pub(super) offsets: Vec<OffsetReport>,
-    /// Whether the aggregator has processed all offsets that the ingestor has: then it will not count any event that is
-    /// stored and not counted.
+    /// Whether the aggregator has processed all offsets that the ingestor has processed. Then it will never count the
+    /// events that are stored and not counted.
     pub(super) aggregator_has_passed: bool,
 }
 

@@ -11,15 +11,16 @@ pub struct AuditOptions {
     pub from: Option<Day>,
     /// The last day; `None` for the last day with events or totals.
     pub to: Option<Day>,
-    /// How long to wait for a service that is behind the other, and for due repairs.
+    /// How long to wait for a service that is behind the other service, and for due repairs.
     pub patience: Duration,
-    /// Whether the topic is known to be recreated. An audit with consumer groups also finds this out by itself. Then a service may process offsets for the second time, and the offsets
-    /// do not tell whether a service has passed the other.
+    /// Whether the topic is known to be recreated. An audit with consumer groups also finds this out by itself. After a
+    /// recreation, a service may process the same offsets for the second time, so offsets do not show which service is
+    /// ahead.
     pub topic_is_recreated: bool,
 }
 
 impl Default for AuditOptions {
-    /// All days, with a patience of a minute.
+    /// All days, with a patience of one minute.
     fn default() -> Self {
         Self { from: None, to: None, patience: Duration::from_secs(60), topic_is_recreated: false }
     }

@@ -34,7 +34,8 @@ pub struct AuditReport {
     /// The processed offsets of each service, and the outcomes of their records.
     #[serde(rename = "partitions")]
     pub offsets: Vec<OffsetReport>,
-    /// Why the processed offsets are not compared with the committed offsets of the consumer groups; `None` if they are.
+    /// Why the processed offsets are not compared with the committed offsets of the consumer groups; `None` if they are
+    /// compared.
     #[serde(rename = "broker", serialize_with = "broker_comparison")]
     pub broker_problem: Option<String>,
 }
@@ -45,7 +46,7 @@ struct Broker<'a> {
     reason: Option<&'a str>,
 }
 
-/// Whether the processed offsets are compared with the broker, and `problem` if they are not.
+/// Serializes whether the processed offsets are compared with the broker, and the `problem` if they are not.
 fn broker_comparison<S: Serializer>(problem: &Option<String>, serializer: S) -> Result<S::Ok, S::Error> {
     Broker { compared: problem.is_none(), reason: problem.as_deref() }.serialize(serializer)
 }
@@ -108,7 +109,7 @@ pub struct TotalsDifference {
     pub in_totals: Option<i128>,
     /// The sum over the events; `None` if there are no events.
     pub by_events: Option<i128>,
-    /// Whether the aggregator will repair it, after a conflict.
+    /// Whether a repair will correct this total, because its day has a conflict or is dirty.
     pub awaits_repair: bool,
 }
 
@@ -136,19 +137,19 @@ pub enum LedgerFault {
     /// `event_identity` has another number of identities than `events_raw` has events.
     #[serde(rename = "event_identity_differs")]
     CountMismatch {
-        /// How many events.
+        /// How many events `events_raw` has.
         events: u64,
-        /// How many identities.
+        /// How many identities `event_identity` has.
         identities: u64,
     },
-    /// Events that the aggregator has passed and `agg_identity` does not have.
+    /// Stored events that `agg_identity` does not have, although the aggregator has processed their offsets.
     NeverCounted {
-        /// How many.
+        /// How many events.
         events: u64,
     },
-    /// Events that the ingestor has passed and only `agg_identity` has.
+    /// Events that only `agg_identity` has, although the ingestor has processed their offsets.
     NeverStored {
-        /// How many.
+        /// How many events.
         events: u64,
     },
 }

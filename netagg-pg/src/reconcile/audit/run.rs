@@ -28,22 +28,22 @@ pub struct Audit {
 }
 
 impl Postgres {
-    /// Comparing the totals with the events.
+    /// Returns the audit, which compares the totals with the events.
     pub fn audit(&self) -> Audit {
         Audit { postgres: self.clone(), groups: None }
     }
 }
 
 impl Audit {
-    /// Also compares the processed offsets with the committed offsets of `groups`: this finds lost records, and shows
+    /// Also compares the processed offsets with the committed offsets of `groups`. This finds lost records, and shows
     /// whether the topic was recreated.
     #[must_use]
     pub fn with_consumer_groups(self, groups: ConsumerGroups) -> Self {
         Self { groups: Some(groups), ..self }
     }
 
-    /// The processed offsets of each service, and the outcomes of their records: those of the ingestor, then those of the
-    /// aggregator.
+    /// The processed offsets of each service, and the outcomes of their records: first the reports of the ingestor, then
+    /// the reports of the aggregator.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.
@@ -61,7 +61,7 @@ impl Audit {
     /// Compares `agg_day` and `agg_month` with `events_raw`, and the ledgers with events and totals. Changes nothing and
     /// blocks no service. While it reads, the server keeps the state of the database from the beginning of the audit.
     ///
-    /// A broker that does not answer within 5 s fails nothing: [`AuditReport::broker_problem`] has the reason.
+    /// If the broker does not answer within 5 s, the audit still succeeds, and [`AuditReport::broker_problem`] has the reason.
     ///
     /// # Errors
     /// When the database cannot be read.
@@ -70,8 +70,9 @@ impl Audit {
             let broker_problem = Some("no consumer groups are given".to_owned());
             return Ok(AuditReport { broker_problem, ..self.compare(options, on_progress).await? });
         };
-        // In this order: the broker has every offset that is processed before it is asked, unless the topic was recreated.
-        // The later snapshot has every offset that is committed by then, unless records were lost.
+        // The order matters. First the processed offsets: the broker, asked afterwards, has all of them, unless the topic
+        // was recreated. Last the snapshot: it has all committed offsets that the broker reported, unless records were
+        // lost.
         let processed = self.offsets().await?;
         let mode = self.postgres.recorded_mode().await?.tables();
         let lags = GroupLags::ask(&groups.clone().in_mode(mode)).await;

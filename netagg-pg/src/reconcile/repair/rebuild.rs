@@ -1,4 +1,4 @@
-//! The rebuild of a range of days: a repair of each month, from its marks to the cache.
+//! The rebuild of a range of days: it marks the days as dirty, repairs each month, and invalidates the cache.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use super::run::Repair;
 use crate::client::Postgres;
 use crate::schema::month_fence;
 
-/// How long the broker may take to tell the offsets of the ingestors.
+/// How long the broker may take to return the offsets of the ingestors.
 const BROKER_LIMIT: Duration = Duration::from_secs(5);
 
 /// How long the cache may take to accept an invalidation, its first connection included.
 const CACHE_LIMIT: Duration = Duration::from_secs(2);
 
-/// The pause between two looks at the offsets of the ingestors.
+/// The pause between two requests for the offsets of the ingestors.
 const OFFSETS_PAUSE: Duration = Duration::from_millis(200);
 
-/// The pause between two attempts to invalidate.
+/// The pause between two attempts to invalidate the cache.
 const CACHE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Recomputes the totals of days from the stored events, while the services run.
@@ -45,22 +45,22 @@ pub struct RebuildOptions {
     pub to: Day,
     /// Whether to change nothing and only report the changes.
     pub is_dry_run: bool,
-    /// How long to wait in all for the ingestor and for other repairs.
+    /// How long to wait in total for the ingestor and for other repairs.
     pub patience: Duration,
 }
 
 impl RebuildOptions {
-    /// The days from `from` to `to`, both inclusive, with a patience of a minute.
+    /// The days from `from` to `to`, both inclusive, with a patience of one minute.
     pub fn new(from: Day, to: Day) -> Self {
         Self { from, to, is_dry_run: false, patience: Duration::from_secs(60) }
     }
 }
 
-/// How far a rebuild is.
+/// The progress of a rebuild.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RebuildProgress {
-    /// The month in work.
+    /// The month that is being rebuilt.
     pub month: Month,
     /// How many days are rebuilt or skipped.
     pub done: usize,
@@ -78,9 +78,9 @@ pub struct RebuildReport {
     pub rebuilt: usize,
     /// The changed sums, in the order of days.
     pub changes: Vec<Change>,
-    /// The days that keep their totals for now, and why. They stay marked, and an aggregator repairs them.
+    /// The days that keep their totals for now, and why. They stay marked, and the service that counts repairs them.
     pub skipped: BTreeMap<Day, Skipped>,
-    /// Months that changed and that the cache could not be told of: it may return old answers until they expire.
+    /// Months that changed and could not be invalidated in the cache. The cache may return old responses until they expire.
     pub stale_months: BTreeSet<Month>,
 }
 
@@ -90,22 +90,23 @@ impl RebuildReport {
         self.rebuilt == self.days
     }
 
-    /// How many days the rebuild did not reach before it was told to stop.
+    /// How many days the rebuild did not reach before the shutdown.
     pub fn unreached(&self) -> usize {
         self.days - self.rebuilt - self.skipped.len()
     }
 }
 
 impl Postgres {
-    /// Recomputing the totals of a range of days.
+    /// Returns the rebuild, which recomputes the totals of a range of days.
     pub fn rebuild(&self) -> Rebuild {
         Rebuild { postgres: self.clone(), groups: None, cache: None }
     }
 }
 
 impl Rebuild {
-    /// Asks the broker of `groups` whether the ingestors have read the whole topic. Only then does a rebuild remove events
-    /// from the totals that the ingestor will never store. Without groups it skips the days of such events.
+    /// Asks the broker of `groups` whether the ingestors have read the whole topic. If they have, the rebuild removes
+    /// events from the totals that the ingestor will never store. Otherwise, and without groups, it skips the days of such
+    /// events.
     #[must_use]
     pub fn with_consumer_groups(self, groups: ConsumerGroups) -> Self {
         Self { groups: Some(groups), ..self }
@@ -117,11 +118,11 @@ impl Rebuild {
         Self { cache: Some(cache), ..self }
     }
 
-    /// Recomputes the days month by month, and calls `on_progress` before and after each month. Marks all days first: if the
-    /// rebuild is interrupted, an aggregator or the next rebuild finishes it.
+    /// Recomputes the days month by month, and calls `on_progress` before and after each month. Marks all days as dirty
+    /// first. If the rebuild is interrupted, the service that counts or the next rebuild finishes it.
     ///
-    /// Once `shutdown` is cancelled, the rebuild ends before the next change; [`RebuildReport::unreached`] tells how many
-    /// days are left.
+    /// Once `shutdown` is cancelled, the rebuild ends before the next change; [`RebuildReport::unreached`] is the number of
+    /// days that are left.
     ///
     /// # Errors
     /// [`Error::MonthsDropped`] if the range has days of dropped months. Retryable while the database cannot be reached;
@@ -187,7 +188,7 @@ impl Rebuild {
     }
 }
 
-/// Everything before the change of the totals. The caller may drop it at any point.
+/// Does all steps before the change of the totals. The caller may drop this future at any point.
 async fn prepare(
     repairs: &Repairs,
     days: &[Day],
@@ -210,7 +211,7 @@ async fn prepare(
 #[derive(Debug)]
 struct Patience<'a> {
     deadline: Instant,
-    /// `None` without a broker, and once the broker has not answered.
+    /// `None` without a broker, and after the broker has not answered once.
     groups: Option<&'a ConsumerGroups>,
 }
 
@@ -219,7 +220,8 @@ impl Patience<'_> {
         self.deadline.saturating_duration_since(Instant::now())
     }
 
-    /// Whether the ingestors read in time all records that the topic has now. `false` without an answer of the broker.
+    /// Whether the ingestors read all records that the topic has now before the deadline. `false` if the broker does not
+    /// answer.
     async fn has_ingestor_read_all(&mut self) -> bool {
         let Some(groups) = self.groups else { return false };
         let Some(has_read_all) = self.wait_until_read(groups).await else {
@@ -247,7 +249,7 @@ impl Patience<'_> {
     }
 }
 
-/// The lag of the ingestors; `None` without an answer in time, or without the topic.
+/// The lag of the ingestors; `None` if the broker does not answer in time, or has no such topic.
 async fn ingestor_lag(groups: &ConsumerGroups) -> Option<Vec<PartitionLag>> {
     tokio::time::timeout(BROKER_LIMIT, groups.offsets.lag(&groups.ingestor, &groups.topic)).await.ok()?.ok()?
 }

@@ -23,7 +23,7 @@ const TRANSACTIONS: usize = 2;
 /// Counts the stored events of `days` that the totals do not contain into `store`.
 pub(super) async fn count(postgres: &Postgres, store: &PgAggregateStore, days: &BTreeSet<Day>) -> Result<(), Error> {
     let Some(selection) = DaySelection::only(days.iter().copied()) else { return Ok(()) };
-    // It need not read the snapshot of the repair: the store decides which events are new.
+    // This connection need not read the snapshot of the repair: the store decides which events are new.
     let mut connection = connect(postgres).await.map_err(error::to_core)?;
     let ranges = time_ranges(&mut connection, &selection).await.map_err(error::to_core)?;
     for range in ranges {

@@ -1,4 +1,4 @@
-//! Where repairs begin.
+//! The entry point of repairs.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub struct Repairs {
 }
 
 impl Postgres {
-    /// Recomputing totals from events.
+    /// Returns the handle that recomputes totals from events.
     pub fn repairs(&self) -> Repairs {
         Repairs { postgres: self.clone() }
     }
@@ -44,7 +44,7 @@ impl Repairs {
         read.await.map_err(error::to_core)
     }
 
-    /// Marks `days` dirty. If their repair is interrupted, an aggregator or the next repair finishes it.
+    /// Marks `days` dirty. If their repair is interrupted, the service that counts or the next repair finishes it.
     ///
     /// # Errors
     /// Retryable while the database cannot be reached.
@@ -59,8 +59,8 @@ impl Repairs {
             .await
     }
 
-    /// Begins to repair `days`: locks out other repairs of them, for which it waits up to `patience`, and reads the current
-    /// and the wanted totals.
+    /// Begins to repair `days`: waits up to `patience` for other repairs of these days, locks the days, and reads the
+    /// current and the wanted totals.
     ///
     /// # Errors
     /// Retryable while the database cannot be reached.

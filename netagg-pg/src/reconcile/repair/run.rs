@@ -27,8 +27,8 @@ use crate::stores::progress::{AGGREGATOR, INGESTOR};
 /// The longest pause between two lookups.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// A repair of locked days. Dropped before its end, it has changed nothing, except that [`Repair::count_the_uncounted`] has
-/// counted events, which is exact by itself.
+/// A repair of locked days. If it is dropped before its end, it has changed nothing, except that events counted by
+/// [`Repair::count_the_uncounted`] stay counted. These totals are exact by themselves.
 #[derive(Debug)]
 pub struct Repair {
     postgres: Postgres,
@@ -73,13 +73,14 @@ impl Repair {
         Ok(repair)
     }
 
-    /// Ends the repair of days behind the month fence. Counted events that are not stored never will be.
+    /// Ends the repair of days behind the month fence. There, events that are counted and not stored never will be stored,
+    /// so they are removed from the totals.
     pub(super) async fn freeze(mut self) -> Result<(), Error> {
         self.ignores_month_fence = true;
         self.count_the_uncounted().await?;
         self.forget_all_unstored().await.map_err(error::to_core)?;
         if let Some((day, _)) = self.skipped.first_key_value() {
-            return Err(error::to_core(PgError::Busy(format!("the totals of {day} cannot be settled now"))));
+            return Err(error::to_core(PgError::Busy(format!("the totals of {day} cannot be made final now"))));
         }
         self.apply().await.map_err(error::to_core)
     }
@@ -115,16 +116,16 @@ impl Repair {
         self.snapshot.days.values().map(uncounted).sum()
     }
 
-    /// Whether the aggregator has lost the uncounted events: it had processed all offsets of the ingestor.
+    /// Whether the aggregator has lost the uncounted events: it had already processed all offsets of the ingestor.
     pub(super) fn has_lost_events(&self) -> bool {
         self.aggregator_has_passed && self.uncounted() > 0
     }
 
-    /// Counts the stored events that the totals do not contain, each as the aggregator would. If the aggregator reaches them
-    /// later, they are duplicates. Then reads the current and the wanted totals again.
+    /// Counts the stored events that the totals do not contain, in the same way as the aggregator. If the aggregator
+    /// reaches them later, they are duplicates. Then reads the current and the wanted totals again.
     ///
     /// # Errors
-    /// Events counted before the error stay counted. The same repair, begun again, counts the rest.
+    /// Events counted before the error stay counted. A new repair of the same days counts the rest.
     pub async fn count_the_uncounted(&mut self) -> Result<(), Error> {
         let days: BTreeSet<Day> = self.snapshot.days.keys().copied().collect();
         let postgres = self.postgres.clone();
@@ -135,8 +136,8 @@ impl Repair {
         self.read(&days).await.map_err(error::to_core)
     }
 
-    /// Waits up to `patience` until the ingestor has stored all events that the totals contain. Skips the days of which some
-    /// are still missing.
+    /// Waits up to `patience` until the ingestor has stored all events that the totals contain. Skips each day that still
+    /// has events that are not stored.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.
@@ -180,11 +181,11 @@ impl Repair {
         Ok(())
     }
 
-    /// Removes from the totals the events that the ingestor will never store: it has processed all offsets that the
-    /// aggregator had processed in the snapshot. Otherwise skips their days.
+    /// Removes from the totals the events that the ingestor will never store. Does so only if the ingestor has processed
+    /// all offsets that the aggregator had processed in the snapshot. Otherwise the days of these events stay skipped.
     ///
-    /// The caller knows that the ingestor has read all records that the topic had by then. The offsets alone do not show
-    /// this if the topic was recreated.
+    /// The caller must know that the ingestor has read all records that the topic had at that time. The offsets alone do
+    /// not show this if the topic was recreated.
     ///
     /// # Errors
     /// Retryable while the database cannot be read.
@@ -200,21 +201,21 @@ impl Repair {
     }
 
     async fn forget_all_unstored(&mut self) -> Result<(), PgError> {
-        self.keep_days_of_unstored();
-        // Some may have been stored meanwhile.
+        self.unskip_days_of_unstored();
+        // Some of these events may have been stored meanwhile.
         self.try_wait(Duration::ZERO).await?;
-        self.keep_days_of_unstored();
+        self.unskip_days_of_unstored();
         self.forgotten.append(&mut self.snapshot.counted_not_stored);
         Ok(())
     }
 
-    fn keep_days_of_unstored(&mut self) {
+    fn unskip_days_of_unstored(&mut self) {
         for unmatched in &self.snapshot.counted_not_stored {
             self.skipped.remove(&unmatched.day);
         }
     }
 
-    /// The skipped days, and why.
+    /// The skipped days, and the reasons.
     pub fn skipped(&self) -> &BTreeMap<Day, Skipped> {
         &self.skipped
     }
@@ -253,8 +254,8 @@ impl Repair {
         sums
     }
 
-    /// Ends the repair: corrects the totals, and removes the marks that the snapshot has. Returns the changes since the
-    /// repair began.
+    /// Ends the repair: corrects the totals, and removes the marks of the days that the snapshot has. Returns the changes
+    /// since the repair began.
     ///
     /// # Errors
     /// Retryable. All changes are made, or none.
@@ -285,7 +286,7 @@ impl Repair {
         let forgotten: Vec<Uuid> = forgotten.map(|unmatched| unmatched.key).collect();
 
         crash::pass(CrashPoint::RepairComputed);
-        // In the order in which the services lock rows: ledger, marks, totals.
+        // The same order in which the services lock rows: ledger, marks, totals.
         let connection = &mut self.connection;
         write_transaction::begin(connection, None, days.iter().copied().filter(|_| !self.ignores_month_fence)).await?;
         write::follow_events(connection, &conflicts, &days).await?;

@@ -1,4 +1,4 @@
-//! The aggregator's worker that repairs the days of conflicts.
+//! The worker that repairs dirty days, in the service that counts.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::client::{PgError, Postgres, error};
 use crate::reconcile::day_snapshot::Unmatched;
 use crate::reconcile::lookup::{Ledger, look_up};
 
-/// How many days are repaired together, at most.
+/// The maximum number of days that are repaired together.
 const DAYS: usize = 366;
 
 /// How long a repair waits for the ingestor before it skips a day.
@@ -29,14 +29,15 @@ const LIMIT: Duration = Duration::from_secs(15 * 60);
 pub struct PgTotalsRepair {
     postgres: Postgres,
     repairs: Repairs,
-    /// For each skipped day an identity that is counted and not stored. Until it is stored, the day cannot be repaired.
-    waits_for: Mutex<BTreeMap<Day, Unmatched>>,
+    /// For each skipped day, an identity that is counted and not stored. Until this event is stored, the day cannot be
+    /// repaired.
+    unmatched_days: Mutex<BTreeMap<Day, Unmatched>>,
 }
 
 impl PgTotalsRepair {
     /// Repairs the totals of `postgres`.
     pub fn new(postgres: Postgres) -> Self {
-        Self { repairs: postgres.repairs(), postgres, waits_for: Mutex::default() }
+        Self { repairs: postgres.repairs(), postgres, unmatched_days: Mutex::default() }
     }
 
     async fn repair_days(&self, days: &[Day]) -> Result<Vec<Day>, Error> {
@@ -50,12 +51,12 @@ impl PgTotalsRepair {
             let listed = snapshot.counted_not_stored.iter().copied().find(|unmatched| unmatched.day == *day);
             let missing = listed.or_else(|| snapshot.days.get(day)?.first_counted_not_stored);
             if let (Skipped::IngestorBehind { events }, Some(missing)) = (skipped, missing)
-                && self.waits_for().insert(*day, missing).is_none()
+                && self.unmatched_days().insert(*day, missing).is_none()
             {
                 tracing::warn!(
                     %day,
                     events,
-                    "totals contain events that the ingestor has not stored; they are repaired once it has"
+                    "totals contain events that the ingestor has not stored yet; they are repaired once it has stored them"
                 );
             }
         }
@@ -73,8 +74,8 @@ impl PgTotalsRepair {
                     .fetch_all(&mut *session)
                     .await?;
                 let mut marked: Vec<Day> = marked.into_iter().map(Day::from).collect();
-                self.waits_for().retain(|day, _| marked.contains(day));
-                let mut missing: Vec<Unmatched> = self.waits_for().values().copied().collect();
+                self.unmatched_days().retain(|day, _| marked.contains(day));
+                let mut missing: Vec<Unmatched> = self.unmatched_days().values().copied().collect();
                 look_up(&mut session, Ledger::Events, &mut missing, |_, _| {}).await?;
                 // Another repair may also have removed an identity from the totals.
                 let mut uncounted = missing.clone();
@@ -88,8 +89,8 @@ impl PgTotalsRepair {
             .await
     }
 
-    fn waits_for(&self) -> MutexGuard<'_, BTreeMap<Day, Unmatched>> {
-        self.waits_for.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unmatched_days(&self) -> MutexGuard<'_, BTreeMap<Day, Unmatched>> {
+        self.unmatched_days.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

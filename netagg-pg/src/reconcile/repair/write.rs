@@ -13,8 +13,9 @@ use crate::reconcile::sums::{Column, Sums};
 use crate::schema::month_fence;
 use crate::stores::dirty_days;
 
-/// Makes the ledger of the totals follow the ledger of the events. The totals of `days` follow in the same transaction. The
-/// repair may not have seen the other day of a conflict, so that day is marked.
+/// Gives the keys of `conflicts` in the ledger of the totals the content and day that they have in the ledger of the
+/// events. The totals of `days` are corrected in the same transaction. The other day of a conflict may not be part of the
+/// repair. Then it is marked as dirty.
 pub(super) async fn follow_events(
     connection: &mut PgConnection,
     conflicts: &[Conflicting],
@@ -46,11 +47,11 @@ pub(super) async fn forget(connection: &mut PgConnection, keys: Vec<Uuid>) -> Re
     if forgotten.rows_affected() == count {
         Ok(())
     } else {
-        Err(PgError::Busy("an event that was to be forgotten has been stored after all".to_owned()))
+        Err(PgError::Busy("an event that the repair would remove from the totals has been stored meanwhile".to_owned()))
     }
 }
 
-/// Removes the marks of dirty days, unless a mark was renewed after it was seen.
+/// Removes the marks of dirty days, unless a mark was renewed after the repair read it.
 pub(super) async fn unmark(connection: &mut PgConnection, marks: &[(Day, DateTime<Utc>)]) -> Result<(), PgError> {
     sqlx::query(include_str!("../../../queries/repair/unmark.sql"))
         .bind(marks.iter().map(|(day, _)| day.to_date()).collect::<Vec<_>>())
@@ -74,7 +75,7 @@ pub(super) async fn correct(
         sums.map(|sum| i64::try_from(sum).map_err(|error| PgError::unreadable("a sum", error)))
             .collect::<Result<Vec<_>, _>>()
     };
-    // numeric has no Rust type here; text is exact.
+    // `numeric` has no Rust type here, and text is exact.
     let large = |column: Column| corrections.values().map(|sums| sums.of(column).to_string()).collect::<Vec<_>>();
     sqlx::query(include_str!("../../../queries/totals/add.sql"))
         .bind(&days)
@@ -101,7 +102,7 @@ pub(super) async fn correct(
     .await?;
     if is_wrong {
         // The repair ends with this error, which closes its connection: the server rolls back.
-        return Err(PgError::Busy("somebody else has changed agg_day meanwhile".to_owned()));
+        return Err(PgError::Busy("another program has changed agg_day meanwhile".to_owned()));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Events with something odd or wrong about them: the decoder takes exactly those that the contract takes.
+//! Events with unusual or invalid parts. The decoder accepts exactly the events that the contract accepts.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ proptest! {
     }
 }
 
-/// Else the property above would say little.
+/// Checks that the property above covers valid events and every kind of error.
 #[test]
-fn forged_events_meet_every_verdict() {
+fn forged_events_cover_every_kind_of_error() {
     let mut met = BTreeMap::new();
     for seed in 0..5_000 {
-        let verdict = Event::decode(&forge(&mut Rng::with_seed(seed), r#""x""#, "[1,{}]"));
-        *met.entry(verdict.map_or_else(|error| error.kind().as_str(), |_| "valid")).or_insert(0) += 1;
+        let result = Event::decode(&forge(&mut Rng::with_seed(seed), r#""x""#, "[1,{}]"));
+        *met.entry(result.map_or_else(|error| error.kind().as_str(), |_| "valid")).or_insert(0) += 1;
     }
     assert!((1_000..4_000).contains(&met["valid"]), "{met:?}");
     let of_records = [
@@ -42,7 +42,7 @@ fn forged_events_meet_every_verdict() {
     }
 }
 
-/// A usual event but for a few fields, or for changes to the whole, or to a byte. `key` and `value` are any JSON.
+/// A usual event with random changes of a few fields, of the whole text, or of a byte. `key` and `value` are any JSON.
 fn forge(rng: &mut Rng, key: &str, value: &str) -> Vec<u8> {
     let mut fields = Vec::new();
     for name in NAMES {
@@ -102,7 +102,7 @@ fn usual(name: &str, rng: &mut Rng) -> &'static str {
     pick(rng, values)
 }
 
-/// At an edge of what the field takes, on either side of it.
+/// A value of the field at the edge of the accepted values, valid or invalid.
 fn odd(name: &str, rng: &mut Rng) -> String {
     if rng.u8(..5) == 0 {
         let anything =
@@ -153,7 +153,7 @@ fn odd_meta(rng: &mut Rng) -> String {
         2 => pick(rng, STRINGS),
         _ => pick(rng, "[1,]|[,1]|[1 2]|{\"a\"}|{1:2}|\"\u{1}\"|\"\u{7f}\u{10ffff}\"|[]|{ }"),
     };
-    // As a value that counts, as one that doesn't, and as a key.
+    // As a value, as a value of a repeated key that a later value replaces, and as a key.
     match rng.u8(..3) {
         0 => format!(r#"{{"a":{inner}}}"#),
         1 => format!(r#"{{"a":{inner},"a":1}}"#),
@@ -161,7 +161,7 @@ fn odd_meta(rng: &mut Rng) -> String {
     }
 }
 
-/// One of `words`, which are separated by bars.
+/// A random word of `words`, which are separated by bars.
 fn pick<'a>(rng: &mut Rng, words: &'a str) -> &'a str {
     let words: Vec<&str> = words.split('|').collect();
     words[rng.usize(..words.len())]

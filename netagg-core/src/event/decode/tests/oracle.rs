@@ -1,6 +1,7 @@
-//! The contract's rules of an event, said a second time: slowly, over a whole tree, and with nothing of the decoder's.
+//! A second, independent implementation of the contract for events. It is slow, parses a whole tree, and shares no code with the
+//! decoder.
 //!
-//! Whoever includes this file, the decoder's tests or the fuzzer, has `Event` in scope.
+//! The tests of the decoder and the fuzzer include this file. Each of them has `Event` in scope.
 
 use std::collections::BTreeMap;
 
@@ -8,29 +9,29 @@ use chrono::DateTime;
 
 use super::Event;
 
-/// Whatever `bytes` are, decoder and rules agree; what is taken survives its encoding.
+/// Checks that the decoder and the rules agree about `bytes`, and that an accepted event decodes from its own encoding.
 pub(crate) fn check(bytes: &[u8]) {
     let shown = || String::from_utf8_lossy(bytes);
-    match (Event::decode(bytes), judge(bytes)) {
+    match (Event::decode(bytes), decode_by_rules(bytes)) {
         (Ok(event), Ok(content)) => {
             let encoded = event.encode();
-            assert_eq!(says(&event), Content { meta: None, ..content.clone() }, "{}", shown());
-            assert_eq!(judge(&encoded), Ok(content), "{}", shown());
-            let again = Event::decode(&encoded).expect("its encoding is valid");
+            assert_eq!(content_of(&event), Content { meta: None, ..content.clone() }, "{}", shown());
+            assert_eq!(decode_by_rules(&encoded), Ok(content), "{}", shown());
+            let again = Event::decode(&encoded).expect("the encoding of an event is valid");
             assert_eq!(again, event, "{}", shown());
             assert_eq!((again.key(), again.content_hash()), (event.key(), event.content_hash()), "{}", shown());
             assert_eq!(again.encode(), encoded, "{}", shown());
         }
         (Err(error), Err(broken)) => {
-            assert!(broken.contains(&error.kind().as_str()), "{error}, and not {broken:?}: {}", shown());
-            assert!(error.to_string().len() < 600, "a short reason: {error}");
+            assert!(broken.contains(&error.kind().as_str()), "{error}, expected one of {broken:?}: {}", shown());
+            assert!(error.to_string().len() < 600, "a long reason: {error}");
         }
-        (Ok(_), Err(broken)) => panic!("taken, though {broken:?}: {}", shown()),
-        (Err(error), Ok(_)) => panic!("refused, though valid: {error}: {}", shown()),
+        (Ok(_), Err(broken)) => panic!("accepted, although it breaks {broken:?}: {}", shown()),
+        (Err(error), Ok(_)) => panic!("rejected, although valid: {error}: {}", shown()),
     }
 }
 
-/// What an event says, as stored: times in microseconds since 1970.
+/// The stored content of an event, with times in microseconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Content {
     pub(crate) event_id: u128,
@@ -45,8 +46,8 @@ pub(crate) struct Content {
     pub(crate) meta: Option<Meaning>,
 }
 
-/// The content of `event`, but for its `meta`.
-fn says(event: &Event) -> Content {
+/// The content of `event`, without its `meta`.
+fn content_of(event: &Event) -> Content {
     let fields = event.fields();
     Content {
         event_id: fields.event_id.as_u128(),
@@ -62,15 +63,15 @@ fn says(event: &Event) -> Content {
     }
 }
 
-/// What the event in `bytes` says, or every rule it breaks.
-pub(crate) fn judge(bytes: &[u8]) -> Result<Content, Vec<&'static str>> {
+/// The content of the event in `bytes`, or all rules that it breaks.
+pub(crate) fn decode_by_rules(bytes: &[u8]) -> Result<Content, Vec<&'static str>> {
     let text = std::str::from_utf8(bytes).map_err(|_| vec!["not_utf8"])?;
     let mut parser = Parser { rest: text, depth: 0 };
     let value = parser.value().and_then(|value| if parser.rest.is_empty() { Ok(value) } else { Err(MALFORMED) });
     let fields = match value {
         Ok(Json::Object(fields)) => fields,
         Ok(_) => return Err(vec!["not_an_object"]),
-        // What is no JSON may be said to be nested however deeply.
+        // For invalid JSON, the decoder may also report the nesting.
         Err(MALFORMED) if text.matches(['{', '[']).count() > 100 => return Err(vec![MALFORMED, TOO_DEEP]),
         Err(broken) => return Err(vec![broken]),
     };
@@ -82,7 +83,7 @@ pub(crate) fn judge(bytes: &[u8]) -> Result<Content, Vec<&'static str>> {
     }
 }
 
-/// JSON with numbers as written and strings as the UTF-16 they name.
+/// JSON with the texts of numbers and with strings in UTF-16.
 #[derive(Clone)]
 enum Json {
     Null,
@@ -96,7 +97,7 @@ enum Json {
 const MALFORMED: &str = "malformed_json";
 const TOO_DEEP: &str = "too_deep";
 
-/// RFC 8259.
+/// A parser of JSON (RFC 8259).
 struct Parser<'a> {
     rest: &'a str,
     depth: usize,
@@ -126,7 +127,7 @@ impl Parser<'_> {
         value
     }
 
-    /// From the opening bracket to the closing one.
+    /// Parses from the opening bracket to the closing bracket.
     fn sequence<T>(
         &mut self,
         close: char,
@@ -215,7 +216,7 @@ impl Parser<'_> {
     }
 }
 
-/// The table of the contract's section 1. A rule that doesn't hold is noted; the rest is looked at all the same.
+/// The rules of section 1 of the contract. A broken rule is recorded, and the other rules are still checked.
 struct Rules {
     fields: Vec<(Vec<u16>, Json)>,
     broken: Vec<&'static str>,
@@ -325,7 +326,7 @@ impl Rules {
             Json::Number(text) => self.number(&text)?,
             Json::Text(units) => Meaning::Text(self.unicode(units)?),
             Json::Array(items) => Meaning::Array(items.into_iter().filter_map(|item| self.meaning(item)).collect()),
-            // A map keeps the last of equal keys.
+            // A map keeps the last value of equal keys.
             Json::Object(entries) => Meaning::Object(
                 entries.into_iter().filter_map(|(key, value)| self.unicode(key).zip(self.meaning(value))).collect(),
             ),
@@ -346,7 +347,7 @@ impl Rules {
         let significant = digits.trim_start_matches('0');
         let point = integer.len() as i64 + exponent - (digits.len() - significant.len()) as i64;
         let is_zero = significant.is_empty();
-        let fits = power < i64::from(i32::MAX / 2) // PostgreSQL's limit, whatever the digits
+        let fits = power < i64::from(i32::MAX / 2) // the limit of PostgreSQL, for any digits
             && fraction.len() as i64 - exponent <= 16_383
             && (is_zero || point <= 131_072);
         self.hold(fits, "number_too_large")?;
@@ -358,7 +359,7 @@ impl Rules {
     }
 }
 
-/// What JSON means to `jsonb`.
+/// The meaning of JSON for `jsonb`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Meaning {
     Null,
@@ -369,7 +370,8 @@ pub(crate) enum Meaning {
     Object(BTreeMap<String, Meaning>),
 }
 
-/// Microseconds since 1970 of an RFC 3339 time as the contract takes it. The form is checked here, the rest is chrono's.
+/// The microseconds since 1970 of an RFC 3339 time that the contract accepts. This function checks the form, and chrono checks
+/// the values.
 fn instant(text: &str) -> Option<i64> {
     let shape: String = text.chars().map(|char| if char.is_ascii_digit() { '0' } else { char }).collect();
     let rest = shape.strip_prefix("0000-00-00T00:00:00").or(shape.strip_prefix("0000-00-00t00:00:00"))?;
@@ -378,7 +380,7 @@ fn instant(text: &str) -> Option<i64> {
         return None;
     }
     let at = DateTime::parse_from_rfc3339(&text.to_ascii_uppercase()).ok()?;
-    // chrono says a leap second as the second before it with a fraction of more than one.
+    // chrono represents a leap second as the second before it, with a fraction of at least one second.
     let (seconds, micros) = (at.timestamp(), i64::from(at.timestamp_subsec_micros()));
     let since_1970 = if micros >= 1_000_000 { (seconds + 1) * 1_000_000 } else { seconds * 1_000_000 + micros };
     let years = -62_135_596_800 * 1_000_000..253_402_300_800 * 1_000_000;

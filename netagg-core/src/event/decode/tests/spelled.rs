@@ -1,27 +1,28 @@
-//! One event, spelled in every way that JSON and the contract allow: it stays the same one, with the same content.
+//! Spells one event in all ways that JSON and the contract allow. Each spelling decodes to the same event with the same content.
 
 use fastrand::Rng;
 
-use super::oracle::{Content, Meaning, judge};
+use super::oracle::{Content, Meaning, decode_by_rules};
 use super::*;
 
 proptest! {
     #[test]
     fn however_it_is_spelled_an_event_is_the_same(event in any_event(), seed in any::<u64>()) {
-        let content = judge(&event.encode()).expect("valid");
+        let content = decode_by_rules(&event.encode()).expect("valid");
         let spelled = spell(&content, &mut Rng::with_seed(seed));
-        prop_assert_eq!(judge(spelled.as_bytes()), Ok(content), "{}", spelled);
+        prop_assert_eq!(decode_by_rules(spelled.as_bytes()), Ok(content), "{}", spelled);
         let decoded = Event::decode(spelled.as_bytes());
         prop_assert_eq!(decoded.as_ref(), Ok(&event), "{}", spelled);
         let decoded = decoded.expect("just compared");
         prop_assert_eq!((decoded.key(), decoded.content_hash()), (event.key(), event.content_hash()), "{}", spelled);
     }
 
-    /// Field by field: whatever of `other` differs changes the key, if it is of the identity, else the hash.
+    /// Replaces one field at a time by the field of `other`. A changed field of the identity changes the key. Any other changed
+    /// field changes the hash.
     #[test]
-    fn every_field_counts(event in any_event(), other in any_event()) {
+    fn every_field_changes_the_key_or_the_hash(event in any_event(), other in any_event()) {
         let (one, two) = (event.fields(), other.into_fields());
-        // At the same time, so that either may end where the other does.
+        // Both events start at the same time, so that the end of the other event is valid for both.
         let two = EventFields { started_at: one.started_at, ended_at: two.ended_at.max(Some(one.started_at)), ..two };
         let identities = [
             EventFields { event_id: two.event_id, ..one.clone() },
@@ -54,7 +55,7 @@ proptest! {
     }
 }
 
-/// A text that says `content`.
+/// A random JSON text with the content `content`.
 fn spell(content: &Content, rng: &mut Rng) -> String {
     let id = uuid::Uuid::from_u128(content.event_id).to_string();
     let id: String = id.chars().map(|char| if rng.bool() { char.to_ascii_uppercase() } else { char }).collect();
@@ -91,8 +92,8 @@ fn integer(number: u64, rng: &mut Rng) -> String {
     if number == 0 && rng.bool() { "-0".to_owned() } else { number.to_string() }
 }
 
-/// The instant at some offset, if the year there has four digits, with digits beyond the microsecond, perhaps as a leap
-/// second.
+/// The instant with a random offset and random digits after the microsecond, perhaps as a leap second. Without an offset if the
+/// local year would not have four digits.
 fn time(micros: i64, rng: &mut Rng) -> String {
     const SECOND: i64 = 1_000_000;
     let is_leap = micros.rem_euclid(60 * SECOND) == 0 && rng.bool();
@@ -122,7 +123,7 @@ fn json(meaning: &Meaning, rng: &mut Rng) -> String {
         }
         Meaning::Object(entries) => {
             let object = object(entries.iter().map(|(key, value)| (text(key, rng), json(value, rng))).collect(), rng);
-            // Of equal keys the last counts.
+            // Of equal keys, only the last value counts.
             match entries.keys().next().filter(|_| rng.bool()) {
                 Some(key) => object.replacen('{', &format!("{{{}:[0],", text(key, rng)), 1),
                 None => object,
@@ -132,14 +133,15 @@ fn json(meaning: &Meaning, rng: &mut Rng) -> String {
     spaced(&spelled, rng)
 }
 
-/// 0.`digits` · 10^`point`, the point and zeros set anywhere, within the digits that are allowed after it.
+/// The number 0.`digits` · 10^`point`, with the point at a random position and with random zeros. The number of digits after the
+/// point stays within the limit.
 fn number(is_negative: bool, digits: &str, point: i64, rng: &mut Rng) -> String {
     if digits.is_empty() {
         return rng.choice(["0", "-0", "0.00", "0e5", "-0.0E-03"]).expect("not empty").to_owned();
     }
     let sign = if is_negative { "-" } else { "" };
-    let room = 16_383 - (digits.len() as i64 - point);
-    let zeros = rng.i64(0..=room.clamp(0, 5)) as usize;
+    let spare_digits = 16_383 - (digits.len() as i64 - point);
+    let zeros = rng.i64(0..=spare_digits.clamp(0, 5)) as usize;
     let digits = digits.to_owned() + &"0".repeat(zeros);
     let (mantissa, exponent) = match rng.usize(..=digits.len()) {
         0 => {
@@ -156,7 +158,7 @@ fn number(is_negative: bool, digits: &str, point: i64, rng: &mut Rng) -> String 
     }
 }
 
-/// The entries in any order.
+/// An object with the entries in a random order.
 fn object(mut entries: Vec<(String, String)>, rng: &mut Rng) -> String {
     rng.shuffle(&mut entries);
     let entries: Vec<String> =

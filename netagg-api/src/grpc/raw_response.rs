@@ -1,21 +1,21 @@
-//! An answer that was written once and is given many times.
+//! A response message that is encoded once and sent many times.
 
 use prost::DecodeError;
 use prost::Message;
 use prost::bytes::{Buf, BufMut, Bytes};
 use prost::encoding::{DecodeContext, WireType, skip_field};
 
-/// A message in its encoded form: a copy of the bytes is all that giving it once more costs.
+/// A message in its encoded form. Each further response costs only a copy of the bytes.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Written(Bytes);
+pub(crate) struct RawResponse(Bytes);
 
-impl Written {
+impl RawResponse {
     pub(super) fn new(message: &impl Message) -> Self {
         Self(message.encode_to_vec().into())
     }
 }
 
-impl Message for Written {
+impl Message for RawResponse {
     fn encode_raw(&self, buffer: &mut impl BufMut) {
         buffer.put_slice(&self.0);
     }
@@ -24,7 +24,7 @@ impl Message for Written {
         self.0.len()
     }
 
-    /// A server only writes answers.
+    /// Not used: a server only encodes responses.
     fn merge_field(
         &mut self,
         tag: u32,

@@ -1,48 +1,51 @@
-//! A dead letter as it lies in its topic.
+//! A message of the dead-letter topic.
 
 use std::cmp::Ordering;
 use std::fmt;
 use std::str::FromStr;
 
-use netagg_core::{DeadLetter, Header, InvalidKind, OutgoingRecord, PartitionId, Place, Record, RecordTimestamp};
+use netagg_core::{
+    DeadLetter, Header, InvalidKind, OutgoingRecord, PartitionId, Record, RecordPosition, RecordTimestamp,
+};
 
-/// A message of the topic of dead letters.
+/// A message of the dead-letter topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct StoredLetter {
-    /// The message, as it was read.
+pub struct DlqRecord {
+    /// The message that was read.
     pub record: Record,
-    /// What netagg's headers tell of it; `None` for a foreign message, one whose headers netagg cannot have written.
-    pub origin: Option<LetterOrigin>,
+    /// The origin that netagg's headers describe. `None` for a foreign message, whose headers netagg cannot have written.
+    pub origin: Option<DlqOrigin>,
 }
 
-/// Where a dead letter comes from, and why it is one.
+/// The record that a dead letter was made of, and why netagg did not accept it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
-pub struct LetterOrigin {
-    /// The rule the record breaks.
+pub struct DlqOrigin {
+    /// The rule that the record breaks.
     pub kind: InvalidKind,
-    /// The field, what was found and what is accepted.
+    /// The field, the found value and the accepted values.
     pub detail: String,
-    /// Where the record lies, or lay. Copies of a letter, as a crash may leave, have it in common.
-    pub source: Place,
+    /// The position of the record, which may be deleted by now. A crash may leave several copies of a dead letter. All
+    /// copies have the same source.
+    pub source: RecordPosition,
     /// The record's timestamp, if it had one.
     pub timestamp: Option<RecordTimestamp>,
-    /// The length that the value had, if it had to be cut.
+    /// The original length of the value, if the value was cut.
     pub truncated: Option<u64>,
 }
 
-/// The kind of a message in the topic of dead letters. Kinds are ordered by their names.
+/// The kind of a message in the dead-letter topic. Kinds are ordered by their names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LetterKind {
+pub enum DlqKind {
     /// The kind of the error that netagg found.
     Invalid(InvalidKind),
     /// netagg did not write the message.
     Foreign,
 }
 
-impl LetterKind {
-    /// Its name: that of the [`InvalidKind`], or `foreign`.
+impl DlqKind {
+    /// Its name: the name of the [`InvalidKind`], or `foreign`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Invalid(kind) => kind.as_str(),
@@ -50,8 +53,8 @@ impl LetterKind {
         }
     }
 
-    /// The kind of a letter with this origin.
-    pub fn of(origin: Option<&LetterOrigin>) -> Self {
+    /// The kind of a dead letter with this origin.
+    pub fn of(origin: Option<&DlqOrigin>) -> Self {
         origin.map_or(Self::Foreign, |origin| Self::Invalid(origin.kind))
     }
 
@@ -61,51 +64,51 @@ impl LetterKind {
     }
 }
 
-impl fmt::Display for LetterKind {
+impl fmt::Display for DlqKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-impl Ord for LetterKind {
+impl Ord for DlqKind {
     fn cmp(&self, other: &Self) -> Ordering {
         self.as_str().cmp(other.as_str())
     }
 }
 
-impl PartialOrd for LetterKind {
+impl PartialOrd for DlqKind {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl StoredLetter {
+impl DlqRecord {
     pub(crate) fn new(record: Record) -> Self {
-        Self { origin: LetterOrigin::parse(&record.headers), record }
+        Self { origin: DlqOrigin::parse(&record.headers), record }
     }
 
-    /// The kind of the letter.
-    pub fn kind(&self) -> LetterKind {
-        LetterKind::of(self.origin.as_ref())
+    /// The kind of the dead letter.
+    pub fn kind(&self) -> DlqKind {
+        DlqKind::of(self.origin.as_ref())
     }
 
-    /// Where the letter itself lies.
-    pub fn place(&self) -> Place {
-        Place { partition: self.record.partition.clone(), offset: self.record.offset }
+    /// The position of the dead letter itself.
+    pub fn position(&self) -> RecordPosition {
+        RecordPosition { partition: self.record.partition.clone(), offset: self.record.offset }
     }
 
-    /// The headers that came with the source record.
+    /// The headers of the source record.
     pub fn own_headers(&self) -> impl Iterator<Item = &Header> {
         self.record.headers.iter().filter(|header| !header.name.starts_with(DeadLetter::HEADER_PREFIX))
     }
 
-    /// The letter as it may be sent to `topic` again: with its key, its value and its own headers.
+    /// The record to send to `topic` again: it has the key, the value and the own headers of the dead letter.
     ///
     /// # Errors
-    /// For a letter that is not whole or did not come from there.
+    /// If the dead letter is foreign, its value was cut, or it came from another topic.
     pub fn into_replayable(self, topic: &str) -> Result<Replayable, Unreplayable> {
         let headers = self.own_headers().cloned().collect();
-        let letter = self.place();
+        let dead_letter = self.position();
         let origin = self.origin.ok_or(Unreplayable::Foreign)?;
         if &*origin.source.partition.topic != topic {
             return Err(Unreplayable::OtherTopic);
@@ -114,12 +117,12 @@ impl StoredLetter {
             return Err(Unreplayable::Truncated);
         }
         let record = OutgoingRecord { key: self.record.key, value: self.record.value, headers };
-        Ok(Replayable { letter, source: origin.source, record })
+        Ok(Replayable { dead_letter, source: origin.source, record })
     }
 }
 
-impl LetterOrigin {
-    /// `None` unless `headers` has all that netagg writes, each once and of its form.
+impl DlqOrigin {
+    /// `None` unless `headers` has all required headers of netagg, each header once and in its form.
     fn parse(headers: &[Header]) -> Option<Self> {
         let kind = text(headers, DeadLetter::ERROR).ok()??;
         let topic = text(headers, DeadLetter::SOURCE_TOPIC).ok()??;
@@ -129,14 +132,14 @@ impl LetterOrigin {
         Some(Self {
             kind: InvalidKind::ALL.into_iter().find(|known| known.as_str() == kind)?,
             detail: text(headers, DeadLetter::ERROR_DETAIL).ok()??.to_owned(),
-            source: Place { partition: PartitionId::new(topic, partition), offset },
+            source: RecordPosition { partition: PartitionId::new(topic, partition), offset },
             timestamp,
             truncated: number(headers, DeadLetter::TRUNCATED)?,
         })
     }
 }
 
-/// A header that there is more than once, or that is no text.
+/// The error for a header that appears more than once, or is not text.
 struct Malformed;
 
 fn text<'a>(headers: &'a [Header], name: &str) -> Result<Option<&'a str>, Malformed> {
@@ -146,7 +149,7 @@ fn text<'a>(headers: &'a [Header], name: &str) -> Result<Option<&'a str>, Malfor
     if found.next().is_none() { value.map(Some).ok_or(Malformed) } else { Err(Malformed) }
 }
 
-/// The number that a header holds: `None` if it holds something else, `Some(None)` without such a header.
+/// The number in a header: `None` if the header holds something else, `Some(None)` if there is no such header.
 fn number<T: FromStr>(headers: &[Header], name: &str) -> Option<Option<T>> {
     match text(headers, name).ok()? {
         None => Some(None),
@@ -154,21 +157,21 @@ fn number<T: FromStr>(headers: &[Header], name: &str) -> Option<Option<T>> {
     }
 }
 
-/// A letter that may be sent to the topic it came from.
+/// A dead letter that can be sent to the topic from which it came.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replayable {
-    pub(super) letter: Place,
-    pub(super) source: Place,
+    pub(super) dead_letter: RecordPosition,
+    pub(super) source: RecordPosition,
     pub(super) record: OutgoingRecord,
 }
 
 impl Replayable {
-    /// Where the record lies that the letter was made of.
-    pub fn source(&self) -> &Place {
+    /// The position of the record that the dead letter was made of.
+    pub fn source(&self) -> &RecordPosition {
         &self.source
     }
 
-    /// Bytes of key, value and headers.
+    /// The size of key, value and headers, in bytes.
     pub fn size(&self) -> usize {
         let OutgoingRecord { key, value, headers } = &self.record;
         let values = headers.iter().map(|header| &header.value).chain([key, value]);
@@ -176,15 +179,15 @@ impl Replayable {
     }
 }
 
-/// Why a message of the topic of dead letters cannot be sent again.
+/// Why a message of the dead-letter topic cannot be sent again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[allow(clippy::exhaustive_enums)]
 pub enum Unreplayable {
-    /// netagg did not write it.
+    /// netagg did not write the message.
     Foreign,
-    /// It came from another topic than the one events are sent to now.
+    /// The record came from another topic than the topic of events.
     OtherTopic,
-    /// Its value had to be cut to fit.
+    /// The value was cut to fit the topic's limit.
     Truncated,
 }
 
@@ -216,24 +219,24 @@ mod tests {
         DeadLetter { record, reason }
     }
 
-    fn read(headers: Vec<Header>) -> StoredLetter {
+    fn read(headers: Vec<Header>) -> DlqRecord {
         let partition = PartitionId::new("events.dlq", 1);
         let DeadLetter { record, .. } = written(None);
-        StoredLetter::new(Record { partition, offset: 7, headers, ..record })
+        DlqRecord::new(Record { partition, offset: 7, headers, ..record })
     }
 
     #[test]
-    fn what_is_written_is_read() {
+    fn the_headers_of_a_written_dead_letter_are_read_back() {
         for timestamp in [None, Some(5_000), Some(-1_000), Some(1_761_000_000_000_000), Some(i64::MAX)] {
             let written = written(timestamp);
-            let letter = read(written.headers());
-            let origin = letter.origin.clone().unwrap();
+            let dead_letter = read(written.headers());
+            let origin = dead_letter.origin.clone().unwrap();
             assert_eq!(origin.kind, InvalidKind::MalformedJson);
             assert_eq!(origin.detail, written.reason.to_string());
             assert_eq!(origin.source.to_string(), "events/3/42");
             assert_eq!(origin.timestamp, written.record.timestamp);
             assert_eq!(origin.truncated, None);
-            let replayable = letter.into_replayable("events").unwrap();
+            let replayable = dead_letter.into_replayable("events").unwrap();
             let headers = vec![Header::new("own", "kept")];
             let DeadLetter { record, .. } = written;
             assert_eq!(replayable.record, OutgoingRecord { key: record.key, value: record.value, headers });
@@ -273,12 +276,12 @@ mod tests {
             changed.push(Header::new(name, value));
             assert_eq!(read(changed).origin.is_some(), value == "\u{0}", "{name}: {value}");
         }
-        let letter = read(vec![Header::new("own", "x")]);
-        assert_eq!(letter.into_replayable("events"), Err(Unreplayable::Foreign));
+        let dead_letter = read(vec![Header::new("own", "x")]);
+        assert_eq!(dead_letter.into_replayable("events"), Err(Unreplayable::Foreign));
     }
 
     #[test]
-    fn only_whole_letters_of_the_topic_are_replayed() {
+    fn only_complete_dead_letters_of_the_topic_are_replayed() {
         let mut headers = written(None).headers();
         assert_eq!(read(headers.clone()).into_replayable("other"), Err(Unreplayable::OtherTopic));
         headers.push(Header::new(DeadLetter::TRUNCATED, "70000"));

@@ -1,4 +1,4 @@
-//! Why a request is not answered, before its question is looked at.
+//! Why a request is rejected before the server parses it.
 
 use std::time::Duration;
 
@@ -7,22 +7,22 @@ use axum::http::header::RETRY_AFTER;
 
 use super::quota::{self, Quota};
 
-/// Why a question is not looked at.
+/// Why a request is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum Rejection {
     /// The request has no credentials.
     NoCredentials,
-    /// What they show is wrong, for a reason that is theirs to know: never which part of it.
+    /// The credentials are wrong. The text may be shown to the caller: it never says which part of a secret is wrong.
     BadCredentials(&'static str),
-    /// The caller exceeded its rate limit: its quota, and the time until the next request is answered.
+    /// The caller exceeded its rate limit: its quota, and the time until the next request is accepted.
     TooMany(Quota, Duration),
-    /// What they show cannot be checked now.
+    /// The credentials cannot be checked now.
     Unavailable,
-    /// Callers are counted by their address, which the server does not tell.
+    /// The rate limit counts callers by address, and the server does not provide the address.
     UnknownPeer,
 }
 
-impl Refusal {
+impl Rejection {
     /// The text for the caller.
     pub(crate) fn detail(&self) -> &'static str {
         match self {
@@ -30,15 +30,15 @@ impl Refusal {
                 "credentials are needed: the header Authorization: Bearer <key or token>, or X-API-Key: <key>"
             }
             Self::BadCredentials(why) => why,
-            Self::TooMany(..) => "too many requests; Retry-After says when the next one is answered",
-            Self::Unavailable => "credentials cannot be checked now; please ask again later",
+            Self::TooMany(..) => "too many requests; Retry-After says when the next request is accepted",
+            Self::Unavailable => "credentials cannot be checked now; please retry later",
             Self::UnknownPeer => {
-                "requests are limited by address, and this server does not know it; its log says how to mend that"
+                "requests are limited by address, but this server does not know the address; its log has the solution"
             }
         }
     }
 
-    /// The value of `WWW-Authenticate`, for those whom credentials would help.
+    /// The value of `WWW-Authenticate`, if other credentials could help.
     pub(crate) fn challenge(&self) -> Option<&'static str> {
         match self {
             Self::NoCredentials => Some(r#"Bearer realm="netagg""#),
@@ -59,11 +59,11 @@ impl Refusal {
     }
 }
 
-impl Refusal {
-    /// Writes the headers of the answer, over both transports.
-    pub(super) fn tell(&self, headers: &mut HeaderMap) {
+impl Rejection {
+    /// Writes the headers of the response, for both transports.
+    pub(super) fn write_headers(&self, headers: &mut HeaderMap) {
         if let Self::TooMany(quota, wait) = self {
-            quota.tell(headers);
+            quota.write_headers(headers);
             headers.insert(RETRY_AFTER, quota::seconds(*wait));
         }
     }

@@ -1,0 +1,195 @@
+//! The pages name the metrics, commands, error kinds, headers and ports that the programs have.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use netagg_core::{DeadLetter, InvalidKind};
+
+use super::configuration::run;
+use super::installation::Installation;
+
+const README: &str = include_str!("../../../README.md");
+const RUSSIAN: &str = include_str!("../../../README.ru.md");
+const EVENTS: &str = include_str!("../../../docs/events.md");
+const OPERATIONS: &str = include_str!("../../../docs/operations.md");
+
+/// A metric with a certificate alone, which these services do not have.
+const ONLY_WITH_TLS: &str = "netagg_tls_certificate_expiry_timestamp_seconds";
+
+/// The first cell of each row of the tables in `page` that starts with code.
+fn first_cells(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('|').map(|(cell, _)| cell))
+}
+
+/// The code in backticks of `text`.
+fn code(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').step_by(2)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operations_documents_each_metric_of_the_services_with_its_labels() {
+    let table = OPERATIONS.split("### What to do when").next().expect("the tables of metrics");
+    let documented: BTreeMap<&str, BTreeSet<&str>> = first_cells(table)
+        .filter(|cell| cell.starts_with("netagg_"))
+        .map(|cell| {
+            let (name, labels) = cell.trim().trim_end_matches('`').split_once('{').unwrap_or((cell, ""));
+            let labels = labels.trim_end_matches('}').split(',').filter(|label| !label.is_empty()).collect();
+            (name.trim().trim_end_matches('`'), labels)
+        })
+        .collect();
+
+    let installation = Installation::new().await;
+    let mut adversary = installation.adversary(7);
+    adversary.publish(100).await;
+    let _services = ["ingestor", "aggregator", "api"].map(|service| installation.start(service));
+    installation.withstood(&adversary).await;
+    let mut exported = BTreeMap::<String, BTreeSet<String>>::new();
+    for service in ["ingestor", "aggregator", "api"] {
+        let (status, text) = installation.ops(service, "/metrics").await.expect("the ops port");
+        assert_eq!(status, 200);
+        for (name, labels) in text.lines().filter_map(series) {
+            exported.entry(name).or_default().extend(labels);
+        }
+    }
+    for (name, labels) in &exported {
+        let documented = documented.get(name.as_str()).unwrap_or_else(|| panic!("docs/operations.md lacks {name}"));
+        let labels: BTreeSet<&str> = labels.iter().map(String::as_str).collect();
+        assert_eq!(documented, &labels, "{name}");
+    }
+    let missing: Vec<_> =
+        documented.keys().filter(|name| !exported.contains_key(**name) && **name != ONLY_WITH_TLS).collect();
+    assert!(missing.is_empty(), "documented and not exported: {missing:?}");
+    // The advice names metrics of the tables alone.
+    for name in words(OPERATIONS, "netagg_") {
+        let is_known = documented.keys().any(|documented| documented.starts_with(name.trim_end_matches('_')));
+        assert!(is_known, "docs/operations.md names {name}, which no table has");
+    }
+}
+
+/// The name of a sample of ours without its suffix, and its labels.
+fn series(line: &str) -> Option<(String, Vec<String>)> {
+    let (series, _) = line.strip_prefix("netagg_")?.rsplit_once(' ')?;
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let is_histogram = name.starts_with("batch_") || name.contains("_duration_seconds");
+    let name = match name.rsplit_once('_') {
+        Some((family, "bucket" | "sum" | "count")) if is_histogram => family,
+        _ => name,
+    };
+    let labels = labels.split("\",").filter_map(|label| label.split_once("=\"").map(|(name, _)| name.to_owned()));
+    Some((format!("netagg_{name}"), labels.filter(|label| label != "le").collect()))
+}
+
+/// The words of `page` that start with `prefix`.
+fn words<'a>(page: &'a str, prefix: &'static str) -> impl Iterator<Item = &'a str> {
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    page.split(move |c: char| !is_part(c)).filter(move |word| word.starts_with(prefix) && !word.contains("__"))
+}
+
+#[test]
+fn events_documents_each_kind_of_invalid_message_and_each_header() {
+    let documented: BTreeSet<&str> = first_cells(EVENTS).flat_map(code).map(str::trim).collect();
+    for kind in InvalidKind::ALL {
+        assert!(documented.contains(kind.as_str()), "docs/events.md lacks {}", kind.as_str());
+    }
+    for header in [
+        DeadLetter::ERROR,
+        DeadLetter::ERROR_DETAIL,
+        DeadLetter::SOURCE_TOPIC,
+        DeadLetter::SOURCE_PARTITION,
+        DeadLetter::SOURCE_OFFSET,
+        DeadLetter::SOURCE_TIMESTAMP,
+        DeadLetter::TRUNCATED,
+    ] {
+        // The rows of the source name its parts alone: `netagg-source-topic`, `-partition`, `-offset`.
+        let part = header.rfind('-').map_or(header, |at| &header[at..]);
+        assert!(EVENTS.contains(&format!("`{header}`")) || EVENTS.contains(&format!("`{part}`")), "{header}");
+    }
+}
+
+/// The commands `netagg …` in the code blocks and in the code of the sentences of `page`.
+fn commands(page: &str) -> Vec<String> {
+    let (mut commands, mut in_block) = (Vec::new(), false);
+    for line in page.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+        } else if in_block {
+            let command = line.trim_start().trim_start_matches("$ ").split(['#', '|', '>']).next().unwrap_or_default();
+            commands.extend(command.starts_with("netagg ").then(|| command.to_owned()));
+        } else {
+            commands.extend(
+                line.split('`').skip(1).step_by(2).filter(|code| code.starts_with("netagg ")).map(str::to_owned),
+            );
+        }
+    }
+    commands
+}
+
+/// The names below `Commands:` of a help.
+fn subcommands(help: &str) -> BTreeSet<&str> {
+    let (_, list) = help.split_once("\nCommands:\n").unwrap_or_default();
+    list.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.split_whitespace().next()).collect()
+}
+
+#[tokio::test]
+async fn each_command_of_the_pages_exists_with_its_options() {
+    let mut helps = BTreeMap::<String, String>::new();
+    let mut checked = 0;
+    for (page, command) in pages().iter().flat_map(|(page, text)| commands(text).into_iter().map(move |c| (page, c))) {
+        let is_word = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c == '|' || c == '-');
+        let mut words = command.split_whitespace().skip(1).take_while(|word| !word.starts_with("--")).filter(is_word);
+        let mut path = String::new();
+        loop {
+            if !helps.contains_key(&path) {
+                let arguments: Vec<&str> = path.split_whitespace().chain(["--help"]).collect();
+                helps.insert(path.clone(), run("netagg", &arguments, &[]).await.stdout);
+            }
+            let known = subcommands(&helps[&path]);
+            let Some(word) = words.next().filter(|_| !known.is_empty()) else { break };
+            // `a|b` stands for both.
+            for name in word.split('|') {
+                assert!(known.contains(name), "{page}: `{command}`: unknown command {name}; known: {known:?}");
+            }
+            path = format!("{path} {}", word.split('|').next().unwrap_or_default());
+        }
+        for option in command.split_whitespace().filter_map(|word| word.strip_prefix("--")) {
+            let option = option.split('=').next().unwrap_or_default();
+            assert!(helps[&path].contains(&format!("--{option}")), "{page}: `{command}`: no option --{option}");
+        }
+        checked += 1;
+    }
+    assert!(checked > 50, "{checked} commands");
+}
+
+/// The READMEs and the guides, with their names.
+fn pages() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let guides = std::fs::read_dir(root.join("docs")).expect("the guides").map(|entry| entry.expect("a file").path());
+    let readmes = ["README.md", "README.ru.md", "bins/README.md"].map(|name| root.join(name));
+    let pages = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md")).chain(readmes);
+    pages
+        .map(|path| {
+            let text = std::fs::read_to_string(&path).expect("a page");
+            (path.file_name().expect("a name").to_string_lossy().into_owned(), text)
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn both_readmes_name_the_ports_of_the_programs() {
+    let mut ports = BTreeSet::new();
+    for program in ["ingestor", "aggregator", "api"] {
+        let help = run(program, &["--help"], &[]).await.stdout;
+        let lines = help.lines().filter_map(|line| {
+            let mut words = line.split_whitespace();
+            let name = words.next().filter(|name| name.starts_with("API_") || name.starts_with("PPROF_"))?;
+            name.contains("PORT").then(|| words.next()).flatten()
+        });
+        ports.extend(lines.map(str::to_owned));
+    }
+    assert_eq!(ports.len(), 5, "{ports:?}");
+    for port in &ports {
+        for (page, text) in [("README.md", README), ("README.ru.md", RUSSIAN)] {
+            assert!(text.contains(port.as_str()), "{page} lacks the port {port}");
+        }
+    }
+}

@@ -159,10 +159,11 @@ bench: ## Run the benchmarks
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Check format, clippy, docs, import cycles and, if cargo-deny is installed, dependencies
+lint: ## Check format, clippy, docs, import cycles, plain words and, if cargo-deny is installed, dependencies
 	cargo fmt --all --check
 	deploy/checks/test-import-cycles --quiet
 	deploy/checks/import-cycles
+	deploy/checks/plain-words
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --locked --package netagg --no-default-features --bin netagg -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features

@@ -52,7 +52,7 @@ enum Command {
     #[command(subcommand)]
     Limits(LimitsCommand),
     #[cfg(feature = "services")]
-    /// Show or switch whether the ingestor also counts the events
+    /// Show or switch the mode: separate (an aggregator counts the events) or combined (the ingestor counts them)
     #[command(subcommand)]
     Mode(ModeCommand),
     #[cfg(feature = "services")]

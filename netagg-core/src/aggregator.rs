@@ -14,7 +14,7 @@ use crate::ingestor::log_conflicts;
 use crate::json_decoder::JsonDecoder;
 use crate::ports::{AggregateStore, Cache, EventDecoder, EventSource, TotalsRepair};
 use crate::record::{Record, Span};
-use crate::totals_maintenance::{ChangedMonths, TotalsMaintenance};
+use crate::repair_loop::{ChangedMonths, TotalsMaintenance};
 use crate::validator::Validator;
 
 /// The name of the service.

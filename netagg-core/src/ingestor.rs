@@ -15,7 +15,7 @@ use crate::event::{EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
 use crate::json_decoder::JsonDecoder;
 use crate::ports::{Cache, CombinedStore, DeadLetters, EventDecoder, EventSource, EventStore, TotalsRepair};
 use crate::record::{Record, Span};
-use crate::totals_maintenance::{ChangedMonths, TotalsMaintenance};
+use crate::repair_loop::{ChangedMonths, TotalsMaintenance};
 use crate::validator::Validator;
 
 /// The name of the service.

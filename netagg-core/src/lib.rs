@@ -25,11 +25,11 @@ pub mod ports;
 mod processing_mode;
 mod readiness;
 mod record;
+mod repair_loop;
 mod stream_source;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
-mod totals_maintenance;
 pub mod usage;
 mod validator;
 mod zone;

@@ -3,8 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Serialize;
+
 /// Which services write events and totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
 #[allow(clippy::exhaustive_enums)]
 pub enum ProcessingMode {
     /// An ingestor stores events and an aggregator counts them, each in its own consumer group and with its own ledger.

@@ -6,7 +6,7 @@
 //!
 //! Each figure is the median of `RUNS` runs (default 3). A run writes `ROWS` events (default 400000) of three months in batches
 //! of `BATCH` events (default 5000), to an empty database that is dropped afterwards. In the cases with duplicates, this share
-//! of each batch repeats events of earlier batches. `COPY_ABOVE` is the setting of `PgConfig`. `DATABASE_URL` names a server;
+//! of each batch repeats events of earlier batches. `MAX_INSERT_ROWS` is the setting of `PgConfig`. `DATABASE_URL` names a server;
 //! without it, the benchmark starts a server. An argument selects the cases whose name contains it.
 
 #![allow(clippy::expect_used, clippy::print_stdout, clippy::unwrap_used, missing_docs, reason = "a program for people")]
@@ -166,7 +166,7 @@ impl Server {
         self.execute(&format!("CREATE DATABASE {name}")).await;
         let (address, _) = self.url.rsplit_once('/').expect("a URL with a database");
         let mut config = PgConfig::new(format!("{address}/{name}").parse().expect("a URL"));
-        config.copy_above = variable("COPY_ABOVE", config.copy_above);
+        config.max_insert_rows = variable("MAX_INSERT_ROWS", config.max_insert_rows);
         let postgres = Postgres::new(config);
         postgres.migrations().up().await.unwrap();
         let took = match target {

@@ -18,7 +18,7 @@ use crate::program::run_command;
 pub(crate) enum LimitsCommand {
     /// Show the limits of the database; all services must be configured with these limits
     Show,
-    /// Set other limits; before, both services must have processed the topic and be stopped
+    /// Set other limits. First let the services process the topic, then stop them
     Set {
         /// How long before the timestamp of its record an event may start, such as 1825d
         #[arg(long, value_name = "DURATION", value_parser = duration)]

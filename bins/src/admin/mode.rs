@@ -23,7 +23,7 @@ const AUDIT_PATIENCE: Duration = Duration::from_secs(60);
 pub(crate) enum ModeCommand {
     /// Show the mode of the database
     Show,
-    /// Switch the database to a mode, and audit it; before, the services must have processed the topic and be stopped
+    /// Switch the database to a mode, and audit it. First let the services process the topic, then stop them
     ///
     /// After an interrupted switch, no service starts on the database. Run the same command again to finish the switch.
     Set {

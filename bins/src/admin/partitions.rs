@@ -19,7 +19,7 @@ pub(crate) enum PartitionsCommand {
     Ensure,
     /// List the partitions with their sizes
     List,
-    /// Drop the months before a month FOR GOOD, with their events and identities; their totals stay
+    /// Drop the months before a month permanently, with their events and identities; their totals stay
     Drop {
         /// The first month to keep
         #[arg(long, value_name = "YYYY-MM")]

@@ -1,4 +1,4 @@
-//! Serves the detail of a user and the totals of all users over gRPC and HTTP.
+//! Serves the events and totals of a user, and the totals of all users, over gRPC and HTTP.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -94,6 +94,6 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
 }
 
 fn main() -> ExitCode {
-    const ABOUT: &str = "Serves the detail of a user and the totals of all users over gRPC and HTTP.";
+    const ABOUT: &str = "Serves the events and totals of a user, and the totals of all users, over gRPC and HTTP.";
     program("api", ABOUT, LogDefaults::SERVICE, configure).run(answer)
 }

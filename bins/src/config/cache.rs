@@ -67,7 +67,7 @@ impl Answers {
                 "CACHE_DETAIL_TTL",
                 default.detail_ttl,
                 ttl.clone(),
-                "how long Redis keeps a page of a timeline",
+                "how long Redis keeps a page of a timeline, and totals that are computed from events",
             ),
             day_ttl: variables.duration(
                 "CACHE_AGG_DAY_TTL",

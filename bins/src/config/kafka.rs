@@ -39,7 +39,7 @@ impl Kafka {
         const PREFIX: &str = "KAFKA_OPT_";
         for (name, value) in variables.prefixed(
             PREFIX,
-            "a property of librdkafka, for TLS and SASL: KAFKA_OPT_SECURITY_PROTOCOL sets security.protocol",
+            "any property of librdkafka, such as for TLS: KAFKA_OPT_SECURITY_PROTOCOL sets security.protocol",
         ) {
             let property = name[PREFIX.len()..].to_lowercase().replace('_', ".");
             match client.clone().with_option(&property, &value) {

@@ -10,7 +10,7 @@ use crate::process::Variables;
 pub fn ops(variables: &mut Variables, name: &str, port: u16) -> OpsConfig {
     variables.group("Health, metrics and profiles (ops port)");
     let address = bind_address(variables, "OPS_BIND", "IP address on which /healthz, /readyz and /metrics are served");
-    let address = SocketAddr::new(address, variables.port(name, port, "TCP port on which they are served"));
+    let address = SocketAddr::new(address, variables.port(name, port, "TCP port of /healthz, /readyz and /metrics"));
     let pprof =
         variables.flag("PPROF_ENABLED", true, "serve CPU and heap profiles under /debug/pprof on the same port");
     OpsConfig { address, pprof }

@@ -37,8 +37,9 @@ pub fn open_only(variables: &mut Variables, addresses: &ApiAddresses) {
 /// Reads `API_AUTH`. Without it the API accepts every caller, but only on a loopback address, so only from this machine.
 pub(super) fn methods(variables: &mut Variables, addresses: &ApiAddresses) -> Methods {
     let parse = |text: &str| METHODS.into_iter().find(|methods| methods.name == text);
-    let meaning =
-        format!("how callers authenticate: {ACCEPTED}; default: none, but only if API_BIND is a loopback address");
+    let meaning = format!(
+        "how callers authenticate: {ACCEPTED}; default: none if API_BIND is a loopback address, otherwise required"
+    );
     let is_open = !addresses.http.ip().is_loopback();
     let methods = variables.parse("API_AUTH", "", &meaning, ACCEPTED, parse);
     if methods.is_none() && is_open {

@@ -2,8 +2,7 @@
 
 mod accept;
 mod body;
-mod browsers;
-mod conditional;
+mod etag;
 mod export;
 mod health;
 mod host;
@@ -18,6 +17,7 @@ mod problem;
 #[cfg(feature = "profiles")]
 mod profiles;
 mod query;
+mod response_headers;
 mod routes;
 mod serve;
 mod state;

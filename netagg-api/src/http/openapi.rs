@@ -12,7 +12,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
 
-use super::conditional::Json;
+use super::etag::Json;
 #[cfg(feature = "docs-page")]
 use super::page;
 use super::problem;

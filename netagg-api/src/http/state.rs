@@ -2,7 +2,7 @@
 
 use axum::extract::FromRef;
 
-use super::conditional::Json;
+use super::etag::Json;
 use crate::handlers::Handlers;
 use crate::response_cache::ResponseCache;
 

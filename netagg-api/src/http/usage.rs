@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::accept::{self, Format};
 use super::body::{AggregatesBody, DetailBody, UserAggregatesBody};
-use super::conditional::Json;
+use super::etag::Json;
 use super::openapi::{DetailParameters, TotalsParameters, UserParameter};
 use super::problem::Problem;
 use super::state::TotalsCache;

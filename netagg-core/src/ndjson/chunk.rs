@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 
-use super::lines::MAX_LINE;
+use super::lines::MAX_LINE_BYTES;
 use crate::event::{Event, InvalidEvent};
 use crate::record::OutgoingRecord;
 
@@ -73,7 +73,7 @@ pub struct RejectedLine {
 pub enum Rejection {
     /// The line is not a valid event within the limits.
     Invalid(InvalidEvent),
-    /// The line has more than [`MAX_LINE`] bytes.
+    /// The line has more than [`MAX_LINE_BYTES`] bytes.
     TooLong,
     /// After the end of the compressed data, there are this many bytes that are neither compressed data nor padding.
     TrailingBytes(u64),
@@ -94,7 +94,7 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Invalid(reason) => reason.fmt(f),
-            Self::TooLong => write!(f, "a line of more than {MAX_LINE} bytes"),
+            Self::TooLong => write!(f, "a line of more than {MAX_LINE_BYTES} bytes"),
             Self::TrailingBytes(bytes) => {
                 write!(f, "{bytes} bytes after the end of the compressed data are neither gzip nor zstd")
             }

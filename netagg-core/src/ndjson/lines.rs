@@ -2,13 +2,13 @@
 
 use std::io::{self, BufRead, Read, Take};
 
-use super::decompressed::Decompressed;
+use super::decompressor::Decompressed;
 use super::error::{NdjsonError, ReadError};
 use super::foreign_format::{ForeignFormat, ForeignInput};
 use super::peek_reader::PeekReader;
 
 /// The longest accepted line in bytes.
-pub const MAX_LINE: usize = 1 << 20;
+pub const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// Reads one line after the other.
 pub(super) struct Lines {
@@ -64,7 +64,7 @@ impl Lines {
         self.reader.skip_zeros()?;
         let mut line = Vec::new();
         // A line end has at most two bytes.
-        let mut reader: Take<_> = Read::by_ref(&mut self.reader).take(MAX_LINE as u64 + 2);
+        let mut reader: Take<_> = Read::by_ref(&mut self.reader).take(MAX_LINE_BYTES as u64 + 2);
         if reader.read_until(b'\n', &mut line)? == 0 {
             return Ok(None);
         }
@@ -74,7 +74,7 @@ impl Lines {
         } else {
             line.truncate(line.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
         }
-        if line.len() > MAX_LINE {
+        if line.len() > MAX_LINE_BYTES {
             if !is_whole {
                 self.reader.skip_until(b'\n')?;
             }

@@ -4,7 +4,7 @@
 //!
 //! - decompresses gzip and zstd (feature `ndjson-zstd`), also several members or frames with padding between them;
 //! - ignores byte order marks, line ends (LF and CRLF), blank lines and zero bytes;
-//! - skips lines of more than [`MAX_LINE`] bytes;
+//! - skips lines of more than [`MAX_LINE_BYTES`] bytes;
 //! - recognises about thirty other formats by the first bytes of the input, and names the format instead of rejecting every
 //!   line.
 //!
@@ -40,7 +40,7 @@
 
 mod chunk;
 mod compression;
-mod decompressed;
+mod decompressor;
 mod error;
 mod foreign_format;
 mod lines;
@@ -59,7 +59,7 @@ pub use chunk::{Chunk, LineEvent, RejectedLine, Rejection};
 pub use compression::Compression;
 pub use error::{NdjsonError, ReadError};
 pub use foreign_format::{ForeignFormat, ForeignInput};
-pub use lines::MAX_LINE;
+pub use lines::MAX_LINE_BYTES;
 
 use lines::Lines;
 use validator::LineValidator;

@@ -1,5 +1,6 @@
 //! The read side: the events of a user, the totals of a user, and the totals of all users. Responses are cached.
 
+mod config;
 mod cursor;
 mod error;
 mod limits;
@@ -9,6 +10,7 @@ mod query;
 mod service;
 mod single_flight;
 
+pub use config::UsageConfig;
 pub use cursor::{CursorSecret, is_cursor};
 pub use error::UsageError;
 pub use limits::{DEFAULT_DAYS, DEFAULT_LIMIT, MAX_CHUNK_BYTES, MAX_DAYS, MAX_LIMIT, MAX_PAGE_BYTES, MAX_ZONE_DAYS};
@@ -17,4 +19,4 @@ pub use query::{
     AggregatesAnswer, AggregatesRequest, CURSOR_ACCEPTED, DetailPage, DetailRequest, InvalidParameter, InvalidQuery,
     UserAggregatesAnswer, UserAggregatesRequest,
 };
-pub use service::{UsageConfig, UsageService};
+pub use service::UsageService;

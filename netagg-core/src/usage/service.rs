@@ -8,7 +8,8 @@ use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
-use super::cursor::{Cursor, CursorSecret};
+use super::config::UsageConfig;
+use super::cursor::Cursor;
 use super::error::UsageError;
 use super::limits::{DEFAULT_LIMIT, MAX_CHUNK_BYTES, MAX_LIMIT, MAX_PAGE_BYTES};
 use super::periods::Periods;
@@ -34,41 +35,6 @@ use crate::{BoxError, Error};
 const INCOMPLETE_TTL: Duration = Duration::from_secs(10);
 /// How many responses may be computed from the events of all users at the same time.
 const SCANS: usize = 2;
-
-/// The settings of the usage service: how long responses stay cached, and the secret of cursors.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct UsageConfig {
-    /// The secret that authenticates cursors. Default: random, so cursors are invalid after the process ends.
-    pub cursor_secret: CursorSecret,
-    /// How long a detail page stays cached if its range ends at least one hour ago. Default: 5 minutes.
-    pub detail_ttl: Duration,
-    /// How long a detail page stays cached if its range reaches into the last hour. Default: 2 s.
-    pub recent_detail_ttl: Duration,
-    /// How long daily totals stay cached, unless they change. Default: 1 hour.
-    pub day_ttl: Duration,
-    /// How long monthly totals stay cached, unless they change. Default: 6 hours.
-    pub month_ttl: Duration,
-}
-
-impl UsageConfig {
-    /// The default settings with this secret. Servers that share a secret accept each other's cursors.
-    pub fn new(cursor_secret: CursorSecret) -> Self {
-        Self { cursor_secret, ..Self::default() }
-    }
-}
-
-impl Default for UsageConfig {
-    fn default() -> Self {
-        Self {
-            cursor_secret: CursorSecret::random(),
-            detail_ttl: Duration::from_secs(5 * 60),
-            recent_detail_ttl: Duration::from_secs(2),
-            day_ttl: Duration::from_secs(60 * 60),
-            month_ttl: Duration::from_secs(6 * 60 * 60),
-        }
-    }
-}
 
 /// Returns the events and totals of a user, and the totals of all users. It works with any stores, with or without a cache.
 ///

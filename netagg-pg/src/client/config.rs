@@ -8,8 +8,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 
-/// The default of [`PgConfig::copy_above`].
-pub(super) const COPY_ABOVE: usize = 1_000;
+/// The default of [`PgConfig::max_insert_rows`].
+pub(super) const MAX_INSERT_ROWS: usize = 1_000;
 
 /// How connections are made, and the limits of their work.
 #[derive(Clone, Debug)]
@@ -39,7 +39,7 @@ pub struct PgConfig {
     /// A batch with more new items than this is written with `COPY`, a smaller batch with `INSERT`. `INSERT` costs the
     /// server more per row, but it is one message. `COPY` needs several messages. On TCP, the last message waits up to
     /// 40 ms, because the driver leaves Nagle's algorithm on. Default: 1,000.
-    pub copy_above: usize,
+    pub max_insert_rows: usize,
     /// The name of the connections in `pg_stat_activity`. Default: `netagg`.
     pub application_name: String,
 }
@@ -56,7 +56,7 @@ impl Default for PgConfig {
             lock_timeout: Duration::from_secs(10),
             idle_in_transaction_timeout: Duration::from_secs(30),
             client_check_interval: None,
-            copy_above: COPY_ABOVE,
+            max_insert_rows: MAX_INSERT_ROWS,
             application_name: "netagg".to_owned(),
         }
     }

@@ -2,7 +2,7 @@
 
 mod call;
 pub(crate) mod config;
-pub(crate) mod copy;
+pub(crate) mod copy_format;
 pub(crate) mod error;
 pub(crate) mod locks;
 mod passed_check;

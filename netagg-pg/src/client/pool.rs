@@ -8,7 +8,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
 
-use super::config::{COPY_ABOVE, PgAddress, PgConfig};
+use super::config::{MAX_INSERT_ROWS, PgAddress, PgConfig};
 use super::error::PgError;
 use super::passed_check::PassedCheck;
 use super::session::Session;
@@ -30,7 +30,7 @@ pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Postgres {
     pool: PgPool,
     call_timeout: Duration,
-    copy_above: usize,
+    max_insert_rows: usize,
     /// How many connections of the pool this handle uses now.
     sessions: Arc<AtomicU32>,
     last_attempt: Arc<Mutex<Option<Attempt>>>,
@@ -47,7 +47,7 @@ impl Postgres {
             .max_connections(config.max_connections)
             .acquire_timeout(config.acquire_timeout)
             .connect_lazy_with(config.connect_options());
-        Self { call_timeout: config.call_timeout, copy_above: config.copy_above, ..Self::from_pool(pool) }
+        Self { call_timeout: config.call_timeout, max_insert_rows: config.max_insert_rows, ..Self::from_pool(pool) }
     }
 
     /// A handle over your own pool, which the rest of your application may use, too.
@@ -63,7 +63,7 @@ impl Postgres {
     ///
     /// - `max_connections` and `acquire_timeout` come from the pool.
     /// - `call_timeout` is 60 s, or the value of [`with_call_timeout`](Self::with_call_timeout).
-    /// - `copy_above` is 1,000.
+    /// - `max_insert_rows` is 1,000.
     /// - All other settings come from the pool's connections.
     ///
     /// Three things differ from the pool's own rules:
@@ -93,7 +93,7 @@ impl Postgres {
         Self {
             pool,
             call_timeout: CALL_TIMEOUT,
-            copy_above: COPY_ABOVE,
+            max_insert_rows: MAX_INSERT_ROWS,
             sessions: Arc::default(),
             last_attempt: Arc::default(),
             distribution_check: Arc::default(),
@@ -122,9 +122,9 @@ impl Postgres {
         self.pool.close().await;
     }
 
-    /// How many rows a batch writes with `INSERT`: see [`PgConfig::copy_above`].
-    pub(crate) fn copy_above(&self) -> usize {
-        self.copy_above
+    /// How many rows a batch writes with `INSERT`: see [`PgConfig::max_insert_rows`].
+    pub(crate) fn max_insert_rows(&self) -> usize {
+        self.max_insert_rows
     }
 
     pub(super) fn call_timeout(&self) -> Duration {

@@ -3,7 +3,7 @@
 //! For a large batch of new items, the fastest way is a `COPY` of its keys, in their order, into the ledger. If the ledger
 //! already has one of the keys, its primary key makes the `COPY` fail. Then this batch inserts its keys with
 //! `ON CONFLICT DO NOTHING` instead. The next batches first look their keys up and copy only the unknown keys, until a
-//! batch has no duplicates. The keys of a [small batch](crate::PgConfig::copy_above) are always inserted.
+//! batch has no duplicates. The keys of a [small batch](crate::PgConfig::max_insert_rows) are always inserted.
 //!
 //! A lookup does not find a key of a transaction that is not committed. So a batch leaves out the keys that this process is
 //! writing in [another batch](super::in_flight), and looks them up last, when the other batch has ended. So each
@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::dirty_days;
 use super::in_flight::{InFlight, InFlightBatch};
-use crate::client::copy::copy_in;
+use crate::client::copy_format::copy_in;
 use crate::client::error::{PgError, UNIQUE_VIOLATION};
 use crate::client::rows::IdentityRow;
 use crate::schema::write_transaction;
@@ -35,7 +35,7 @@ pub(crate) struct Dedup {
     find: &'static str,
     /// The mode of the services that write the ledger.
     mode: ProcessingMode,
-    copy_above: usize,
+    max_insert_rows: usize,
     /// Whether events of dropped months are entered, too.
     ignores_month_fence: bool,
     /// Whether the last batch had a known key. Then the next batch probably has some, too.
@@ -46,13 +46,13 @@ pub(crate) struct Dedup {
 impl Dedup {
     /// Deduplicates by `event_identity`, the ledger of `events_raw`. In the combined `mode`, it is also the ledger of
     /// `agg_day`.
-    pub(crate) fn of_events(mode: ProcessingMode, copy_above: usize) -> Self {
+    pub(crate) fn of_events(mode: ProcessingMode, max_insert_rows: usize) -> Self {
         Self {
             copy_keys: "COPY event_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/event_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/event_identity_find.sql"),
             mode,
-            copy_above,
+            max_insert_rows,
             ignores_month_fence: false,
             expects_duplicates: AtomicBool::new(false),
             in_flight: InFlight::default(),
@@ -60,13 +60,13 @@ impl Dedup {
     }
 
     /// Deduplicates by `agg_identity`, the ledger of `agg_day`.
-    pub(crate) fn of_aggregates(copy_above: usize) -> Self {
+    pub(crate) fn of_aggregates(max_insert_rows: usize) -> Self {
         Self {
             copy_keys: "COPY agg_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/agg_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/agg_identity_find.sql"),
             mode: ProcessingMode::Separate,
-            copy_above,
+            max_insert_rows,
             ignores_month_fence: false,
             expects_duplicates: AtomicBool::new(false),
             in_flight: InFlight::default(),
@@ -94,7 +94,7 @@ impl Dedup {
         let in_flight = self.in_flight.add(items);
         let (mut pending, candidates): (Vec<_>, Vec<_>) =
             items.iter().partition(|item| in_flight.shares(&item.identity().key));
-        let (known, new) = if candidates.len() <= self.copy_above {
+        let (known, new) = if candidates.len() <= self.max_insert_rows {
             self.insert(connection, candidates).await?
         } else {
             match self.copy(connection, candidates).await {

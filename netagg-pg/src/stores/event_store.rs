@@ -19,7 +19,7 @@ use super::dedup::Dedup;
 use super::hook::StoreHook;
 use super::{progress, totals};
 use crate::client::Postgres;
-use crate::client::copy::{Row, copy_in};
+use crate::client::copy_format::{Row, copy_in};
 use crate::client::error::{CHECK_VIOLATION, PgError};
 use crate::client::rows::{self, TotalsRow};
 use crate::schema::partitions::{Partitions, WithoutPartition};
@@ -50,7 +50,7 @@ impl PgEventStore {
     }
 
     pub(super) fn in_mode(postgres: Postgres, mode: ProcessingMode) -> Self {
-        let dedup = Dedup::of_events(mode, postgres.copy_above());
+        let dedup = Dedup::of_events(mode, postgres.max_insert_rows());
         Self { partitions: postgres.partitions(), postgres, mode, dedup, hook: None }
     }
 
@@ -93,7 +93,7 @@ impl PgEventStore {
         let mut session = self.postgres.writing_session().await?;
         let mut entry = self.dedup.enter(&mut session, batch).await?;
         if !entry.new_items().is_empty() {
-            write_events(&mut session, entry.new_items(), without_partition, self.postgres.copy_above()).await?;
+            write_events(&mut session, entry.new_items(), without_partition, self.postgres.max_insert_rows()).await?;
             if let Some(hook) = &self.hook {
                 let events: Vec<_> = entry.new_items().iter().map(|item| &item.event).collect();
                 hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
@@ -140,7 +140,7 @@ async fn write_events(
     connection: &mut PgConnection,
     items: &[&IdentifiedEvent],
     without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
-    copy_above: usize,
+    max_insert_rows: usize,
 ) -> Result<(), PgError> {
     let has_partition = |item: &&&IdentifiedEvent| {
         let problem = without_partition.get(&item.identity.day.month());
@@ -148,7 +148,7 @@ async fn write_events(
     };
     let (stored, set_aside): (Vec<&IdentifiedEvent>, Vec<_>) = items.iter().partition(has_partition);
     let encode = |row: &mut Row<'_>, item: &IdentifiedEvent| encode(row, &item.event);
-    if stored.len() <= copy_above {
+    if stored.len() <= max_insert_rows {
         insert_events(connection, &stored).await?;
     } else {
         copy_in(connection, COPY_EVENTS, 10, stored.into_iter(), encode).await?;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::process::Command;
 
+use netagg_api::proto::GetGlobalAggRequest;
+use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_core::{DeadLetter, InvalidKind};
 
 use super::configuration::run;
@@ -38,19 +41,7 @@ async fn operations_documents_each_metric_of_the_services_with_its_labels() {
         })
         .collect();
 
-    let installation = Installation::new().await;
-    let mut adversary = installation.adversary(7);
-    adversary.publish(100).await;
-    let _services = ["ingestor", "aggregator", "api"].map(|service| installation.start(service));
-    installation.withstood(&adversary).await;
-    let mut exported = BTreeMap::<String, BTreeSet<String>>::new();
-    for service in ["ingestor", "aggregator", "api"] {
-        let (status, text) = installation.ops(service, "/metrics").await.expect("the ops port");
-        assert_eq!(status, 200);
-        for (name, labels) in text.lines().filter_map(series) {
-            exported.entry(name).or_default().extend(labels);
-        }
-    }
+    let exported = exported().await;
     for (name, labels) in &exported {
         let documented = documented.get(name.as_str()).unwrap_or_else(|| panic!("docs/operations.md lacks {name}"));
         let labels: BTreeSet<&str> = labels.iter().map(String::as_str).collect();
@@ -59,24 +50,65 @@ async fn operations_documents_each_metric_of_the_services_with_its_labels() {
     let missing: Vec<_> =
         documented.keys().filter(|name| !exported.contains_key(**name) && **name != ONLY_WITH_TLS).collect();
     assert!(missing.is_empty(), "documented and not exported: {missing:?}");
-    // The advice names metrics of the tables alone.
     for name in words(OPERATIONS, "netagg_") {
         let is_known = documented.keys().any(|documented| documented.starts_with(name.trim_end_matches('_')));
         assert!(is_known, "docs/operations.md names {name}, which no table has");
     }
+    // The alerts and dashboards use them with these labels.
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/checks/observability");
+    let listed = Command::new(script).arg("--list-metrics").output().expect("the check of dashboards and alerts");
+    let listed = String::from_utf8(listed.stdout).expect("text");
+    assert!(listed.lines().count() > 30, "{listed}");
+    for line in listed.lines() {
+        let (sample, used) = line.split_once('{').unwrap_or((line, ""));
+        let (metric, mut used) =
+            (family(sample), used.trim_end_matches('}').split(',').filter(|label| !label.is_empty()));
+        // The metrics of the process have no table, and come from a library.
+        if metric != ONLY_WITH_TLS && metric.starts_with("netagg_") {
+            let labels = exported.get(metric).unwrap_or_else(|| panic!("no service exports {metric}"));
+            assert!(used.all(|label| label == "le" || labels.contains(label)), "{line}: {labels:?}");
+        }
+    }
 }
 
-/// The name of a sample of ours without its suffix, and its labels.
+/// The metrics of the three services after some work, with their labels.
+async fn exported() -> BTreeMap<String, BTreeSet<String>> {
+    let installation = Installation::new().await;
+    let mut adversary = installation.adversary(7);
+    adversary.publish(100).await;
+    let _services = ["ingestor", "aggregator", "api"].map(|service| installation.start(service));
+    installation.withstood(&adversary).await;
+    installation.api("/api/v1/aggregates?granularity=DAY").await.expect("a response");
+    let mut grpc = UsageServiceClient::connect(format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT")))
+        .await
+        .expect("a connection");
+    grpc.get_global_agg(GetGlobalAggRequest::default()).await.expect_err("a granularity is required");
+    let mut exported = BTreeMap::<String, BTreeSet<String>>::new();
+    for service in ["ingestor", "aggregator", "api"] {
+        let (status, text) = installation.ops(service, "/metrics").await.expect("the ops port");
+        assert_eq!(status, 200);
+        for (name, labels) in text.lines().filter_map(series) {
+            exported.entry(name).or_default().extend(labels);
+        }
+    }
+    exported
+}
+
+/// The metric of a sample of ours, and its labels.
 fn series(line: &str) -> Option<(String, Vec<String>)> {
-    let (series, _) = line.strip_prefix("netagg_")?.rsplit_once(' ')?;
-    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
-    let is_histogram = name.starts_with("batch_") || name.contains("_duration_seconds");
-    let name = match name.rsplit_once('_') {
-        Some((family, "bucket" | "sum" | "count")) if is_histogram => family,
-        _ => name,
-    };
+    let (series, _) = line.rsplit_once(' ').filter(|_| line.starts_with("netagg_"))?;
+    let (sample, labels) = series.split_once('{').unwrap_or((series, "}"));
     let labels = labels.split("\",").filter_map(|label| label.split_once("=\"").map(|(name, _)| name.to_owned()));
-    Some((format!("netagg_{name}"), labels.filter(|label| label != "le").collect()))
+    Some((family(sample).to_owned(), labels.filter(|label| label != "le").collect()))
+}
+
+/// The metric of a sample: the samples of a histogram have a suffix.
+fn family(sample: &str) -> &str {
+    let is_histogram = sample.starts_with("netagg_batch_") || sample.contains("_duration_seconds");
+    match sample.rsplit_once('_') {
+        Some((family, "bucket" | "sum" | "count")) if is_histogram => family,
+        _ => sample,
+    }
 }
 
 /// The words of `page` that start with `prefix`.

@@ -29,7 +29,7 @@ const PARTITIONS: usize = 2;
 const WRITERS: usize = 4;
 
 /// With these values, no batch is written with COPY, some batches, and all batches.
-const COPY_ABOVE: [usize; 3] = [usize::MAX, 8, 0];
+const MAX_INSERT_ROWS: [usize; 3] = [usize::MAX, 8, 0];
 
 #[test]
 fn any_mix_of_copies_gives_the_result_of_the_model() {
@@ -91,9 +91,9 @@ fn run(
     let runtime = Runtime::new().unwrap();
     let fresh = runtime.block_on(Fresh::migrated());
     let pool = runtime.block_on(PgPool::connect(fresh.database.url())).unwrap();
-    let stores = COPY_ABOVE.map(|copy_above| {
+    let stores = MAX_INSERT_ROWS.map(|max_insert_rows| {
         let _context = runtime.enter();
-        connect_with(fresh.database.url(), |config| config.copy_above = copy_above)
+        connect_with(fresh.database.url(), |config| config.max_insert_rows = max_insert_rows)
     });
     let config =
         ProptestConfig { cases, failure_persistence: None, max_shrink_iters: 300, ..ProptestConfig::default() };

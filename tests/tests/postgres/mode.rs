@@ -99,6 +99,7 @@ async fn assert_exact(fresh: &Fresh) {
     let options = AuditOptions { patience: Duration::ZERO, ..AuditOptions::default() };
     let report = fresh.postgres.audit().run(&options, &|_| {}).await.unwrap();
     assert_eq!(report.verdict(), AuditVerdict::Equal, "{report:?}");
+    assert_eq!(RecordedMode::Set(report.mode), fresh.postgres.recorded_mode().await.unwrap());
 }
 
 /// Ten events at the offsets 0 to 9. The last event is a copy of the first.

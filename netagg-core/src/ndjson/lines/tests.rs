@@ -41,8 +41,8 @@ fn line_ends_and_byte_order_marks_are_removed() {
 
 #[test]
 fn a_line_that_is_too_long_is_skipped() {
-    let longest = "x".repeat(MAX_LINE);
-    for (end, len) in [("\n", 0), ("\r\n", 0), ("\n", 1), ("\r\n", 1), ("\n", 2), ("\n", 3 * MAX_LINE)] {
+    let longest = "x".repeat(MAX_LINE_BYTES);
+    for (end, len) in [("\n", 0), ("\r\n", 0), ("\n", 1), ("\r\n", 1), ("\n", 2), ("\n", 3 * MAX_LINE_BYTES)] {
         let (read, error) = lines(format!("{longest}{}{end}next", "x".repeat(len)).into());
         let first = if len == 0 { &longest } else { "too long" };
         assert!(read == [first, "next"] && error.is_none(), "{len} more bytes, {end:?}: {error:?}");

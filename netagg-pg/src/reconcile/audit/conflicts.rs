@@ -8,6 +8,9 @@ use uuid::Uuid;
 
 use crate::client::PgError;
 
+/// How many conflicting duplicates an audit lists. It counts all.
+const MAX_LISTED: i64 = 100;
+
 /// The conflicting duplicates of some days.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ConflictingDuplicates {
@@ -43,6 +46,7 @@ pub(super) async fn read(connection: &mut PgConnection, from: Day, to: Day) -> R
     let rows: Vec<ConflictRow> = sqlx::query_as(include_str!("../../../queries/audit/conflicts.sql"))
         .bind(from.to_date())
         .bind(to.to_date())
+        .bind(MAX_LISTED)
         .fetch_all(connection)
         .await?;
     let count = rows.first().map_or(0, |row| row.total.unsigned_abs());

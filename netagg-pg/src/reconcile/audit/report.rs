@@ -1,6 +1,6 @@
 //! The findings of an audit.
 
-use netagg_core::{Day, EventType, Granularity, Month};
+use netagg_core::{Day, EventType, Granularity, Month, ProcessingMode};
 use serde::{Serialize, Serializer};
 
 use super::conflicts::ConflictingDuplicates;
@@ -12,6 +12,8 @@ use crate::stores::WaitingMonth;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct AuditReport {
+    /// The mode of the database. In the combined mode, both ledger names stand for `event_identity`.
+    pub mode: ProcessingMode,
     /// The newest dropped month. The audit leaves out this month and all months before it.
     pub dropped_through: Option<Month>,
     /// How many days with events or totals were compared.

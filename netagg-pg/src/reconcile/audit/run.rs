@@ -89,7 +89,8 @@ impl Audit {
 
     async fn compare(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, Error> {
         let report = self.try_run(options, on_progress).await.map_err(error::to_core)?;
-        Ok(AuditReport { set_aside: self.postgres.partitions().set_aside().await?, ..report })
+        let mode = self.postgres.recorded_mode().await?.tables();
+        Ok(AuditReport { mode, set_aside: self.postgres.partitions().set_aside().await?, ..report })
     }
 
     async fn try_run(&self, options: &AuditOptions, on_progress: &OnProgress<'_>) -> Result<AuditReport, PgError> {

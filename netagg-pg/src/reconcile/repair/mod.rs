@@ -15,11 +15,11 @@ mod rebuild;
 mod recount;
 mod repairs;
 mod run;
-mod worker;
+mod totals_repair;
 mod write;
 
 pub use self::change::{Change, Skipped};
 pub use self::rebuild::{Rebuild, RebuildOptions, RebuildProgress, RebuildReport};
 pub use self::repairs::Repairs;
 pub use self::run::Repair;
-pub use self::worker::PgTotalsRepair;
+pub use self::totals_repair::PgTotalsRepair;

@@ -205,8 +205,8 @@ impl<'a, T: Identified> Entry<'a, T> {
 
     /// Decides which items are new, duplicates or conflicts. Marks the days of conflicts if there are two ledgers.
     ///
-    /// It waits for the batches that hold the keys of pending items. So the caller first does all work that does not need
-    /// the outcome.
+    /// It waits for the batches that hold the keys of pending items. So the caller writes its new items before, and locks the
+    /// rows that other batches may need afterwards.
     pub(crate) async fn resolve(&mut self, connection: &mut PgConnection) -> Result<BatchOutcome, PgError> {
         if !self.pending.is_empty() {
             self.in_flight.wait_for_owners().await?;

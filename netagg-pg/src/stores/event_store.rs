@@ -94,13 +94,16 @@ impl PgEventStore {
         let mut entry = self.dedup.enter(&mut session, batch).await?;
         if !entry.new_items().is_empty() {
             write_events(&mut session, entry.new_items(), without_partition, self.postgres.max_insert_rows()).await?;
-            if let Some(hook) = &self.hook {
-                let events: Vec<_> = entry.new_items().iter().map(|item| &item.event).collect();
-                hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
-            }
             crash::pass(CrashPoint::EventsCopied);
         }
         let outcome = entry.resolve(&mut session).await?;
+        // Not before: this batch has just waited for other batches, which may need rows that the hook locks.
+        if let Some(hook) = &self.hook
+            && !entry.new_items().is_empty()
+        {
+            let events: Vec<_> = entry.new_items().iter().map(|item| &item.event).collect();
+            hook.stored(&mut session, &events).await.map_err(PgError::Hook)?;
+        }
         note_conflicts(&mut session, &outcome.conflicts, batch).await?;
         progress::note(&mut session, Self::SERVICE, batch.spans(), &outcome.span_counts).await?;
         if self.mode == ProcessingMode::Combined {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use netagg_core::async_trait::async_trait;
@@ -14,15 +15,19 @@ use sqlx::PgConnection;
 
 use super::Fresh;
 
-/// A hook that counts events by user, and fails if `fails` is set.
+/// A hook that counts events by user. It fails if `fails` is set. The first call is slow if `is_slow` is set.
 #[derive(Debug, Default)]
 struct EventsByUser {
     fails: AtomicBool,
+    is_slow: AtomicBool,
 }
 
 #[async_trait]
 impl StoreHook for EventsByUser {
     async fn stored(&self, connection: &mut PgConnection, events: &[&Event]) -> Result<(), sqlx::Error> {
+        if self.is_slow.swap(false, Relaxed) {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
         let mut counts = BTreeMap::<&str, i64>::new();
         for event in events {
             *counts.entry(event.fields().user_id.as_str()).or_default() += 1;
@@ -51,13 +56,34 @@ fn batch(ids: impl Iterator<Item = u128>) -> Batch<IdentifiedEvent> {
     Batch::new(ids.map(event).collect())
 }
 
+async fn with_table() -> Fresh {
+    let fresh = Fresh::migrated().await;
+    fresh.execute("CREATE TABLE events_by_user (user_id text PRIMARY KEY, events bigint NOT NULL)").await;
+    fresh
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hook_may_lock_rows_that_an_earlier_batch_with_the_same_events_needs() {
+    let fresh = with_table().await;
+    let hook = Arc::new(EventsByUser::default());
+    let store = PgEventStore::new(fresh.postgres.clone()).with_hook(hook.clone());
+    hook.is_slow.store(true, Relaxed);
+    // The second batch waits for the first batch, because they share events. Meanwhile the hook of the first batch is slow.
+    let second = async {
+        while hook.is_slow.load(Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        store.store(&batch(50..150)).await
+    };
+    let first = async { store.store(&batch(0..100)).await };
+    let (first, second) = futures::join!(first, second);
+    assert_eq!((first.unwrap().new, second.unwrap().new), (100, 50));
+    assert_eq!(fresh.value::<i64>("SELECT sum(events)::bigint FROM events_by_user").await, 150);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hook_counts_each_stored_event_once() {
-    let fresh = Fresh::migrated().await;
-    sqlx::query("CREATE TABLE events_by_user (user_id text PRIMARY KEY, events bigint NOT NULL)")
-        .execute(&mut fresh.connection().await)
-        .await
-        .unwrap();
+    let fresh = with_table().await;
     let hook = Arc::new(EventsByUser::default());
     let store = PgEventStore::new(fresh.postgres.clone()).with_hook(hook.clone());
     let counted = async || -> i64 { fresh.value("SELECT coalesce(sum(events), 0)::bigint FROM events_by_user").await };

@@ -6,8 +6,8 @@ SHELL := bash
 .DEFAULT_GOAL := help
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
-	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint proto-gen publish install-tools \
-	clean
+	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint helm-check \
+	proto-gen publish install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -42,7 +42,7 @@ up: .env ## Start the whole system in containers (docker compose)
 	@echo "Load: $(COMPOSE) run --rm generator. API: http://localhost:$$($(SETTING) API_HTTP_PORT 8000)/api/v1/..."
 
 down: ## Stop the containers; their data stays (docker compose down --volumes removes it)
-	$(COMPOSE) --profile load down
+	$(COMPOSE) --profile load --profile observability down
 
 logs: ## Follow the containers' logs
 	$(COMPOSE) logs --follow --tail 100
@@ -159,16 +159,20 @@ bench: ## Run the benchmarks
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Check format, clippy, docs, import cycles, plain words and, if cargo-deny is installed, dependencies
+lint: ## Check format, clippy, docs, import cycles, plain words, alerts, dashboards and, if cargo-deny is installed, dependencies
 	cargo fmt --all --check
 	deploy/checks/test-import-cycles --quiet
 	deploy/checks/import-cycles
 	deploy/checks/plain-words
+	deploy/checks/observability
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --locked --package netagg --no-default-features --bin netagg -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features
 	@if cargo deny --version >/dev/null 2>&1; then cargo deny --all-features check --hide-inclusion-graph; \
 	else echo "cargo-deny is not installed (make install-tools): dependencies not checked"; fi
+
+helm-check: ## Check the Helm chart without a cluster (builds helm at the first run, if it is missing)
+	deploy/checks/helm
 
 proto-gen: ## Build netagg-api, which generates the gRPC code
 	@echo "The code is generated at build time from netagg-api/proto; nothing is checked in, no protoc is needed."

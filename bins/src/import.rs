@@ -20,7 +20,7 @@ use crate::program::run_command;
 use crate::progress;
 use crate::rejected::RejectedLines;
 
-/// How long the events in flight may take after the program has been told to stop.
+/// How long the events in flight may take after a stop signal.
 const GRACE: Duration = Duration::from_secs(5);
 
 /// The command that imports events from a pipe.

@@ -102,7 +102,7 @@ impl DlqCommand {
     }
 }
 
-/// Runs a command that only reads. It is dropped when the program is told to stop.
+/// Runs a command that only reads. A stop signal ends it at once.
 async fn unless_stopped(
     stop: &CancellationToken,
     command: impl Future<Output = Result<(), Failure>>,

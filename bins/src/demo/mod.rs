@@ -170,7 +170,7 @@ impl Api {
         Ok(Self { addresses, http, grpc, limits })
     }
 
-    /// Serves the API until the program is told to stop, and keeps sending events.
+    /// Serves the API until a stop signal arrives, and keeps sending events.
     async fn serve(
         self,
         usage: Arc<UsageService>,

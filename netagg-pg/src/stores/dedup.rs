@@ -149,6 +149,9 @@ impl Dedup {
         connection: &mut PgConnection,
         items: Vec<&'a T>,
     ) -> Result<(Known, Vec<&'a T>), PgError> {
+        if items.is_empty() {
+            return Ok((Known::new(), items));
+        }
         let identities = || items.iter().map(|item| item.identity());
         let known: Vec<Uuid> = sqlx::query_scalar(self.insert_missing)
             .bind(identities().map(|identity| Uuid::from_bytes(identity.key.to_bytes())).collect::<Vec<_>>())

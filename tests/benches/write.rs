@@ -170,23 +170,11 @@ impl Server {
         let postgres = Postgres::new(config);
         postgres.migrations().up().await.unwrap();
         let took = match target {
-            Target::Events => {
-                let store = Arc::new(PgEventStore::new(postgres.clone()));
-                run(connections, &batches.events, move |batch| {
-                    let store = Arc::clone(&store);
-                    async move { store.store(&batch).await }
-                })
-                .await
-            }
+            Target::Events => run_store(connections, batches, Arc::new(PgEventStore::new(postgres.clone()))).await,
             Target::Combined => {
                 let stop = CancellationToken::new();
                 postgres.agree_on_mode(ProcessingMode::Combined, &stop).await.unwrap().unwrap();
-                let store = Arc::new(PgCombinedStore::new(postgres.clone()));
-                run(connections, &batches.events, move |batch| {
-                    let store = Arc::clone(&store);
-                    async move { store.store(&batch).await }
-                })
-                .await
+                run_store(connections, batches, Arc::new(PgCombinedStore::new(postgres.clone()))).await
             }
             Target::Aggregates => {
                 let store = Arc::new(PgAggregateStore::new(postgres.clone()));
@@ -201,6 +189,15 @@ impl Server {
         self.execute(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
         rows as f64 / took
     }
+}
+
+/// The seconds that `connections` tasks need to store all batches.
+async fn run_store(connections: usize, batches: &Batches, store: Arc<dyn EventStore>) -> f64 {
+    run(connections, &batches.events, move |batch| {
+        let store = Arc::clone(&store);
+        async move { store.store(&batch).await }
+    })
+    .await
 }
 
 /// The seconds that `connections` tasks need for all batches.

@@ -124,13 +124,6 @@ async fn dies_and_starts_again(Case { service, is_combined, point, provocation, 
     for variable in ["INGESTOR_BATCH_SIZE", "AGGREGATOR_BATCH_SIZE"] {
         installation.set(variable, &batch_size.to_string());
     }
-    if batch_size == LARGE {
-        // On a busy machine records arrive slowly. With a short timeout a batch would stay small, and small batches are not
-        // written with COPY.
-        for variable in ["INGESTOR_BATCH_TIMEOUT", "AGGREGATOR_BATCH_TIMEOUT"] {
-            installation.set(variable, "5s");
-        }
-    }
     let records = RECORDS.max(3 * batch_size);
     let mut adversary = installation.adversary(1_000 + point as u64);
     adversary.publish(records).await;
@@ -139,9 +132,15 @@ async fn dies_and_starts_again(Case { service, is_combined, point, provocation, 
 
     let passes =
         if let Provocation::Work(passes @ 1..) = provocation { format!("{passes}*off->") } else { String::new() };
-    installation.set("FAILPOINTS", &format!("{}={passes}return", point.as_str()));
-    let mut doomed = installation.start(service);
-    installation.set("FAILPOINTS", "");
+    let failpoints = format!("{}={passes}return", point.as_str());
+    let mut variables = vec![("FAILPOINTS", failpoints.as_str())];
+    if batch_size == LARGE {
+        // Batches are full, because small batches are not written with COPY. Each batch starts after the commit of the batch
+        // before, because the ledger rejects only committed keys: a batch leaves out the keys of batches in flight.
+        variables.extend([("INGESTOR_BATCH_TIMEOUT", "1m"), ("AGGREGATOR_BATCH_TIMEOUT", "1m")]);
+        variables.extend([("INGESTOR_WORKER_COUNT", "1"), ("AGGREGATOR_WORKER_COUNT", "1")]);
+    }
+    let mut doomed = installation.start_set(service, &variables);
     let second = match provocation {
         Provocation::Work(_) => None,
         Provocation::Rebalance => {

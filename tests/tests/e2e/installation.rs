@@ -148,9 +148,14 @@ impl Installation {
 
     /// Starts the generator with the variables of the installation and these variables.
     pub(super) fn generator(&self, variables: &[(&str, &str)]) -> Process {
+        self.start_set("generator", variables)
+    }
+
+    /// Starts a program with the variables of the installation and these variables.
+    pub(super) fn start_set(&self, program: &str, variables: &[(&str, &str)]) -> Process {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Process::start("generator", [""; 0], all)
+        Process::start(program, [""; 0], all)
     }
 
     /// Sends events, duplicates and invalid messages, and waits until the events are stored. Returns the number of events.

@@ -1,6 +1,6 @@
 //! `netagg audit`: whether the totals are the sums over the events, and whether every record of the topic is accounted for.
 
-mod report;
+mod text;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -74,7 +74,7 @@ impl Audit {
         if self.json {
             print_json(&options, &report)?
         } else {
-            report::print(&options, &report)
+            text::print(&options, &report)
         }
         Ok(match report.verdict() {
             AuditVerdict::Equal => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ mod broker;
 mod catch_up;
 mod compare;
 mod conflicts;
-mod json;
+mod findings_json;
 mod look;
 mod options;
 mod report;

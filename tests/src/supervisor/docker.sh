@@ -1,10 +1,11 @@
 # Supervises one container for a test process. Run as: sh -c THIS supervisor NAME
 #
-# Standard input is a pipe that the test process alone holds. Each line is an order, answered by one line. When the
-# pipe closes, the test process has ended, whatever way: the container and its volumes are removed.
+# Standard input is a pipe from the test process, and no other process writes to it. Each line is an order. The script
+# prints one line as the response to each order. If the pipe closes, the test process has ended or crashed. Then the
+# script removes the container and its volumes.
 name=$1
 
-remove() { # the engine may still be making it, by a request sent just before the end: then it shows up a little later
+remove() { # The engine may still be creating the container when the test process ends. So try again until it exists.
   for _ in 1 2 3 4 5 6 7 8 9 10; do
     docker inspect "$name" >/dev/null 2>&1 && docker rm -fv "$name" >/dev/null 2>&1 && return
     sleep 0.5

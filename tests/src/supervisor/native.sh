@@ -1,15 +1,17 @@
 # Supervises one native server for a test process. Run as: sh -c THIS supervisor FOLDER STOP_SIGNAL CRASH_SIGNAL COMMAND...
 #
-# Standard input is a pipe that the test process alone holds. Each line is an order, answered by one line. When the
-# pipe closes, the test process has ended, whatever way: the server is killed and its folder removed.
+# Standard input is a pipe from the test process, and no other process writes to it. Each line is an order. The script
+# prints one line as the response to each order. If the pipe closes, the test process has ended or crashed. Then the
+# script kills the server and removes its folder.
 folder=$1 stop=$2 crash=$3
 shift 3
 pid=
 mkdir -p "$folder"
-chmod 755 "$folder" # PostgreSQL's user must be able to enter
+chmod 755 "$folder" # PostgreSQL runs as another user, which needs access to this folder.
 
-all() { # the server and its children: a hung PostgreSQL is more than its first process
-  # itself first, so that it makes no more of them; one that ends meanwhile is no failure
+all() { # Sends SIGNAL to the server and its children, because PostgreSQL has several processes.
+  # The server gets the signal first, so that it starts no more children. If a process has ended meanwhile, this is no
+  # error.
   kill -s "$1" "$pid" 2>/dev/null
   # shellcheck disable=SC2046
   kill -s "$1" $(pgrep -P "$pid") 2>/dev/null
@@ -20,7 +22,7 @@ alive() {
   case $(ps -o stat= -p "$pid" 2>/dev/null) in '' | Z*) return 1 ;; esac
 }
 
-end() { # by SIGNAL; a paused server hears it too
+end() { # Ends the server with SIGNAL. A paused server first continues, because it handles no signal while it is paused.
   [ -n "$pid" ] || return 0
   all CONT
   kill -s "$1" "$pid" 2>/dev/null

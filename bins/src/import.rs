@@ -1,12 +1,13 @@
 //! `netagg import`: publishes the events of a file to the topic.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::ports::EventPublisher;
-use netagg_core::{Error, EventLimits};
+use netagg_core::{Error, EventLimits, TracedPublisher};
 use netagg_kafka::KafkaPublisher;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use crate::process::{noteln, outln};
 use crate::program::run_command;
 use crate::progress;
 use crate::rejected::RejectedLines;
+use crate::traces::OtelPropagator;
 
 /// How long the events in flight may take after a stop signal.
 const GRACE: Duration = Duration::from_secs(5);
@@ -55,7 +57,8 @@ impl Import {
         if self.strict && !self.is_valid(limits, &stop).await? {
             return Ok(ExitCode::FAILURE);
         }
-        let publisher = KafkaPublisher::new(&kafka.client, &kafka.topic)?;
+        let publisher = Arc::new(KafkaPublisher::new(&kafka.client, &kafka.topic)?);
+        let publisher = TracedPublisher::new(publisher, &kafka.topic, Arc::new(OtelPropagator));
         let begun = Instant::now();
         let (published, left_out) = self.publish(limits, &publisher, &stop).await?;
         print_report(published, left_out, begun.elapsed());

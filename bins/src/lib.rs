@@ -37,6 +37,8 @@ mod rejected;
 #[cfg(feature = "services")]
 pub mod runtime;
 mod tables;
+#[cfg(feature = "services")]
+pub mod traces;
 
 pub use process::Failure;
 pub use program::program;

@@ -14,6 +14,7 @@ use crate::Failure;
 use crate::process::Shutdown;
 use crate::process::descriptors::Need;
 use crate::process::lost_lines;
+use crate::traces;
 
 /// The largest number of connections at a time.
 const MAX_CONNECTIONS: usize = 32;
@@ -46,6 +47,7 @@ pub struct OpsConfig {
 /// When the process already has a recorder.
 pub(crate) fn install_metrics() -> Result<OpsMetrics, Failure> {
     let metrics = OpsMetrics::install(describe).map_err(|error| Failure::Failed(error.into()))?;
+    traces::register_metrics();
     let process = metrics_process::Collector::default();
     metrics.sample(move || {
         process.describe();
@@ -65,6 +67,7 @@ fn describe() {
     netagg_kafka::describe_metrics();
     netagg_pg::describe_metrics();
     netagg_api::describe_metrics();
+    traces::describe_metrics();
     describe_counter!(
         "netagg_log_lines_lost_total",
         Unit::Count,

@@ -12,7 +12,7 @@ pub(crate) fn run_command<C, F: Future<Output = Result<ExitCode, Failure>>>(
     configure: impl FnOnce(&mut Variables) -> C,
     job: impl FnOnce(C, Shutdown) -> F,
 ) -> ExitCode {
-    run_with(configure, LogDefaults::COMMAND, NAMES, job)
+    run_with("netagg", configure, LogDefaults::COMMAND, NAMES, job)
 }
 
 /// The program `name` without arguments. Its help prints `about`, and `configure` reads its variables.

@@ -12,6 +12,7 @@ use netagg_core::usage::{
 };
 use netagg_core::{Error, Event, UserId};
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Instrument;
 
 use crate::lifo_semaphore::LifoSemaphore;
 use crate::parameters::Parameters;
@@ -85,7 +86,7 @@ impl Handlers {
         let mut next = Ok(self.with_permit(chunks.try_next()).await?);
         let (sender, receiver) = mpsc::channel(1);
         let handlers = self.clone();
-        tokio::spawn(async move {
+        let rest = async move {
             let _permit = permit;
             // The end of the stream is sent as a message too: if the channel closes without this message, the stream was
             // aborted.
@@ -102,7 +103,8 @@ impl Handlers {
                     () = sender.closed() => break,
                 };
             }
-        });
+        };
+        tokio::spawn(rest.in_current_span());
         Ok(stream::try_unfold(receiver, async |mut receiver| {
             let chunk = receiver.recv().await.unwrap_or(Err(HandlerError::Unavailable))?;
             Ok(chunk.map(|chunk| (chunk, receiver)))

@@ -25,6 +25,7 @@ mod server_limits;
 pub mod testkit;
 #[cfg(feature = "tls")]
 mod tls;
+mod trace;
 
 #[cfg(feature = "http")]
 #[doc(no_inline)]

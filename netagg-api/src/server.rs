@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use netagg_core::ports::TracePropagator;
 use netagg_core::usage::UsageService;
 
 use crate::auth::Protection;
@@ -22,12 +23,19 @@ pub struct Server {
     pub(crate) protection: Protection,
     pub(crate) limits: ApiLimits,
     pub(crate) base_path: Option<Arc<str>>,
+    pub(crate) propagator: Option<Arc<dyn TracePropagator>>,
 }
 
 impl Server {
     /// The API over `service`.
     pub fn new(service: Arc<UsageService>) -> Self {
-        Self { service, protection: Protection::default(), limits: ApiLimits::default(), base_path: None }
+        Self {
+            service,
+            protection: Protection::default(),
+            limits: ApiLimits::default(),
+            base_path: None,
+            propagator: None,
+        }
     }
 
     /// Accepts only the callers that `protection` accepts. The application has to run [`Protection::refresh_loop`].
@@ -40,6 +48,13 @@ impl Server {
     #[must_use]
     pub fn with_limits(self, limits: ApiLimits) -> Self {
         Self { limits, ..self }
+    }
+
+    /// Continues the traces of clients: the span of a request gets the `traceparent` of the request as its parent. The response
+    /// has the id of the trace in the header `trace-id`, and a problem has it in the member `trace_id`.
+    #[must_use]
+    pub fn with_trace_propagator(self, propagator: Arc<dyn TracePropagator>) -> Self {
+        Self { propagator: Some(propagator), ..self }
     }
 
     /// Sets the path of the API in the OpenAPI description, such as `/usage`: the path at which an application nests

@@ -12,7 +12,7 @@ use crate::consumer::{self, Aborted, ConsumerConfig, ConsumerStats, EventConsume
 use crate::event::EventLimits;
 use crate::ingestor::log_conflicts;
 use crate::json_decoder::JsonDecoder;
-use crate::ports::{AggregateStore, Cache, EventDecoder, EventSource, TotalsRepair};
+use crate::ports::{AggregateStore, Cache, EventDecoder, EventSource, TotalsRepair, TracePropagator};
 use crate::record::{Record, Span};
 use crate::repair_loop::{ChangedMonths, TotalsMaintenance};
 use crate::validator::Validator;
@@ -31,6 +31,7 @@ pub struct Aggregator {
     decoder: Arc<dyn EventDecoder>,
     limits: EventLimits,
     config: ConsumerConfig,
+    propagator: Option<Arc<dyn TracePropagator>>,
     stats: Arc<ConsumerStats>,
 }
 
@@ -43,6 +44,7 @@ impl Aggregator {
             decoder: Arc::new(JsonDecoder::new()),
             limits: EventLimits::default(),
             config: ConsumerConfig::default(),
+            propagator: None,
             stats: Arc::default(),
         }
     }
@@ -78,6 +80,12 @@ impl Aggregator {
     #[must_use]
     pub fn with_config(self, config: ConsumerConfig) -> Self {
         Self { config, ..self }
+    }
+
+    /// Connects the spans of batches with the traces of their records. Without it, spans have no links to other traces.
+    #[must_use]
+    pub fn with_trace_propagator(self, propagator: Arc<dyn TracePropagator>) -> Self {
+        Self { propagator: Some(propagator), ..self }
     }
 
     /// Adds the label `service` to the metrics that ingestors and aggregators share, for a process that runs both on one
@@ -121,7 +129,7 @@ impl Aggregator {
             stats: self.stats.clone(),
             changes: changes.clone(),
         });
-        let consume = consumer::run(source, sink, self.config.clone(), self.stats(), shutdown);
+        let consume = consumer::run(source, sink, self.config.clone(), self.stats(), self.propagator.clone(), shutdown);
         self.maintenance.run_beside(consume, &changes, &self.stats).await
     }
 }
@@ -153,18 +161,8 @@ struct AggregateSink {
 impl Sink for AggregateSink {
     async fn process(&self, records: Vec<Record>, spans: Vec<Span>, retrier: &Retrier) -> Result<(), Aborted> {
         let (outcome, invalid) = loop {
-            let mut invalid = 0;
-            let mut batch = Batch::builder(spans.clone());
-            for record in &records {
-                match self.validator.validate(record) {
-                    Ok(event) => batch.push(&record.partition, record.offset, Contribution::of(&event)),
-                    Err(_) => {
-                        batch.reject(&record.partition, record.offset);
-                        invalid += 1;
-                    }
-                }
-            }
-            let batch = batch.build();
+            let (batch, invalid) =
+                tracing::info_span!("decode").in_scope(|| self.decode_batch(&records, spans.clone()));
             match retrier.run(|| self.store.add(&batch)).await {
                 Err(Aborted::Failed(Error::MonthsDropped { through })) => self.validator.months_are_dropped(through),
                 outcome => break (outcome?, invalid),
@@ -175,5 +173,23 @@ impl Sink for AggregateSink {
         self.stats.finished(&outcome, invalid);
         metrics::counter!("netagg_events_aggregated_total").increment(outcome.new);
         Ok(())
+    }
+}
+
+impl AggregateSink {
+    /// Returns the batch of the events in `records`, and the number of records without a valid event.
+    fn decode_batch(&self, records: &[Record], spans: Vec<Span>) -> (Batch<Contribution>, usize) {
+        let mut invalid = 0;
+        let mut batch = Batch::builder(spans);
+        for record in records {
+            match self.validator.validate(record) {
+                Ok(event) => batch.push(&record.partition, record.offset, Contribution::of(&event)),
+                Err(_) => {
+                    batch.reject(&record.partition, record.offset);
+                    invalid += 1;
+                }
+            }
+        }
+        (batch.build(), invalid)
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::Error;
 use crate::batch::{Batch, BatchOutcome};
@@ -13,7 +14,9 @@ use crate::crash::{self, CrashPoint};
 use crate::dead_letter::DeadLetter;
 use crate::event::{EventLimits, IdentifiedEvent, InvalidEvent, InvalidKind};
 use crate::json_decoder::JsonDecoder;
-use crate::ports::{Cache, CombinedStore, DeadLetters, EventDecoder, EventSource, EventStore, TotalsRepair};
+use crate::ports::{
+    Cache, CombinedStore, DeadLetters, EventDecoder, EventSource, EventStore, TotalsRepair, TracePropagator,
+};
 use crate::record::{Record, Span};
 use crate::repair_loop::{ChangedMonths, TotalsMaintenance};
 use crate::validator::Validator;
@@ -38,6 +41,7 @@ pub struct Ingestor {
     decoder: Arc<dyn EventDecoder>,
     limits: EventLimits,
     config: ConsumerConfig,
+    propagator: Option<Arc<dyn TracePropagator>>,
     stats: Arc<ConsumerStats>,
 }
 
@@ -52,6 +56,7 @@ impl Ingestor {
             decoder: Arc::new(JsonDecoder::new()),
             limits: EventLimits::default(),
             config: ConsumerConfig::default(),
+            propagator: None,
             stats: Arc::default(),
         }
     }
@@ -95,6 +100,12 @@ impl Ingestor {
     #[must_use]
     pub fn with_config(self, config: ConsumerConfig) -> Self {
         Self { config, ..self }
+    }
+
+    /// Connects the spans of batches with the traces of their records. Without it, spans have no links to other traces.
+    #[must_use]
+    pub fn with_trace_propagator(self, propagator: Arc<dyn TracePropagator>) -> Self {
+        Self { propagator: Some(propagator), ..self }
     }
 
     /// Adds the label `service` to the metrics that ingestors and aggregators share, for a process that runs both on one
@@ -148,7 +159,7 @@ impl Ingestor {
             validator: Validator::new(self.decoder.clone(), self.limits),
             stats: self.stats.clone(),
         });
-        let consume = consumer::run(source, sink, self.config.clone(), self.stats(), shutdown);
+        let consume = consumer::run(source, sink, self.config.clone(), self.stats(), self.propagator.clone(), shutdown);
         self.maintenance.run_beside(consume, &changes, &self.stats).await
     }
 }
@@ -212,18 +223,20 @@ impl IngestSink {
     ) -> Result<Batch<IdentifiedEvent>, Aborted> {
         let mut batch = Batch::builder(spans);
         let mut dead_letters = Vec::new();
-        for (index, record) in records.iter().enumerate() {
-            let validated = if dead.contains(&index) { None } else { Some(self.validator.validate(record)) };
-            match validated {
-                Some(Ok(event)) => batch.push(&record.partition, record.offset, event.into()),
-                Some(Err(reason)) => {
-                    dead_letters.push(DeadLetter { record: record.clone(), reason });
-                    dead.insert(index);
-                    batch.reject(&record.partition, record.offset);
+        tracing::info_span!("decode").in_scope(|| {
+            for (index, record) in records.iter().enumerate() {
+                let validated = if dead.contains(&index) { None } else { Some(self.validator.validate(record)) };
+                match validated {
+                    Some(Ok(event)) => batch.push(&record.partition, record.offset, event.into()),
+                    Some(Err(reason)) => {
+                        dead_letters.push(DeadLetter { record: record.clone(), reason });
+                        dead.insert(index);
+                        batch.reject(&record.partition, record.offset);
+                    }
+                    None => batch.reject(&record.partition, record.offset),
                 }
-                None => batch.reject(&record.partition, record.offset),
             }
-        }
+        });
         if !dead_letters.is_empty() {
             self.send(&dead_letters, retrier).await?;
             crash::pass(CrashPoint::DeadLettersSent);
@@ -269,7 +282,15 @@ impl IngestSink {
     }
 
     async fn send(&self, dead_letters: &[DeadLetter], retrier: &Retrier) -> Result<(), Aborted> {
-        retrier.run(|| self.dead_letters.send(dead_letters)).await?;
+        let span = tracing::info_span!(
+            "send dead letters",
+            otel.kind = "producer",
+            messaging.system = "kafka",
+            messaging.operation.name = "send",
+            messaging.operation.type = "send",
+            messaging.batch.message_count = dead_letters.len(),
+        );
+        retrier.run(|| self.dead_letters.send(dead_letters)).instrument(span).await?;
         for dead_letter in dead_letters {
             metrics::counter!("netagg_dead_letters_total", "kind" => dead_letter.reason.kind().as_str()).increment(1);
         }

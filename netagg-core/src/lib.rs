@@ -30,6 +30,8 @@ mod stream_source;
 #[cfg(feature = "testkit")]
 pub mod testkit;
 mod time;
+mod trace_context;
+mod traced_publisher;
 pub mod usage;
 mod validator;
 mod zone;
@@ -61,4 +63,6 @@ pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{Header, OutgoingRecord, PartitionId, Position, Record, RecordPosition, RecordTimestamp, Span};
 pub use stream_source::StreamSource;
 pub use time::{Day, Month, ParseTimeError, Timestamp};
+pub use trace_context::{InvalidTraceParent, TraceContext};
+pub use traced_publisher::TracedPublisher;
 pub use zone::{UnknownZone, Zone};

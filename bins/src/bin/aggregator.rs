@@ -9,6 +9,7 @@ use netagg::ops::{self, OpsConfig};
 use netagg::process::descriptors::{OWN, set_aside};
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
+use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits, ProcessingMode, TrackedConsumer};
 use netagg_kafka::{KafkaSource, KafkaTopics};
@@ -60,7 +61,8 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     let aggregator = Aggregator::new(Arc::new(PgAggregateStore::new(postgres.clone())))
         .with_cache(cache.clone())
         .with_repair(Arc::new(PgTotalsRepair::new(postgres.clone())))
-        .with_config(config.consumer);
+        .with_config(config.consumer)
+        .with_trace_propagator(Arc::new(OtelPropagator));
     aggregator.register_metrics();
     let stats = aggregator.stats();
     runtime.watch_postgres(&postgres, Some(stats.clone()));

@@ -10,6 +10,7 @@ use netagg::process::descriptors::OWN;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::protection::ProtectionConfig;
 use netagg::runtime::Runtime;
+use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
 use netagg_api::{ApiLimits, Server};
 use netagg_core::usage::UsageService;
@@ -79,7 +80,10 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
         config.answers.usage_config(cursor_secret),
     )
     .with_cache(cache);
-    let server = Server::new(Arc::new(usage)).with_protection(protection.clone()).with_limits(limits.clone());
+    let server = Server::new(Arc::new(usage))
+        .with_protection(protection.clone())
+        .with_limits(limits.clone())
+        .with_trace_propagator(Arc::new(OtelPropagator));
     let (addresses, connections) = (config.addresses, limits.max_connections);
     tracing::info!(http = %addresses.http, grpc = %addresses.grpc, connections, "answering");
     let stop = runtime.stop_token();

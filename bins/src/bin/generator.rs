@@ -6,7 +6,9 @@ use std::sync::Arc;
 use netagg::config::{self, Kafka};
 use netagg::generator::{self, GeneratorConfig};
 use netagg::process::{LogDefaults, Shutdown, Variables};
+use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
+use netagg_core::TracedPublisher;
 use netagg_kafka::KafkaPublisher;
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
 
@@ -26,8 +28,9 @@ fn configure(variables: &mut Variables) -> Config {
 
 async fn generate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
     let publisher = Arc::new(KafkaPublisher::new(&config.kafka.client, &config.kafka.topic)?);
+    let publisher = TracedPublisher::new(publisher, &config.kafka.topic, Arc::new(OtelPropagator));
     let store = Arc::new(PgEventStore::new(Postgres::new(config.postgres)));
-    let report = generator::run(config.generator, publisher, store, &shutdown).await?;
+    let report = generator::run(config.generator, Arc::new(publisher), store, &shutdown).await?;
     Ok(if report.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

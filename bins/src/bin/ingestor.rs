@@ -10,6 +10,7 @@ use netagg::ops::{self, OpsConfig};
 use netagg::process::descriptors::{OWN, set_aside};
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
+use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor, ProcessingMode, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
@@ -74,7 +75,8 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
             .with_cache(cache.clone())
             .with_repair(Arc::new(PgTotalsRepair::new(postgres.clone()))),
     }
-    .with_config(config.consumer);
+    .with_config(config.consumer)
+    .with_trace_propagator(Arc::new(OtelPropagator));
     ingestor.register_metrics();
     let stats = ingestor.stats();
     runtime.watch_postgres(&postgres, Some(stats.clone()));

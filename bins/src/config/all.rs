@@ -9,6 +9,7 @@ use super::postgres::{postgres, read_postgres};
 use crate::generator::GeneratorConfig;
 use crate::process::{LogDefaults, Variables};
 use crate::protection::ProtectionConfig;
+use crate::traces::TracesConfig;
 
 /// Declares the variables of all commands, for the help.
 pub(crate) fn declare_all_of_commands(variables: &mut Variables) {
@@ -20,11 +21,13 @@ pub(crate) fn declare_all_of_commands(variables: &mut Variables) {
     Groups::read(variables);
     event_limits(variables);
     partitions_ahead(variables);
+    TracesConfig::read(variables, "netagg");
 }
 
 /// Declares the variables of all programs.
 pub(super) fn declare_all(variables: &mut Variables) {
     LogDefaults::SERVICE.describe(variables);
+    TracesConfig::read(variables, "netagg-<program>");
     Kafka::read(variables);
     Groups::read(variables);
     let writing = postgres(variables, 1, "");

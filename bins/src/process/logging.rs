@@ -3,12 +3,16 @@
 use std::io::{self, IsTerminal, Write};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Metadata;
+use tracing_subscriber::filter::{FilterExt, LevelFilter, filter_fn};
 use tracing_subscriber::fmt::time::ChronoUtc;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use super::env::Variables;
 use super::output;
+use super::trace_id_format::TraceIdFormat;
 
 /// The number of lost lines. It counts from the start of the process, when the metrics do not exist yet.
 static LOST: AtomicU64 = AtomicU64::new(0);
@@ -81,18 +85,43 @@ impl LogConfig {
         Self { filter: filter.unwrap_or_else(|| defaults.level.to_owned()), is_json }
     }
 
-    /// Sends the logs of the process to stderr. Only the first call has an effect.
-    pub(crate) fn start(&self) {
+    /// Sends the logs of the process to stderr, and its spans to `traces`. With `traces`, each line inside of a trace has the id
+    /// of the trace. Only the first call has an effect.
+    pub(crate) fn start(&self, traces: Option<TraceLayer>) {
         // The log lines of the drivers are mostly about reconnecting, and netagg's adapters log the important events. Later
         // directives win, so the filter of an operator can still enable these lines.
         let filter = EnvFilter::new(format!("librdkafka=off,rdkafka=off,fred=off,sqlx=off,{}", self.filter));
-        let builder = tracing_subscriber::fmt()
-            .with_env_filter(filter)
+        // A span costs nothing in the log, because no line shows it.
+        let is_line: fn(&Metadata<'_>) -> bool = |metadata| metadata.is_event();
+        let filter = filter.and(filter_fn(is_line).with_max_level_hint(LevelFilter::TRACE));
+        let (traces, trace_id) = match traces {
+            Some(TraceLayer { layer, trace_id }) => (Some(layer), trace_id),
+            None => (None, (|| None) as fn() -> Option<String>),
+        };
+        let registry = tracing_subscriber::registry().with(traces);
+        let lines = fmt::layer()
             .with_writer(|| LogWriter)
             .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal())
             .with_timer(ChronoUtc::rfc_3339());
-        let started = if self.is_json { builder.json().flatten_event(true).try_init() } else { builder.try_init() };
+        let started = if self.is_json {
+            let lines = lines.json().flatten_event(true);
+            registry
+                .with(lines.map_event_format(|inner| TraceIdFormat { inner, trace_id }).with_filter(filter))
+                .try_init()
+        } else {
+            registry
+                .with(lines.map_event_format(|inner| TraceIdFormat { inner, trace_id }).with_filter(filter))
+                .try_init()
+        };
         drop(started);
     }
+}
+
+/// The part of the log that belongs to a tracing system.
+pub(crate) struct TraceLayer {
+    /// Receives the spans of the process.
+    pub(crate) layer: Box<dyn Layer<Registry> + Send + Sync>,
+    /// The id of the current trace. `None` outside of a trace.
+    pub(crate) trace_id: fn() -> Option<String>,
 }

@@ -10,11 +10,14 @@ pub mod output;
 mod program;
 mod shutdown;
 pub mod terminal_escape;
+mod trace_id_format;
 
 pub(crate) use output::{noteln, outln};
 
 pub use env::{EnvError, VariableNames, Variables};
 pub use failure::Failure;
+#[cfg(feature = "services")]
+pub(crate) use logging::TraceLayer;
 pub use logging::{LogDefaults, lost_lines};
 pub use program::{Program, arguments, run_with};
 pub use shutdown::Shutdown;

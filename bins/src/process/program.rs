@@ -11,6 +11,8 @@ use super::failure::{Failure, WRONG_USAGE};
 use super::logging::{LogConfig, LogDefaults};
 use super::shutdown::Shutdown;
 use super::{descriptors, output};
+#[cfg(feature = "services")]
+use crate::traces::{Traces, TracesConfig};
 
 /// A program without arguments. Only environment variables configure it.
 #[derive(Debug)]
@@ -35,12 +37,14 @@ impl<C> Program<C> {
         let mut described = Variables::default();
         (self.configure)(&mut described);
         self.log.describe(&mut described);
+        #[cfg(feature = "services")]
+        TracesConfig::read(&mut described, &service_name(self.name));
         let command = clap::Command::new(self.name)
             .about(self.about)
             .version(env!("CARGO_PKG_VERSION"))
             .after_help(described.help());
         match arguments::<()>(command) {
-            Ok(_) => run_with(self.configure, self.log, self.names, job),
+            Ok(_) => run_with(&service_name(self.name), self.configure, self.log, self.names, job),
             Err(code) => code,
         }
     }
@@ -67,16 +71,17 @@ pub fn arguments<A: FromArgMatches>(command: clap::Command) -> Result<A, ExitCod
     })
 }
 
-/// Reads the configuration, starts logs and runtime, runs `job`, and prints a failure, like [`Program::run`]. It is for a
-/// program that reads its arguments itself, with [`arguments`].
+/// Reads the configuration, starts logs, traces and runtime, runs `job`, and prints a failure, like [`Program::run`]. It is for
+/// a program that reads its arguments itself, with [`arguments`]. `service` is the name of the program in traces.
 pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
+    service: &str,
     configure: impl FnOnce(&mut Variables) -> C,
     log: LogDefaults,
     names: VariableNames,
     job: impl FnOnce(C, Shutdown) -> F,
 ) -> ExitCode {
     output::report_panics();
-    let outcome = try_run(configure, log, names, job);
+    let outcome = try_run(service, configure, log, names, job);
     let written = output::finish();
     match outcome.and_then(|code| written.map(|()| code)) {
         Ok(code) => code,
@@ -87,7 +92,14 @@ pub fn run_with<C, F: Future<Output = Result<ExitCode, Failure>>>(
     }
 }
 
+/// The name of the program `name` in traces.
+fn service_name(name: &str) -> String {
+    format!("netagg-{name}")
+}
+
+#[cfg_attr(not(feature = "services"), allow(unused_variables))]
 fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
+    service: &str,
     configure: impl FnOnce(&mut Variables) -> C,
     log: LogDefaults,
     names: VariableNames,
@@ -96,14 +108,24 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
     let mut variables = Variables::from_environment().map_err(Failure::Usage)?.with_names(names);
     let config = configure(&mut variables);
     let log = LogConfig::read(&mut variables, log);
+    #[cfg(feature = "services")]
+    let traces = TracesConfig::read(&mut variables, service);
     variables
         .check()
         .map_err(|problems| Failure::Usage(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    log.start();
-    #[cfg(feature = "crash-points")]
-    netagg_core::crash::set_up();
     descriptors::raise()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    #[cfg(not(feature = "services"))]
+    log.start(None);
+    #[cfg(feature = "services")]
+    let traces = {
+        let _entered = runtime.enter();
+        let traces = traces.map(Traces::new).transpose()?;
+        log.start(traces.as_ref().map(Traces::layer));
+        traces
+    };
+    #[cfg(feature = "crash-points")]
+    netagg_core::crash::set_up();
     let run = async {
         let shutdown = Shutdown::on_signals()?;
         variables.warn();
@@ -114,6 +136,10 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
     // The panic hook has already written the panic to stderr.
     let outcome = catch_unwind(AssertUnwindSafe(|| runtime.block_on(run)))
         .unwrap_or_else(|_| Err(Failure::Failed("the program has panicked".into())));
+    #[cfg(feature = "services")]
+    if let Some(traces) = traces {
+        traces.stop();
+    }
     // The process must not wait for a blocking read of a terminal or of a broken connection.
     runtime.shutdown_background();
     outcome

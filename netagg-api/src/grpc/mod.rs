@@ -3,6 +3,7 @@
 mod messages;
 mod raw_response;
 mod serve;
+mod trace;
 
 /// The server code, generated like [`crate::proto`].
 #[allow(missing_docs, unreachable_pub, clippy::doc_markdown, reason = "generated code")]

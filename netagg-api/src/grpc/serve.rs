@@ -22,8 +22,8 @@ use tonic_health::server::HealthReporter;
 use tower::Service;
 use tower::util::MapResponseLayer;
 
-use super::Usage;
 use super::generated::usage_service_server::UsageServiceServer;
+use super::{Usage, trace};
 use crate::auth::{GuardLayer, Protection, Rejection};
 use crate::client::{Client, Transport};
 use crate::connections::{Connection, Connections};
@@ -32,6 +32,7 @@ use crate::health;
 use crate::response_budget::move_permit_to_body;
 use crate::response_cache::ResponseCache;
 use crate::server::Server;
+use crate::trace::TraceLayer;
 
 /// The maximum number of requests at a time on one connection. Further requests wait in the client.
 const MAX_STREAMS: u32 = 128;
@@ -78,7 +79,8 @@ impl Server {
         let handlers = Handlers::new(self.service.clone(), &self.limits);
         let usage = accepting!(UsageServiceServer::new(Usage { handlers, totals: ResponseCache::new() }), self.limits);
         let guarded = GuardLayer::new(self.protection.clone(), reject).named_layer(usage);
-        MapResponseLayer::new(correct_status_code).named_layer(guarded)
+        let corrected = MapResponseLayer::new(correct_status_code).named_layer(guarded);
+        TraceLayer::new(self.propagator.clone(), trace::begin, trace::end).named_layer(corrected)
     }
 
     /// Serves gRPC on `listener` until `shutdown`: `telecom.v1.UsageService`, `grpc.health.v1.Health` and server reflection.

@@ -21,6 +21,7 @@ mod response_headers;
 mod routes;
 mod serve;
 mod state;
+mod trace;
 mod usage;
 
 pub use ops::ops_router;

@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 
 use crate::auth::Rejection;
 use crate::handlers::HandlerError;
+use crate::trace::current_trace_id;
 
 /// When a client should retry after 503, in seconds.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("5");
@@ -167,16 +168,21 @@ pub(super) struct Body<'a> {
     /// The wrong parameters.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [ParameterError],
+    /// The id of the trace of the request, if the server is traced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<&'a str>,
 }
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let trace_id = current_trace_id();
         let body = Body {
             r#type: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             detail: &self.detail,
             errors: &self.errors,
+            trace_id: trace_id.as_deref(),
         };
         // The body has only strings and numbers, so the encoding cannot fail.
         let json = serde_json::to_vec(&body).unwrap_or_default();

@@ -15,11 +15,12 @@ use utoipa_axum::routes;
 use super::layers::{cache_headers, hold_permit, limit_request_size, record_metrics};
 use super::problem::{Problem, method_not_allowed, not_found};
 use super::state::Api;
-use super::{host, openapi, response_headers, usage};
+use super::{host, openapi, response_headers, trace, usage};
 use crate::auth::{GuardLayer, Rejection};
 use crate::handlers::Handlers;
 use crate::response_cache::ResponseCache;
 use crate::server::Server;
+use crate::trace::TraceLayer;
 
 /// Smaller responses are not compressed: they fit into one packet anyway.
 #[cfg(feature = "compression")]
@@ -41,7 +42,7 @@ impl Server {
 
     /// The routes of the API. With a fallback they also respond to all other paths.
     pub(super) fn routes(&self, has_fallback: bool) -> Router {
-        let Self { service, protection, limits, base_path } = self;
+        let Self { service, protection, limits, base_path, propagator } = self;
         let (router, api) = OpenApiRouter::with_openapi(openapi::description(base_path.as_deref()))
             .routes(routes!(usage::detail).layer(from_fn(hold_permit)))
             .routes(routes!(usage::user_aggregates).layer(from_fn(hold_permit)))
@@ -76,11 +77,13 @@ impl Server {
             false => router,
         };
         // The CORS layer responds to every OPTIONS request, so it is left out without origins.
-        match protection.cors_origins() {
+        let router = match protection.cors_origins() {
             [] => router,
             // The host is checked again here, because the CORS layer responds before the check above.
             origins => router.layer(response_headers::cors(origins)).layer(from_fn(host::check_host)),
-        }
+        };
+        // The outermost layer, so that the span and the header `trace-id` belong to every response.
+        router.layer(TraceLayer::new(propagator.clone(), trace::begin, trace::end))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The runtime that ingestors and aggregators share. It reads a source, collects records in batches, and processes several
 //! batches at a time. It commits only offsets that are durably processed.
 
+mod batch_span;
 mod retry;
 mod service;
 mod stats;
@@ -14,7 +15,9 @@ use async_trait::async_trait;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
+use batch_span::batch_span;
 pub use retry::RetryPolicy;
 pub(crate) use retry::{Aborted, Retrier};
 pub use service::EventConsumer;
@@ -23,7 +26,7 @@ use tracker::{OffsetTracker, Ticket};
 
 use crate::Error;
 use crate::crash::{self, CrashPoint};
-use crate::ports::{EventSource, SourceEvent};
+use crate::ports::{EventSource, SourceEvent, TracePropagator};
 use crate::record::{PartitionId, Record, Span};
 
 /// How long batches may take to give up their retries after the drain timeout.
@@ -102,6 +105,7 @@ pub(crate) async fn run(
     sink: Arc<dyn Sink>,
     config: ConsumerConfig,
     stats: Arc<ConsumerStats>,
+    propagator: Option<Arc<dyn TracePropagator>>,
     shutdown: CancellationToken,
 ) -> Result<(), Error> {
     let config = config.without_zeros();
@@ -110,6 +114,7 @@ pub(crate) async fn run(
     let mut consumer = Consumer {
         sink,
         stats,
+        propagator,
         retrier,
         tracker: OffsetTracker::default(),
         batch: PendingBatch::default(),
@@ -135,6 +140,7 @@ struct Consumer {
     sink: Arc<dyn Sink>,
     config: ConsumerConfig,
     stats: Arc<ConsumerStats>,
+    propagator: Option<Arc<dyn TracePropagator>>,
     retrier: Retrier,
     tracker: OffsetTracker,
     batch: PendingBatch,
@@ -231,10 +237,13 @@ impl Consumer {
         let spans = ticket.spans();
         let (sink, retrier, stats) = (self.sink.clone(), self.retrier.clone(), self.stats.clone());
         let (size, begun) = (records.len(), Instant::now());
+        let span = batch_span(&records, self.propagator.as_deref());
         // The task is never cancelled while the consumer runs, because a write to the store must not be dropped halfway.
         self.in_flight.spawn(async move {
-            let outcome = sink.process(records, spans, &retrier).await;
-            if outcome.is_ok() && size > 0 {
+            let outcome = sink.process(records, spans, &retrier).instrument(span.clone()).await;
+            if outcome.is_err() {
+                span.record("otel.status_code", "ERROR");
+            } else if size > 0 {
                 stats.record_batch(size, begun.elapsed());
             }
             (ticket, outcome)

@@ -129,10 +129,9 @@ impl Stage {
         let shutdown = CancellationToken::new();
         let mut played = PlayedSource { events: receiver, seen: source.clone() };
         let stop = shutdown.clone();
-        let run =
-            tokio::spawn(
-                async move { run(&mut played, Arc::new(PlayedSink(taken)), config, Arc::default(), stop).await },
-            );
+        let run = tokio::spawn(async move {
+            run(&mut played, Arc::new(PlayedSink(taken)), config, Arc::default(), None, stop).await
+        });
         Self { events: Some(events), source, batches, shutdown, run }
     }
 

@@ -18,6 +18,7 @@ mod group_admin;
 mod group_offsets;
 mod totals_reader;
 mod totals_repair;
+mod trace_propagator;
 
 pub use aggregate_store::AggregateStore;
 pub use cache::{Cache, CacheKey, CacheTicket, Lookup};
@@ -33,3 +34,4 @@ pub use group_admin::GroupAdmin;
 pub use group_offsets::{GroupOffsets, PartitionLag};
 pub use totals_reader::{TotalsQuery, TotalsReader};
 pub use totals_repair::TotalsRepair;
+pub use trace_propagator::TracePropagator;

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::Stream;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
+use tracing::{Instrument, field};
 
 use super::config::UsageConfig;
 use super::cursor::Cursor;
@@ -324,8 +325,14 @@ impl UsageService {
         load: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (Some(cache), Some(key)) = (&self.cache, key) else { return load.await };
-        let looked_up = |outcome| metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).increment(1);
-        let ticket = match cache.lookup(&key).await {
+        let lookup =
+            tracing::info_span!("cache lookup", otel.kind = "client", db.system.name = "redis", outcome = field::Empty);
+        let found = cache.lookup(&key).instrument(lookup.clone()).await;
+        let looked_up = |outcome| {
+            lookup.record("outcome", outcome);
+            metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).increment(1);
+        };
+        let ticket = match found {
             Ok(Lookup::Hit(bytes)) => match serde_json::from_slice(&bytes) {
                 Ok(response) => {
                     looked_up("hit");
@@ -362,6 +369,7 @@ impl UsageService {
                 loaded = Some(response);
                 Ok(bytes)
             })
+            .instrument(tracing::info_span!("single flight"))
             .await?;
         match loaded {
             Some(response) => Ok(response),

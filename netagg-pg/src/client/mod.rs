@@ -9,7 +9,9 @@ mod passed_check;
 mod pool;
 pub(crate) mod rows;
 mod session;
+mod traced;
 
 pub(crate) use self::error::PgError;
 pub use self::pool::{PoolUse, Postgres};
 pub(crate) use self::session::Session;
+pub(crate) use self::traced::Traced;

@@ -13,7 +13,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use super::mode::{MODE, RecordedMode};
 use super::month_fence::DROPPED_THROUGH;
 use super::settings::parse_month;
-use crate::client::{PgError, locks};
+use crate::client::{PgError, Traced, locks};
 
 /// Begins the transaction in one round trip. The last statement reads the settings once the transaction has the lock.
 static BEGIN: LazyLock<String> = LazyLock::new(|| {
@@ -35,7 +35,7 @@ pub(crate) async fn begin(
     mode: Option<ProcessingMode>,
     days: impl Iterator<Item = Day>,
 ) -> Result<(), PgError> {
-    let rows = sqlx::raw_sql(AssertSqlSafe(BEGIN.as_str())).fetch_all(&mut *connection).await?;
+    let rows = sqlx::raw_sql(AssertSqlSafe(BEGIN.as_str())).fetch_all(&mut *connection).traced("BEGIN").await?;
     let checked = check_settings(&rows, mode, days);
     if checked.is_err() {
         sqlx::raw_sql("ROLLBACK").execute(connection).await?;

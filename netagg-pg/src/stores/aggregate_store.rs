@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{AggregateStore, TotalsQuery, TotalsReader};
 use netagg_core::{AggregateRow, Batch, BatchOutcome, Contribution, Error, ProcessingMode, Timestamp, sum_by_day};
+use tracing::Instrument;
 
 use super::dedup::Dedup;
 use super::{progress, totals};
@@ -46,7 +47,7 @@ impl AggregateStore for PgAggregateStore {
         self.postgres
             .call(async {
                 let mut session = self.postgres.writing_session().await?;
-                let mut entry = self.dedup.enter(&mut session, batch).await?;
+                let mut entry = self.dedup.enter(&mut session, batch).instrument(tracing::info_span!("ledger")).await?;
                 let outcome = entry.resolve(&mut session).await?;
                 // Every batch updates the totals of today, so these rows are locked late.
                 totals::add(&mut session, sum_by_day(entry.new_items().iter().copied())).await?;

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use netagg_core::ports::CompletenessStore;
 use netagg_core::{Error, Position, Timestamp};
 
-use crate::client::{PgError, Postgres};
+use crate::client::{PgError, Postgres, Traced};
 
 impl Postgres {
     /// The recorded instant of `service`.
@@ -16,6 +16,7 @@ impl Postgres {
                 sqlx::query_scalar(include_str!("../../queries/progress/completeness_read.sql"))
                     .bind(service)
                     .fetch_optional(&mut *session)
+                    .traced("SELECT completeness")
                     .await?;
             session.release();
             through.map(Timestamp::try_from).transpose().map_err(|error| PgError::unreadable("an instant", error))
@@ -42,6 +43,7 @@ impl CompletenessStore for Postgres {
                 .bind(committed.iter().map(|position| position.partition.number).collect::<Vec<_>>())
                 .bind(committed.iter().map(|position| position.next_offset).collect::<Vec<_>>())
                 .execute(&mut *session)
+                .traced("INSERT completeness")
                 .await?;
             session.release();
             Ok(noted.rows_affected() > 0)

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::dirty_days;
 use super::in_flight::{InFlight, InFlightBatch};
+use crate::client::Traced;
 use crate::client::copy_format::copy_in;
 use crate::client::error::{PgError, UNIQUE_VIOLATION};
 use crate::client::rows::IdentityRow;
@@ -33,6 +34,7 @@ pub(crate) struct Dedup {
     copy_keys: &'static str,
     insert_missing: &'static str,
     find: &'static str,
+    summaries: Summaries,
     /// The mode of the services that write the ledger.
     mode: ProcessingMode,
     max_insert_rows: usize,
@@ -43,6 +45,14 @@ pub(crate) struct Dedup {
     in_flight: InFlight,
 }
 
+/// The names of the statements in traces.
+#[derive(Debug)]
+struct Summaries {
+    copy: &'static str,
+    insert: &'static str,
+    find: &'static str,
+}
+
 impl Dedup {
     /// Deduplicates by `event_identity`, the ledger of `events_raw`. In the combined `mode`, it is also the ledger of
     /// `agg_day`.
@@ -51,6 +61,11 @@ impl Dedup {
             copy_keys: "COPY event_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/event_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/event_identity_find.sql"),
+            summaries: Summaries {
+                copy: "COPY event_identity",
+                insert: "INSERT event_identity",
+                find: "SELECT event_identity",
+            },
             mode,
             max_insert_rows,
             ignores_month_fence: false,
@@ -65,6 +80,11 @@ impl Dedup {
             copy_keys: "COPY agg_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/agg_identity_insert_missing.sql"),
             find: include_str!("../../queries/dedup/agg_identity_find.sql"),
+            summaries: Summaries {
+                copy: "COPY agg_identity",
+                insert: "INSERT agg_identity",
+                find: "SELECT agg_identity",
+            },
             mode: ProcessingMode::Separate,
             max_insert_rows,
             ignores_month_fence: false,
@@ -138,6 +158,7 @@ impl Dedup {
                 row.int8(content.to_i64());
                 row.date(day);
             })
+            .traced(self.summaries.copy)
             .await?;
         }
         Ok((known, new))
@@ -158,6 +179,7 @@ impl Dedup {
             .bind(identities().map(|identity| identity.content.to_i64()).collect::<Vec<_>>())
             .bind(identities().map(|identity| identity.day.to_date()).collect::<Vec<_>>())
             .fetch_all(&mut *connection)
+            .traced(self.summaries.insert)
             .await?;
         // Only a later statement sees the keys that another transaction entered while the insert waited for it.
         let found = self.find(connection, known.iter().map(|key| EventKey::from_bytes(*key.as_bytes()))).await?;
@@ -178,7 +200,8 @@ impl Dedup {
         if keys.is_empty() {
             return Ok(Known::new());
         }
-        let rows: Vec<IdentityRow> = sqlx::query_as(self.find).bind(keys).fetch_all(connection).await?;
+        let rows: Vec<IdentityRow> =
+            sqlx::query_as(self.find).bind(keys).fetch_all(connection).traced(self.summaries.find).await?;
         Ok(rows.into_iter().map(Identity::from).map(|identity| (identity.key, identity)).collect())
     }
 }

@@ -5,23 +5,25 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
-use futures::TryStreamExt;
+use futures::{Stream, TryStreamExt};
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery};
 use netagg_core::{
     Batch, BatchOutcome, Conflict, Contribution, Error, Event, EventFields, EventType, IdentifiedEvent, Meta, Month,
     ProcessingMode, SourceId, Timestamp, UserId, sum_by_day,
 };
+use sqlx::postgres::PgRow;
 use sqlx::{FromRow, PgConnection};
+use tracing::Instrument;
 use uuid::Uuid;
 
 use super::dedup::Dedup;
 use super::hook::StoreHook;
 use super::{progress, totals};
-use crate::client::Postgres;
 use crate::client::copy_format::{Row, copy_in};
 use crate::client::error::{CHECK_VIOLATION, PgError};
 use crate::client::rows::{self, TotalsRow};
+use crate::client::{Postgres, Traced};
 use crate::schema::partitions::{Partitions, WithoutPartition};
 
 const COPY_EVENTS: &str = "COPY events_raw (source_id, event_id, user_id, type, started_at, ended_at, duration_sec, \
@@ -76,6 +78,7 @@ impl PgEventStore {
                     .bind(fields().map(|fields| fields.source_id.as_str()).collect::<Vec<_>>())
                     .bind(fields().map(|fields| fields.event_id).collect::<Vec<_>>())
                     .fetch_all(&mut *session)
+                    .traced("SELECT events_raw copies")
                     .await?;
                 session.release();
                 let found: HashMap<_, _> = found.into_iter().collect();
@@ -91,7 +94,7 @@ impl PgEventStore {
         without_partition: &BTreeMap<Month, Arc<WithoutPartition>>,
     ) -> Result<BatchOutcome, PgError> {
         let mut session = self.postgres.writing_session().await?;
-        let mut entry = self.dedup.enter(&mut session, batch).await?;
+        let mut entry = self.dedup.enter(&mut session, batch).instrument(tracing::info_span!("ledger")).await?;
         if !entry.new_items().is_empty() {
             write_events(&mut session, entry.new_items(), without_partition, self.postgres.max_insert_rows()).await?;
             crash::pass(CrashPoint::EventsCopied);
@@ -118,6 +121,24 @@ impl PgEventStore {
     }
 }
 
+/// Reads the events of `user_id` until they have more than `max_bytes`. Returns whether these are all rows.
+async fn page(
+    mut rows: impl Stream<Item = Result<PgRow, sqlx::Error>> + Send + Unpin,
+    user_id: &UserId,
+    max_bytes: u64,
+) -> Result<(Vec<Event>, bool), PgError> {
+    let (mut events, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.try_next().await? {
+        let event = EventRow::from_row(&row)?.decode(user_id)?;
+        bytes += event.size();
+        events.push(event);
+        if bytes > max_bytes {
+            return Ok((events, false));
+        }
+    }
+    Ok((events, true))
+}
+
 /// Inserts a few items into `events_raw`.
 async fn insert_events(connection: &mut PgConnection, items: &[&IdentifiedEvent]) -> Result<(), PgError> {
     let events = || items.iter().map(|item| item.event.fields());
@@ -134,6 +155,7 @@ async fn insert_events(connection: &mut PgConnection, items: &[&IdentifiedEvent]
         .bind(events().map(|fields| fields.bytes_down as i64).collect::<Vec<_>>())
         .bind(events().map(|fields| fields.meta.as_ref().map(Meta::as_json)).collect::<Vec<_>>())
         .execute(connection)
+        .traced("INSERT events_raw")
         .await?;
     Ok(())
 }
@@ -154,10 +176,10 @@ async fn write_events(
     if stored.len() <= max_insert_rows {
         insert_events(connection, &stored).await?;
     } else {
-        copy_in(connection, COPY_EVENTS, 10, stored.into_iter(), encode).await?;
+        copy_in(connection, COPY_EVENTS, 10, stored.into_iter(), encode).traced("COPY events_raw").await?;
     }
     if !set_aside.is_empty() {
-        copy_in(connection, COPY_ASIDE, 10, set_aside.into_iter(), encode).await?;
+        copy_in(connection, COPY_ASIDE, 10, set_aside.into_iter(), encode).traced("COPY events_set_aside").await?;
     }
     Ok(())
 }
@@ -187,7 +209,7 @@ impl EventStore for PgEventStore {
         self.postgres
             .call(async {
                 let mut session = self.postgres.session().await?;
-                let mut rows = sqlx::query(include_str!("../../queries/events/timeline.sql"))
+                let rows = sqlx::query(include_str!("../../queries/events/timeline.sql"))
                     .bind(filter.user_id.as_str())
                     .bind(filter.from.to_datetime())
                     .bind(filter.to.to_datetime())
@@ -197,19 +219,13 @@ impl EventStore for PgEventStore {
                     .bind(after.as_ref().map(|after| after.event_id))
                     .bind(i64::from(*limit))
                     .fetch(&mut *session);
-                let (mut events, mut bytes) = (Vec::new(), 0);
-                while let Some(row) = rows.try_next().await? {
-                    let event = EventRow::from_row(&row)?.decode(&filter.user_id)?;
-                    bytes += event.size();
-                    events.push(event);
-                    if bytes > *max_bytes {
-                        // The server would send more rows. The session is dropped without a release, which closes its
-                        // connection.
-                        return Ok(events);
-                    }
+                let (events, is_whole) =
+                    page(rows, &filter.user_id, *max_bytes).traced("SELECT events_raw timeline").await?;
+                // Otherwise the server would send more rows. The session is dropped without a release, which closes its
+                // connection.
+                if is_whole {
+                    session.release();
                 }
-                drop(rows);
-                session.release();
                 Ok(events)
             })
             .await
@@ -225,6 +241,7 @@ impl EventStore for PgEventStore {
                     .bind(filter.to.to_datetime())
                     .bind(filter.event_type.map(EventType::as_str))
                     .fetch_one(&mut *session)
+                    .traced("SELECT events_raw count")
                     .await?;
                 session.release();
                 Ok(count.unsigned_abs())
@@ -248,6 +265,7 @@ impl EventStore for PgEventStore {
                     .bind(last)
                     .bind(query.event_type.map(EventType::as_str))
                     .fetch_all(&mut *session)
+                    .traced("SELECT events_raw sums")
                     .await?;
                 session.release();
                 rows.into_iter().map(PeriodSums::try_from).collect()
@@ -313,6 +331,7 @@ async fn note_conflicts(
         .bind(positions().map(|position| position.map(|position| position.partition.number)).collect::<Vec<_>>())
         .bind(positions().map(|position| position.map(|position| position.offset)).collect::<Vec<_>>())
         .execute(connection)
+        .traced("INSERT event_conflict")
         .await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use netagg_core::crash::{self, CrashPoint};
 use netagg_core::{Span, SpanCounts};
 use sqlx::PgConnection;
 
-use crate::client::PgError;
+use crate::client::{PgError, Traced};
 
 /// The ingestor's name in `consumer_progress` and `completeness`.
 pub(crate) const INGESTOR: &str = "ingestor";
@@ -41,6 +41,7 @@ pub(crate) async fn note(
             .bind(count(|counts| counts.conflicts))
             .bind(count(|counts| counts.invalid))
             .execute(&mut *connection)
+            .traced("INSERT consumer_progress")
             .await?;
     }
     crash::pass(CrashPoint::ProgressNoted);
@@ -49,7 +50,7 @@ pub(crate) async fn note(
 
 /// Ends the transaction of a batch.
 pub(crate) async fn commit(connection: &mut PgConnection) -> Result<(), PgError> {
-    sqlx::raw_sql("COMMIT").execute(connection).await?;
+    sqlx::raw_sql("COMMIT").execute(connection).traced("COMMIT").await?;
     crash::pass(CrashPoint::Committed);
     Ok(())
 }

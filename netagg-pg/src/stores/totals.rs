@@ -6,7 +6,7 @@ use netagg_core::{AggregateRow, Day, Error, EventType, Granularity, Totals};
 use sqlx::{FromRow, PgConnection};
 
 use crate::client::rows::TotalsRow;
-use crate::client::{PgError, Postgres};
+use crate::client::{PgError, Postgres, Traced};
 
 /// Adds `sums` to the totals.
 pub(super) async fn add(
@@ -37,15 +37,17 @@ pub(super) async fn add(
         .bind(bytes_up)
         .bind(bytes_down)
         .execute(connection)
+        .traced("INSERT agg_day")
         .await?;
     Ok(())
 }
 
 /// Reads the totals that `query` selects.
 pub(super) async fn read(postgres: &Postgres, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
-    let (statement, from, to) = match query.granularity {
-        Granularity::Day => (include_str!("../../queries/totals/by_day.sql"), query.from, query.to),
+    let (summary, statement, from, to) = match query.granularity {
+        Granularity::Day => ("SELECT agg_day", include_str!("../../queries/totals/by_day.sql"), query.from, query.to),
         Granularity::Month => (
+            "SELECT agg_month",
             include_str!("../../queries/totals/by_month.sql"),
             query.from.month().first_day(),
             query.to.month().last_day(),
@@ -59,6 +61,7 @@ pub(super) async fn read(postgres: &Postgres, query: &TotalsQuery) -> Result<Vec
                 .bind(to.to_date())
                 .bind(query.event_type.map(EventType::as_str))
                 .fetch_all(&mut *session)
+                .traced(summary)
                 .await?;
             session.release();
             rows.into_iter().map(AggregateRow::try_from).collect()

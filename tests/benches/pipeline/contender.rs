@@ -13,6 +13,8 @@ use crate::usage::{cpu_seconds, resident_mib};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Contender {
     Ingestor,
+    /// An ingestor that exports 1 % of its traces.
+    TracedIngestor,
     Aggregator,
     Separate,
     Combined,
@@ -20,12 +22,20 @@ pub(super) enum Contender {
 }
 
 impl Contender {
-    pub(super) const ALL: [Self; 6] =
-        [Self::Ingestor, Self::Aggregator, Self::Separate, Self::Combined, Self::PlainLoop(1), Self::PlainLoop(2)];
+    pub(super) const ALL: [Self; 7] = [
+        Self::Ingestor,
+        Self::TracedIngestor,
+        Self::Aggregator,
+        Self::Separate,
+        Self::Combined,
+        Self::PlainLoop(1),
+        Self::PlainLoop(2),
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Ingestor => "ingestor alone",
+            Self::TracedIngestor => "ingestor alone, 1 % traced",
             Self::Aggregator => "aggregator alone",
             Self::Separate => "separate services",
             Self::Combined => "combined ingestor",
@@ -41,7 +51,7 @@ impl Contender {
     /// A query for the number of processed records.
     pub(super) fn progress(self) -> &'static str {
         match self {
-            Self::Ingestor | Self::Combined => {
+            Self::Ingestor | Self::TracedIngestor | Self::Combined => {
                 "SELECT coalesce(sum(upper(done) - lower(done)), 0)::bigint FROM consumer_progress WHERE service = 'ingestor'"
             }
             Self::Aggregator => {
@@ -71,7 +81,9 @@ impl Contender {
     /// A query for two numbers: the stored events, and the days and types whose totals differ from the sums over the events.
     pub(super) fn check(self) -> String {
         let (events, totals) = match self {
-            Self::Ingestor => return "SELECT count(*), 0::bigint FROM events_raw".to_owned(),
+            Self::Ingestor | Self::TracedIngestor => {
+                return "SELECT count(*), 0::bigint FROM events_raw".to_owned();
+            }
             Self::Aggregator => return "SELECT sum(count_events)::bigint, 0::bigint FROM agg_day".to_owned(),
             Self::Separate | Self::Combined => ("events_raw", "agg_day"),
             Self::PlainLoop(_) => ("plain_events", "plain_totals"),
@@ -87,11 +99,20 @@ impl Contender {
         )
     }
 
-    /// Starts the processes of the contender.
-    pub(super) fn start(self, variables: &[(&'static str, String)]) -> Vec<Running> {
+    /// Starts the processes of the contender. `traces` is the address of a receiver of traces.
+    pub(super) fn start(self, variables: &[(&'static str, String)], traces: &str) -> Vec<Running> {
         let netagg = |service| Running::Netagg(Process::start(service, [""; 0], variables.iter().cloned()));
         match self {
             Self::Ingestor => vec![netagg("ingestor")],
+            Self::TracedIngestor => {
+                let traces = [
+                    ("OTEL_EXPORTER_OTLP_ENDPOINT", traces.to_owned()),
+                    ("OTEL_TRACES_SAMPLER", "traceidratio".to_owned()),
+                    ("OTEL_TRACES_SAMPLER_ARG", "0.01".to_owned()),
+                ];
+                let variables = variables.iter().cloned().chain(traces);
+                vec![Running::Netagg(Process::start("ingestor", [""; 0], variables))]
+            }
             Self::Aggregator => vec![netagg("aggregator")],
             Self::Separate => vec![netagg("ingestor"), netagg("aggregator")],
             Self::Combined => {

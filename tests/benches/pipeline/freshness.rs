@@ -31,7 +31,7 @@ pub(super) async fn measure(servers: &Servers) {
         let variables = servers.variables(&servers.database("bench").await, &topic, &topic);
         run("netagg", &["migrate", "up"], variables.clone()).await;
         run("netagg", &["topic", "create"], variables.clone()).await;
-        let services = contender.start(&variables);
+        let services = contender.start(&variables, &servers.traces.http());
         let api = Process::start("api", [""; 0], variables.clone());
         let publisher = KafkaPublisher::new(&KafkaConfig::new(servers.broker.brokers()), &topic).expect("a publisher");
         let generator = generate(&variables, "5000");

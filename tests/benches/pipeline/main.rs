@@ -19,6 +19,9 @@
 
 mod contender;
 mod freshness;
+#[allow(dead_code, reason = "a benchmark uses only a part")]
+#[path = "../../tests/support/otlp.rs"]
+mod otlp;
 mod plain_loop;
 mod plot;
 #[allow(dead_code, reason = "a benchmark uses only a part")]
@@ -34,6 +37,7 @@ use netagg_core::load::{EventModel, LoadConfig, LoadStats, send};
 use netagg_core::ports::{Clock, SystemClock};
 use netagg_kafka::{KafkaConfig, KafkaPublisher};
 use netagg_testkit::{eventually, kafka, postgres, redis};
+use otlp::OtlpReceiver;
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +65,7 @@ struct Servers {
     broker: kafka::Broker,
     postgres: postgres::Server,
     cache: redis::Server,
+    traces: OtlpReceiver,
     admin: PgPool,
     /// The first process of PostgreSQL, unless it runs in a container.
     postmaster: Option<u32>,
@@ -113,7 +118,7 @@ impl Servers {
         let backend = sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut *session).await.expect("a process");
         let postmaster = usage::postmaster(backend);
         drop(session);
-        Self { broker, postgres, cache, admin, postmaster }
+        Self { broker, postgres, cache, traces: OtlpReceiver::start().await, admin, postmaster }
     }
 
     /// Replaces the database `name` by an empty database. Returns its address.
@@ -180,7 +185,7 @@ impl Servers {
             sqlx::raw_sql(plain_loop::SCHEMA).execute(&pool).await.expect("tables");
         }
         let server_before = self.postmaster.and_then(server_cpu_seconds);
-        let processes = contender.start(&variables);
+        let processes = contender.start(&variables, &self.traces.http());
         let started = Instant::now();
         let mut first = None;
         let rate = loop {

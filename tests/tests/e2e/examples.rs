@@ -23,6 +23,7 @@ async fn examples_without_servers_run() {
         ("custom_store", "600 records: 500 counted, 100 duplicates\n"),
         ("decode_csv", "CALL_OUT: 2 calls, 90 s\n"),
         ("embed_in_memory", "1102 records: 1000 events, 100 duplicates, 2 invalid\n"),
+        ("tracing", "\nprocess events.telecom: 1 links\n"),
         ("metrics", "\nnetagg_duplicates_total{service=\"aggregator\"} 100\n"),
     ] {
         let output = output(example, &[], &[]).await;

@@ -31,3 +31,4 @@ mod refusals;
 mod resources;
 mod retention;
 mod set_aside;
+mod tracing;

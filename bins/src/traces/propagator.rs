@@ -1,0 +1,41 @@
+//! Connects the spans of `tracing` with OpenTelemetry's trace contexts.
+
+use netagg_core::TraceContext;
+use netagg_core::ports::TracePropagator;
+use opentelemetry::Context;
+use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
+use tracing::Span;
+use tracing_opentelemetry::OpenTelemetrySpanExt;
+
+/// The propagator of all programs. It has no effect while tracing is off.
+#[derive(Clone, Copy, Debug)]
+pub struct OtelPropagator;
+
+impl TracePropagator for OtelPropagator {
+    fn set_parent(&self, span: &Span, parent: &TraceContext) {
+        // Fails only if the span has started or is not seen by a tracing system. Then its trace begins here.
+        let _ = span.set_parent(Context::new().with_remote_span_context(span_context(parent)));
+    }
+
+    fn add_link(&self, span: &Span, link: &TraceContext) {
+        span.add_link(span_context(link));
+    }
+
+    fn context(&self, span: &Span) -> Option<TraceContext> {
+        if span.is_disabled() {
+            return None;
+        }
+        let context = span.context();
+        let context = context.span().span_context().clone();
+        let ids = (context.trace_id().to_bytes(), context.span_id().to_bytes());
+        let found = TraceContext::new(u128::from_be_bytes(ids.0), u64::from_be_bytes(ids.1), context.is_sampled())?;
+        Some(found.with_state(&context.trace_state().header()))
+    }
+}
+
+fn span_context(context: &TraceContext) -> SpanContext {
+    let (trace_id, span_id) = context.ids();
+    let flags = if context.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
+    let state = context.state().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
+    SpanContext::new(trace_id.into(), span_id.into(), flags, true, state)
+}

@@ -181,6 +181,20 @@ KAFKA_OPT_{{ . | upper | replace "." "_" }}
 {{- end }}
 {{- end }}
 
+{{- define "netagg.env.tracing" -}}
+{{- with .Values.tracing }}
+{{- if .endpoint }}
+- name: OTEL_EXPORTER_OTLP_ENDPOINT
+  value: {{ .endpoint | quote }}
+- name: OTEL_EXPORTER_OTLP_PROTOCOL
+  value: {{ .protocol }}
+{{- if .headers.existingSecret }}
+{{ include "netagg.env.secret" (list "OTEL_EXPORTER_OTLP_HEADERS" .headers.existingSecret .headers.key) }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "netagg.env.api" -}}
 {{- with .Values.api }}
 - name: API_BIND
@@ -229,7 +243,7 @@ Argument: a dictionary
   root        the root context
   component   the name of the component, and of its container
   command     the command, as a list
-  needs       the outside systems that the program reads variables for: postgres, kafka, redis, api
+  needs       the outside systems that the program reads variables for: postgres, kafka, redis, tracing, api
   env         more variables, as YAML
   resources   the resources of the container
   job         true for a pod that ends

@@ -288,7 +288,7 @@ impl IngestSink {
             messaging.system = "kafka",
             messaging.operation.name = "send",
             messaging.operation.type = "send",
-            messaging.batch.message_count = dead_letters.len(),
+            messaging.batch.message_count = dead_letters.len() as i64,
         );
         retrier.run(|| self.dead_letters.send(dead_letters)).instrument(span).await?;
         for dead_letter in dead_letters {

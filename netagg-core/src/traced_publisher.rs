@@ -41,7 +41,7 @@ impl EventPublisher for TracedPublisher {
             messaging.operation.name = "send",
             messaging.operation.type = "send",
             messaging.destination.name = &*self.topic,
-            messaging.batch.message_count = records.len(),
+            messaging.batch.message_count = records.len() as i64,
         );
         if let Some(context) = self.propagator.context(&span).filter(TraceContext::is_sampled) {
             let headers = context.to_headers();

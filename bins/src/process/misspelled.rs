@@ -16,7 +16,7 @@ pub(crate) fn meant<'a>(
     own_prefixes: &[&str],
     synonyms: &[(&str, &str)],
 ) -> Option<&'a str> {
-    if known.iter().any(|known| known == name) || is_service_link(name, value) {
+    if known.iter().any(|known| known == name) || is_service_link(name, value) || is_of_other_signal(name) {
         return None;
     }
     let written = normal(name);
@@ -33,6 +33,11 @@ pub(crate) fn meant<'a>(
     let is_near = distance(nearest) <= (name.len() / LETTERS_PER_MISTAKE).max(1);
     let is_ours = own_prefixes.iter().any(|prefix| name.to_uppercase().starts_with(prefix));
     (is_near || is_ours).then_some(nearest)
+}
+
+/// Whether the variable configures metrics or logs of OpenTelemetry. A whole cluster may set them, and netagg exports traces only.
+fn is_of_other_signal(name: &str) -> bool {
+    name.starts_with("OTEL_") && ["METRIC", "LOG"].iter().any(|signal| name.contains(signal))
 }
 
 fn normal(name: &str) -> String {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
+use url::Url;
 
 use crate::process::{EnvError, Variables};
 
@@ -38,8 +39,13 @@ impl TracesConfig {
     /// `OTEL_TRACES_EXPORTER` is `otlp`, or if an endpoint is set.
     pub(crate) fn read(variables: &mut Variables, service: &str) -> Option<Self> {
         variables.group("Tracing (OpenTelemetry)");
-        let is_disabled =
-            variables.flag("OTEL_SDK_DISABLED", false, "turn tracing off, whatever the other variables say");
+        let is_disabled: Option<bool> = variables.parse(
+            "OTEL_SDK_DISABLED",
+            "false",
+            "turn tracing off, whatever the other variables say",
+            "true or false",
+            |text| text.to_lowercase().parse().ok(),
+        );
         let exporter = variables.parse(
             "OTEL_TRACES_EXPORTER",
             "",
@@ -49,7 +55,7 @@ impl TracesConfig {
         );
         let has_endpoint =
             variables.has("OTEL_EXPORTER_OTLP_ENDPOINT") || variables.has("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-        let is_on = !is_disabled && exporter.unwrap_or(has_endpoint);
+        let is_on = is_disabled != Some(true) && exporter.unwrap_or(has_endpoint);
         let config = variables.unless(!is_on, |variables| Self::read_all(variables, service));
         is_on.then_some(config)
     }
@@ -127,16 +133,10 @@ fn either<T>(
 
 /// The address of the receiver. The general endpoint is a base, to which HTTP adds the path of traces.
 fn endpoint(variables: &mut Variables, protocol: Protocol) -> String {
-    const ACCEPTED: &str = "a URL that begins with http:// or https://";
-    let url = |text: &str| {
-        let rest = text.strip_prefix("http://").or(text.strip_prefix("https://"))?;
-        let is_url = !rest.is_empty() && !rest.starts_with(['/', ':']) && !text.contains(char::is_whitespace);
-        is_url.then(|| text.to_owned())
-    };
     let meaning = "address of the receiver; default: http://localhost:4318, or port 4317 with the protocol grpc";
-    let base = variables.parse("OTEL_EXPORTER_OTLP_ENDPOINT", "", meaning, ACCEPTED, url);
+    let base = url(variables, "OTEL_EXPORTER_OTLP_ENDPOINT", meaning);
     let meaning = "address of the receiver of traces with its path, instead of OTEL_EXPORTER_OTLP_ENDPOINT";
-    let whole = variables.parse("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "", meaning, ACCEPTED, url);
+    let whole = url(variables, "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", meaning);
     whole.unwrap_or_else(|| match protocol {
         Protocol::Grpc => base.unwrap_or_else(|| "http://localhost:4317".to_owned()),
         Protocol::Http => {
@@ -144,6 +144,24 @@ fn endpoint(variables: &mut Variables, protocol: Protocol) -> String {
             format!("{}/v1/traces", base.trim_end_matches('/'))
         }
     })
+}
+
+/// Reads a URL. Log lines have the URL, so it must not hold a secret.
+fn url(variables: &mut Variables, name: &str, meaning: &str) -> Option<String> {
+    let text = variables.optional_text(name, "", meaning)?;
+    let is_url = Url::parse(&text).is_ok_and(|url| {
+        let is_open = url.username().is_empty() && url.password().is_none() && url.query().is_none();
+        matches!(url.scheme(), "http" | "https") && url.has_host() && is_open
+    });
+    if !is_url {
+        let accepted = "a URL that begins with http:// or https://, without password and query; \
+                        OTEL_EXPORTER_OTLP_HEADERS may hold a secret";
+        variables.problem(match text.contains(['@', '?']) {
+            true => EnvError::secret(name, accepted),
+            false => EnvError::new(name, &text, accepted),
+        });
+    }
+    Some(text)
 }
 
 fn headers(variables: &mut Variables) -> Vec<(String, String)> {
@@ -260,6 +278,8 @@ mod tests {
             ("OTEL_TRACES_EXPORTER", "jaeger", "otlp, none"),
             ("OTEL_SDK_DISABLED", "yes", "true or false"),
             ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317", "http://"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://localhost:99999", "http://"),
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://user:secret @collector", "without password"),
             ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "thrift", "http/protobuf, grpc"),
             ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", "milliseconds"),
             ("OTEL_EXPORTER_OTLP_COMPRESSION", "zip", "none, gzip"),

@@ -1,8 +1,8 @@
 //! The exporter of spans over OTLP, by gRPC or HTTP.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -26,6 +26,9 @@ use super::config::{Protocol, TracesConfig};
 use super::metrics::dropped;
 use crate::Failure;
 
+/// The variable of the certificate authority.
+const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
+
 /// Exports spans, and counts the spans of failed exports as dropped. The first failure after a success is logged.
 #[derive(Debug)]
 pub(super) struct CountingExporter {
@@ -34,7 +37,11 @@ pub(super) struct CountingExporter {
     /// The number of spans that wait for their export or are being exported.
     pub(super) queued: Arc<AtomicUsize>,
     is_failing: AtomicBool,
+    /// The reason of the last failure over HTTP. The error of the exporter does not have it.
+    reason: Reason,
 }
+
+type Reason = Arc<Mutex<Option<String>>>;
 
 impl CountingExporter {
     /// An exporter for `config`. It connects at the first export.
@@ -42,12 +49,19 @@ impl CountingExporter {
     /// # Errors
     /// If a value of the configuration cannot be used, such as a certificate file.
     pub(super) fn new(config: &TracesConfig) -> Result<Self, Failure> {
-        let exporter = match config.protocol {
-            Protocol::Grpc => grpc(config),
-            Protocol::Http => http(config),
-        };
-        let exporter = exporter.map_err(|reason| Failure::Usage(format!("OTEL_EXPORTER_OTLP_*: {reason}")))?;
-        Ok(Self { exporter, endpoint: config.endpoint.clone(), queued: Arc::default(), is_failing: false.into() })
+        let reason = Reason::default();
+        let exporter = headers(config).and_then(|headers| match config.protocol {
+            Protocol::Grpc => grpc(config, headers),
+            Protocol::Http => http(config, reason.clone()),
+        });
+        let exporter = exporter.map_err(Failure::Usage)?;
+        Ok(Self {
+            exporter,
+            endpoint: config.endpoint.clone(),
+            queued: Arc::default(),
+            is_failing: false.into(),
+            reason,
+        })
     }
 
     fn note(&self, spans: usize, exported: &OTelSdkResult) {
@@ -61,8 +75,9 @@ impl CountingExporter {
             }
             Err(error) => {
                 dropped("export_failed").increment(spans as u64);
+                let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner).take();
                 if !self.is_failing.swap(true, Relaxed) {
-                    tracing::warn!(%error, endpoint = self.endpoint, "spans cannot be exported; they are dropped and counted");
+                    tracing::warn!(%error, reason, endpoint = self.endpoint, "spans cannot be exported; they are dropped and counted");
                 }
             }
         }
@@ -90,12 +105,18 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     }
 }
 
-fn grpc(config: &TracesConfig) -> Result<SpanExporter, String> {
+/// The headers of each export, checked.
+fn headers(config: &TracesConfig) -> Result<HeaderMap, String> {
+    const NAME: &str = "OTEL_EXPORTER_OTLP_HEADERS";
     let mut headers = HeaderMap::new();
     for (name, value) in &config.headers {
-        let header: HeaderName = name.parse().map_err(|_| format!("{name:?} is not the name of a header"))?;
-        headers.insert(header, value.parse().map_err(|_| format!("the value of the header {name:?} is not ASCII"))?);
+        let header: HeaderName = name.parse().map_err(|_| format!("{NAME}: {name:?} is not the name of a header"))?;
+        headers.insert(header, value.parse().map_err(|_| format!("{NAME}: the value of {name:?} is not ASCII"))?);
     }
+    Ok(headers)
+}
+
+fn grpc(config: &TracesConfig, headers: HeaderMap) -> Result<SpanExporter, String> {
     let mut exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(&config.endpoint)
@@ -103,7 +124,10 @@ fn grpc(config: &TracesConfig) -> Result<SpanExporter, String> {
         .with_metadata(MetadataMap::from_headers(headers));
     if config.is_encrypted() {
         let tls = match &config.certificate {
-            Some(path) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?)),
+            Some(path) => {
+                roots(path)?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
+            }
             None => ClientTlsConfig::new().with_native_roots(),
         };
         exporter = exporter.with_tls_config(tls);
@@ -111,10 +135,10 @@ fn grpc(config: &TracesConfig) -> Result<SpanExporter, String> {
     if config.is_compressed {
         exporter = exporter.with_compression(Compression::Gzip);
     }
-    exporter.build().map_err(|error| error.to_string())
+    exporter.build().map_err(|error| format!("OTEL_EXPORTER_OTLP_*: {error}"))
 }
 
-fn http(config: &TracesConfig) -> Result<SpanExporter, String> {
+fn http(config: &TracesConfig, reason: Reason) -> Result<SpanExporter, String> {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
@@ -128,19 +152,19 @@ fn http(config: &TracesConfig) -> Result<SpanExporter, String> {
     let client = HyperClient::new(connector, config.timeout, None);
     let mut exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(OnRuntime { client, runtime: Handle::current() })
+        .with_http_client(OnRuntime { client, runtime: Handle::current(), reason })
         .with_endpoint(&config.endpoint)
         .with_timeout(config.timeout)
         .with_headers(config.headers.iter().cloned().collect());
     if config.is_compressed {
         exporter = exporter.with_compression(Compression::Gzip);
     }
-    exporter.build().map_err(|error| error.to_string())
+    exporter.build().map_err(|error| format!("OTEL_EXPORTER_OTLP_*: {error}"))
 }
 
 /// The certificate authorities in the PEM file at `path`.
 fn roots(path: &Path) -> Result<RootCertStore, String> {
-    let in_file = |error: String| format!("{}: {error}", path.display());
+    let in_file = |error: String| format!("{CERTIFICATE}: {}: {error}", path.display());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
         let certificate = certificate.map_err(|error| in_file(error.to_string()))?;
@@ -150,7 +174,7 @@ fn roots(path: &Path) -> Result<RootCertStore, String> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))
+    std::fs::read(path).map_err(|error| format!("{CERTIFICATE}: {}: {error}", path.display()))
 }
 
 /// Sends requests on the runtime of the program. The thread that exports spans has no runtime of its own.
@@ -158,12 +182,20 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 struct OnRuntime<C> {
     client: C,
     runtime: Handle,
+    reason: Reason,
 }
 
 #[async_trait]
 impl<C: HttpClient + Clone + 'static> HttpClient for OnRuntime<C> {
     async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
         let client = self.client.clone();
-        self.runtime.spawn(async move { client.send_bytes(request).await }).await?
+        let sent = self.runtime.spawn(async move { client.send_bytes(request).await }).await?;
+        let reason = match &sent {
+            Ok(response) if response.status().is_success() => None,
+            Ok(response) => Some(format!("status {}", response.status())),
+            Err(error) => Some(netagg_core::causes(&**error).join(": ")),
+        };
+        *self.reason.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+        sent
     }
 }

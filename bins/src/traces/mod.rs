@@ -9,11 +9,15 @@ mod exporter;
 mod metrics;
 mod propagator;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use netagg_core::uuid::Uuid;
 use opentelemetry::trace::{TraceContextExt, TraceId, TracerProvider};
 use opentelemetry::{Context, KeyValue};
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
 use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::Metadata;
 use tracing::level_filters::LevelFilter;
@@ -33,7 +37,11 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The spans of a program on their way to the receiver. [`stop`](Self::stop) exports the last spans.
 #[derive(Debug)]
-pub(crate) struct Traces(SdkTracerProvider);
+pub(crate) struct Traces {
+    provider: SdkTracerProvider,
+    /// The number of spans that wait for their export.
+    queued: Arc<AtomicUsize>,
+}
 
 impl Traces {
     /// Prepares tracing. It connects at the first export.
@@ -44,10 +52,14 @@ impl Traces {
     /// # Panics
     /// Outside a tokio runtime.
     pub(crate) fn new(config: TracesConfig) -> Result<Self, Failure> {
-        let processor = BoundedProcessor::new(CountingExporter::new(&config)?, &config);
+        let exporter = CountingExporter::new(&config)?;
+        let queued = exporter.queued.clone();
+        let processor = BoundedProcessor::new(exporter, &config);
         let attributes = config.resource.into_iter().map(|(name, value)| KeyValue::new(name, value));
         let resource = Resource::builder_empty()
+            .with_detector(Box::new(TelemetryResourceDetector))
             .with_attribute(KeyValue::new("service.version", env!("CARGO_PKG_VERSION")))
+            .with_attribute(KeyValue::new("service.instance.id", Uuid::new_v4().to_string()))
             .with_attributes(attributes)
             .with_service_name(config.service_name)
             .build();
@@ -56,13 +68,13 @@ impl Traces {
             .with_sampler(config.sampler)
             .with_resource(resource)
             .build();
-        Ok(Self(provider))
+        Ok(Self { provider, queued })
     }
 
     /// The layer that turns the spans of netagg's crates into OpenTelemetry's spans. Log lines of a span become its events.
     pub(crate) fn layer(&self) -> TraceLayer {
         let layer = tracing_opentelemetry::layer()
-            .with_tracer(self.0.tracer("netagg"))
+            .with_tracer(self.provider.tracer("netagg"))
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
@@ -75,7 +87,11 @@ impl Traces {
     /// Exports the last spans, within a bounded time. Call it outside of asynchronous code.
     pub(crate) fn stop(self) {
         // A failed export is counted and logged where it happens.
-        let _ = self.0.shutdown_with_timeout(STOP_TIMEOUT);
+        let _ = self.provider.shutdown_with_timeout(STOP_TIMEOUT);
+        let spans = self.queued.load(Relaxed);
+        if spans > 0 {
+            tracing::warn!(spans, "stopping without the export of the last spans");
+        }
     }
 }
 

@@ -5,9 +5,19 @@ use tonic::codegen::http::{Request, Response};
 use tonic::{Code, Status};
 use tracing::{Span, field};
 
+/// The methods of `telecom.v1.UsageService`.
+const METHODS: [&str; 4] = [
+    "telecom.v1.UsageService/GetUserDetail",
+    "telecom.v1.UsageService/StreamUserDetail",
+    "telecom.v1.UsageService/GetGlobalAgg",
+    "telecom.v1.UsageService/GetUserAgg",
+];
+
 /// The span of `request`, named `service/method`.
 pub(super) fn begin(request: &Request<Body>) -> Span {
-    let method = request.uri().path().trim_start_matches('/');
+    let path = request.uri().path();
+    // A client may send any text as the path.
+    let method = METHODS.into_iter().find(|method| path.strip_prefix('/') == Some(method)).unwrap_or("_OTHER");
     tracing::info_span!(
         "request",
         otel.name = method,
@@ -59,5 +69,21 @@ fn name(code: Code) -> &'static str {
         Code::Unavailable => "UNAVAILABLE",
         Code::DataLoss => "DATA_LOSS",
         Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use prost::Message as _;
+    use prost_types::FileDescriptorSet;
+
+    use super::*;
+
+    #[test]
+    fn each_method_of_the_service_has_its_name_in_traces() {
+        let set = FileDescriptorSet::decode(crate::proto::FILE_DESCRIPTOR_SET).expect("descriptors");
+        let service = set.file.iter().flat_map(|file| &file.service).next().expect("a service");
+        let names = service.method.iter().map(|method| format!("telecom.v1.UsageService/{}", method.name()));
+        assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), METHODS.map(str::to_owned).into());
     }
 }

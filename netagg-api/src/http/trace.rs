@@ -37,7 +37,7 @@ pub(super) fn begin(request: &Request) -> Span {
 /// Records the status of the response. Only errors of the server count as errors: a request of a client may be wrong.
 pub(super) fn end(span: &Span, response: &Response<Body>) {
     let status = response.status();
-    span.record("http.response.status_code", status.as_u16());
+    span.record("http.response.status_code", i64::from(status.as_u16()));
     if status.is_server_error() {
         span.record("otel.status_code", "ERROR");
         span.record("error.type", status.as_str());

@@ -23,7 +23,7 @@ pub(super) fn batch_span(records: &[Record], propagator: Option<&dyn TracePropag
         messaging.operation.name = "process",
         messaging.operation.type = "process",
         messaging.destination.name = topic,
-        messaging.batch.message_count = records.len(),
+        messaging.batch.message_count = records.len() as i64,
     );
     if let Some(propagator) = propagator
         && propagator.context(&span).is_some_and(|context| context.is_sampled())

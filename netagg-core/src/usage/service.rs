@@ -325,11 +325,15 @@ impl UsageService {
         load: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let (Some(cache), Some(key)) = (&self.cache, key) else { return load.await };
-        let lookup =
-            tracing::info_span!("cache lookup", otel.kind = "client", db.system.name = "redis", outcome = field::Empty);
+        let lookup = tracing::info_span!(
+            "cache lookup",
+            otel.kind = "client",
+            db.system.name = "redis",
+            netagg.cache.outcome = field::Empty
+        );
         let found = cache.lookup(&key).instrument(lookup.clone()).await;
         let looked_up = |outcome| {
-            lookup.record("outcome", outcome);
+            lookup.record("netagg.cache.outcome", outcome);
             metrics::counter!("netagg_cache_lookups_total", "outcome" => outcome).increment(1);
         };
         let ticket = match found {

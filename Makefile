@@ -7,7 +7,7 @@ SHELL := bash
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
 	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint helm-check \
-	proto-gen publish install-tools clean
+	workflows-check proto-gen publish install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -159,12 +159,13 @@ bench: ## Run the benchmarks
 fmt: ## Format the code
 	cargo fmt --all
 
-lint: ## Check format, clippy, docs, import cycles, plain words, alerts, dashboards and, if cargo-deny is installed, dependencies
+lint: ## Check format, clippy, docs, import cycles, words, alerts, workflows and, if cargo-deny is installed, dependencies
 	cargo fmt --all --check
 	deploy/checks/test-import-cycles --quiet
 	deploy/checks/import-cycles
 	deploy/checks/plain-words
 	deploy/checks/observability
+	deploy/checks/workflows
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --locked --package netagg --no-default-features --bin netagg -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features
@@ -173,6 +174,9 @@ lint: ## Check format, clippy, docs, import cycles, plain words, alerts, dashboa
 
 helm-check: ## Check the Helm chart without a cluster (builds helm at the first run, if it is missing)
 	deploy/checks/helm
+
+workflows-check: ## Check the workflows of CI and releases without a forge (builds actionlint at the first run)
+	deploy/checks/workflows
 
 proto-gen: ## Build netagg-api, which generates the gRPC code
 	@echo "The code is generated at build time from netagg-api/proto; nothing is checked in, no protoc is needed."

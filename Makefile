@@ -7,7 +7,7 @@ SHELL := bash
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
 	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint helm-check \
-	workflows-check proto-gen publish install-tools clean
+	workflows-check proto-gen publish deb install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -184,6 +184,9 @@ proto-gen: ## Build netagg-api, which generates the gRPC code
 
 publish: ## Publish every crate to REGISTRY of your cargo configuration; a dry run without DRY_RUN=no (docs/publishing.md)
 	@deploy/publish $(if $(filter no,$(DRY_RUN)),--upload) "$(REGISTRY)" $(PUBLISH_OPTIONS)
+
+deb: ## Build the Debian package in target/debian (release; takes some minutes)
+	@deploy/deb
 
 install-tools: ## Install cargo-deny and cargo-llvm-cov
 	cargo install --locked cargo-deny cargo-llvm-cov

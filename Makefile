@@ -7,7 +7,7 @@ SHELL := bash
 .PHONY: help init up down logs native-up native-down native-status kafka-create-topic kafka-topics \
 	kafka-describe-topic migrate-up migrate-down migrate-status db-shell redis-cli build-all build-ingestor \
 	build-aggregator build-api run-generator test test-coverage soak fuzz fuzz-check bench fmt lint helm-check \
-	workflows-check proto-gen publish deb install-tools clean
+	workflows-check proto-gen publish docs deb install-tools clean
 
 PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
@@ -121,7 +121,7 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 		[ -n "$${NETAGG_TEST_KAFKA_BROKERS-}" ]; then echo "services: from the environment"; \
 	elif $(DOCKER_ANSWERS); then echo "services: Docker"; \
 	else deploy/native/install; fi
-	deploy/native/install python
+	deploy/native/install python pages
 	cargo build --locked --workspace --all-features --bins --tests --examples
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} \
 		cargo test --locked --workspace --all-features
@@ -184,6 +184,9 @@ proto-gen: ## Build netagg-api, which generates the gRPC code
 
 publish: ## Publish every crate to REGISTRY of your cargo configuration; a dry run without DRY_RUN=no (docs/publishing.md)
 	@deploy/publish $(if $(filter no,$(DRY_RUN)),--upload) "$(REGISTRY)" $(PUBLISH_OPTIONS)
+
+docs: ## Build the documentation site in target/book, and check every link
+	@deploy/docs/build
 
 deb: ## Build the Debian package in target/debian (release; takes some minutes)
 	@deploy/deb

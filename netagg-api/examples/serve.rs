@@ -1,4 +1,6 @@
-//! Serves four events from memory on the default ports, until Ctrl-C: `cargo run -p netagg-api --example serve`.
+//! Serves four events from memory, until Ctrl-C: `cargo run -p netagg-api --example serve`.
+//!
+//! Arguments: the HTTP port and the gRPC port. Default: 8000 and 9090.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -27,7 +29,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     stored.store(&Batch::new(events.into_iter().map(IdentifiedEvent::from).collect())).await?;
     let service = Arc::new(UsageService::new(stored, counted, UsageConfig::default()));
 
-    let (http, grpc) = (TcpListener::bind("127.0.0.1:8000").await?, TcpListener::bind("127.0.0.1:9090").await?);
+    let mut ports = std::env::args().skip(1);
+    let mut listen = async |default: &str| {
+        let port = ports.next().unwrap_or_else(|| default.to_owned());
+        TcpListener::bind(format!("127.0.0.1:{port}")).await
+    };
+    let (http, grpc) = (listen("8000").await?, listen("9090").await?);
     let shutdown = CancellationToken::new();
     let stop = async {
         let _ = tokio::signal::ctrl_c().await;

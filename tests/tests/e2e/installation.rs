@@ -80,6 +80,11 @@ impl Installation {
         &self.variables[name]
     }
 
+    /// The names and values of all variables.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Sets a variable for the programs that are started afterwards.
     pub(super) fn set(&mut self, name: &str, value: &str) {
         self.variables.insert(name.to_owned(), value.to_owned());

@@ -6,6 +6,7 @@ mod adversary;
 mod audit;
 mod backup;
 mod bad_input;
+mod commands;
 mod completeness;
 mod configuration;
 mod conflicts;

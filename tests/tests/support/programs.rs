@@ -84,6 +84,18 @@ impl Process {
         Self::spawn(name, shell, arguments, variables, |_| {})
     }
 
+    /// Starts `bash` with a script. The script ends background programs that it starts.
+    ///
+    /// # Panics
+    /// When bash cannot be started.
+    pub(crate) fn shell<K, V>(script: &str, variables: impl IntoIterator<Item = (K, V)>) -> Self
+    where
+        K: AsRef<OsStr>,
+        V: AsRef<OsStr>,
+    {
+        Self::spawn("bash", Command::new("bash"), ["-c", script], variables, |_| {})
+    }
+
     /// Like [`start`](Self::start), but `change` may change the command, for example to use a pipe instead of a file.
     ///
     /// # Panics

@@ -166,6 +166,8 @@ lint: ## Check format, clippy, docs, import cycles, words, alerts, workflows and
 	deploy/checks/plain-words
 	deploy/checks/observability
 	deploy/checks/workflows
+	deploy/checks/systemd
+	deploy/docs/build
 	cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
 	cargo clippy --locked --package netagg --no-default-features --bin netagg -- -D warnings
 	RUSTDOCFLAGS=-Dwarnings cargo doc --locked --no-deps --workspace --all-features
@@ -177,6 +179,8 @@ helm-check: ## Check the Helm chart without a cluster (builds helm at the first 
 
 workflows-check: ## Check the workflows of CI and releases without a forge (builds actionlint at the first run)
 	deploy/checks/workflows
+	deploy/checks/systemd
+	deploy/docs/build
 
 proto-gen: ## Build netagg-api, which generates the gRPC code
 	@echo "The code is generated at build time from netagg-api/proto; nothing is checked in, no protoc is needed."

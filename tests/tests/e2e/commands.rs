@@ -12,10 +12,12 @@ use super::installation::{Installation, PATIENCE, free_ports};
 use crate::support::programs::{Process, path};
 
 /// Programs that no test runs. A block with such a program is left out, unless [`CHANGES`] replaces the program.
-const NOT_RUN: [(&str, &str); 14] = [
+const NOT_RUN: [(&str, &str); 16] = [
     ("apt-get", "installs packages"),
     ("cargo", "builds the programs; the tests run built programs"),
+    ("deploy/release/check-version", "needs the tag of a release"),
     ("docker", "needs Docker"),
+    ("git", "needs another repository, or changes this one"),
     ("go", "needs Go; the module `ops` reads both profiles"),
     ("grpcurl", "needs grpcurl; the module `protection` and the tests of netagg-api send requests over gRPC"),
     ("helm", "needs Helm and a cluster; `deploy/checks/helm` renders the chart"),

@@ -9,6 +9,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::installation::{Installation, PATIENCE, free_ports};
+use crate::support::pages::pages;
 use crate::support::programs::{Process, path};
 
 /// Programs that no test runs. A block with such a program is left out, unless [`CHANGES`] replaces the program.
@@ -210,31 +211,11 @@ fn dialogue(lines: &[&str]) -> Vec<Command> {
     commands
 }
 
-/// The README, the guides and the READMEs of the crates, with their paths.
-fn pages() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let entries = |folder: &Path| {
-        let entries = std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
-        entries.collect::<Vec<_>>()
-    };
-    let guides = entries(&root.join("docs"));
-    let guides = guides.into_iter().filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let crates = entries(&root).into_iter().map(|folder| folder.join("README.md")).filter(|path| path.is_file());
-    let mut pages: Vec<_> = guides
-        .chain(crates)
-        .chain([root.join("README.md")])
-        .map(|path| {
-            let name = path.strip_prefix(&root).expect("a path in the repository").display().to_string();
-            (name, std::fs::read_to_string(path).expect("a page"))
-        })
-        .collect();
-    pages.sort();
-    pages
-}
-
 /// The blocks that tests run, with their changes. Each entry of the lists is used.
 fn runnable() -> Vec<Block> {
-    let mut all: Vec<Block> = pages().iter().flat_map(|(page, text)| blocks(page, text)).collect();
+    // The Russian README has the commands of the English one.
+    let pages = pages().into_iter().filter(|(page, _)| page != "README.ru.md");
+    let mut all: Vec<Block> = pages.flat_map(|(page, text)| blocks(&page, &text)).collect();
     let mut used = BTreeSet::new();
     all.iter_mut().for_each(|block| block.change(&mut used));
     for (number, (page, from, _)) in CHANGES.iter().enumerate() {
@@ -326,11 +307,10 @@ async fn the_requests_of_the_page_of_the_api_get_the_responses_of_the_page() {
 
 #[test]
 fn both_readmes_have_the_same_commands() {
-    let pages = ["README.md", "README.ru.md"];
-    let [english, russian] = pages.map(|page| {
-        let text =
-            std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(page)).expect("a page");
-        let lines = blocks(page, &text).into_iter().flat_map(|block| block.commands);
+    let pages = pages();
+    let [english, russian] = ["README.md", "README.ru.md"].map(|page| {
+        let (_, text) = pages.iter().find(|(name, _)| name == page).expect("the page");
+        let lines = blocks(page, text).into_iter().flat_map(|block| block.commands);
         let lines = lines.flat_map(|command| command.text.lines().map(str::to_owned).collect::<Vec<_>>());
         lines.map(|line| line.split(" #").next().unwrap_or_default().trim().to_owned()).collect::<Vec<_>>()
     });

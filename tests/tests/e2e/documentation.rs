@@ -10,6 +10,7 @@ use netagg_core::{DeadLetter, InvalidKind};
 
 use super::configuration::run;
 use super::installation::Installation;
+use crate::support::pages::pages;
 
 const README: &str = include_str!("../../../README.md");
 const RUSSIAN: &str = include_str!("../../../README.ru.md");
@@ -190,20 +191,6 @@ async fn each_command_of_the_pages_exists_with_its_options() {
         checked += 1;
     }
     assert!(checked > 50, "{checked} commands");
-}
-
-/// The READMEs and the guides, with their names.
-fn pages() -> Vec<(String, String)> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let guides = std::fs::read_dir(root.join("docs")).expect("the guides").map(|entry| entry.expect("a file").path());
-    let readmes = ["README.md", "README.ru.md", "bins/README.md"].map(|name| root.join(name));
-    let pages = guides.filter(|path| path.extension().is_some_and(|extension| extension == "md")).chain(readmes);
-    pages
-        .map(|path| {
-            let text = std::fs::read_to_string(&path).expect("a page");
-            (path.file_name().expect("a name").to_string_lossy().into_owned(), text)
-        })
-        .collect()
 }
 
 #[tokio::test]

@@ -141,9 +141,7 @@ impl Installation {
     /// Starts another member of a service, with its own ops port.
     pub(super) fn another(&self, service: &str) -> Process {
         let [port] = free_ports::<1>();
-        let mut variables = self.variables.clone();
-        variables.insert(format!("PPROF_PORT_{}", service.to_uppercase()), port.to_string());
-        Process::start(service, [""; 0], &variables)
+        self.start_set(service, &[(&format!("PPROF_PORT_{}", service.to_uppercase()), &port.to_string())])
     }
 
     /// Runs a program to its end.
@@ -156,11 +154,21 @@ impl Installation {
         self.start_set("generator", variables)
     }
 
-    /// Starts a program with the variables of the installation and these variables.
-    pub(super) fn start_set(&self, program: &str, variables: &[(&str, &str)]) -> Process {
+    /// Runs a program to its end, with the variables of the installation and these variables.
+    pub(super) async fn run_set(&self, program: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Ended {
+        ended(Process::start(program, arguments, self.variables_and(variables))).await
+    }
+
+    /// The variables of the installation and these variables.
+    fn variables_and(&self, variables: &[(&str, &str)]) -> BTreeMap<String, String> {
         let mut all = self.variables.clone();
         all.extend(variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Process::start(program, [""; 0], all)
+        all
+    }
+
+    /// Starts a program with the variables of the installation and these variables.
+    pub(super) fn start_set(&self, program: &str, variables: &[(&str, &str)]) -> Process {
+        Process::start(program, [""; 0], self.variables_and(variables))
     }
 
     /// Sends events, duplicates and invalid messages, and waits until the events are stored. Returns the number of events.

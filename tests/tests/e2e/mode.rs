@@ -123,10 +123,9 @@ async fn a_switch_that_dies_at_any_step_is_finished_by_the_next_switch() {
     stop(&installation, &mut services).await;
     let mut modes = ["combined", "separate"].into_iter().cycle();
     for (point, mode) in CRASH_POINTS.iter().flat_map(|point| [point; 2]).zip(&mut modes) {
-        installation.set("FAILPOINTS", &format!("{}=return", point.as_str()));
-        let died = installation.run("netagg", &["mode", "set", mode]).await;
+        let failpoint = format!("{}=return", point.as_str());
+        let died = installation.run_set("netagg", &["mode", "set", mode], &[("FAILPOINTS", &failpoint)]).await;
         assert_eq!(died.code, ABORTED, "{} {mode}\n{}", point.as_str(), died.stderr);
-        installation.set("FAILPOINTS", "");
         let shown = show(&installation).await;
         assert!(shown.contains("between two modes") && shown.contains(&format!("netagg mode set {mode}")), "{shown}");
         for variable in ["separate", "combined"] {

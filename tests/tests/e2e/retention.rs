@@ -71,12 +71,11 @@ const TRACES: &str = "SELECT (SELECT count(*) FROM events_raw WHERE started_at <
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drop_that_dies_at_any_step_is_finished_by_the_next_drop() {
     for point in CRASH_POINTS {
-        let mut installation = three_old_months().await;
+        let installation = three_old_months().await;
         let _services = ["ingestor", "aggregator"].map(|name| installation.start(name));
         let drop = ["partitions", "drop", "--before", "2023-01"];
-        installation.set("FAILPOINTS", &format!("{}=return", point.as_str()));
-        let died = installation.run("netagg", &drop).await;
-        installation.set("FAILPOINTS", "");
+        let failpoint = format!("{}=return", point.as_str());
+        let died = installation.run_set("netagg", &drop, &[("FAILPOINTS", &failpoint)]).await;
         assert_eq!(died.code, 134, "the command must die at {}: {}{}", point.as_str(), died.stdout, died.stderr);
         let dropped = installation.run("netagg", &drop).await;
         assert_eq!(dropped.code, 0, "{}", dropped.stderr);

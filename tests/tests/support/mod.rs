@@ -3,6 +3,7 @@
 pub(crate) mod grpc;
 pub(crate) mod kafka;
 pub(crate) mod otlp;
+pub(crate) mod pages;
 pub(crate) mod programs;
 pub(crate) mod proxy;
 pub(crate) mod registry;

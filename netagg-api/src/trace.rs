@@ -111,11 +111,13 @@ where
         if let Some(trace_id) = &trace_id {
             span.record("trace_id", &**trace_id);
         }
+        let header = trace_id.as_deref().and_then(|trace_id| HeaderValue::try_from(trace_id).ok());
+        let request_span = span.clone();
         let handling = async move {
             let mut response = inner.call(request).await?;
-            end(&Span::current(), &response);
-            if let Some(trace_id) = current_trace_id().and_then(|id| HeaderValue::try_from(&*id).ok()) {
-                response.headers_mut().insert(TRACE_ID, trace_id);
+            end(&request_span, &response);
+            if let Some(header) = header {
+                response.headers_mut().insert(TRACE_ID, header);
             }
             Ok(response)
         };

@@ -98,22 +98,17 @@ impl LogConfig {
             Some(TraceLayer { layer, trace_id }) => (Some(layer), trace_id),
             None => (None, (|| None) as fn() -> Option<String>),
         };
-        let registry = tracing_subscriber::registry().with(traces);
         let lines = fmt::layer()
             .with_writer(|| LogWriter)
             .log_internal_errors(false)
             .with_ansi(io::stderr().is_terminal())
             .with_timer(ChronoUtc::rfc_3339());
-        let started = if self.is_json {
-            let lines = lines.json().flatten_event(true);
-            registry
-                .with(lines.map_event_format(|inner| TraceIdFormat { inner, trace_id }).with_filter(filter))
-                .try_init()
+        let lines: Box<dyn Layer<_> + Send + Sync> = if self.is_json {
+            Box::new(lines.json().flatten_event(true).map_event_format(|inner| TraceIdFormat { inner, trace_id }))
         } else {
-            registry
-                .with(lines.map_event_format(|inner| TraceIdFormat { inner, trace_id }).with_filter(filter))
-                .try_init()
+            Box::new(lines.map_event_format(|inner| TraceIdFormat { inner, trace_id }))
         };
+        let started = tracing_subscriber::registry().with(traces).with(lines.with_filter(filter)).try_init();
         drop(started);
     }
 }

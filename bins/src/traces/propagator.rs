@@ -35,7 +35,7 @@ impl TracePropagator for OtelPropagator {
 
 fn span_context(context: &TraceContext) -> SpanContext {
     let (trace_id, span_id) = context.ids();
-    let flags = if context.is_sampled() { TraceFlags::SAMPLED } else { TraceFlags::default() };
+    let flags = TraceFlags::default().with_sampled(context.is_sampled());
     let state = context.state().and_then(|state| state.parse::<TraceState>().ok()).unwrap_or_default();
     SpanContext::new(trace_id.into(), span_id.into(), flags, true, state)
 }

@@ -5,6 +5,9 @@ use axum::extract::{MatchedPath, Request};
 use axum::http::{Method, Response};
 use tracing::{Span, field};
 
+/// The method in traces if it is none of the methods that the API knows.
+const OTHER: &str = "_OTHER";
+
 /// The span of `request`. Its name and attributes have the pattern of the route. The path and the query may hold user ids, so
 /// they stay out of traces and logs.
 pub(super) fn begin(request: &Request) -> Span {
@@ -12,18 +15,13 @@ pub(super) fn begin(request: &Request) -> Span {
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::OPTIONS => "OPTIONS",
-        _ => "_OTHER",
+        _ => OTHER,
     };
     let route = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let name = match (method, route) {
-        ("_OTHER", Some(route)) => format!("HTTP {route}"),
-        ("_OTHER", None) => "HTTP".to_owned(),
-        (method, Some(route)) => format!("{method} {route}"),
-        (method, None) => method.to_owned(),
-    };
     tracing::info_span!(
         "request",
-        otel.name = name,
+        // Made only if the span is seen.
+        otel.name = name(method, route),
         otel.kind = "server",
         otel.status_code = field::Empty,
         http.request.method = method,
@@ -32,6 +30,11 @@ pub(super) fn begin(request: &Request) -> Span {
         error.r#type = field::Empty,
         trace_id = field::Empty,
     )
+}
+
+fn name(method: &str, route: Option<&str>) -> String {
+    let method = if method == OTHER { "HTTP" } else { method };
+    route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"))
 }
 
 /// Records the status of the response. Only errors of the server count as errors: a request of a client may be wrong.

@@ -11,8 +11,9 @@ pub(crate) trait Traced<T, E>: Future<Output = Result<T, E>> + Send + Sized {
     /// A statement that fails marks its span as an error. The text of the error may hold data of users, and stays out of the
     /// span.
     fn traced(self, summary: &'static str) -> impl Future<Output = Result<T, E>> + Send {
-        let is_outside = Span::current().is_none();
-        let span = || {
+        let span = if Span::current().is_none() {
+            Span::none()
+        } else {
             tracing::info_span!(
                 "sql",
                 otel.name = summary,
@@ -22,7 +23,6 @@ pub(crate) trait Traced<T, E>: Future<Output = Result<T, E>> + Send + Sized {
                 db.query.summary = summary,
             )
         };
-        let span = if is_outside { Span::none() } else { span() };
         async move {
             let result = self.instrument(span.clone()).await;
             if result.is_err() {

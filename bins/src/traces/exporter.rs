@@ -52,7 +52,7 @@ impl CountingExporter {
         let reason = Reason::default();
         let exporter = headers(config).and_then(|headers| match config.protocol {
             Protocol::Grpc => grpc(config, headers),
-            Protocol::Http => http(config, reason.clone()),
+            Protocol::Http => http(config, headers, reason.clone()),
         });
         let exporter = exporter.map_err(Failure::Usage)?;
         Ok(Self {
@@ -125,8 +125,9 @@ fn grpc(config: &TracesConfig, headers: HeaderMap) -> Result<SpanExporter, Strin
     if config.is_encrypted() {
         let tls = match &config.certificate {
             Some(path) => {
-                roots(path)?;
-                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(read(path)?))
+                let pem = read(path)?;
+                roots(path, &pem)?;
+                ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
             }
             None => ClientTlsConfig::new().with_native_roots(),
         };
@@ -138,12 +139,12 @@ fn grpc(config: &TracesConfig, headers: HeaderMap) -> Result<SpanExporter, Strin
     exporter.build().map_err(|error| format!("OTEL_EXPORTER_OTLP_*: {error}"))
 }
 
-fn http(config: &TracesConfig, reason: Reason) -> Result<SpanExporter, String> {
+fn http(config: &TracesConfig, headers: HeaderMap, reason: Reason) -> Result<SpanExporter, String> {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let tls = match &config.certificate {
-        Some(path) => tls.with_root_certificates(roots(path)?),
+        Some(path) => tls.with_root_certificates(roots(path, &read(path)?)?),
         None if config.is_encrypted() => tls.with_native_roots().map_err(|error| error.to_string())?,
         None => tls.with_root_certificates(RootCertStore::empty()),
     };
@@ -152,21 +153,20 @@ fn http(config: &TracesConfig, reason: Reason) -> Result<SpanExporter, String> {
     let client = HyperClient::new(connector, config.timeout, None);
     let mut exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(OnRuntime { client, runtime: Handle::current(), reason })
+        .with_http_client(OnRuntime { client, headers, runtime: Handle::current(), reason })
         .with_endpoint(&config.endpoint)
-        .with_timeout(config.timeout)
-        .with_headers(config.headers.iter().cloned().collect());
+        .with_timeout(config.timeout);
     if config.is_compressed {
         exporter = exporter.with_compression(Compression::Gzip);
     }
     exporter.build().map_err(|error| format!("OTEL_EXPORTER_OTLP_*: {error}"))
 }
 
-/// The certificate authorities in the PEM file at `path`.
-fn roots(path: &Path) -> Result<RootCertStore, String> {
+/// The certificate authorities in `pem`, the text of the file at `path`.
+fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, String> {
     let in_file = |error: String| format!("{CERTIFICATE}: {}: {error}", path.display());
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(&read(path)?) {
+    for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| in_file(error.to_string()))?;
         roots.add(certificate).map_err(|error| in_file(error.to_string()))?;
     }
@@ -181,13 +181,16 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
 #[derive(Debug)]
 struct OnRuntime<C> {
     client: C,
+    /// The configured headers. The builder of the exporter would decode their values a second time.
+    headers: HeaderMap,
     runtime: Handle,
     reason: Reason,
 }
 
 #[async_trait]
 impl<C: HttpClient + Clone + 'static> HttpClient for OnRuntime<C> {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+    async fn send_bytes(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
+        request.headers_mut().extend(self.headers.clone());
         let client = self.client.clone();
         let sent = self.runtime.spawn(async move { client.send_bytes(request).await }).await?;
         let reason = match &sent {

@@ -29,7 +29,7 @@ pub(crate) struct ReceivedSpan {
     pub(crate) parent_id: String,
     /// The trace ids of the links.
     pub(crate) links: Vec<String>,
-    pub(crate) attributes: HashMap<String, String>,
+    pub(crate) attributes: HashMap<String, serde_json::Value>,
     pub(crate) is_error: bool,
 }
 
@@ -37,6 +37,8 @@ pub(crate) struct ReceivedSpan {
 #[derive(Clone, Debug)]
 pub(crate) struct OtlpReceiver {
     spans: Arc<Mutex<Vec<ReceivedSpan>>>,
+    /// The headers of the last export over HTTP.
+    headers: Arc<Mutex<HeaderMap>>,
     grpc: SocketAddr,
     http: SocketAddr,
 }
@@ -47,13 +49,15 @@ impl OtlpReceiver {
         let bind = async || TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let (grpc, http) = (bind().await, bind().await);
         let address = |listener: &TcpListener| listener.local_addr().expect("an address");
-        let receiver = Self { spans: Arc::default(), grpc: address(&grpc), http: address(&http) };
+        let receiver =
+            Self { spans: Arc::default(), headers: Arc::default(), grpc: address(&grpc), http: address(&http) };
         let service = TraceServiceServer::new(receiver.clone());
         let serving = tonic::transport::Server::builder().add_service(service);
         tokio::spawn(serving.serve_with_incoming(TcpListenerStream::new(grpc)));
         let received = receiver.clone();
         let post = post(async move |headers: HeaderMap, body: Bytes| {
             assert_eq!(headers["content-type"], "application/x-protobuf");
+            *received.headers.lock().expect("no panic") = headers;
             match ExportTraceServiceRequest::decode(body) {
                 Ok(request) => {
                     received.receive(request);
@@ -75,6 +79,11 @@ impl OtlpReceiver {
     /// The address for HTTP, as a URL without the path.
     pub(crate) fn http(&self) -> String {
         format!("http://{}", self.http)
+    }
+
+    /// The headers of the last export over HTTP.
+    pub(crate) fn headers(&self) -> HeaderMap {
+        self.headers.lock().expect("no panic").clone()
     }
 
     /// The spans that were received.
@@ -118,7 +127,7 @@ impl OtlpReceiver {
         let mut spans = self.spans.lock().expect("no panic");
         for resource in request.resource_spans {
             let attributes = attributes(&resource.resource.expect("a resource").attributes);
-            let service = attributes["service.name"].clone();
+            let service = attributes["service.name"].as_str().expect("a text").to_owned();
             for span in resource.scope_spans.into_iter().flat_map(|scope| scope.spans) {
                 spans.push(ReceivedSpan {
                     service: service.clone(),
@@ -146,13 +155,13 @@ impl TraceService for OtlpReceiver {
     }
 }
 
-fn attributes(attributes: &[KeyValue]) -> HashMap<String, String> {
-    let text = |value: &Option<AnyValue>| match value.as_ref().and_then(|value| value.value.as_ref()) {
-        Some(Value::StringValue(text)) => text.clone(),
-        Some(Value::IntValue(number)) => number.to_string(),
-        other => format!("{other:?}"),
+fn attributes(attributes: &[KeyValue]) -> HashMap<String, serde_json::Value> {
+    let json = |value: &Option<AnyValue>| match value.as_ref().and_then(|value| value.value.as_ref()) {
+        Some(Value::StringValue(text)) => text.as_str().into(),
+        Some(Value::IntValue(number)) => (*number).into(),
+        other => format!("{other:?}").into(),
     };
-    attributes.iter().map(|attribute| (attribute.key.clone(), text(&attribute.value))).collect()
+    attributes.iter().map(|attribute| (attribute.key.clone(), json(&attribute.value))).collect()
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -45,6 +45,22 @@ impl Zone {
         date.ok().and_then(from_date).unwrap_or_else(|| at.day())
     }
 
+    /// The date, the time of day and the offset from UTC at an instant in the zone, for people.
+    ///
+    /// ```
+    /// use netagg_core::Zone;
+    ///
+    /// let zone: Zone = "Europe/Moscow".parse()?;
+    /// assert_eq!(zone.local_time("2025-10-20T12:34:56Z".parse()?), "2025-10-20 15:34:56+03:00");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn local_time(&self, at: Timestamp) -> String {
+        match jiff::Timestamp::from_microsecond(at.as_micros()) {
+            Ok(instant) => instant.to_zoned_datetime(self.0.clone()).strftime("%Y-%m-%d %H:%M:%S%.f%:z").to_string(),
+            Err(_) => at.to_string(),
+        }
+    }
+
     /// The first instant of `day` in the zone.
     ///
     /// - If the day begins twice, this is the earlier instant.

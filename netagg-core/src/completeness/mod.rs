@@ -35,7 +35,7 @@ pub struct TrackedConsumer {
 ///
 /// Run one tracker beside each ingestor and each aggregator. Trackers of several members of one group do not disturb each
 /// other. Without a tracker, `complete_through` stays `None`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct CompletenessTracker {
     offsets: Arc<dyn GroupOffsets>,
     store: Arc<dyn CompletenessStore>,

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use futures::future::join_all;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +14,7 @@ use super::sender::{LoadConfig, LoadStats, send};
 use super::stored_copies::StoredCopies;
 use crate::aggregate::{Contribution, Totals};
 use crate::aggregator::Aggregator;
+use crate::completeness::{CompletenessTracker, TrackedConsumer};
 use crate::consumer::{ConsumerConfig, StatsSnapshot};
 use crate::error::Error;
 use crate::event::EventType;
@@ -20,8 +22,13 @@ use crate::ingestor::Ingestor;
 use crate::memory::{
     MemoryAggregateStore, MemoryCache, MemoryCombinedStore, MemoryDeadLetters, MemoryEventStore, MemoryLog,
 };
+use crate::ports::CompletenessStore;
 use crate::processing_mode::ProcessingMode;
 use crate::time::Day;
+
+const TOPIC: &str = "events.telecom";
+const INGESTOR_GROUP: &str = "ingestor-group";
+const AGGREGATOR_GROUP: &str = "aggregator-group";
 
 /// The number of records in the log at which publishers start to wait.
 const LOG_CAPACITY: usize = 100_000;
@@ -70,6 +77,7 @@ pub struct MemoryPipeline {
     ingestor: Ingestor,
     /// `None` in the combined mode.
     aggregator: Option<Aggregator>,
+    trackers: Vec<CompletenessTracker>,
 }
 
 impl MemoryPipeline {
@@ -84,23 +92,32 @@ impl MemoryPipeline {
     /// An empty pipeline in `mode`. In the combined mode, the ingestor also counts, and the totals always contain the copy
     /// that is stored.
     pub fn in_mode(mode: ProcessingMode, partitions: usize, config: ConsumerConfig) -> Self {
-        let log = MemoryLog::with_capacity("events.telecom", partitions, LOG_CAPACITY);
+        let log = MemoryLog::with_capacity(TOPIC, partitions, LOG_CAPACITY);
         let events = Arc::new(MemoryEventStore::new());
         let totals = Arc::new(MemoryAggregateStore::new());
         let dead_letters = Arc::new(MemoryDeadLetters::new());
         let cache = Arc::new(MemoryCache::default());
-        let (ingestor, aggregator) = match mode {
+        let tracker = |store: Arc<dyn CompletenessStore>, service: &str, group: &str| {
+            let (service, group, topic) = (service.to_owned(), group.to_owned(), TOPIC.to_owned());
+            CompletenessTracker::new(Arc::new(log.clone()), store, TrackedConsumer { service, group, topic })
+        };
+        let (ingestor, aggregator, trackers) = match mode {
             ProcessingMode::Separate => (
                 Ingestor::new(events.clone(), dead_letters.clone()),
                 Some(Aggregator::new(totals.clone()).with_cache(cache.clone()).with_config(config.clone())),
+                vec![
+                    tracker(events.clone(), MemoryEventStore::SERVICE, INGESTOR_GROUP),
+                    tracker(totals.clone(), MemoryAggregateStore::SERVICE, AGGREGATOR_GROUP),
+                ],
             ),
             ProcessingMode::Combined => {
                 let store = Arc::new(MemoryCombinedStore::of(events.clone(), totals.clone()));
-                (Ingestor::combined(store, dead_letters.clone()).with_cache(cache.clone()), None)
+                let ingestor = Ingestor::combined(store.clone(), dead_letters.clone()).with_cache(cache.clone());
+                (ingestor, None, vec![tracker(store, MemoryEventStore::SERVICE, INGESTOR_GROUP)])
             }
         };
         let ingestor = ingestor.with_config(config);
-        Self { log, events, totals, dead_letters, cache, ingestor, aggregator }
+        Self { log, events, totals, dead_letters, cache, ingestor, aggregator, trackers }
     }
 
     /// Runs the services until `stop`, or until the log is closed and read to its end.
@@ -108,16 +125,24 @@ impl MemoryPipeline {
     /// # Errors
     /// The errors of [`Ingestor::run`] and [`Aggregator::run`].
     pub async fn run(&self, stop: CancellationToken) -> Result<(), Error> {
-        let mut source = self.log.source("ingestor-group");
+        let mut source = self.log.source(INGESTOR_GROUP);
         let ingestor = self.ingestor.run(&mut source, stop.clone());
         let aggregate = async {
             match &self.aggregator {
-                Some(aggregator) => aggregator.run(&mut self.log.source("aggregator-group"), stop).await,
+                Some(aggregator) => aggregator.run(&mut self.log.source(AGGREGATOR_GROUP), stop.clone()).await,
                 None => Ok(()),
             }
         };
-        tokio::try_join!(ingestor, aggregate)?;
-        Ok(())
+        let services = async { tokio::try_join!(ingestor, aggregate).map(|_| ()) };
+        // The trackers end at `stop`. The services may end earlier, or later.
+        let track = async {
+            join_all(self.trackers.iter().map(|tracker| tracker.clone().run(stop.clone()))).await;
+            std::future::pending().await
+        };
+        tokio::select! {
+            ended = services => ended,
+            ended = track => ended,
+        }
     }
 
     /// The statistics of the records that the ingestor has processed.

@@ -14,9 +14,9 @@ use crate::aggregate::{AggregateRow, Contribution, Totals};
 use crate::batch::{Batch, BatchOutcome};
 use crate::event::EventType;
 use crate::granularity::Granularity;
-use crate::ports::{AggregateStore, TotalsQuery, TotalsReader};
-use crate::record::PartitionId;
-use crate::time::Day;
+use crate::ports::{AggregateStore, CompletenessStore, TotalsQuery, TotalsReader};
+use crate::record::{PartitionId, Position};
+use crate::time::{Day, Timestamp};
 
 /// Counts every event once, in memory.
 #[derive(Debug, Default)]
@@ -30,6 +30,9 @@ pub(super) struct State {
 }
 
 impl MemoryAggregateStore {
+    /// The name of the service that writes this store, for [`CompletenessStore`].
+    pub const SERVICE: &str = "aggregator";
+
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
@@ -54,6 +57,10 @@ impl State {
     /// Adds `contribution` to the totals. The caller knows that its event is new.
     pub(super) fn count(&mut self, contribution: &Contribution) {
         *self.days.entry((contribution.identity.day, contribution.event_type)).or_default() += contribution;
+    }
+
+    pub(super) fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
     }
 
     pub(super) fn take_dirty(&mut self) -> BTreeSet<Day> {
@@ -115,6 +122,23 @@ impl TotalsReader for MemoryAggregateStore {
         let rows = sums.into_iter().map(|((date, event_type), totals)| AggregateRow { date, event_type, totals });
         Ok(rows.collect())
     }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(self.lock().progress.complete_through())
+    }
+}
+
+#[async_trait]
+impl CompletenessStore for MemoryAggregateStore {
+    async fn note_complete(
+        &self,
+        service: &str,
+        topic: &str,
+        through: Timestamp,
+        committed: &[Position],
+    ) -> Result<bool, Error> {
+        Ok(service == Self::SERVICE && self.lock().progress.note_complete(topic, through, committed))
+    }
 }
 
 #[cfg(test)]
@@ -127,5 +151,11 @@ mod tests {
     #[tokio::test]
     async fn the_aggregate_store_passes_its_suite() {
         testkit::aggregate_store(async || Arc::new(MemoryAggregateStore::new())).await;
+    }
+
+    #[tokio::test]
+    async fn the_completeness_of_totals_passes_its_suite() {
+        let store = MemoryAggregateStore::new();
+        testkit::completeness_store(&store, &store, MemoryAggregateStore::SERVICE).await;
     }
 }

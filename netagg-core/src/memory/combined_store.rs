@@ -10,8 +10,11 @@ use crate::aggregate::{AggregateRow, Contribution};
 use crate::batch::{Batch, BatchOutcome};
 use crate::event::{Event, IdentifiedEvent};
 use crate::ports::{
-    CombinedStore, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery, TotalsReader,
+    CombinedStore, CompletenessStore, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelineQuery, TotalsQuery,
+    TotalsReader,
 };
+use crate::record::Position;
+use crate::time::Timestamp;
 
 /// Keeps every event once and the totals of these events, in memory.
 #[derive(Debug, Default)]
@@ -53,12 +56,40 @@ impl EventStore for MemoryCombinedStore {
     async fn sums(&self, query: &SumsQuery) -> Result<Vec<PeriodSums>, Error> {
         self.events.sums(query).await
     }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        self.events.complete_through().await
+    }
 }
 
 #[async_trait]
 impl TotalsReader for MemoryCombinedStore {
     async fn totals(&self, query: &TotalsQuery) -> Result<Vec<AggregateRow>, Error> {
         self.totals.totals(query).await
+    }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        self.totals.complete_through().await
+    }
+}
+
+#[async_trait]
+impl CompletenessStore for MemoryCombinedStore {
+    async fn note_complete(
+        &self,
+        service: &str,
+        topic: &str,
+        through: Timestamp,
+        committed: &[Position],
+    ) -> Result<bool, Error> {
+        let mut events = self.events.lock();
+        let is_complete =
+            service == MemoryEventStore::SERVICE && events.progress().note_complete(topic, through, committed);
+        if is_complete {
+            // The events and the totals are written together. So the totals are complete too, and their own progress is empty.
+            self.totals.lock().progress().note_complete(topic, through, &[]);
+        }
+        Ok(is_complete)
     }
 }
 
@@ -67,10 +98,28 @@ impl CombinedStore for MemoryCombinedStore {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::{PartitionId, Span};
     use crate::testkit;
 
     #[tokio::test]
     async fn the_combined_store_passes_its_suite() {
         testkit::combined_store(async || Arc::new(MemoryCombinedStore::new())).await;
+    }
+
+    #[tokio::test]
+    async fn the_totals_are_complete_with_the_events() {
+        let store = MemoryCombinedStore::new();
+        let partition = PartitionId::new("events", 0);
+        let span = Span { partition: partition.clone(), from: 0, to: 3, records: 3, last_timestamp: None };
+        store.store(&Batch::builder(vec![span]).build()).await.expect("stored");
+        let at: Timestamp = "2025-10-20T12:00:00Z".parse().expect("a time");
+        for (next_offset, expected) in [(4, None), (3, Some(at))] {
+            let committed = [Position { partition: partition.clone(), next_offset }];
+            let noted = store.note_complete(MemoryEventStore::SERVICE, "events", at, &committed).await;
+            assert_eq!(noted.expect("no error"), expected.is_some());
+            let (events, totals): (&dyn EventStore, &dyn TotalsReader) = (&store, &store);
+            assert_eq!(events.complete_through().await.expect("an instant"), expected);
+            assert_eq!(totals.complete_through().await.expect("an instant"), expected);
+        }
     }
 }

@@ -13,9 +13,11 @@ use crate::Error;
 use crate::aggregate::{Contribution, Totals, sum_by_day};
 use crate::batch::{Batch, BatchOutcome};
 use crate::event::{Event, EventKey, EventType, IdentifiedEvent, UserId};
-use crate::ports::{EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery};
-use crate::record::PartitionId;
-use crate::time::Day;
+use crate::ports::{
+    CompletenessStore, EventStore, PeriodSums, SumsQuery, TimelineFilter, TimelinePosition, TimelineQuery,
+};
+use crate::record::{PartitionId, Position};
+use crate::time::{Day, Timestamp};
 
 /// Keeps every event once, in memory.
 #[derive(Debug, Default)]
@@ -36,6 +38,9 @@ struct Timeline {
 }
 
 impl MemoryEventStore {
+    /// The name of the service that writes this store, for [`CompletenessStore`].
+    pub const SERVICE: &str = "ingestor";
+
     /// An empty store.
     pub fn new() -> Self {
         Self::default()
@@ -81,6 +86,10 @@ impl MemoryEventStore {
 }
 
 impl State {
+    pub(super) fn progress(&mut self) -> &mut Progress {
+        &mut self.progress
+    }
+
     pub(super) fn take_dirty(&mut self) -> BTreeSet<Day> {
         self.ledger.take_dirty()
     }
@@ -116,7 +125,7 @@ fn timeline_order(one: &Event, other: &Event) -> Ordering {
     compare_positions(one, &other.fields().started_at, other.fields().source_id.as_str(), other.fields().event_id)
 }
 
-fn compare_positions(event: &Event, started_at: &crate::Timestamp, source_id: &str, event_id: uuid::Uuid) -> Ordering {
+fn compare_positions(event: &Event, started_at: &Timestamp, source_id: &str, event_id: uuid::Uuid) -> Ordering {
     let fields = event.fields();
     started_at
         .cmp(&fields.started_at)
@@ -166,6 +175,23 @@ impl EventStore for MemoryEventStore {
         }
         let rows = sums.into_iter();
         Ok(rows.map(|((period, event_type), totals)| PeriodSums { period, event_type, totals }).collect())
+    }
+
+    async fn complete_through(&self) -> Result<Option<Timestamp>, Error> {
+        Ok(self.lock().progress.complete_through())
+    }
+}
+
+#[async_trait]
+impl CompletenessStore for MemoryEventStore {
+    async fn note_complete(
+        &self,
+        service: &str,
+        topic: &str,
+        through: Timestamp,
+        committed: &[Position],
+    ) -> Result<bool, Error> {
+        Ok(service == Self::SERVICE && self.lock().progress.note_complete(topic, through, committed))
     }
 }
 

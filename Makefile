@@ -121,7 +121,7 @@ test: ## Run every test, installing what it needs if this is Debian and you are 
 		[ -n "$${NETAGG_TEST_KAFKA_BROKERS-}" ]; then echo "services: from the environment"; \
 	elif $(DOCKER_ANSWERS); then echo "services: Docker"; \
 	else deploy/native/install; fi
-	deploy/native/install python pages
+	deploy/native/install python chromium pages
 	cargo build --locked --workspace --all-features --bins --tests --examples
 	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} \
 		cargo test --locked --workspace --all-features

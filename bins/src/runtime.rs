@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use netagg_api::{ApiLimits, OpsMetrics, Protection, serve_unready};
 use netagg_core::usage::CursorSecret;
 use netagg_core::{
@@ -98,7 +99,7 @@ impl Runtime {
 
     /// The secret of cursors: `configured`, else the secret of the database, as soon as the database is available. During the
     /// wait, the port of `http` reports that the API is alive but not ready, so a load balancer does not take the API for
-    /// dead. Returns `None` if the program stops.
+    /// dead. The port also serves `pages`. Returns `None` if the program stops.
     ///
     /// # Errors
     /// When the database rejects the query, or the port cannot be shared.
@@ -108,6 +109,7 @@ impl Runtime {
         postgres: PgConfig,
         http: &TcpListener,
         protection: &Protection,
+        pages: Router,
     ) -> Result<Option<CursorSecret>, Failure> {
         if configured.is_some() {
             return Ok(configured);
@@ -119,7 +121,7 @@ impl Runtime {
             waiting.cancel();
             secret
         };
-        let (secret, unready) = tokio::join!(secret, answer_unready(http, protection, &waiting));
+        let (secret, unready) = tokio::join!(secret, answer_unready(http, protection, pages, &waiting));
         unready?;
         Ok(secret?)
     }
@@ -156,14 +158,19 @@ impl Runtime {
 
 /// If the start takes longer than usual, reports on the port of `http` that the API is not ready, until `waiting` is
 /// cancelled.
-async fn answer_unready(http: &TcpListener, protection: &Protection, waiting: &CancellationToken) -> io::Result<()> {
+async fn answer_unready(
+    http: &TcpListener,
+    protection: &Protection,
+    pages: Router,
+    waiting: &CancellationToken,
+) -> io::Result<()> {
     if waiting.run_until_cancelled(tokio::time::sleep(USUAL_START)).await.is_none() {
         return Ok(());
     }
     // Both servers use the same socket, so no connection is refused when the API takes over.
     let socket = http.as_fd().try_clone_to_owned()?;
     let listener = TcpListener::from_std(socket.into())?;
-    serve_unready(listener, protection.clone(), ApiLimits::default(), waiting.clone()).await;
+    serve_unready(listener, protection.clone(), ApiLimits::default(), pages, waiting.clone()).await;
     Ok(())
 }
 

@@ -37,6 +37,8 @@ pub use tonic;
 pub use auth::Protection;
 #[cfg(feature = "prometheus")]
 pub use http::OpsMetrics;
+#[cfg(feature = "overview-page")]
+pub use http::overview_page;
 #[cfg(feature = "http")]
 pub use http::{ops_router, serve_router, serve_unready};
 #[cfg(feature = "profiles")]

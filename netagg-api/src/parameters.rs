@@ -13,7 +13,7 @@ const MAX_PROBLEMS: usize = 16;
 
 const TIME: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z";
 const TIME_IN_URL: &str = "an RFC 3339 time such as 2025-10-20T12:34:56Z (in a URL, the + of an offset is written %2B)";
-const DATE: &str = "a date such as 2025-10-20";
+pub(crate) const DATE: &str = "a date such as 2025-10-20";
 
 /// The parameters of a request, each at most once, and the problems found so far.
 #[derive(Debug, Default)]
@@ -130,7 +130,8 @@ impl Parameters {
         self.optional(name, accepted)?.ok_or(Wrong)
     }
 
-    fn optional<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Result<Option<T>, Wrong> {
+    /// Takes the parameter `name`. A wrong value is a problem with the accepted values.
+    pub(crate) fn optional<T: FromStr>(&mut self, name: &'static str, accepted: &str) -> Result<Option<T>, Wrong> {
         let given = self.given.iter().position(|(given, _)| *given == name);
         let text = given.map(|at| self.given.swap_remove(at).1);
         let value = text.as_deref().and_then(|text| text.parse().ok());
@@ -143,7 +144,7 @@ impl Parameters {
 
 /// The error for a parameter that is wrong. The problem itself is in [`Parameters`].
 #[derive(Clone, Copy, Debug)]
-struct Wrong;
+pub(crate) struct Wrong;
 
 /// A text that has the form of a cursor.
 struct CursorText(String);

@@ -24,6 +24,8 @@ pub struct Server {
     pub(crate) limits: ApiLimits,
     pub(crate) base_path: Option<Arc<str>>,
     pub(crate) propagator: Option<Arc<dyn TracePropagator>>,
+    #[cfg(feature = "overview-page")]
+    pub(crate) has_overview_page: bool,
 }
 
 impl Server {
@@ -35,6 +37,8 @@ impl Server {
             limits: ApiLimits::default(),
             base_path: None,
             propagator: None,
+            #[cfg(feature = "overview-page")]
+            has_overview_page: false,
         }
     }
 
@@ -57,8 +61,16 @@ impl Server {
         Self { propagator: Some(propagator), ..self }
     }
 
-    /// Sets the path of the API in the OpenAPI description, such as `/usage`: the path at which an application nests
-    /// [`router`](Self::router).
+    /// Serves a page for browsers at `/`, below the [base path](Self::with_base_path): charts and tables of the totals, and the
+    /// timeline of a user. If callers need credentials, the page asks its viewer for a key.
+    #[cfg(feature = "overview-page")]
+    #[must_use]
+    pub fn with_overview_page(self) -> Self {
+        Self { has_overview_page: true, ..self }
+    }
+
+    /// Sets the path of the API, such as `/usage`: the path at which an application nests [`router`](Self::router). The OpenAPI
+    /// description and the page for browsers need it.
     #[must_use]
     pub fn with_base_path(self, path: &str) -> Self {
         Self { base_path: Some(path.into()), ..self }

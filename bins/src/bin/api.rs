@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use axum::Router;
 use netagg::config::{self, Answers, ApiAddresses};
 use netagg::descriptors;
 use netagg::ops::{self, OpsConfig};
@@ -12,7 +13,7 @@ use netagg::protection::ProtectionConfig;
 use netagg::runtime::Runtime;
 use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
-use netagg_api::{ApiLimits, Server};
+use netagg_api::{ApiLimits, Server, overview_page};
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -27,6 +28,7 @@ struct Config {
     read_postgres: PgConfig,
     redis: RedisConfig,
     addresses: ApiAddresses,
+    has_page: bool,
     protection: ProtectionConfig,
     answers: Answers,
     ops: OpsConfig,
@@ -34,6 +36,7 @@ struct Config {
 
 fn configure(variables: &mut Variables) -> Config {
     let addresses = ApiAddresses::read(variables);
+    let has_page = config::has_page(variables);
     let protection = ProtectionConfig::read(variables, &addresses);
     let answers = Answers::read(variables);
     // With these settings the API reads nothing from the database that the services write to.
@@ -43,6 +46,7 @@ fn configure(variables: &mut Variables) -> Config {
     Config {
         ops: config::api_ops(variables, &addresses, 6062),
         addresses,
+        has_page,
         protection,
         read_postgres: config::read_postgres(variables, &postgres),
         postgres,
@@ -70,8 +74,10 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     runtime.watch_redis(&cache).await;
     let protection = config.protection.protection(config.postgres.clone());
     runtime.watch_protection(&protection);
+    let pages = if config.has_page { overview_page("") } else { Router::new() };
     let configured = config.answers.cursor_secret.clone();
-    let Some(cursor_secret) = runtime.cursor_secret(configured, config.postgres, &http, &protection).await? else {
+    let secret = runtime.cursor_secret(configured, config.postgres, &http, &protection, pages).await?;
+    let Some(cursor_secret) = secret else {
         return Ok(ExitCode::SUCCESS);
     };
     let usage = UsageService::new(
@@ -84,6 +90,7 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
         .with_protection(protection.clone())
         .with_limits(limits.clone())
         .with_trace_propagator(Arc::new(OtelPropagator));
+    let server = if config.has_page { server.with_overview_page() } else { server };
     let (addresses, connections) = (config.addresses, limits.max_connections);
     tracing::info!(http = %addresses.http, grpc = %addresses.grpc, connections, "answering");
     let stop = runtime.stop_token();

@@ -1,6 +1,6 @@
 //! The environment variables of all programs together, for the help and for warnings about misspelled variables.
 
-use super::api_addresses::ApiAddresses;
+use super::api_addresses::{ApiAddresses, has_page};
 use super::cache::{Answers, redis};
 use super::events::{consumer, event_limits, mode, partition_plan, partitions_ahead};
 use super::kafka::{Groups, Kafka};
@@ -14,6 +14,7 @@ use crate::traces::TracesConfig;
 /// Declares the variables of all commands, for the help.
 pub(crate) fn declare_all_of_commands(variables: &mut Variables) {
     let addresses = ApiAddresses::read(variables);
+    has_page(variables);
     ProtectionConfig::read(variables, &addresses);
     postgres(variables, 2, "netagg");
     redis(variables);
@@ -41,6 +42,7 @@ pub(super) fn declare_all(variables: &mut Variables) {
         ops(variables, port, 1);
     }
     let addresses = ApiAddresses::read(variables);
+    has_page(variables);
     api_ops(variables, &addresses, 1);
     ProtectionConfig::read(variables, &addresses);
     Answers::read(variables);

@@ -18,6 +18,12 @@ pub(super) fn bind_address(variables: &mut Variables, name: &str, meaning: &str)
         .unwrap_or(LOOPBACK)
 }
 
+/// Reads `API_PAGE`: whether the API serves its page for browsers.
+pub fn has_page(variables: &mut Variables) -> bool {
+    variables.group("API");
+    variables.flag("API_PAGE", true, "a page for browsers at / of the HTTP API")
+}
+
 /// The addresses on which the API listens.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiAddresses {

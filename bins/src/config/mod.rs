@@ -31,7 +31,7 @@ pub use self::{
     ops_port::{api_ops, ops},
     postgres::{postgres, read_postgres},
 };
-pub use api_addresses::ApiAddresses;
+pub use api_addresses::{ApiAddresses, has_page};
 #[cfg(feature = "services")]
 pub use names::NAMES;
 
@@ -43,4 +43,5 @@ pub const NAMES: crate::process::VariableNames = crate::process::VariableNames::
 #[cfg(not(feature = "services"))]
 pub(crate) fn declare_all_of_commands(variables: &mut crate::process::Variables) {
     ApiAddresses::read(variables);
+    has_page(variables);
 }

@@ -20,7 +20,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::ApiAddresses;
+use crate::config::{ApiAddresses, has_page};
 use crate::input::Input;
 use crate::process::descriptors::OWN;
 use crate::process::{Shutdown, Variables, output};
@@ -58,22 +58,23 @@ impl Demo {
     pub(crate) fn run(self) -> ExitCode {
         let configure = |variables: &mut Variables| {
             // Without --serve, no port is opened.
-            let addresses = variables.unless(!self.serve, |variables| {
+            let api = variables.unless(!self.serve, |variables| {
                 let addresses = ApiAddresses::read(variables);
+                let has_page = has_page(variables);
                 protection::open_only(variables, &addresses);
-                addresses
+                ApiConfig { addresses, has_page }
             });
-            self.serve.then_some(addresses)
+            self.serve.then_some(api)
         };
-        run_command(configure, async |addresses, shutdown| {
-            let passed = self.demonstrate(addresses, shutdown).await?;
+        run_command(configure, async |api, shutdown| {
+            let passed = self.demonstrate(api, shutdown).await?;
             Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         })
     }
 
-    /// Runs the demonstration with events from a file or from the generator. Afterwards keeps the API running at `addresses`.
+    /// Runs the demonstration with events from a file or from the generator. Afterwards keeps the API running as `api` says.
     /// Returns whether the verification passed.
-    async fn demonstrate(&self, addresses: Option<ApiAddresses>, shutdown: Shutdown) -> Result<bool, Failure> {
+    async fn demonstrate(&self, api: Option<ApiConfig>, shutdown: Shutdown) -> Result<bool, Failure> {
         let is_generated = self.input.is_none();
         let partitions = if is_generated { 8 } else { 1 };
         let pipeline = Arc::new(MemoryPipeline::in_mode(self.mode, partitions, consumer(is_generated)));
@@ -82,8 +83,8 @@ impl Demo {
             UsageService::new(pipeline.events.clone(), pipeline.totals.clone(), UsageConfig::default())
                 .with_cache(pipeline.cache.clone()),
         );
-        let api = match addresses {
-            Some(addresses) => Some(Api::bind(addresses, descriptors::api_limits(&[OWN])?).await?),
+        let api = match api {
+            Some(config) => Some(Api::bind(config, descriptors::api_limits(&[OWN])?).await?),
             None => None,
         };
 
@@ -155,19 +156,26 @@ fn load() -> LoadConfig {
     LoadConfig { duration: None, duplicate_rate: DUPLICATE_RATE, invalid_rate: INVALID_RATE, ..LoadConfig::default() }
 }
 
+/// The configuration of the API.
+#[derive(Clone, Copy, Debug)]
+struct ApiConfig {
+    addresses: ApiAddresses,
+    has_page: bool,
+}
+
 /// The ports of the API. They are bound before the work, so a port in use is reported at once.
 #[derive(Debug)]
 struct Api {
-    addresses: ApiAddresses,
+    config: ApiConfig,
     http: TcpListener,
     grpc: TcpListener,
     limits: ApiLimits,
 }
 
 impl Api {
-    async fn bind(addresses: ApiAddresses, limits: ApiLimits) -> Result<Self, Failure> {
-        let (http, grpc) = addresses.listen().await?;
-        Ok(Self { addresses, http, grpc, limits })
+    async fn bind(config: ApiConfig, limits: ApiLimits) -> Result<Self, Failure> {
+        let (http, grpc) = config.addresses.listen().await?;
+        Ok(Self { config, http, grpc, limits })
     }
 
     /// Serves the API until a stop signal arrives, and keeps sending events.
@@ -178,7 +186,8 @@ impl Api {
         ended: &CancellationToken,
         shutdown: &Shutdown,
     ) -> Result<(), Failure> {
-        report::print_serving(&self.addresses);
+        let ApiConfig { addresses, has_page } = self.config;
+        report::print_serving(&addresses, has_page);
         if !output::is_wanted() {
             return Ok(());
         }
@@ -200,6 +209,7 @@ impl Api {
             Ok::<(), Failure>(())
         };
         let server = Server::new(usage).with_limits(self.limits);
+        let server = if has_page { server.with_overview_page() } else { server };
         let http = async {
             server.clone().serve_http(self.http, shutdown.token()).await;
             Ok(())

@@ -95,15 +95,18 @@ fn print_table(granularity: Granularity, rows: &[AggregateRow]) {
     outln!();
 }
 
-pub(super) fn print_serving(addresses: &ApiAddresses) {
+pub(super) fn print_serving(addresses: &ApiAddresses, has_page: bool) {
     let (http, grpc) = (addresses.http, addresses.grpc);
+    outln!("\nThe API is running, and the demonstration keeps sending events. Ctrl-C stops it.");
     outln!(
-        "
-The API is running, and the demonstration keeps sending events. Try in another terminal (Ctrl-C here stops it):
+        "Try in another terminal:
   curl 'http://{http}/api/v1/aggregates?granularity=DAY'
   curl 'http://{http}/api/v1/users/100000001/detail?limit=3'
   grpcurl -plaintext -d '{{\"granularity\":\"MONTH\"}}' {grpc} telecom.v1.UsageService/GetGlobalAgg"
     );
+    if has_page {
+        outln!("Open in a browser, for charts, tables and the timeline of a user such as 100000001:\n  http://{http}/");
+    }
 }
 
 pub(super) fn print_next(is_generated: bool) {

@@ -1,4 +1,4 @@
-//! JSON responses with an `ETag`. A client may keep such a response, if it checks before each use whether it is still current.
+//! Responses with an `ETag`. A client may keep such a response, if it checks before each use whether it is still current.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
@@ -17,21 +17,26 @@ const CACHE_CONTROL: (HeaderName, HeaderValue) = (header::CACHE_CONTROL, HeaderV
 /// also `-zstd`, other proxies `;gzip` and `--gzip`.
 const CODINGS: [&str; 4] = ["gzip", "br", "zstd", "deflate"];
 
-/// A JSON response with its tag.
+/// A response with its tag.
 #[derive(Clone, Debug)]
-pub(super) struct Json {
+pub(super) struct Tagged {
+    content_type: HeaderValue,
     body: Bytes,
     /// The text between the quotes of `ETag`.
     tag: Box<str>,
 }
 
-impl Json {
-    pub(super) fn new(body: &impl Serialize) -> Result<Self, HandlerError> {
+impl Tagged {
+    pub(super) fn new(content_type: HeaderValue, body: Bytes) -> Self {
+        Self { tag: tag_of(&body), content_type, body }
+    }
+
+    pub(super) fn json(body: &impl Serialize) -> Result<Self, HandlerError> {
         let body = serde_json::to_vec(body).map_err(|error| {
             tracing::error!(%error, "cannot encode a response as JSON");
             HandlerError::Internal
         })?;
-        Ok(Self { tag: tag_of(&body), body: body.into() })
+        Ok(Self::new(Format::Json.content_type(), body.into()))
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -44,7 +49,7 @@ impl Json {
         let mut response = if is_known {
             StatusCode::NOT_MODIFIED.into_response()
         } else {
-            ([(header::CONTENT_TYPE, Format::Json.content_type())], self.body).into_response()
+            ([(header::CONTENT_TYPE, self.content_type)], self.body).into_response()
         };
         // The tag is weak, because it is the same for every compression of the response. It has only hexadecimal digits, so it
         // is always a valid header value.

@@ -48,9 +48,9 @@ impl Server {
     }
 }
 
-/// The routes of the API before its service exists: alive, not ready, and 503 for every other request.
-pub(super) fn unready_router() -> Router {
-    Router::new()
+/// The routes of the API before its service exists: alive, not ready, the files of `pages`, and 503 for every other request.
+pub(super) fn unready_router(pages: Router) -> Router {
+    pages
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(async || (StatusCode::SERVICE_UNAVAILABLE, Json(Report { ready: false }))))
         .fallback(async || HandlerError::Unavailable)

@@ -11,6 +11,8 @@ mod openapi;
 mod ops;
 #[cfg(feature = "prometheus")]
 mod ops_metrics;
+#[cfg(feature = "overview-page")]
+mod overview;
 #[cfg(feature = "docs-page")]
 mod page;
 mod problem;
@@ -27,6 +29,8 @@ mod usage;
 pub use ops::ops_router;
 #[cfg(feature = "prometheus")]
 pub use ops_metrics::OpsMetrics;
+#[cfg(feature = "overview-page")]
+pub use overview::overview_page;
 #[cfg(feature = "profiles")]
 pub use profiles::{profiles_router, sample_heap};
 pub use serve::{serve_router, serve_unready};

@@ -12,7 +12,7 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
 
-use super::etag::Json;
+use super::etag::Tagged;
 #[cfg(feature = "docs-page")]
 use super::page;
 use super::problem;
@@ -72,7 +72,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(mut api: OpenApi) -> Rout
         }
     }
     let api = Arc::new(api);
-    let description = async move |headers: HeaderMap| Ok::<_, HandlerError>(Json::new(&*api)?.respond(&headers));
+    let description = async move |headers: HeaderMap| Ok::<_, HandlerError>(Tagged::json(&*api)?.respond(&headers));
     let router = Router::new().route(PATH, get(description));
     #[cfg(feature = "docs-page")]
     let router = router.merge(page::router(PATH));

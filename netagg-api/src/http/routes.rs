@@ -13,6 +13,8 @@ use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
 use utoipa_axum::routes;
 
 use super::layers::{cache_headers, hold_permit, limit_request_size, record_metrics};
+#[cfg(feature = "overview-page")]
+use super::overview;
 use super::problem::{Problem, method_not_allowed, not_found};
 use super::state::Api;
 use super::{host, openapi, response_headers, trace, usage};
@@ -42,7 +44,7 @@ impl Server {
 
     /// The routes of the API. With a fallback they also respond to all other paths.
     pub(super) fn routes(&self, has_fallback: bool) -> Router {
-        let Self { service, protection, limits, base_path, propagator } = self;
+        let Self { service, protection, limits, base_path, propagator, .. } = self;
         let (router, api) = OpenApiRouter::with_openapi(openapi::description(base_path.as_deref()))
             .routes(routes!(usage::detail).layer(from_fn(hold_permit)))
             .routes(routes!(usage::user_aggregates).layer(from_fn(hold_permit)))
@@ -54,13 +56,23 @@ impl Server {
             // An empty user id is a wrong parameter, not an unknown path.
             .route("/api/v1/users//detail", get(usage::detail))
             .route("/api/v1/users//aggregates", get(usage::user_aggregates));
+        #[cfg(feature = "overview-page")]
+        if self.has_overview_page {
+            router = router.merge(overview::fragments());
+        }
         if has_fallback {
             router = router.fallback(not_found);
         }
         let router = router
             // Routes added above this layer serve only accepted callers. Routes added below serve every caller.
             .layer(GuardLayer::new(protection.clone(), reject))
-            .merge(openapi::router(api))
+            .merge(openapi::router(api));
+        #[cfg(feature = "overview-page")]
+        let router = match self.has_overview_page {
+            true => router.merge(overview::overview_page(base_path.as_deref().unwrap_or_default()).with_state(())),
+            false => router,
+        };
+        let router = router
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn_with_state(limits.clone(), limit_request_size))
             .layer(from_fn(host::check_host));

@@ -45,15 +45,17 @@ impl Server {
 }
 
 /// Serves HTTP/1.1 on `listener` like [`Server::serve_http`], for the time before the service has reached its stores: `/healthz`
-/// returns 200, and every other path 503. It returns once `shutdown` is cancelled.
+/// returns 200, `pages` serves its own paths, and every other path returns 503. It returns once `shutdown` is cancelled.
 pub async fn serve_unready(
     listener: TcpListener,
     protection: Protection,
     limits: ApiLimits,
+    pages: Router,
     shutdown: CancellationToken,
 ) {
     let connections = Connections::new(&limits).encrypted_by(&protection, Transport::Http);
-    serve(listener, unready_router(), unready_router(), connections.with_spares(), limits, shutdown).await;
+    let (app, busy_app) = (unready_router(pages), unready_router(Router::new()));
+    serve(listener, app, busy_app, connections.with_spares(), limits, shutdown).await;
 }
 
 /// Serves HTTP/1.1 with `app`, like [`Server::serve_http`] serves the API. Of `limits`, the limits of connections apply. A

@@ -2,12 +2,12 @@
 
 use axum::extract::FromRef;
 
-use super::etag::Json;
+use super::etag::Tagged;
 use crate::handlers::Handlers;
 use crate::response_cache::ResponseCache;
 
-/// The cached totals of all users, by the text of the query.
-pub(super) type TotalsCache = ResponseCache<Box<str>, Json>;
+/// The cached totals of all users, by the text of the query. The key of HTML has a prefix.
+pub(super) type TotalsCache = ResponseCache<Box<str>, Tagged>;
 
 /// The state that all request handlers share.
 #[derive(Clone)]

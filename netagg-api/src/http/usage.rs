@@ -10,7 +10,7 @@ use axum::response::Response;
 
 use super::accept::{self, Format};
 use super::body::{AggregatesBody, DetailBody, UserAggregatesBody};
-use super::etag::Json;
+use super::etag::Tagged;
 use super::openapi::{DetailParameters, TotalsParameters, UserParameter};
 use super::problem::Problem;
 use super::state::TotalsCache;
@@ -54,7 +54,7 @@ pub(super) async fn detail(
     query::read(uri.query(), &EVENTS, &mut parameters);
     if format == Format::Json {
         let page = handlers.detail(&caller, parameters).await?;
-        Ok(Json::new(&DetailBody::from(&page))?.respond(&headers))
+        Ok(Tagged::json(&DetailBody::from(&page))?.respond(&headers))
     } else {
         Ok(export::response(format, handlers.events(&caller, parameters).await?))
     }
@@ -85,7 +85,7 @@ pub(super) async fn aggregates(
         parameters
     };
     let encode = |answer| {
-        let response = Json::new(&AggregatesBody::from(&answer))?;
+        let response = Tagged::json(&AggregatesBody::from(&answer))?;
         let bytes = response.bytes();
         Ok::<_, HandlerError>((response, bytes))
     };
@@ -115,5 +115,5 @@ pub(super) async fn user_aggregates(
     query::read_user_id(uri.path(), &mut parameters);
     query::read(uri.query(), &TOTALS, &mut parameters);
     let answer = handlers.user_aggregates(&caller, parameters).await?;
-    Ok(Json::new(&UserAggregatesBody::from(&answer))?.respond(&headers))
+    Ok(Tagged::json(&UserAggregatesBody::from(&answer))?.respond(&headers))
 }

@@ -334,7 +334,7 @@ async fn routes_can_be_mounted_in_an_application_with_its_own_paths_middleware_a
     let app = Router::new()
         .route("/", get(async || "home"))
         .fallback(async || (StatusCode::NOT_FOUND, "no such page of the application"))
-        .nest("/usage", api().with_base_path("/usage").router())
+        .nest("/usage", api().with_base_path("/usage").with_overview_page().router())
         .merge(api().router())
         .layer(MapResponseLayer::new(of_the_application));
     let address = embedded(app, false).await;
@@ -345,6 +345,13 @@ async fn routes_can_be_mounted_in_an_application_with_its_own_paths_middleware_a
         assert_eq!(description["servers"][0]["url"], if base.is_empty() { "/" } else { base });
     }
     assert_eq!(request_with(address, "GET", "/", "").await.body, "home");
+    let page = request_with(address, "GET", "/usage", "").await;
+    assert!(page.header("content-security-policy").is_some_and(|policy| !policy.contains("unsafe-inline")));
+    for file in ["style.css", "script.js"] {
+        let path = format!("/usage/overview/{file}");
+        assert!(page.body.contains(&format!("\"{path}\"")), "the page loads {path}: {}", page.body);
+        assert_eq!(request_with(address, "GET", &path, "").await.status, 200, "{path}");
+    }
     let response = request_with(address, "GET", "/nowhere", "").await;
     assert_eq!((response.status, response.body.as_str()), (404, "no such page of the application"));
 }

@@ -26,6 +26,7 @@ mod mode;
 mod ops;
 mod outages;
 mod output;
+mod page;
 mod pipeline;
 mod protection;
 mod refusals;

@@ -1,5 +1,6 @@
 //! Helpers that the tests of this repository share, besides the servers of the harness.
 
+pub(crate) mod browser;
 pub(crate) mod grpc;
 pub(crate) mod kafka;
 pub(crate) mod otlp;

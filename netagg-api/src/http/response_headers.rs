@@ -19,7 +19,7 @@ pub(super) fn security_headers<B>(mut response: Response<B>) -> Response<B> {
         (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {
-        // The documentation page sets its own policy, which stays.
+        // The pages for browsers set their own policies, which stay.
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }
     response

@@ -1,63 +1,84 @@
 // The overview page requests parts of HTML from the API and shows them. The parts hold the data, so they need the key of the viewer.
 
 const POLL_MS = 2000; // Pause between two requests for the same part
-const RETRY_MS = 5000; // The same while the service does not answer
+const RETRY_MS = 5000; // The shortest pause while the service does not answer
 const TIMEOUT_MS = 15000;
 const KEY = "netagg-key";
-const TYPICAL = { tz: "UTC", granularity: "DAY", measure: "events" };
+const DEFAULTS = { from: "", to: "", tz: "UTC", granularity: "DAY", measure: "events", user_id: "", type: "" };
 
 const base = new URL(".", import.meta.url);
 const find = (id) => document.getElementById(id);
-const [range, totalsForm, timelineForm] = ["range", "totals-form", "timeline-form"].map(find);
-const forms = [range, totalsForm, timelineForm];
+const forms = ["range", "totals-form", "timeline-form"].map(find);
 
 let key = sessionStorage.getItem(KEY);
-// The cursors of the pages up to the current page of the timeline. The first page has none.
+// The choices that the viewer has confirmed. A form may hold text that the viewer is still typing.
+let choices = { ...DEFAULTS };
+// The cursors of the pages up to the page that is shown, and up to the page that is requested. The first page has none.
 let cursors = [""];
+let wanted = cursors;
 
-// A part of the page: the path of its request, its parameters, and whether new data may change it.
-function part(id, parameters, onShown) {
+const chosen = (...names) => names.map((name) => [name, choices[name]]).filter(([, value]) => value);
+
+// Sets a text only if it changes, so that a screen reader says it once.
+function say(id, text) {
+  if (find(id).textContent !== text) find(id).textContent = text;
+  find(id).hidden = text === "";
+}
+
+// A part of the page. `parameters` returns the query, or null if there is nothing to request. `onShown` gets the summary, or
+// null if the part is empty.
+function part(id, { parameters, cache, onShown }) {
   const result = find(id);
-  const error = find(`${id}-error`);
   let request = null;
   let timer = 0;
 
-  const plan = (pause) => {
+  function stop() {
+    request?.abort();
+    request = null;
     clearTimeout(timer);
+  }
+
+  function clear() {
+    stop();
+    result.replaceChildren();
+    result.classList.remove("stale");
+    say(`${id}-error`, "");
+    onShown(null);
+  }
+
+  const plan = (pause) => {
     timer = setTimeout(() => load(false), pause);
   };
 
   // Requests the part again. A request for the viewer is announced to screen readers, a regular one is not.
   async function load(isForViewer) {
-    request?.abort();
-    clearTimeout(timer);
+    stop();
     const query = parameters();
-    if (query === null) return;
-    if (document.hidden && !isForViewer) return plan(POLL_MS);
+    if (query === null) return clear();
+    if (!isForViewer && (document.hidden || !find("live").checked)) return plan(POLL_MS);
     const current = (request = new AbortController());
-    const timeout = setTimeout(() => current.abort("timeout"), TIMEOUT_MS);
+    const timeout = setTimeout(() => current.abort(), TIMEOUT_MS);
+    const url = new URL(`${id}?${new URLSearchParams(query)}`, base);
+    const headers = key ? { authorization: `Bearer ${key}` } : {};
+    let response = null;
+    let text = "";
     try {
-      const response = await fetch(new URL(`${id}?${new URLSearchParams(query)}`, base), {
-        headers: key ? { authorization: `Bearer ${key}` } : {},
-        cache: "no-cache",
-        signal: current.signal,
-      });
-      const text = await response.text();
-      if (current !== request) return;
-      if (response.ok) {
-        setAway("");
-        error.hidden = true;
-        show(text, isForViewer);
-        plan(POLL_MS);
-      } else {
-        reject(response, text);
-      }
+      response = await fetch(url, { headers, cache, signal: current.signal });
+      text = await response.text();
     } catch {
-      if (current !== request) return;
-      setAway("The service cannot be reached.");
-      plan(RETRY_MS);
+      response = null;
     } finally {
       clearTimeout(timeout);
+    }
+    // A newer request, or the end of this one, has made the response useless.
+    if (current !== request) return;
+    if (response?.ok) {
+      say(`${id}-error`, "");
+      result.classList.remove("stale");
+      show(text, isForViewer);
+      plan(POLL_MS);
+    } else {
+      reject(response, parse(text));
     }
   }
 
@@ -68,29 +89,24 @@ function part(id, parameters, onShown) {
     else result.replaceChildren(...next.childNodes);
     const summary = result.querySelector(".summary");
     onShown(summary);
-    if (isForViewer) find("announcement").textContent = summary.textContent;
+    if (isForViewer) find(`${id}-status`).textContent = summary.textContent;
   }
 
-  function reject(response, text) {
-    const problem = parse(text);
-    const detail = problem.detail ?? `status ${response.status}`;
-    if (response.status === 401) {
-      askForKey(key ? `The service does not accept the key: ${detail}.` : "The service needs a key.");
-    } else if (response.status === 429 || response.status >= 500) {
-      setAway(`The service cannot answer now: ${detail}.`);
-      plan(RETRY_MS);
+  function reject(response, problem) {
+    if (response?.status === 401) {
+      askForKey(key ? `The service does not accept the key: ${problem.detail}.` : "The service needs a key.");
+    } else if (!response || response.status === 429 || response.status >= 500) {
+      const reason = response ? `The service cannot answer now: ${problem.detail ?? response.status}.` : "The service cannot be reached.";
+      const pause = Math.max(RETRY_MS, 1000 * (response?.headers.get("retry-after") ?? 0));
+      const kept = result.hasChildNodes() ? " The page keeps its last data." : "";
+      say(`${id}-error`, `${reason}${kept} It tries again every ${pause / 1000} s.`);
+      result.classList.toggle("stale", result.hasChildNodes());
+      plan(pause);
     } else {
-      setAway("");
       clear();
       const wrong = problem.errors?.map((one) => `${one.parameter}: found ${one.found}; accepted: ${one.accepted}`);
-      error.textContent = wrong?.join(". ") ?? detail;
-      error.hidden = false;
+      say(`${id}-error`, wrong?.join(". ") ?? problem.detail ?? `The service rejects the request with status ${response.status}.`);
     }
-  }
-
-  function clear() {
-    result.replaceChildren();
-    onShown(null);
   }
 
   return { load, clear };
@@ -115,122 +131,116 @@ function parse(text) {
   }
 }
 
-// The parameters of a form. Empty fields are left out.
-const values = (form) => [...new FormData(form)].map(([name, value]) => [name, value.trim()]).filter(([, value]) => value);
-
-const totals = part(
-  "totals",
-  () => {
+const totals = part("totals", {
+  parameters: () => {
     // The width of the chart, in steps, so that a small change draws nothing.
     const width = Math.min(1600, Math.max(240, Math.floor(find("totals").clientWidth / 40) * 40));
-    return [...values(range), ...values(totalsForm), ["width", width]];
+    return [...chosen("from", "to", "tz", "granularity", "measure"), ["width", width]];
   },
-  () => {},
-);
+  cache: "no-cache",
+  onShown: () => {},
+});
 
-const timeline = part(
-  "timeline",
-  () => {
-    const user = values(timelineForm);
-    if (!user.some(([name]) => name === "user_id")) return null;
-    const cursor = cursors.at(-1);
-    return [...values(range), ...user, ...(cursor ? [["cursor", cursor]] : [])];
+const timeline = part("timeline", {
+  parameters: () => {
+    if (!choices.user_id) return null;
+    const cursor = wanted.at(-1);
+    return [...chosen("from", "to", "tz", "user_id", "type"), ...(cursor ? [["cursor", cursor]] : [])];
   },
-  (summary) => {
-    find("pages").hidden = !summary || (cursors.length === 1 && !summary.dataset.next);
+  // The events of a user do not stay on the disk of the viewer.
+  cache: "no-store",
+  onShown: (summary) => {
+    cursors = wanted = summary ? wanted : [""];
+    const next = summary?.dataset.next;
+    find("pages").hidden = !summary || (cursors.length === 1 && !next);
     find("page-number").textContent = `Page ${cursors.length}`;
     // A disabled button would lose the focus, so the buttons are only marked.
     find("newer").ariaDisabled = cursors.length === 1;
-    find("older").ariaDisabled = !summary?.dataset.next;
+    find("older").ariaDisabled = !next;
   },
-);
-
-function setAway(reason) {
-  const outage = find("outage");
-  const isAway = reason !== "";
-  const text = isAway ? `${reason} The page shows its last data and tries again every ${RETRY_MS / 1000} s.` : "";
-  if (outage.textContent !== text) outage.textContent = text;
-  outage.hidden = !isAway;
-  document.body.classList.toggle("stale", isAway);
-}
-
-function askForKey(reason) {
-  setAway("");
-  totals.clear();
-  timeline.clear();
-  find("key-reason").textContent = reason;
-  find("key").hidden = false;
-  find("forget").hidden = true;
-}
-
-function setKey(text) {
-  key = text;
-  if (text) sessionStorage.setItem(KEY, text);
-  else sessionStorage.removeItem(KEY);
-  find("key").reset();
-  find("key").hidden = true;
-  find("forget").hidden = !text;
-  reload();
-}
+});
 
 function reload() {
   totals.load(true);
   timeline.load(true);
 }
 
-// The state of the forms is in the fragment of the address, so that a view has an address and no server logs it.
-function writeAddress() {
-  const state = forms.flatMap(values).filter(([name, value]) => TYPICAL[name] !== value);
-  history.replaceState(null, "", state.length ? `#${new URLSearchParams(state)}` : location.pathname + location.search);
+function askForKey(reason) {
+  totals.clear();
+  timeline.clear();
+  find("key").hidden = false;
+  find("forget").hidden = true;
+  say("key-reason", reason);
+  find("key").elements.key.focus();
+}
+
+function setKey(text) {
+  key = text;
+  totals.clear();
+  timeline.clear();
+  if (text) sessionStorage.setItem(KEY, text);
+  else sessionStorage.removeItem(KEY);
+  find("key").reset();
+  find("key").hidden = true;
+  find("forget").hidden = !text;
+  find("totals-title").focus();
+  reload();
+}
+
+// Takes the choices of `form` over. The address gets them behind its #, so that a link shows the same view.
+function confirm(form) {
+  for (const field of form.elements) if (field.name) choices[field.name] = new FormData(form).get(field.name).trim();
+  const changed = Object.entries(choices).filter(([name, value]) => value !== DEFAULTS[name]);
+  const address = location.pathname + location.search;
+  history.replaceState(null, "", changed.length ? `#${new URLSearchParams(changed)}` : address);
 }
 
 function readAddress() {
-  const state = new URLSearchParams(location.hash.slice(1));
+  const address = new URLSearchParams(location.hash.slice(1));
+  for (const name of Object.keys(DEFAULTS)) choices[name] = address.get(name) ?? DEFAULTS[name];
   for (const field of forms.flatMap((form) => [...form.elements]).filter((field) => field.name)) {
-    const value = state.get(field.name) ?? TYPICAL[field.name] ?? "";
-    if (field.type === "radio") field.checked = field.value === value;
-    else field.value = value;
+    if (field.type === "radio") field.checked = field.value === choices[field.name];
+    else field.value = choices[field.name];
   }
-  cursors = [""];
+  timeline.clear();
+  reload();
 }
 
-function turn(button, move) {
+// Requests another page, unless the viewer already waits for one.
+function turn(button, pages) {
   find(button).addEventListener("click", () => {
-    if (find(button).ariaDisabled === "true") return;
-    move(find("timeline").querySelector(".summary").dataset.next);
+    if (find(button).ariaDisabled === "true" || wanted !== cursors) return;
+    wanted = pages(find("timeline").querySelector(".summary").dataset.next);
     timeline.load(true);
   });
 }
 
-range.addEventListener("change", () => {
-  cursors = [""];
-  writeAddress();
+const [range, totalsForm, timelineForm] = forms;
+for (const form of [...forms, find("key")]) form.addEventListener("submit", (event) => event.preventDefault());
+range.addEventListener("submit", () => {
+  confirm(range);
+  timeline.clear();
   reload();
 });
 totalsForm.addEventListener("change", () => {
-  writeAddress();
+  confirm(totalsForm);
   totals.load(true);
 });
 timelineForm.addEventListener("submit", () => {
-  cursors = [""];
-  writeAddress();
+  confirm(timelineForm);
   timeline.clear();
   timeline.load(true);
 });
-for (const form of forms) form.addEventListener("submit", (event) => event.preventDefault());
-find("key").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setKey(event.target.elements.key.value.trim());
+find("key").addEventListener("submit", () => {
+  const text = find("key").elements.key.value.trim();
+  if (/^[\x21-\x7e]+$/.test(text)) setKey(text);
+  else say("key-reason", "The key has a character that no key has. Accepted: letters, digits and punctuation of ASCII.");
 });
 find("forget").addEventListener("click", () => setKey(null));
-turn("older", (next) => cursors.push(next));
-turn("newer", () => cursors.pop());
-addEventListener("hashchange", () => {
-  readAddress();
-  reload();
-});
+turn("older", (next) => [...cursors, next]);
+turn("newer", () => cursors.slice(0, -1));
+addEventListener("hashchange", readAddress);
 
 for (const name of Intl.supportedValuesOf?.("timeZone") ?? []) find("zones").append(new Option("", name));
-readAddress();
 find("forget").hidden = !key;
-reload();
+readAddress();

@@ -22,6 +22,9 @@ const RIGHT: &str = "\u{e014}";
 const ROWS: &str =
     "[...document.querySelectorAll('#totals tbody tr')].map(row => [...row.cells].map(cell => cell.textContent))";
 
+/// A script that returns the texts with too little contrast.
+const CONTRAST: &str = include_str!("../support/contrast.js");
+
 /// The demonstration with the API. It has 60 sessions of `ann` and a call of `bob`, and then sends more events, which are at most
 /// 30 days old.
 struct Demo {
@@ -154,6 +157,13 @@ async fn the_page_shows_the_events_of_a_user_in_pages_and_escapes_them() {
     browser.until_text("#page-number", "Page 3").await;
     browser.click("#newer").await;
     browser.until(TIMES, page(34, 10)).await;
+    // A second click during the first request requests no further page.
+    browser.run("for (const _ of [1, 2, 3]) document.querySelector('#newer').click()").await;
+    browser.until(TIMES, page(59, 35)).await;
+    browser.until_text("#page-number", "Page 1").await;
+    browser.run("for (const _ of [1, 2, 3]) document.querySelector('#older').click()").await;
+    browser.until(TIMES, page(34, 10)).await;
+    browser.until_text("#page-number", "Page 2").await;
 
     browser.run("document.querySelector('[name=type]').value = 'SMS_SENT'").await;
     browser.click("#timeline-form button").await;
@@ -163,7 +173,7 @@ async fn the_page_shows_the_events_of_a_user_in_pages_and_escapes_them() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_page_shows_new_events_without_a_reload_and_keeps_the_selection() {
+async fn the_page_shows_new_events_without_a_reload_and_keeps_selection_and_input() {
     const SUM: &str = "document.querySelector('#totals tfoot td:nth-last-child(2)').textContent";
     let demo = Demo::start().await;
     let browser = Browser::start(1280, 1000).await;
@@ -180,6 +190,18 @@ async fn the_page_shows_new_events_without_a_reload_and_keeps_the_selection() {
     .await;
     let oldest = browser.run("return document.querySelector('#totals tbody tr:last-child th').textContent").await;
     browser.until("getSelection().toString()", oldest).await;
+    // The text that the viewer has not confirmed is in no request.
+    browser.enter("[name=user_id]", "1000").await;
+    browser.run("document.querySelector('[name=tz]').value = 'Europe/Mos'").await;
+    let shown = number(browser.run(&format!("return {SUM}")).await).expect("a number");
+    eventually(PATIENCE, "the sum grows again", async || {
+        let now = number(browser.run(&format!("return {SUM}")).await);
+        if now > Some(shown) { Ok(()) } else { Err(format!("{now:?}")) }
+    })
+    .await;
+    browser
+        .until("performance.getEntriesByType('resource').filter(one => one.name.includes('timeline')).length", 0)
+        .await;
     assert_eq!(browser.console().await, []);
 }
 
@@ -191,7 +213,7 @@ async fn the_page_names_the_accepted_values_of_a_wrong_input() {
         ("from=2025-10-21&to=2025-10-20", "#totals-error", "from: found 2025-10-21; accepted: "),
         ("from=2025-10-21&to=2025-10-20&user_id=ann", "#timeline-error", "not later than `to`, which is 2025-10-20"),
         ("from=2016-11-30&to=2026-11-29&tz=Europe%2FMoscow", "#totals-error", "a range of at most 93 days"),
-        ("from=2016-11-30&to=2026-11-29", "#totals-error", "accepted: at most 400 days"),
+        ("from=2016-11-30&to=2026-11-29", "#totals-error", "accepted: a range of at most 400 days"),
         ("tz=Mars", "#totals-error", "tz: found Mars; accepted: UTC or a name of the IANA time zone database"),
         ("user_id=nobody", "#timeline .summary", "The user nobody has no events"),
     ] {
@@ -209,7 +231,6 @@ async fn the_page_names_the_accepted_values_of_a_wrong_input() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_works_on_a_phone_in_both_color_schemes_and_by_keyboard() {
-    const CONTRAST: &str = include_str!("../support/contrast.js");
     const FOCUS: &str =
         "return (e => e.name ? `${e.name}=${e.value}` : e.textContent.slice(0, 8).trim())(document.activeElement)";
     let demo = Demo::start().await;
@@ -229,13 +250,13 @@ async fn the_page_works_on_a_phone_in_both_color_schemes_and_by_keyboard() {
     // From the time zone on, each control is reached in the order of the page.
     browser.run("document.querySelector('[name=tz]').focus()").await;
     let mut reached = Vec::new();
-    for _ in 0..6 {
+    for _ in 0..7 {
         browser.press(TAB).await;
         reached.push(browser.run(FOCUS).await);
         let outline = browser.run("return getComputedStyle(document.activeElement).outlineStyle").await;
         assert_eq!(outline, "solid", "{reached:?} shows that it has the focus");
     }
-    let expected = ["granularity=DAY", "measure=events", "Events", "user_id=ann", "type=", "Show"];
+    let expected = ["Show", "granularity=DAY", "measure=events", "Events", "user_id=ann", "type=", "Show"];
     assert_eq!(reached, expected.map(Value::from));
     browser.run("document.querySelector('[value=events]').focus()").await;
     browser.press(RIGHT).await;
@@ -246,7 +267,7 @@ async fn the_page_works_on_a_phone_in_both_color_schemes_and_by_keyboard() {
     browser.press(ENTER).await;
     browser.until_text("#page-number", "Page 2").await;
     browser.until("document.activeElement.id", "older").await;
-    browser.until_text("#announcement", "The user ann has 60 events").await;
+    browser.until_text("#timeline-status", "The user ann has 60 events").await;
     assert_eq!(browser.console().await, []);
 }
 
@@ -272,9 +293,14 @@ async fn the_page_asks_for_a_key_and_keeps_it_in_the_tab() {
     browser.until_text("#key-reason", "The service needs a key").await;
     browser.enter("[name=key]", &format!("netagg_0123456789abcdef_0{ENTER}")).await;
     browser.until_text("#key-reason", "The service does not accept the key").await;
+    browser.until("document.activeElement.name", "key").await;
+    browser.enter("[name=key]", &format!("…{ENTER}")).await;
+    browser.until_text("#key-reason", "punctuation of ASCII").await;
+    browser.run("document.querySelector('#key').reset()").await;
     browser.enter("[name=key]", &format!("{}{ENTER}", keys[0])).await;
     browser.until_text("#totals .summary", "No event began").await;
     browser.until_text("#timeline-error", "detail:read").await;
+    browser.until("document.activeElement.id", "totals-title").await;
     browser.click("#forget").await;
     browser.until("document.querySelector('#key').hidden", false).await;
     browser.until("document.querySelector('#totals').textContent", "").await;
@@ -303,17 +329,19 @@ async fn the_page_shows_an_outage_of_the_database_also_at_the_start_and_can_be_s
     })
     .await;
     browser.open(&url).await;
-    browser.until_text("#outage", "The service cannot answer now").await;
+    browser.until_text("#totals-error", "The service cannot answer now").await;
     server.start_again().await;
     browser.until_text("#totals .summary", "No event began").await;
-    browser.until("document.querySelector('#outage').hidden", true).await;
+    browser.until("document.querySelector('#totals-error').hidden", true).await;
 
     server.stop().await;
     browser.click("[value=hours]").await;
-    browser.until_text("#outage", "The service cannot answer now").await;
+    browser.until_text("#totals-error", "The service cannot answer now").await;
     browser.until_text("#totals .summary", "No event began").await;
+    browser.until("document.querySelector('#totals').classList.contains('stale')", true).await;
+    assert_eq!(browser.run(CONTRAST).await, json!([]), "these old data have too little contrast");
     api.kill();
-    browser.until_text("#outage", "The service cannot be reached").await;
+    browser.until_text("#totals-error", "The service cannot be reached").await;
     only_failed_requests(&browser).await;
 
     server.start_again().await;

@@ -1,4 +1,4 @@
-// Returns the texts whose contrast to their background is below 4.5:1, the minimum of WCAG 2.2 (1.4.3).
+// Returns the texts that are not opaque, or whose contrast to their background is below 4.5:1, the minimum of WCAG 2.2 (1.4.3).
 const channels = (color) => color.match(/[\d.]+/g).map(Number);
 const luminance = (color) => {
   const [r, g, b] = channels(color).map((value) => {
@@ -19,6 +19,9 @@ for (const element of document.querySelectorAll("body *")) {
   const text = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE).map((node) => node.data.trim()).join("");
   if (!text || !element.checkVisibility() || element.closest("noscript, datalist")) continue;
   const style = getComputedStyle(element);
+  for (let at = element; at; at = at.parentElement) {
+    if (getComputedStyle(at).opacity !== "1") faint.push(`${text}: not opaque`);
+  }
   const color = element instanceof SVGElement ? style.fill : style.color;
   const [light, dark] = [color, background(element)].map(luminance).sort((one, other) => other - one);
   const contrast = (light + 0.05) / (dark + 0.05);

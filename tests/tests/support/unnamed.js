@@ -8,5 +8,5 @@ const names = (element) => {
     element.matches("button, a") ? element.textContent : "",
   ];
 };
-const unnamed = [...document.querySelectorAll("input, select, button, a, nav, section, [role=img], [role=region], [tabindex]")];
+const unnamed = [...document.querySelectorAll("input, select, button, a, nav, section, [role=img], [role=region], [tabindex='0']")];
 return unnamed.filter((element) => !names(element).some((name) => name?.trim())).map((element) => element.outerHTML.slice(0, 80));

@@ -14,7 +14,7 @@ const HEIGHT: u32 = 280;
 /// The space of one label at the horizontal axis, in pixels.
 const LABEL_WIDTH: u32 = 90;
 
-/// How opaque the column of a period is that is not complete yet.
+/// How opaque the column of a period is that is not complete yet. It also has an outline.
 const INCOMPLETE: f64 = 0.5;
 
 /// The colors of the types. Each has a contrast of at least 3:1 to the light and to the dark background of the page.
@@ -32,7 +32,7 @@ pub(super) struct Column {
     pub(super) label: String,
     /// The amount of each type.
     pub(super) amounts: [f64; EventType::ALL.len()],
-    /// Whether the totals contain every event that began in the period.
+    /// Whether the totals contain every event that the log held at the end of the period.
     pub(super) is_complete: bool,
 }
 
@@ -77,15 +77,19 @@ fn draw_into(svg: &mut String, columns: &[Column], measure: Measure, width: u32)
         .draw()?;
     let parts = columns.iter().enumerate().flat_map(|(at, column)| {
         let opacity = if column.is_complete { 1.0 } else { INCOMPLETE };
+        // Columns that are wide enough have a gap between them.
+        let gap = if columns.len() as u32 * 8 < width { 1 } else { 0 };
         let mut bottom = 0.0;
-        std::iter::zip(column.amounts, COLORS).filter(|(amount, _)| *amount > 0.0).map(move |(amount, color)| {
+        std::iter::zip(column.amounts, COLORS).filter(|(amount, _)| *amount > 0.0).flat_map(move |(amount, color)| {
             let corners = [(at as f64 - 0.5, bottom), (at as f64 + 0.5, bottom + amount)];
             bottom += amount;
-            let mut part = Rectangle::new(corners, color.mix(opacity).filled());
-            // Columns that are wide enough have a gap between them.
-            let gap = if columns.len() as u32 * 8 < width { 1 } else { 0 };
-            part.set_margin(0, 0, gap, gap);
-            part
+            let part = |style| {
+                let mut part = Rectangle::new(corners, style);
+                part.set_margin(0, 0, gap, gap);
+                part
+            };
+            let outline = (!column.is_complete).then(|| part(color.stroke_width(1)));
+            [Some(part(color.mix(opacity).filled())), outline].into_iter().flatten()
         })
     });
     chart.draw_series(parts)?;

@@ -43,11 +43,13 @@ impl Measure {
         }
     }
 
-    /// The label of `value` at the axis of a chart.
+    /// The label of `value` at the axis of a chart. A part of an event or of a byte has none.
     pub(super) fn axis_label(self, value: f64) -> String {
+        let is_whole = value.fract() == 0.0;
         match self {
+            Self::Events | Self::Bytes if value < 1_000.0 && !is_whole => String::new(),
             Self::Events => numbers::short(value),
-            Self::Hours if value < 10.0 => format!("{value:.1} h"),
+            Self::Hours if value > 0.0 && value < 1.0 => format!("{} min", numbers::short(value * 60.0)),
             Self::Hours => format!("{} h", numbers::short(value)),
             Self::Bytes => numbers::bytes(value as u128),
         }

@@ -88,7 +88,7 @@ fn render(answer: &AggregatesAnswer, measure: Measure, width: u32) -> Result<Tag
         return Err(HandlerError::Invalid(InvalidQuery::parameter(
             "from",
             format!("a range of {found} {period}s"),
-            format!("at most {MAX_ROWS} {period}s before `to` on this page; months for a longer range"),
+            format!("a range of at most {MAX_ROWS} {period}s on this page; choose months for a longer range"),
         )));
     }
     let mut totals = BTreeMap::<Day, [Totals; TYPES]>::new();
@@ -157,7 +157,9 @@ fn next(granularity: Granularity, day: Day) -> Day {
 
 /// The end of the period that begins at `day`.
 fn end(answer: &AggregatesAnswer, day: Day) -> Timestamp {
-    answer.zone.start_of(next(answer.granularity, day))
+    let next = next(answer.granularity, day);
+    // No day follows the last day of the calendar.
+    if next > day { answer.zone.start_of(next) } else { Timestamp::MAX }
 }
 
 const fn period(granularity: Granularity) -> &'static str {

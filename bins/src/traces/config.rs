@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry_sdk::trace::Sampler;
 use percent_encoding::percent_decode_str;
 use url::Url;
@@ -22,9 +23,10 @@ pub struct TracesConfig {
     pub(super) protocol: Protocol,
     /// The address of the receiver; for HTTP, with the path.
     pub(super) endpoint: String,
-    pub(super) headers: Vec<(String, String)>,
+    pub(super) headers: HeaderMap,
     pub(super) timeout: Duration,
-    pub(super) certificate: Option<PathBuf>,
+    /// The file of the certificate authority, and the variable that names it.
+    pub(super) certificate: Option<(String, PathBuf)>,
     pub(super) is_compressed: bool,
     pub(super) service_name: String,
     pub(super) resource: Vec<(String, String)>,
@@ -82,6 +84,7 @@ impl TracesConfig {
             either(variables, "TIMEOUT", "10000", "longest time of an export, in milliseconds", accepted, millis);
         let meaning = "PEM file of the certificate authority of the receiver";
         let certificate = either(variables, "CERTIFICATE", "", meaning, "a path", |text| Some(PathBuf::from(text)));
+        let certificate = certificate.map(|path| (chosen(variables, "CERTIFICATE"), path));
         let compression = either(variables, "COMPRESSION", "none", "compression of exports", "none, gzip", |text| {
             matches!(text, "none" | "gzip").then(|| text == "gzip")
         });
@@ -110,6 +113,12 @@ impl TracesConfig {
 /// The names of the variable for all signals, and of the variable for traces alone, which overrides it.
 fn names(suffix: &str) -> (String, String) {
     (format!("OTEL_EXPORTER_OTLP_{suffix}"), format!("OTEL_EXPORTER_OTLP_TRACES_{suffix}"))
+}
+
+/// The name of the variable that counts.
+fn chosen(variables: &Variables, suffix: &str) -> String {
+    let (general, traces) = names(suffix);
+    if variables.has(&traces) { traces } else { general }
 }
 
 /// Reads the variable for all signals, or the variable for traces if it is set.
@@ -164,13 +173,22 @@ fn url(variables: &mut Variables, name: &str, meaning: &str) -> Option<String> {
     Some(text)
 }
 
-fn headers(variables: &mut Variables) -> Vec<(String, String)> {
+/// Reads the headers of each export. They may hold a secret, so a problem does not show the value.
+fn headers(variables: &mut Variables) -> HeaderMap {
     let (general, traces) = names("HEADERS");
     let is_overridden = variables.has(&traces);
     let meaning = "headers of each export, as name=value,name=value";
     let value = variables.unless(is_overridden, |variables| pairs(variables, &general, meaning));
-    let traces = pairs(variables, &traces, &format!("instead of {general}"));
-    if is_overridden { traces } else { value }
+    let of_traces = pairs(variables, &traces, &format!("instead of {general}"));
+    let header = |(name, value): (String, String)| -> Option<(HeaderName, HeaderValue)> {
+        Some((name.parse().ok()?, value.parse().ok()?))
+    };
+    let pairs = if is_overridden { of_traces } else { value };
+    pairs.into_iter().map(header).collect::<Option<_>>().unwrap_or_else(|| {
+        let accepted = "name=value,name=value with names of HTTP headers and values in ASCII";
+        variables.problem(EnvError::secret(&chosen(variables, "HEADERS"), accepted));
+        HeaderMap::new()
+    })
 }
 
 /// Reads the size of the queue, the size of a batch, and the time between two exports.
@@ -207,8 +225,8 @@ fn sampler(variables: &mut Variables) -> Sampler {
     if name.starts_with("parentbased_") { Sampler::ParentBased(Box::new(sampler)) } else { sampler }
 }
 
-/// Reads pairs of the form `name=value,name=value`, with percent-encoded values. Headers may hold a secret, so a problem does
-/// not show the value.
+/// Reads pairs of the form `name=value,name=value`, with percent-encoded values. A value may be a secret, so a problem does not
+/// show it.
 fn pairs(variables: &mut Variables, name: &str, meaning: &str) -> Vec<(String, String)> {
     let Some(text) = variables.optional_text(name, "", meaning) else { return Vec::new() };
     let pair = |pair: &str| {
@@ -266,7 +284,7 @@ mod tests {
         ]);
         let config = config.expect("valid").expect("on");
         assert_eq!(config.timeout, Duration::from_millis(7));
-        assert_eq!(config.headers, [("x-key".to_owned(), "a b".to_owned()), ("y".to_owned(), "2".to_owned())]);
+        assert_eq!((&config.headers["x-key"], &config.headers["y"]), (&"a b".parse().unwrap(), &"2".parse().unwrap()));
         assert_eq!(config.service_name, "netagg-api");
         assert!(format!("{:?}", config.sampler).contains("TraceIdRatioBased(0.01)"), "{:?}", config.sampler);
     }
@@ -288,6 +306,8 @@ mod tests {
             ("OTEL_BSP_MAX_QUEUE_SIZE", "0", "from 1"),
             ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "4096", "from 1 to 2048"),
             ("OTEL_EXPORTER_OTLP_HEADERS", "my secret", "name=value"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "my(key=secret ", "names of HTTP headers"),
+            ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "key=%C2%A0secret ", "values in ASCII"),
         ] {
             let is_switch = name == on.0;
             let problem = if is_switch { read(&[(name, value)]) } else { read(&[on, (name, value)]) };

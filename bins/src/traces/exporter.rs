@@ -1,12 +1,12 @@
 //! The exporter of spans over OTLP, by gRPC or HTTP.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use axum::http::{HeaderMap, HeaderName};
+use axum::http::HeaderMap;
 use hyper_rustls::{ConfigBuilderExt, HttpsConnectorBuilder};
 use opentelemetry_http::hyper::HyperClient;
 use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
@@ -25,9 +25,6 @@ use tokio::runtime::Handle;
 use super::config::{Protocol, TracesConfig};
 use super::metrics::dropped;
 use crate::Failure;
-
-/// The variable of the certificate authority.
-const CERTIFICATE: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 
 /// Exports spans, and counts the spans of failed exports as dropped. The first failure after a success is logged.
 #[derive(Debug)]
@@ -50,10 +47,10 @@ impl CountingExporter {
     /// If a value of the configuration cannot be used, such as a certificate file.
     pub(super) fn new(config: &TracesConfig) -> Result<Self, Failure> {
         let reason = Reason::default();
-        let exporter = headers(config).and_then(|headers| match config.protocol {
-            Protocol::Grpc => grpc(config, headers),
-            Protocol::Http => http(config, headers, reason.clone()),
-        });
+        let exporter = match config.protocol {
+            Protocol::Grpc => grpc(config),
+            Protocol::Http => http(config, reason.clone()),
+        };
         let exporter = exporter.map_err(Failure::Usage)?;
         Ok(Self {
             exporter,
@@ -105,28 +102,17 @@ impl opentelemetry_sdk::trace::SpanExporter for CountingExporter {
     }
 }
 
-/// The headers of each export, checked.
-fn headers(config: &TracesConfig) -> Result<HeaderMap, String> {
-    const NAME: &str = "OTEL_EXPORTER_OTLP_HEADERS";
-    let mut headers = HeaderMap::new();
-    for (name, value) in &config.headers {
-        let header: HeaderName = name.parse().map_err(|_| format!("{NAME}: {name:?} is not the name of a header"))?;
-        headers.insert(header, value.parse().map_err(|_| format!("{NAME}: the value of {name:?} is not ASCII"))?);
-    }
-    Ok(headers)
-}
-
-fn grpc(config: &TracesConfig, headers: HeaderMap) -> Result<SpanExporter, String> {
+fn grpc(config: &TracesConfig) -> Result<SpanExporter, String> {
     let mut exporter = SpanExporter::builder()
         .with_tonic()
         .with_endpoint(&config.endpoint)
         .with_timeout(config.timeout)
-        .with_metadata(MetadataMap::from_headers(headers));
+        .with_metadata(MetadataMap::from_headers(config.headers.clone()));
     if config.is_encrypted() {
         let tls = match &config.certificate {
-            Some(path) => {
-                let pem = read(path)?;
-                roots(path, &pem)?;
+            Some(file) => {
+                let pem = read(file)?;
+                roots(file, &pem)?;
                 ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem))
             }
             None => ClientTlsConfig::new().with_native_roots(),
@@ -139,12 +125,12 @@ fn grpc(config: &TracesConfig, headers: HeaderMap) -> Result<SpanExporter, Strin
     exporter.build().map_err(|error| format!("OTEL_EXPORTER_OTLP_*: {error}"))
 }
 
-fn http(config: &TracesConfig, headers: HeaderMap, reason: Reason) -> Result<SpanExporter, String> {
+fn http(config: &TracesConfig, reason: Reason) -> Result<SpanExporter, String> {
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let tls = match &config.certificate {
-        Some(path) => tls.with_root_certificates(roots(path, &read(path)?)?),
+        Some(file) => tls.with_root_certificates(roots(file, &read(file)?)?),
         None if config.is_encrypted() => tls.with_native_roots().map_err(|error| error.to_string())?,
         None => tls.with_root_certificates(RootCertStore::empty()),
     };
@@ -153,7 +139,7 @@ fn http(config: &TracesConfig, headers: HeaderMap, reason: Reason) -> Result<Spa
     let client = HyperClient::new(connector, config.timeout, None);
     let mut exporter = SpanExporter::builder()
         .with_http()
-        .with_http_client(OnRuntime { client, headers, runtime: Handle::current(), reason })
+        .with_http_client(OnRuntime { client, headers: config.headers.clone(), runtime: Handle::current(), reason })
         .with_endpoint(&config.endpoint)
         .with_timeout(config.timeout);
     if config.is_compressed {
@@ -162,9 +148,9 @@ fn http(config: &TracesConfig, headers: HeaderMap, reason: Reason) -> Result<Spa
     exporter.build().map_err(|error| format!("OTEL_EXPORTER_OTLP_*: {error}"))
 }
 
-/// The certificate authorities in `pem`, the text of the file at `path`.
-fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, String> {
-    let in_file = |error: String| format!("{CERTIFICATE}: {}: {error}", path.display());
+/// The certificate authorities in `pem`, the text of the file that the variable names.
+fn roots((variable, path): &(String, PathBuf), pem: &[u8]) -> Result<RootCertStore, String> {
+    let in_file = |error: String| format!("{variable}: {}: {error}", path.display());
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(pem) {
         let certificate = certificate.map_err(|error| in_file(error.to_string()))?;
@@ -173,8 +159,8 @@ fn roots(path: &Path, pem: &[u8]) -> Result<RootCertStore, String> {
     if roots.is_empty() { Err(in_file("no certificate; accepted: certificates as PEM".to_owned())) } else { Ok(roots) }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("{CERTIFICATE}: {}: {error}", path.display()))
+fn read((variable, path): &(String, PathBuf)) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| format!("{variable}: {}: {error}", path.display()))
 }
 
 /// Sends requests on the runtime of the program. The thread that exports spans has no runtime of its own.

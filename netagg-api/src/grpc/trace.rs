@@ -15,9 +15,7 @@ const METHODS: [&str; 4] = [
 
 /// The span of `request`, named `service/method`.
 pub(super) fn begin(request: &Request<Body>) -> Span {
-    let path = request.uri().path();
-    // A client may send any text as the path.
-    let method = METHODS.into_iter().find(|method| path.strip_prefix('/') == Some(method)).unwrap_or("_OTHER");
+    let method = method(request.uri().path());
     tracing::info_span!(
         "request",
         otel.name = method,
@@ -26,8 +24,14 @@ pub(super) fn begin(request: &Request<Body>) -> Span {
         rpc.system.name = "grpc",
         rpc.method = method,
         rpc.response.status_code = field::Empty,
+        error.r#type = field::Empty,
         trace_id = field::Empty,
     )
+}
+
+/// The name of the method at `path`. A client may send any text as the path.
+fn method(path: &str) -> &'static str {
+    METHODS.into_iter().find(|method| path.strip_prefix('/') == Some(method)).unwrap_or("_OTHER")
 }
 
 /// Records the status of the response, as far as its head has one. A stream that fails later ends with the status in its
@@ -46,6 +50,7 @@ pub(super) fn end(span: &Span, response: &Response<Body>) {
             | Code::DataLoss
     ) {
         span.record("otel.status_code", "ERROR");
+        span.record("error.type", name(code));
     }
 }
 
@@ -85,5 +90,11 @@ mod tests {
         let service = set.file.iter().flat_map(|file| &file.service).next().expect("a service");
         let names = service.method.iter().map(|method| format!("telecom.v1.UsageService/{}", method.name()));
         assert_eq!(names.collect::<std::collections::BTreeSet<_>>(), METHODS.map(str::to_owned).into());
+        for name in METHODS {
+            assert_eq!(method(&format!("/{name}")), name);
+        }
+        for path in ["/telecom.v1.UsageService/100000001", "/telecom.v1.UsageService", "//", ""] {
+            assert_eq!(method(path), "_OTHER", "the path is not in the trace: {path}");
+        }
     }
 }

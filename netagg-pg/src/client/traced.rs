@@ -2,14 +2,16 @@
 
 use tracing::{Instrument, Span, field};
 
+use super::error::PgError;
+
 /// Runs a statement in a span.
-pub(crate) trait Traced<T, E>: Future<Output = Result<T, E>> + Send + Sized {
+pub(crate) trait Traced<T, E: DriverError>: Future<Output = Result<T, E>> + Send + Sized {
     /// Runs the statement in a span. `summary` is its operation and its main table, such as `SELECT agg_day`.
     ///
     /// A statement outside of a request and a batch gets no span. Checks run every second, and would fill the trace store.
     ///
-    /// A statement that fails marks its span as an error. The text of the error may hold data of users, and stays out of the
-    /// span.
+    /// A statement that fails marks its span as an error, with the code of PostgreSQL. The text of the error may hold data of
+    /// users, and stays out of the span.
     fn traced(self, summary: &'static str) -> impl Future<Output = Result<T, E>> + Send {
         let span = if Span::current().is_none() {
             Span::none()
@@ -21,16 +23,49 @@ pub(crate) trait Traced<T, E>: Future<Output = Result<T, E>> + Send + Sized {
                 otel.status_code = field::Empty,
                 db.system.name = "postgresql",
                 db.query.summary = summary,
+                db.response.status_code = field::Empty,
+                error.r#type = field::Empty,
             )
         };
         async move {
             let result = self.instrument(span.clone()).await;
-            if result.is_err() {
-                span.record("otel.status_code", "ERROR");
+            if let Err(error) = &result {
+                record(&span, error);
             }
             result
         }
     }
 }
 
-impl<T, E, F: Future<Output = Result<T, E>> + Send> Traced<T, E> for F {}
+impl<T, E: DriverError, F: Future<Output = Result<T, E>> + Send> Traced<T, E> for F {}
+
+/// An error that may come from the driver.
+pub(crate) trait DriverError {
+    fn driver_error(&self) -> Option<&sqlx::Error>;
+}
+
+impl DriverError for sqlx::Error {
+    fn driver_error(&self) -> Option<&sqlx::Error> {
+        Some(self)
+    }
+}
+
+impl DriverError for PgError {
+    fn driver_error(&self) -> Option<&sqlx::Error> {
+        match self {
+            Self::Sqlx(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+fn record(span: &Span, error: &impl DriverError) {
+    span.record("otel.status_code", "ERROR");
+    let error = error.driver_error();
+    let code = error.and_then(sqlx::Error::as_database_error).and_then(|error| error.code());
+    if let Some(code) = &code {
+        span.record("db.response.status_code", &**code);
+    }
+    let other = if matches!(error, Some(sqlx::Error::Io(_))) { "io" } else { "_OTHER" };
+    span.record("error.type", code.as_deref().unwrap_or(other));
+}

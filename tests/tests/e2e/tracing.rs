@@ -1,5 +1,7 @@
 //! Traces: they continue from `netagg import` to the batch that stores an event, and from a request to its statements.
 
+use std::time::{Duration, Instant};
+
 use netagg_api::proto::GetGlobalAggRequest;
 use netagg_api::proto::usage_service_client::UsageServiceClient;
 use netagg_core::TraceContext;
@@ -156,7 +158,13 @@ async fn the_log_lines_of_a_request_have_the_id_of_its_trace() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_absent_receiver_costs_only_spans_which_are_counted() {
-    let mut installation = traced("http://127.0.0.1:1", "grpc").await;
+    for (protocol, reason) in [("grpc", "transport error"), ("http/protobuf", "Connection refused")] {
+        absent_receiver(protocol, reason).await;
+    }
+}
+
+async fn absent_receiver(protocol: &str, reason: &str) {
+    let mut installation = traced("http://127.0.0.1:1", protocol).await;
     installation.set("OTEL_BSP_MAX_QUEUE_SIZE", "8");
     installation.set("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "8");
     let mut services: Vec<Process> = installation.consumers().iter().map(|name| installation.start(name)).collect();
@@ -175,12 +183,28 @@ async fn an_absent_receiver_costs_only_spans_which_are_counted() {
         service.terminate();
         assert_eq!(service.code(PATIENCE).await, 0, "{}", service.stderr());
     }
-    let lines = services[0].stderr();
-    assert_eq!(
-        lines.matches("spans cannot be exported").count(),
-        1,
-        "one line, whatever the number of failures\n{lines}"
-    );
+    let text = services[0].stderr();
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("spans cannot be exported")).collect();
+    assert_eq!(lines.len(), 1, "one line, whatever the number of failures\n{text}");
+    assert!(lines[0].contains(reason), "the line has the reason: {}", lines[0]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_does_not_wait_for_a_receiver_that_never_responds() {
+    let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let endpoint = format!("http://{}", receiver.local_addr().expect("an address"));
+    let mut installation = traced(&endpoint, "http/protobuf").await;
+    installation.set("OTEL_BSP_SCHEDULE_DELAY", "60000");
+    let mut api = installation.start("api");
+    installation.readiness("api", 200).await;
+    let url = format!("http://127.0.0.1:{}/api/v1/aggregates", installation.variable("API_HTTP_PORT"));
+    reqwest::get(url).await.expect("a response");
+    let begun = Instant::now();
+    api.terminate();
+    assert_eq!(api.code(PATIENCE).await, 0, "{}", api.stderr());
+    // An export may take 10 s, and the stop waits 2 s for it.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    assert!(api.stderr().contains("stopping without the export of the last spans"), "{}", api.stderr());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,10 +232,12 @@ async fn dead_letters_and_replays_keep_the_trace_of_a_message() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_variable_is_wrong_usage() {
+    let empty = tempfile::NamedTempFile::new().expect("a file");
     for (name, value) in [
         ("OTEL_TRACES_SAMPLER", "sometimes"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4317"),
         ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/nowhere/ca.pem"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", empty.path().to_str().expect("UTF-8")),
     ] {
         let mut changed = Installation::on("postgres://localhost/none", "127.0.0.1:1", "redis://127.0.0.1:1");
         changed.set("OTEL_TRACES_EXPORTER", "otlp");
@@ -220,7 +246,7 @@ async fn a_wrong_variable_is_wrong_usage() {
         for program in ["ingestor", "aggregator", "api", "generator"] {
             let ended = changed.run(program, &[]).await;
             assert_eq!(ended.code, 2, "{program} with {name}={value}: {}", ended.stderr);
-            assert!(ended.stderr.contains("OTEL_") && ended.stderr.contains(value), "{}", ended.stderr);
+            assert!(ended.stderr.contains(name) && ended.stderr.contains(value), "{}", ended.stderr);
         }
     }
 }

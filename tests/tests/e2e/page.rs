@@ -215,7 +215,7 @@ async fn the_page_names_the_accepted_values_of_a_wrong_input() {
         ("from=2016-11-30&to=2026-11-29&tz=Europe%2FMoscow", "#totals-error", "a range of at most 93 days"),
         ("from=2016-11-30&to=2026-11-29", "#totals-error", "accepted: a range of at most 400 days"),
         ("tz=Mars", "#totals-error", "tz: found Mars; accepted: UTC or a name of the IANA time zone database"),
-        ("user_id=nobody", "#timeline .summary", "The user nobody has no events"),
+        ("user_id=unknown", "#timeline .summary", "The user unknown has no events"),
     ] {
         browser.open("about:blank").await;
         browser.open(&demo.page(state)).await;

@@ -26,6 +26,7 @@ mod processing_mode;
 mod readiness;
 mod record;
 mod repair_loop;
+mod retry_policy;
 mod stream_source;
 #[cfg(feature = "testkit")]
 pub mod testkit;
@@ -44,7 +45,7 @@ pub use aggregate::{AggregateRow, Contribution, Totals, sum_by_day};
 pub use aggregator::Aggregator;
 pub use batch::{Batch, BatchBuilder, BatchOutcome, Conflict, Identified, SpanCounts};
 pub use completeness::{CompletenessTracker, TrackedConsumer};
-pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, RetryPolicy, StatsSnapshot};
+pub use consumer::{ConsumerConfig, ConsumerStats, EventConsumer, StatsSnapshot};
 pub use consumer_groups::{ConsumerGroups, NotDrained};
 pub use dead_letter::DeadLetter;
 pub use duration::{HumanDuration, InvalidDuration};
@@ -61,6 +62,7 @@ pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics
 pub use processing_mode::{ProcessingMode, UnknownMode};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{Header, OutgoingRecord, PartitionId, Position, Record, RecordPosition, RecordTimestamp, Span};
+pub use retry_policy::RetryPolicy;
 pub use stream_source::StreamSource;
 pub use time::{Day, Month, ParseTimeError, Timestamp};
 pub use trace_context::{InvalidTraceParent, TraceContext};

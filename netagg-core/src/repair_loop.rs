@@ -8,8 +8,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
-use crate::consumer::{Aborted, ConsumerStats, Retrier, RetryPolicy};
+use crate::consumer::{Aborted, ConsumerStats, Retrier};
 use crate::ports::{Cache, TotalsRepair};
+use crate::retry_policy::RetryPolicy;
 use crate::time::Month;
 
 /// The pause between two repairs, before a random part is added. With this pause, a conflict is repaired within 30 s.
@@ -84,7 +85,7 @@ async fn keep_repairing(
             biased;
             () = stop.cancelled() => return,
             // Without the random part, members that started together would repair at the same moments.
-            () = tokio::time::sleep(retrier.jittered(REPAIR_INTERVAL)) => {}
+            () = tokio::time::sleep(RetryPolicy::jittered(REPAIR_INTERVAL)) => {}
         }
         match retrier.run(|| repair.repair()).await {
             Ok(days) if days.is_empty() => {}

@@ -2,6 +2,8 @@
 
 mod accept;
 mod body;
+#[cfg(feature = "docs-page")]
+mod docs_page;
 mod etag;
 mod export;
 mod health;
@@ -13,8 +15,6 @@ mod ops;
 mod ops_metrics;
 #[cfg(feature = "overview-page")]
 mod overview;
-#[cfg(feature = "docs-page")]
-mod page;
 mod problem;
 #[cfg(feature = "profiles")]
 mod profiles;

@@ -12,9 +12,9 @@ use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, Secur
 use utoipa::openapi::{ContentBuilder, OpenApi, Ref, RefOr, ResponseBuilder, Schema};
 use utoipa::{IntoParams, OpenApi as _, PartialSchema, ToSchema};
 
-use super::etag::Tagged;
 #[cfg(feature = "docs-page")]
-use super::page;
+use super::docs_page;
+use super::etag::Tagged;
 use super::problem;
 use crate::handlers::HandlerError;
 
@@ -75,7 +75,7 @@ pub(super) fn router<S: Clone + Send + Sync + 'static>(mut api: OpenApi) -> Rout
     let description = async move |headers: HeaderMap| Ok::<_, HandlerError>(Tagged::json(&*api)?.respond(&headers));
     let router = Router::new().route(PATH, get(description));
     #[cfg(feature = "docs-page")]
-    let router = router.merge(page::router(PATH));
+    let router = router.merge(docs_page::router(PATH));
     router
 }
 

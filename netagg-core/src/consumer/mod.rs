@@ -2,7 +2,7 @@
 //! batches at a time. It commits only offsets that are durably processed.
 
 mod batch_span;
-mod retry;
+mod retrier;
 mod service;
 mod stats;
 mod tracker;
@@ -18,8 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use batch_span::batch_span;
-pub use retry::RetryPolicy;
-pub(crate) use retry::{Aborted, Retrier};
+pub(crate) use retrier::{Aborted, Retrier};
 pub use service::EventConsumer;
 pub use stats::{ConsumerStats, StatsSnapshot};
 use tracker::{OffsetTracker, Ticket};
@@ -28,6 +27,7 @@ use crate::Error;
 use crate::crash::{self, CrashPoint};
 use crate::ports::{EventSource, SourceEvent, TracePropagator};
 use crate::record::{PartitionId, Record, Span};
+use crate::retry_policy::RetryPolicy;
 
 /// How long batches may take to give up their retries after the drain timeout.
 const ABANDON_GRACE: Duration = Duration::from_secs(2);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
-use tracing::Instrument;
+use tracing::{Instrument, field};
 
 use crate::Error;
 use crate::batch::{Batch, BatchOutcome};
@@ -288,6 +288,8 @@ impl IngestSink {
             messaging.system = "kafka",
             messaging.operation.name = "send",
             messaging.operation.type = "send",
+            // Only the adapter knows its topic.
+            messaging.destination.name = field::Empty,
             messaging.batch.message_count = dead_letters.len() as i64,
         );
         retrier.run(|| self.dead_letters.send(dead_letters)).instrument(span).await?;

@@ -51,6 +51,10 @@ impl Producer {
         Ok(Self { topic: topic.into(), config, current: Mutex::default() })
     }
 
+    pub(crate) fn topic(&self) -> &str {
+        &self.topic
+    }
+
     /// The port's error for `error`.
     pub(crate) fn explain(&self, error: KafkaError) -> Error {
         error::of(error, self.config.get("bootstrap.servers").unwrap_or_default(), &self.topic)

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use netagg_core::ports::DeadLetters;
 use netagg_core::{DeadLetter, Error, Header, OutgoingRecord};
 use rdkafka::error::RDKafkaErrorCode;
+use tracing::Span;
 
 use crate::producer::{DeliveryError, Producer};
 use crate::{ConfigError, KafkaConfig};
@@ -48,6 +49,7 @@ impl KafkaDeadLetters {
 #[async_trait]
 impl DeadLetters for KafkaDeadLetters {
     async fn send(&self, dead_letters: &[DeadLetter]) -> Result<(), Error> {
+        Span::current().record("messaging.destination.name", self.producer.topic());
         let mut records: Vec<_> = dead_letters.iter().map(record).collect();
         let failures = self.producer.send(&records).await;
         if let Some(at) = failures.iter().position(|failure| !is_too_large(failure)) {

@@ -209,7 +209,8 @@ async fn a_stop_does_not_wait_for_a_receiver_that_never_responds() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_and_replays_keep_the_trace_of_a_message() {
-    let installation = Installation::new().await;
+    let receiver = OtlpReceiver::start().await;
+    let installation = traced(&receiver.http(), "http/protobuf").await;
     let context: TraceContext = format!("00-{TRACE_ID}-{PARENT_ID}-01").parse().expect("valid");
     let mut record = netagg_core::OutgoingRecord::new("{");
     record.headers = context.to_headers();
@@ -223,6 +224,8 @@ async fn dead_letters_and_replays_keep_the_trace_of_a_message() {
         if dead_letters == 1 { Ok(()) } else { Err(format!("{dead_letters}")) }
     })
     .await;
+    let sent = receiver.span(PATIENCE, "the dead letter is traced", |span| span.name == "send dead letters").await;
+    assert_eq!(sent.attributes["messaging.destination.name"], installation.variable("KAFKA_DLQ_TOPIC"));
     let replayed = installation.run("netagg", &["dlq", "replay"]).await;
     assert_eq!(replayed.code, 0, "{}{}", replayed.stdout, replayed.stderr);
     let messages = installation.messages().await;

@@ -2,6 +2,7 @@
 
 const POLL_MS = 2000; // Pause between two requests for the same part
 const RETRY_MS = 5000; // The shortest pause while the service does not answer
+const LONGEST_RETRY_MS = 3600000;
 const TIMEOUT_MS = 15000;
 const KEY = "netagg-key";
 const DEFAULTS = { from: "", to: "", tz: "UTC", granularity: "DAY", measure: "events", user_id: "", type: "" };
@@ -26,11 +27,12 @@ function say(id, text) {
 }
 
 // A part of the page. `parameters` returns the query, or null if there is nothing to request. `onShown` gets the summary, or
-// null if the part is empty.
+// null if the part is empty. It returns the place in the list, for screen readers.
 function part(id, { parameters, cache, onShown }) {
   const result = find(id);
   let request = null;
   let timer = 0;
+  let isAwaited = false; // The viewer waits for a response, or sees an outage. Then the part is requested also without live updates.
 
   function stop() {
     request?.abort();
@@ -40,6 +42,8 @@ function part(id, { parameters, cache, onShown }) {
 
   function clear() {
     stop();
+    isAwaited = false;
+    find(`${id}-status`).textContent = "";
     result.replaceChildren();
     result.classList.remove("stale");
     say(`${id}-error`, "");
@@ -55,7 +59,8 @@ function part(id, { parameters, cache, onShown }) {
     stop();
     const query = parameters();
     if (query === null) return clear();
-    if (!isForViewer && (document.hidden || !find("live").checked)) return plan(POLL_MS);
+    isAwaited ||= isForViewer;
+    if (!isForViewer && (document.hidden || !(isAwaited || find("live").checked))) return plan(POLL_MS);
     const current = (request = new AbortController());
     const timeout = setTimeout(() => current.abort(), TIMEOUT_MS);
     const url = new URL(`${id}?${new URLSearchParams(query)}`, base);
@@ -75,29 +80,34 @@ function part(id, { parameters, cache, onShown }) {
     if (response?.ok) {
       say(`${id}-error`, "");
       result.classList.remove("stale");
-      show(text, isForViewer);
+      show(text);
       plan(POLL_MS);
     } else {
-      reject(response, parse(text));
+      reject(response, parse(text), isForViewer);
     }
   }
 
-  function show(html, isForViewer) {
+  function show(html) {
     const next = result.cloneNode();
     next.innerHTML = html;
     if (next.childNodes.length === result.childNodes.length) update(result, next);
     else result.replaceChildren(...next.childNodes);
     const summary = result.querySelector(".summary");
-    onShown(summary);
-    if (isForViewer) find(`${id}-status`).textContent = summary.textContent;
+    const place = onShown(summary);
+    if (isAwaited) find(`${id}-status`).textContent = `${summary.textContent} ${place}`;
+    isAwaited = false;
   }
 
-  function reject(response, problem) {
+  function reject(response, problem, isForViewer) {
     if (response?.status === 401) {
-      askForKey(key ? `The service does not accept the key: ${problem.detail}.` : "The service needs a key.");
+      const reason = key ? `The service does not accept the key: ${problem.detail ?? 401}.` : "The service needs a key.";
+      askForKey(reason, isForViewer);
     } else if (!response || response.status === 429 || response.status >= 500) {
       const reason = response ? `The service cannot answer now: ${problem.detail ?? response.status}.` : "The service cannot be reached.";
-      const pause = Math.max(RETRY_MS, 1000 * (response?.headers.get("retry-after") ?? 0));
+      // A date instead of seconds is not a number.
+      const seconds = Number(response?.headers.get("retry-after")) || 0;
+      const pause = Math.min(LONGEST_RETRY_MS, Math.max(RETRY_MS, 1000 * seconds));
+      isAwaited = true;
       const kept = result.hasChildNodes() ? " The page keeps its last data." : "";
       say(`${id}-error`, `${reason}${kept} It tries again every ${pause / 1000} s.`);
       result.classList.toggle("stale", result.hasChildNodes());
@@ -138,7 +148,7 @@ const totals = part("totals", {
     return [...chosen("from", "to", "tz", "granularity", "measure"), ["width", width]];
   },
   cache: "no-cache",
-  onShown: () => {},
+  onShown: () => "",
 });
 
 const timeline = part("timeline", {
@@ -157,6 +167,7 @@ const timeline = part("timeline", {
     // A disabled button would lose the focus, so the buttons are only marked.
     find("newer").ariaDisabled = cursors.length === 1;
     find("older").ariaDisabled = !next;
+    return find("pages").hidden ? "" : `Page ${cursors.length}.`;
   },
 });
 
@@ -165,21 +176,26 @@ function reload() {
   timeline.load(true);
 }
 
-function askForKey(reason) {
-  totals.clear();
-  timeline.clear();
+// Shows the form for a key. The focus goes there only after an action of the viewer: a poll must not interrupt typing.
+function askForKey(reason, isForViewer) {
+  forgetKey();
   find("key").hidden = false;
   find("forget").hidden = true;
   say("key-reason", reason);
-  find("key").elements.key.focus();
+  if (isForViewer) find("key").elements.key.focus();
+}
+
+function forgetKey() {
+  key = null;
+  sessionStorage.removeItem(KEY);
+  totals.clear();
+  timeline.clear();
 }
 
 function setKey(text) {
+  forgetKey();
   key = text;
-  totals.clear();
-  timeline.clear();
   if (text) sessionStorage.setItem(KEY, text);
-  else sessionStorage.removeItem(KEY);
   find("key").reset();
   find("key").hidden = true;
   find("forget").hidden = !text;
@@ -189,7 +205,9 @@ function setKey(text) {
 
 // Takes the choices of `form` over. The address gets them behind its #, so that a link shows the same view.
 function confirm(form) {
-  for (const field of form.elements) if (field.name) choices[field.name] = new FormData(form).get(field.name).trim();
+  const data = new FormData(form);
+  // A group has no value if the address had a wrong one. Then the wrong value stays, so that its error stays.
+  for (const { name } of form.elements) if (name) choices[name] = data.get(name)?.trim() ?? choices[name];
   const changed = Object.entries(choices).filter(([name, value]) => value !== DEFAULTS[name]);
   const address = location.pathname + location.search;
   history.replaceState(null, "", changed.length ? `#${new URLSearchParams(changed)}` : address);

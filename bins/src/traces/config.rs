@@ -180,15 +180,18 @@ fn headers(variables: &mut Variables) -> HeaderMap {
     let meaning = "headers of each export, as name=value,name=value";
     let value = variables.unless(is_overridden, |variables| pairs(variables, &general, meaning));
     let of_traces = pairs(variables, &traces, &format!("instead of {general}"));
-    let header = |(name, value): (String, String)| -> Option<(HeaderName, HeaderValue)> {
-        Some((name.parse().ok()?, value.parse().ok()?))
-    };
-    let pairs = if is_overridden { of_traces } else { value };
-    pairs.into_iter().map(header).collect::<Option<_>>().unwrap_or_else(|| {
-        let accepted = "name=value,name=value with names of HTTP headers and values in ASCII";
-        variables.problem(EnvError::secret(&chosen(variables, "HEADERS"), accepted));
-        HeaderMap::new()
-    })
+    let mut headers = HeaderMap::new();
+    for (name, value) in if is_overridden { of_traces } else { value } {
+        let value = value.parse::<HeaderValue>().ok().filter(|_| value.is_ascii());
+        let (Ok(name), Some(mut value)) = (name.parse::<HeaderName>(), value) else {
+            let accepted = "name=value,name=value with names of HTTP headers and values in ASCII";
+            variables.problem(EnvError::secret(&chosen(variables, "HEADERS"), accepted));
+            return HeaderMap::new();
+        };
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    headers
 }
 
 /// Reads the size of the queue, the size of a batch, and the time between two exports.

@@ -5,7 +5,7 @@ use tracing::{Instrument, Span, field};
 use super::error::PgError;
 
 /// Runs a statement in a span.
-pub(crate) trait Traced<T, E: DriverError>: Future<Output = Result<T, E>> + Send + Sized {
+pub(crate) trait Traced<T, E: HasDriverError>: Future<Output = Result<T, E>> + Send + Sized {
     /// Runs the statement in a span. `summary` is its operation and its main table, such as `SELECT agg_day`.
     ///
     /// A statement outside of a request and a batch gets no span. Checks run every second, and would fill the trace store.
@@ -37,20 +37,20 @@ pub(crate) trait Traced<T, E: DriverError>: Future<Output = Result<T, E>> + Send
     }
 }
 
-impl<T, E: DriverError, F: Future<Output = Result<T, E>> + Send> Traced<T, E> for F {}
+impl<T, E: HasDriverError, F: Future<Output = Result<T, E>> + Send> Traced<T, E> for F {}
 
 /// An error that may come from the driver.
-pub(crate) trait DriverError {
+pub(crate) trait HasDriverError {
     fn driver_error(&self) -> Option<&sqlx::Error>;
 }
 
-impl DriverError for sqlx::Error {
+impl HasDriverError for sqlx::Error {
     fn driver_error(&self) -> Option<&sqlx::Error> {
         Some(self)
     }
 }
 
-impl DriverError for PgError {
+impl HasDriverError for PgError {
     fn driver_error(&self) -> Option<&sqlx::Error> {
         match self {
             Self::Sqlx(error) => Some(error),
@@ -59,7 +59,7 @@ impl DriverError for PgError {
     }
 }
 
-fn record(span: &Span, error: &impl DriverError) {
+fn record(span: &Span, error: &impl HasDriverError) {
     span.record("otel.status_code", "ERROR");
     let error = error.driver_error();
     let code = error.and_then(sqlx::Error::as_database_error).and_then(|error| error.code());

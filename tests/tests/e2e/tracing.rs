@@ -97,6 +97,17 @@ async fn a_request_continues_the_trace_of_its_client_down_to_its_statements() {
     })
     .await;
 
+    let pool = installation.pool().await;
+    sqlx::query("ALTER TABLE agg_day RENAME TO away").execute(&pool).await.expect("renamed");
+    let response = get("/api/v1/aggregates?granularity=DAY&from=2025-02-01&to=2025-02-02").await;
+    assert!(response.status().is_server_error(), "{}", response.status());
+    let failed = |span: &ReceivedSpan| span.name == "SELECT agg_day" && span.is_error;
+    let failed = receiver.span(PATIENCE, "the failed statement is traced", failed).await;
+    for name in ["error.type", "db.response.status_code"] {
+        assert_eq!(failed.attributes[name], "42P01", "the code of PostgreSQL for a missing table");
+    }
+    pool.close().await;
+
     let problem = get("/api/v1/users/a-user/detail?limit=0").await;
     assert_eq!(problem.headers()["trace-id"], TRACE_ID);
     let problem: serde_json::Value = problem.json().await.expect("JSON");

@@ -15,7 +15,7 @@ use serde::Serialize;
 use tower::util::MapResponseLayer;
 
 use super::problem::method_not_allowed;
-use super::{host, response_headers};
+use super::{host, security_headers};
 use crate::auth::Protection;
 use crate::handlers::HandlerError;
 use crate::health;
@@ -43,7 +43,7 @@ impl Server {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(from_fn(host::check_host))
             .layer(MapResponseLayer::new(no_store))
-            .layer(MapResponseLayer::new(response_headers::security_headers))
+            .layer(MapResponseLayer::new(security_headers::add))
             .with_state(ready)
     }
 }
@@ -56,7 +56,7 @@ pub(super) fn unready_router(pages: Router) -> Router {
         .fallback(async || HandlerError::Unavailable)
         .layer(from_fn(host::check_host))
         .layer(MapResponseLayer::new(no_store))
-        .layer(MapResponseLayer::new(response_headers::security_headers))
+        .layer(MapResponseLayer::new(security_headers::add))
 }
 
 #[derive(Clone)]

@@ -2,6 +2,7 @@
 
 mod accept;
 mod body;
+mod cors;
 #[cfg(feature = "docs-page")]
 mod docs_page;
 mod etag;
@@ -19,8 +20,8 @@ mod problem;
 #[cfg(feature = "profiles")]
 mod profiles;
 mod query;
-mod response_headers;
 mod routes;
+mod security_headers;
 mod serve;
 mod state;
 mod trace;

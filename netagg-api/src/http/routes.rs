@@ -17,7 +17,7 @@ use super::layers::{cache_headers, hold_permit, limit_request_size, record_metri
 use super::overview;
 use super::problem::{Problem, method_not_allowed, not_found};
 use super::state::Api;
-use super::{host, openapi, response_headers, trace, usage};
+use super::{cors, host, openapi, security_headers, trace, usage};
 use crate::auth::{GuardLayer, Rejection};
 use crate::handlers::Handlers;
 use crate::response_cache::ResponseCache;
@@ -81,18 +81,18 @@ impl Server {
             .layer(CompressionLayer::new().quality(COMPRESSION).compress_when(SizeAbove::new(MIN_COMPRESSED_BYTES)));
         let router = router
             .layer(from_fn(cache_headers))
-            .layer(MapResponseLayer::new(response_headers::security_headers))
+            .layer(MapResponseLayer::new(security_headers::add))
             .layer(from_fn(record_metrics))
             .with_state(Api { handlers: Handlers::new(service.clone(), limits), totals: ResponseCache::new() });
         let router = match protection.is_encrypted() {
-            true => router.layer(MapResponseLayer::new(response_headers::strict_transport_security)),
+            true => router.layer(MapResponseLayer::new(security_headers::add_strict_transport_security)),
             false => router,
         };
         // The CORS layer responds to every OPTIONS request, so it is left out without origins.
         let router = match protection.cors_origins() {
             [] => router,
             // The host is checked again here, because the CORS layer responds before the check above.
-            origins => router.layer(response_headers::cors(origins)).layer(from_fn(host::check_host)),
+            origins => router.layer(cors::layer(origins)).layer(from_fn(host::check_host)),
         };
         // The outermost layer, so that the span and the header `trace-id` belong to every response.
         router.layer(TraceLayer::new(propagator.clone(), trace::begin, trace::end))

@@ -1,8 +1,8 @@
-//! The headers for browsers: security headers on every response, and CORS.
+//! CORS: the pages of other origins that may call the API.
 
 use std::time::Duration;
 
-use axum::http::{HeaderName, HeaderValue, Method, Response, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use netagg_core::TraceContext;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
@@ -11,29 +11,8 @@ use crate::trace::TRACE_ID;
 /// How long a browser may cache the result of a CORS preflight request.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(3_600);
 
-/// Adds the security headers. A response is data, so a browser must not run it, show it in a frame or guess another content
-/// type.
-pub(super) fn security_headers<B>(mut response: Response<B>) -> Response<B> {
-    for (name, value) in [
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-        (header::REFERRER_POLICY, "no-referrer"),
-    ] {
-        // The pages for browsers set their own policies, which stay.
-        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    response
-}
-
-/// Adds `Strict-Transport-Security`: for one year after a response over TLS, the browser uses only TLS.
-pub(super) fn strict_transport_security<B>(mut response: Response<B>) -> Response<B> {
-    let a_year = HeaderValue::from_static("max-age=31536000");
-    response.headers_mut().insert(header::STRICT_TRANSPORT_SECURITY, a_year);
-    response
-}
-
 /// The CORS layer that allows pages of `origins` to call the API.
-pub(super) fn cors(origins: &[HeaderValue]) -> CorsLayer {
+pub(super) fn layer(origins: &[HeaderValue]) -> CorsLayer {
     let allowed = match origins {
         [any] if any == "*" => AllowOrigin::any(),
         _ => AllowOrigin::list(origins.iter().cloned()),

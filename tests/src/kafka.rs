@@ -223,7 +223,7 @@ impl Recipe for Kafka {
         if let Some(port) = self.advertised {
             command.arg(format!("advertised.listeners=PLAINTEXT://{}", address(port)));
         }
-        command.env("KAFKA_CONTROLLER_PORT", self.controller.number.to_string());
+        command.env("KAFKA_CONTROLLER_PORT", self.controller.number().to_string());
         // These options make the start fast, at the cost of throughput.
         command.env("KAFKA_HEAP_OPTS", "-Xms128m -Xmx512m -XX:+UseSerialGC -XX:TieredStopAtLevel=1");
     }

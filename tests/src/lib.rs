@@ -14,6 +14,7 @@ pub mod kafka;
 pub mod postgres;
 pub mod redis;
 
+pub use port::Port;
 pub use wait::eventually;
 
 /// A unique name: `prefix`, a dash and 32 hexadecimal digits.

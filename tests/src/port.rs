@@ -6,17 +6,22 @@ use std::net::{Ipv4Addr, TcpListener, UdpSocket};
 /// could take a port of that other range, even the connection of a client of this server.
 const RANGE: std::ops::Range<u16> = 20_000..32_000;
 
-/// A TCP port on this machine that no other test uses while this value lives.
+/// A TCP port on this machine for a server of a test. While this value lives, no other test gets the port.
 #[derive(Debug)]
-pub(crate) struct Port {
-    pub(crate) number: u16,
+pub struct Port {
+    number: u16,
     // UDP ports are separate from TCP ports. The bound UDP port with the same number shows other tests that the TCP port is
     // in use.
     _reservation: UdpSocket,
 }
 
 impl Port {
-    pub(crate) fn reserve() -> Self {
+    /// A free port.
+    ///
+    /// # Panics
+    /// When no port is free.
+    #[must_use]
+    pub fn reserve() -> Self {
         std::iter::repeat_with(|| rand::random_range(RANGE))
             .take(1_000)
             .find_map(|number| {
@@ -27,5 +32,11 @@ impl Port {
                 Some(Self { number, _reservation: reservation })
             })
             .expect("no free TCP port")
+    }
+
+    /// The number of the port.
+    #[must_use]
+    pub fn number(&self) -> u16 {
+        self.number
     }
 }

@@ -94,7 +94,7 @@ impl<R: Recipe> Server<R> {
             Way::Native => {
                 let folder = std::env::temp_dir().join(name);
                 let mut command = Command::new(script("serve"));
-                command.arg(R::NAME).arg(folder.join("data")).arg(port.number.to_string());
+                command.arg(R::NAME).arg(folder.join("data")).arg(port.number().to_string());
                 recipe.native(&mut command);
                 (Supervisor::native(&folder, R::SIGNALS, &command), Location::Folder(folder))
             }
@@ -121,7 +121,7 @@ impl<R: Recipe> Server<R> {
 
     /// The TCP port on this machine. It stays the same after a restart.
     pub(crate) fn port(&self) -> u16 {
-        self.port.number
+        self.port.number()
     }
 
     /// Carries out `order`; after [`Order::Start`] call [`Self::until_it_answers`].

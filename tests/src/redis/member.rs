@@ -29,7 +29,7 @@ pub(super) struct Redis {
 impl Redis {
     /// The port for the other members of a cluster.
     pub(super) fn bus(&self) -> Option<u16> {
-        self.bus.as_ref().map(|port| port.number)
+        self.bus.as_ref().map(Port::number)
     }
 
     fn options(&self) -> Vec<String> {
@@ -37,7 +37,7 @@ impl Redis {
         let mut options = ["--repl-diskless-sync-delay", "0"].map(str::to_owned).to_vec();
         options.extend(self.options.iter().cloned());
         if let Some(bus) = &self.bus {
-            options.extend(["--cluster-port".to_owned(), bus.number.to_string()]);
+            options.extend(["--cluster-port".to_owned(), bus.number().to_string()]);
         }
         options
     }

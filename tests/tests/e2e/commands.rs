@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_testkit::eventually;
+use netagg_testkit::{Port, eventually};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::installation::{Installation, PATIENCE, free_ports};
+use super::installation::{Installation, PATIENCE};
 use crate::support::pages::pages;
 use crate::support::programs::{Process, path};
 
@@ -289,7 +289,8 @@ async fn each_command_block_runs_and_prints_output_of_the_form_that_its_page_sho
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_requests_of_the_page_of_the_api_get_the_responses_of_the_page() {
-    let [http, grpc] = free_ports::<2>().map(|port| port.to_string());
+    let reserved = [Port::reserve(), Port::reserve()];
+    let [http, grpc] = reserved.each_ref().map(|port| port.number().to_string());
     let _example = Process::start("examples/serve", [&http, &grpc], [("", ""); 0]);
     eventually(PATIENCE, "the example responds", async || {
         reqwest::get(format!("http://127.0.0.1:{http}/healthz")).await.map_err(|error| error.to_string())

@@ -3,9 +3,9 @@
 use std::io::Write;
 
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_testkit::eventually;
+use netagg_testkit::{Port, eventually};
 
-use super::installation::{PATIENCE, free_ports};
+use super::installation::PATIENCE;
 use crate::support::programs::Process;
 
 fn demo(arguments: &[&str]) -> Process {
@@ -50,7 +50,8 @@ async fn a_missing_file_is_wrong_usage() {
 
 #[tokio::test]
 async fn demo_serve_keeps_the_api_running_and_sends_more_events() {
-    let [http, grpc] = free_ports().map(|port: u16| port.to_string());
+    let reserved = [Port::reserve(), Port::reserve()];
+    let [http, grpc] = reserved.each_ref().map(|port| port.number().to_string());
     let variables = [("API_HTTP_PORT", &http), ("API_GRPC_PORT", &grpc)];
     let mut demo = Process::start("netagg", ["demo", "--events", "1000", "--serve"], variables);
     let url = format!("http://127.0.0.1:{http}/api/v1/aggregates?granularity=MONTH&from=2020-01-01&to=2029-12-28");

@@ -1,13 +1,12 @@
 //! An installation of the built programs with real servers, as an operator runs it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::TcpListener;
 use std::process::Command;
 use std::time::Duration;
 
 use netagg_core::Record;
 use netagg_kafka::{DlqReader, KafkaConfig, KafkaTopics};
-use netagg_testkit::{eventually, kafka, postgres, redis, unique};
+use netagg_testkit::{Port, eventually, kafka, postgres, redis, unique};
 use sqlx::PgPool;
 
 use super::adversary::Adversary;
@@ -21,6 +20,7 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(300);
 pub(super) struct Installation {
     variables: BTreeMap<String, String>,
     database: String,
+    _ports: [Port; 5],
     _fresh: Option<postgres::Database>,
 }
 
@@ -38,8 +38,8 @@ impl Installation {
     /// An installation on these servers, without schema and topics.
     pub(super) fn on(database: &str, brokers: &str, redis: &str) -> Self {
         let topic = unique("events");
-        let ports = free_ports::<5>().map(|port| port.to_string());
-        let [ingestor, aggregator, api, http, grpc] = &ports;
+        let ports: [Port; 5] = std::array::from_fn(|_| Port::reserve());
+        let [ingestor, aggregator, api, http, grpc] = &ports.each_ref().map(|port| port.number().to_string());
         let variables = [
             ("DATABASE_URL", database),
             ("KAFKA_BROKERS", brokers),
@@ -60,6 +60,7 @@ impl Installation {
         Self {
             variables: variables.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             database: database.to_owned(),
+            _ports: ports,
             _fresh: None,
         }
     }
@@ -140,8 +141,8 @@ impl Installation {
 
     /// Starts another member of a service, with its own ops port.
     pub(super) fn another(&self, service: &str) -> Process {
-        let [port] = free_ports::<1>();
-        self.start_set(service, &[(&format!("PPROF_PORT_{}", service.to_uppercase()), &port.to_string())])
+        let port = Port::reserve().number().to_string();
+        self.start_set(service, &[(&format!("PPROF_PORT_{}", service.to_uppercase()), &port)])
     }
 
     /// Runs a program to its end.
@@ -384,12 +385,6 @@ async fn get(url: &str) -> Result<(u16, String), String> {
     let response = reqwest::get(url).await.map_err(|error| error.to_string())?;
     let status = response.status().as_u16();
     Ok((status, response.text().await.map_err(|error| error.to_string())?))
-}
-
-/// Ports that are free now. All ports are bound at the same time, so that they differ.
-pub(super) fn free_ports<const N: usize>() -> [u16; N] {
-    let held: [TcpListener; N] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.map(|listener| listener.local_addr().expect("an address").port())
 }
 
 /// The value of the figure `name` in the last report of the generator.

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use netagg_core::EventType;
 use netagg_core::testkit::{EventTemplate, event};
-use netagg_testkit::{eventually, kafka, postgres, redis};
+use netagg_testkit::{Port, eventually, kafka, postgres, redis};
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
-use super::installation::{Installation, PATIENCE, free_ports};
+use super::installation::{Installation, PATIENCE};
 use crate::support::browser::Browser;
 use crate::support::programs::Process;
 
@@ -31,6 +31,7 @@ const CONTRAST: &str = include_str!("../support/contrast.js");
 struct Demo {
     url: String,
     _process: Process,
+    _ports: [Port; 2],
     _file: NamedTempFile,
 }
 
@@ -58,24 +59,18 @@ impl Demo {
             ..EventTemplate::default()
         };
         writeln!(file, "{}", line(call)).expect("written");
-        // The browsers of other tests open many connections, and one of them may take a free port before the demonstration does.
-        for _ in 0..5 {
-            let [http, grpc] = free_ports().map(|port: u16| port.to_string());
-            let variables = [("API_HTTP_PORT", &http), ("API_GRPC_PORT", &grpc)];
-            let path = file.path().to_str().expect("a path");
-            let mut process = Process::start("netagg", ["demo", "--serve", "--input", path], variables);
-            let url = format!("http://127.0.0.1:{http}/");
-            let is_serving = eventually(PATIENCE, "the demonstration ends with the address of the page", async || {
-                let shown = process.stdout();
-                let is_serving = shown.trim_end().ends_with(&url);
-                if is_serving || !process.is_running() { Ok(is_serving) } else { Err(shown) }
-            })
-            .await;
-            if is_serving {
-                return Self { url, _process: process, _file: file };
-            }
-        }
-        panic!("the demonstration ends at its start")
+        let ports = [Port::reserve(), Port::reserve()];
+        let [http, grpc] = ports.each_ref().map(|port| port.number().to_string());
+        let variables = [("API_HTTP_PORT", &http), ("API_GRPC_PORT", &grpc)];
+        let path = file.path().to_str().expect("a path");
+        let process = Process::start("netagg", ["demo", "--serve", "--input", path], variables);
+        let url = format!("http://127.0.0.1:{http}/");
+        eventually(PATIENCE, "the demonstration ends with the address of the page", async || {
+            let shown = process.stdout();
+            if shown.trim_end().ends_with(&url) { Ok(()) } else { Err(shown) }
+        })
+        .await;
+        Self { url, _process: process, _ports: ports, _file: file }
     }
 
     /// The page with these values in its forms.

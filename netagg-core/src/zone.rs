@@ -75,6 +75,13 @@ impl Zone {
         micros.ok().and_then(Timestamp::from_micros).unwrap_or(edge)
     }
 
+    /// The first instant after `day` in the zone: the start of the next day. No day follows the last day of the calendar, so its end
+    /// is [`Timestamp::MAX`].
+    pub fn end_of(&self, day: Day) -> Timestamp {
+        let next = day.saturating_add_days(1);
+        if next > day { self.start_of(next) } else { Timestamp::MAX }
+    }
+
     fn first_of(&self, day: Day) -> Result<jiff::Timestamp, jiff::Error> {
         let midnight = self.0.to_ambiguous_zoned_datetime(to_date(day)?.at(0, 0, 0, 0));
         if !matches!(midnight.offset(), AmbiguousOffset::Gap { .. }) {

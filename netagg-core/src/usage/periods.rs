@@ -1,6 +1,7 @@
 //! The days or months of a request in its time zone, as ranges of instants.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::aggregate::{AggregateRow, Totals};
 use crate::granularity::Granularity;
@@ -9,8 +10,19 @@ use crate::time::{Day, Timestamp};
 use crate::zone::Zone;
 
 /// Consecutive days or months of a time zone. A day that the zone leaves out is not among them.
+///
+/// ```
+/// use netagg_core::usage::Periods;
+/// use netagg_core::{Granularity, Zone};
+///
+/// let (first, last) = ("2025-10-31".parse()?, "2025-11-01".parse()?);
+/// let months = Periods::new(Granularity::Month, first, last, &Zone::UTC);
+/// let ends: Vec<_> = months.iter().map(|(date, range)| format!("{date} ends at {}", range.end)).collect();
+/// assert_eq!(ends, ["2025-10-01 ends at 2025-11-01T00:00:00Z", "2025-11-01 ends at 2025-12-01T00:00:00Z"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
-pub(super) struct Periods {
+pub struct Periods {
     /// The date of each period: the day, or the first day of the month.
     dates: Vec<Day>,
     /// The start of each period, and the end of the last period.
@@ -19,32 +31,36 @@ pub(super) struct Periods {
 
 impl Periods {
     /// The days from `first` to `last`, or the months that contain these days.
-    pub(super) fn new(granularity: Granularity, first: Day, last: Day, zone: &Zone) -> Self {
-        let step = |date: Day| match granularity {
-            Granularity::Day => date.saturating_add_days(1),
-            Granularity::Month => date.month().next().first_day(),
-        };
+    pub fn new(granularity: Granularity, first: Day, last: Day, zone: &Zone) -> Self {
         let mut date = match granularity {
             Granularity::Day => first,
             Granularity::Month => first.month().first_day(),
         };
         let mut periods = Self { dates: Vec::new(), bounds: vec![zone.start_of(date)] };
         while date <= last {
-            let next = step(date);
-            // No day follows the last day of the calendar.
-            let end = if next == date { Timestamp::MAX } else { zone.start_of(next) };
+            let last_day = match granularity {
+                Granularity::Day => date,
+                Granularity::Month => date.month().last_day(),
+            };
+            let end = zone.end_of(last_day);
             if periods.bounds.last().is_none_or(|start| *start < end) {
                 periods.dates.push(date);
                 periods.bounds.push(end);
             } else if let Some(start) = periods.bounds.last_mut() {
                 *start = end;
             }
-            if next == date {
+            date = last_day.saturating_add_days(1);
+            // No day follows the last day of the calendar.
+            if date == last_day {
                 break;
             }
-            date = next;
         }
         periods
+    }
+
+    /// The date of each period (the day, or the first day of the month) and its instants, in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = (Day, Range<Timestamp>)> {
+        std::iter::zip(&self.dates, self.bounds.windows(2)).map(|(date, bounds)| (*date, bounds[0]..bounds[1]))
     }
 
     pub(super) fn bounds(&self) -> &[Timestamp] {

@@ -36,7 +36,7 @@ pub(super) struct Column {
     pub(super) is_complete: bool,
 }
 
-/// Draws `columns`, which must not be empty, in an image of `width` pixels.
+/// Draws `columns` in an image of `width` pixels.
 pub(super) fn draw(columns: &[Column], measure: Measure, width: u32) -> Result<String, HandlerError> {
     let mut svg = String::new();
     draw_into(&mut svg, columns, measure, width).map_err(|error| {
@@ -53,12 +53,14 @@ fn draw_into(svg: &mut String, columns: &[Column], measure: Measure, width: u32)
     let highest = columns.iter().map(|column| column.amounts.iter().sum()).fold(0.0, f64::max);
     // An axis needs a range, also if all amounts are 0.
     let top = if highest > 0.0 { highest * 1.05 } else { 1.0 };
+    // The axis of a zone without any day of the range is as wide as for one day.
+    let places = columns.len().max(1);
     let mut chart = ChartBuilder::on(&area)
         .margin_top(10)
         .margin_right(10)
         .x_label_area_size(28)
         .y_label_area_size(64)
-        .build_cartesian_2d(-0.5..columns.len() as f64 - 0.5, 0.0..top)?;
+        .build_cartesian_2d(-0.5..places as f64 - 0.5, 0.0..top)?;
     // The center of each column has a whole number. Other places at the axis have no label.
     let label = |place: &f64| {
         let is_center = (place - place.round()).abs() < 1e-6;
@@ -68,7 +70,7 @@ fn draw_into(svg: &mut String, columns: &[Column], measure: Measure, width: u32)
     chart
         .configure_mesh()
         .disable_x_mesh()
-        .x_labels(columns.len().clamp(1, (width / LABEL_WIDTH) as usize))
+        .x_labels(places.min((width / LABEL_WIDTH) as usize))
         .y_labels(5)
         .y_max_light_lines(1)
         .x_label_formatter(&label)

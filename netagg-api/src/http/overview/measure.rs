@@ -5,6 +5,7 @@ use std::str::FromStr;
 use netagg_core::Totals;
 
 use super::numbers;
+use crate::parameters::Wrong;
 
 /// An amount of totals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,17 +62,14 @@ fn bytes(totals: &Totals) -> u128 {
 }
 
 impl FromStr for Measure {
-    type Err = UnknownMeasure;
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, UnknownMeasure> {
+    fn from_str(text: &str) -> Result<Self, Wrong> {
         match text {
             "events" => Ok(Self::Events),
             "hours" => Ok(Self::Hours),
             "bytes" => Ok(Self::Bytes),
-            _ => Err(UnknownMeasure),
+            _ => Err(Wrong),
         }
     }
 }
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct UnknownMeasure;

@@ -8,7 +8,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use netagg_core::usage::DetailPage;
-use netagg_core::{Day, Event, Timestamp, Zone};
+use netagg_core::{Day, Event, Zone};
 
 use super::{html, numbers};
 use crate::auth::Principal;
@@ -91,10 +91,7 @@ pub(super) async fn fragment(
         parameters.add("from", zone.start_of(from).to_string());
     }
     if let Some(to) = to {
-        let next = to.saturating_add_days(1);
-        // No day follows the last day of the calendar.
-        let end = if next > to { zone.start_of(next) } else { Timestamp::MAX };
-        parameters.add("to", end.to_string());
+        parameters.add("to", zone.end_of(to).to_string());
     }
     parameters.add("limit", PAGE.to_owned());
     let page = handlers.detail(&caller, parameters).await?;

@@ -9,8 +9,8 @@ use axum::Extension;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
-use netagg_core::usage::{AggregatesAnswer, InvalidQuery};
-use netagg_core::{Day, EventType, Granularity, Timestamp, Totals};
+use netagg_core::usage::{AggregatesAnswer, InvalidQuery, Periods};
+use netagg_core::{Day, EventType, Granularity, Totals};
 
 use super::chart::{self, Column};
 use super::measure::Measure;
@@ -21,7 +21,7 @@ use crate::http::etag::Tagged;
 use crate::http::problem::Problem;
 use crate::http::query;
 use crate::http::state::TotalsCache;
-use crate::parameters::Parameters;
+use crate::parameters::{Parameters, Wrong};
 
 /// The query parameters.
 const NAMES: [&str; 7] = ["granularity", "from", "to", "type", "tz", "measure", "width"];
@@ -82,9 +82,10 @@ pub(super) async fn fragment(
 }
 
 fn render(answer: &AggregatesAnswer, measure: Measure, width: u32) -> Result<Tagged, HandlerError> {
-    let dates = dates(answer);
-    if dates.len() > MAX_ROWS {
-        let (found, period) = (dates.len(), period(answer.granularity));
+    let periods = Periods::new(answer.granularity, answer.from, answer.to, &answer.zone);
+    let found = periods.iter().count();
+    if found > MAX_ROWS {
+        let period = period(answer.granularity);
         return Err(HandlerError::Invalid(InvalidQuery::parameter(
             "from",
             format!("a range of {found} {period}s"),
@@ -104,13 +105,13 @@ fn render(answer: &AggregatesAnswer, measure: Measure, width: u32) -> Result<Tag
         sum
     };
     let (mut columns, mut rows) = (Vec::new(), Vec::new());
-    for date in dates {
+    for (date, instants) in periods.iter() {
         let of_types = totals.get(&date).copied().unwrap_or_default();
         let label = match answer.granularity {
             Granularity::Day => date.to_string(),
             Granularity::Month => date.month().to_string(),
         };
-        let is_complete = answer.complete_through >= Some(end(answer, date));
+        let is_complete = answer.complete_through >= Some(instants.end);
         columns.push(Column { label: label.clone(), amounts: of_types.map(|one| measure.value(&one)), is_complete });
         rows.push(Row {
             date: label,
@@ -137,31 +138,6 @@ fn render(answer: &AggregatesAnswer, measure: Measure, width: u32) -> Result<Tag
     })
 }
 
-/// The first day of each period, in ascending order.
-fn dates(answer: &AggregatesAnswer) -> Vec<Day> {
-    let (first, last) = match answer.granularity {
-        Granularity::Day => (answer.from, answer.to),
-        Granularity::Month => (answer.from.month().first_day(), answer.to.month().first_day()),
-    };
-    let next = |day: &Day| Some(next(answer.granularity, *day)).filter(|next| next > day && *next <= last);
-    std::iter::successors(Some(first), next).collect()
-}
-
-/// The first day of the period after the period that begins at `day`.
-fn next(granularity: Granularity, day: Day) -> Day {
-    match granularity {
-        Granularity::Day => day.saturating_add_days(1),
-        Granularity::Month => day.month().last_day().saturating_add_days(1),
-    }
-}
-
-/// The end of the period that begins at `day`.
-fn end(answer: &AggregatesAnswer, day: Day) -> Timestamp {
-    let next = next(answer.granularity, day);
-    // No day follows the last day of the calendar.
-    if next > day { answer.zone.start_of(next) } else { Timestamp::MAX }
-}
-
 const fn period(granularity: Granularity) -> &'static str {
     match granularity {
         Granularity::Day => "day",
@@ -178,9 +154,65 @@ impl Width {
 }
 
 impl FromStr for Width {
-    type Err = ();
+    type Err = Wrong;
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        text.parse().ok().filter(|width| (240..=1_600).contains(width)).map(Self).ok_or(())
+    fn from_str(text: &str) -> Result<Self, Wrong> {
+        text.parse().ok().filter(|width| (240..=1_600).contains(width)).map(Self).ok_or(Wrong)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netagg_core::AggregateRow;
+
+    use super::*;
+
+    /// The rows of the table, newest first: the cells of each row, separated by spaces.
+    fn rows(answer: &AggregatesAnswer) -> Vec<String> {
+        let fragment = render(answer, Measure::Events, 960).expect("a fragment");
+        let response = fragment.respond(&HeaderMap::new());
+        let body = futures::executor::block_on(axum::body::to_bytes(response.into_body(), 1 << 20)).expect("a body");
+        let html = String::from_utf8(body.to_vec()).expect("UTF-8");
+        let (_, body) = html.split_once("<tbody>").expect("a table");
+        let row = |line: &str| {
+            line.replace("</t", " </t").split('<').filter_map(|tag| Some(tag.split_once('>')?.1)).collect()
+        };
+        body.lines().filter(|line| line.starts_with("<tr>")).map(row).map(|row: String| row.trim().to_owned()).collect()
+    }
+
+    #[test]
+    fn each_day_of_the_zone_has_a_row_which_says_whether_it_is_complete() {
+        let day = |text: &str| text.parse::<Day>().expect("a day");
+        let row = |date, event_type, count_events| AggregateRow {
+            date: day(date),
+            event_type,
+            totals: Totals { count_events, ..Totals::default() },
+        };
+        let mut answer = AggregatesAnswer {
+            granularity: Granularity::Day,
+            from: day("2011-12-28"),
+            to: day("2012-01-01"),
+            zone: "Pacific/Apia".parse().expect("a zone"),
+            // The end of the 29th in this zone, which has no 30th.
+            complete_through: Some("2011-12-30T10:00:00Z".parse().expect("a time")),
+            rows: vec![row("2011-12-29", EventType::CallIn, 3), row("2011-12-31", EventType::Data, 1_234)],
+        };
+        let expected = [
+            "2012-01-01 0 0 0 0 0 0 not yet",
+            "2011-12-31 0 0 0 0 1,234 1,234 not yet",
+            "2011-12-29 0 3 0 0 0 3 yes",
+            "2011-12-28 0 0 0 0 0 0 yes",
+        ];
+        assert_eq!(rows(&answer), expected);
+
+        answer.complete_through = Some("2011-12-30T09:59:59Z".parse().expect("a time"));
+        assert!(rows(&answer)[2].ends_with("not yet"), "one second of the 29th is missing");
+        answer.complete_through = None;
+        assert!(rows(&answer).iter().all(|row| row.ends_with("not yet")));
+        (answer.granularity, answer.rows) = (Granularity::Month, vec![row("2011-12-01", EventType::Data, 5)]);
+        assert_eq!(rows(&answer), ["2012-01 0 0 0 0 0 0 not yet", "2011-12 0 0 0 0 5 5 not yet"]);
+        (answer.granularity, answer.rows) = (Granularity::Day, Vec::new());
+        (answer.from, answer.to) = (day("2011-12-30"), day("2011-12-30"));
+        assert!(rows(&answer).is_empty(), "the zone has no such day");
     }
 }

@@ -1,11 +1,11 @@
 //! The page that shows the OpenAPI description in a browser: Swagger UI.
 
 use axum::Router;
-use axum::extract::Request;
-use axum::http::{HeaderValue, header};
-use axum::middleware::{Next, from_fn};
-use axum::response::Response;
+use axum::http::HeaderValue;
+use tower::util::MapResponseLayer;
 use utoipa_swagger_ui::{Config, SwaggerUi};
+
+use super::security_headers;
 
 /// The content security policy of the page. Swagger UI uses style attributes and icons from `data:` URLs. It loads only its own
 /// files and the description.
@@ -17,11 +17,5 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 /// The route `/docs/`, open to every caller. It shows the description at the path `description`.
 pub(super) fn router<S: Clone + Send + Sync + 'static>(description: &'static str) -> Router<S> {
     let page = SwaggerUi::new("/docs").config(Config::new([description]).validator_url("none"));
-    Router::from(page).layer(from_fn(set_policy))
-}
-
-async fn set_policy(request: Request, next: Next) -> Response {
-    let mut response = next.run(request).await;
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
-    response
+    Router::from(page).layer(MapResponseLayer::new(|response| security_headers::set_policy(response, POLICY)))
 }

@@ -16,6 +16,12 @@ pub(super) fn add<B>(mut response: Response<B>) -> Response<B> {
     response
 }
 
+/// Sets the content security policy of a page for browsers.
+pub(super) fn set_policy<B>(mut response: Response<B>, policy: HeaderValue) -> Response<B> {
+    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, policy);
+    response
+}
+
 /// Adds `Strict-Transport-Security`: for one year after a response over TLS, the browser uses only TLS.
 pub(super) fn add_strict_transport_security<B>(mut response: Response<B>) -> Response<B> {
     let a_year = HeaderValue::from_static("max-age=31536000");

@@ -13,15 +13,15 @@ mod totals;
 use askama::Template;
 use axum::Router;
 use axum::body::Bytes;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderValue};
 use axum::middleware::from_fn;
-use axum::response::Response;
 use axum::routing::get;
 use netagg_core::{EventType, Zone};
 use tower::util::MapResponseLayer;
 
 use super::etag::Tagged;
 use super::layers::hold_permit;
+use super::security_headers;
 use super::state::Api;
 
 /// The content security policy of the page. It loads only files of this server, and nothing inline.
@@ -62,12 +62,7 @@ pub fn overview_page(base_path: &str) -> Router {
         .route("/", get(async move |headers: HeaderMap| page.map(|page| page.respond(&headers))))
         .route("/overview/style.css", file(Tagged::new(CSS, Bytes::from_static(STYLE.as_bytes()))))
         .route("/overview/script.js", file(Tagged::new(JAVASCRIPT, Bytes::from_static(SCRIPT.as_bytes()))))
-        .layer(MapResponseLayer::new(set_policy))
-}
-
-fn set_policy(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CONTENT_SECURITY_POLICY, POLICY);
-    response
+        .layer(MapResponseLayer::new(|response| security_headers::set_policy(response, POLICY)))
 }
 
 /// The routes of the fragments, which show the data of users.

@@ -27,7 +27,7 @@ use axum::routing::get;
 use chrono::{NaiveDate, TimeDelta, Utc};
 use load::{Connection, Outcome, Pace, Paths, always, calls, load};
 use netagg_api::proto::GetGlobalAggRequest;
-use netagg_testkit::{eventually, postgres, redis};
+use netagg_testkit::{Port, eventually, postgres, redis};
 use sqlx::{AssertSqlSafe, PgPool};
 use tokio::net::TcpListener;
 
@@ -59,7 +59,8 @@ async fn main() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().expect("a number"));
     let events = number("NETAGG_BENCH_EVENTS", EVENTS);
     let (server, cache) = tokio::join!(postgres::Server::start(), redis::Server::start());
-    let [http, grpc, ops, bare] = free_ports();
+    let reserved: [Port; 4] = std::array::from_fn(|_| Port::reserve());
+    let [http, grpc, ops, bare] = reserved.each_ref().map(Port::number);
     let variables = [
         ("DATABASE_URL", server.url()),
         ("REDIS_URL", cache.url()),
@@ -300,10 +301,4 @@ fn resident_mib(process: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or("0 kB");
     line.trim().trim_end_matches(" kB").trim().parse::<u64>().unwrap_or(0) / 1_024
-}
-
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners: [_; N] =
-        std::array::from_fn(|_| std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port"));
-    listeners.map(|listener| listener.local_addr().expect("an address").port())
 }

@@ -379,6 +379,21 @@ async fn the_page_shows_an_outage_of_the_database_also_at_the_start_and_can_be_s
     assert_eq!(api.code(PATIENCE).await, 137);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_waits_as_long_as_a_rate_limit_says() {
+    let mut installation = Installation::new().await;
+    installation.set("API_RATE_LIMIT", "2/h");
+    let _api = installation.start("api");
+    installation.readiness("api", 200).await;
+    let browser = Browser::start(1280, 1000).await;
+    browser.open(&format!("http://127.0.0.1:{}/", installation.variable("API_HTTP_PORT"))).await;
+    browser.until_text("#totals-error", "The service cannot answer now").await;
+    let text = browser.run("return document.querySelector('#totals-error').textContent").await;
+    let seconds = text.as_str().and_then(|text| text.rsplit_once("again every ")?.1.strip_suffix(" s.")?.parse().ok());
+    assert!(seconds > Some(60), "the next request is accepted after up to half an hour: {text}");
+    only_failed_requests(&browser).await;
+}
+
 /// Chromium logs each response with an error, and nothing else may be logged.
 async fn only_failed_requests(browser: &Browser) {
     let others: Vec<_> = browser.console().await.into_iter().filter(|(source, ..)| source != "network").collect();

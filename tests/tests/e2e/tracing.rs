@@ -106,6 +106,19 @@ async fn a_request_continues_the_trace_of_its_client_down_to_its_statements() {
     for name in ["error.type", "db.response.status_code"] {
         assert_eq!(failed.attributes[name], "42P01", "the code of PostgreSQL for a missing table");
     }
+    let url = format!("http://127.0.0.1:{}", installation.variable("API_GRPC_PORT"));
+    let mut request = Request::new(GetGlobalAggRequest {
+        granularity: "DAY".to_owned(),
+        from: "2025-03-01".to_owned(),
+        to: "2025-03-02".to_owned(),
+        ..GetGlobalAggRequest::default()
+    });
+    request.metadata_mut().insert("traceparent", traceparent.parse().expect("ASCII"));
+    let mut failing = UsageServiceClient::connect(url).await.expect("connected");
+    failing.get_global_agg(request).await.expect_err("the table is missing");
+    let failed = |span: &ReceivedSpan| span.name == "telecom.v1.UsageService/GetGlobalAgg" && span.is_error;
+    let failed = receiver.span(PATIENCE, "the failed gRPC request is traced", failed).await;
+    assert_eq!(failed.attributes["error.type"], failed.attributes["rpc.response.status_code"]);
     pool.close().await;
 
     let problem = get("/api/v1/users/a-user/detail?limit=0").await;
@@ -126,7 +139,9 @@ async fn a_request_continues_the_trace_of_its_client_down_to_its_statements() {
     let code = client.get_global_agg(request).await.expect_err("the dates are missing").code();
     assert_eq!(code, tonic::Code::InvalidArgument);
     let request = receiver
-        .span(PATIENCE, "the gRPC request is traced", |span| span.name == "telecom.v1.UsageService/GetGlobalAgg")
+        .span(PATIENCE, "the gRPC request is traced", |span| {
+            span.name == "telecom.v1.UsageService/GetGlobalAgg" && !span.is_error
+        })
         .await;
     assert_eq!((request.trace_id.as_str(), request.parent_id.as_str()), (TRACE_ID, PARENT_ID));
     assert_eq!(request.attributes["rpc.response.status_code"], "INVALID_ARGUMENT");

@@ -14,7 +14,8 @@ use super::api_keys::ApiKeys;
 use super::principal::Principal;
 
 /// Stores keys in a file, with one JSON object per line. Each change replaces the whole file, so a reader sees all of the
-/// change or none. Writers wait for each other.
+/// change or none. Writers wait for each other. A new file is readable only by its owner. Later changes keep the owner, the group
+/// and the mode of the file.
 #[derive(Clone, Debug)]
 pub struct ApiKeyFile {
     path: Arc<Path>,
@@ -148,9 +149,41 @@ fn change<T>(path: &Path, change: impl FnOnce(&mut Vec<ApiKey>) -> Result<T, Fil
     };
     let changed = change(&mut keys)?;
     let fresh = beside(".new");
-    write(&private().create(true).write(true).truncate(true).open(&fresh)?, keys)?;
+    let file = private().create(true).write(true).truncate(true).open(&fresh)?;
+    keep_access(&file, path)?;
+    write(&file, keys)?;
     fs::rename(&fresh, path)?;
     Ok(changed)
+}
+
+/// Gives `file` the owner, the group and the mode of the file at `path`, if that file exists. Otherwise a change by an
+/// administrator would take the file away from an API that runs as another user.
+#[cfg(unix)]
+fn keep_access(file: &File, path: &Path) -> Result<(), FileError> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    let old = match fs::metadata(path) {
+        Ok(old) => old,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    let new = file.metadata()?;
+    if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
+        fchown(file, Some(old.uid()), Some(old.gid())).map_err(|error| {
+            FileError::Refused(format!(
+                "the new file cannot get the owner {} and the group {} of {}: {error}; change the file as its owner or as \
+                 root",
+                old.uid(),
+                old.gid(),
+                path.display()
+            ))
+        })?;
+    }
+    Ok(file.set_permissions(old.permissions())?)
+}
+
+#[cfg(not(unix))]
+fn keep_access(_file: &File, _path: &Path) -> Result<(), FileError> {
+    Ok(())
 }
 
 /// Options for files that only their owner may read and write.
@@ -176,6 +209,25 @@ mod tests {
             Arc::new(ApiKeyFile::new(path))
         };
         crate::testkit::api_keys(fresh).await;
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_change_keeps_the_mode_and_the_group_of_the_file() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("keys");
+        fs::write(&path, "").expect("written");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("the mode");
+        // Only root may choose a group freely. For another user, the file keeps the group of the user.
+        let _ = chown(&path, None, Some(1));
+        let access = || fs::metadata(&path).map(|file| (file.uid(), file.gid(), file.mode())).expect("metadata");
+        let before = access();
+        let token = super::super::api_key::ApiKeyToken::generate().expect("random numbers");
+        let file = ApiKeyFile::new(&path);
+        file.create(&ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None)).await.expect("created");
+        file.revoke(token.id(), Timestamp::MIN).await.expect("revoked");
+        assert_eq!(access(), before);
     }
 
     #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use netagg_api::{ApiLimits, OpsMetrics, Protection, serve_unready};
+use netagg_api::{ApiLimits, OpsMetrics, Protection, overview_page, serve_unready};
 use netagg_core::usage::CursorSecret;
 use netagg_core::{
     CompletenessTracker, ConsumerStats, Criticality, EventLimits, HumanDuration, ProcessingMode, Readiness,
@@ -99,7 +99,7 @@ impl Runtime {
 
     /// The secret of cursors: `configured`, else the secret of the database, as soon as the database is available. During the
     /// wait, the port of `http` reports that the API is alive but not ready, so a load balancer does not take the API for
-    /// dead. The port also serves `pages`. Returns `None` if the program stops.
+    /// dead. If `has_page`, the port also serves the page for browsers. Returns `None` if the program stops.
     ///
     /// # Errors
     /// When the database rejects the query, or the port cannot be shared.
@@ -109,13 +109,14 @@ impl Runtime {
         postgres: PgConfig,
         http: &TcpListener,
         protection: &Protection,
-        pages: Router,
+        has_page: bool,
     ) -> Result<Option<CursorSecret>, Failure> {
         if configured.is_some() {
             return Ok(configured);
         }
         let settings = Postgres::new(postgres).settings();
         let waiting = self.stop_token().child_token();
+        let pages = if has_page { overview_page("") } else { Router::new() };
         let secret = async {
             let secret = RetryPolicy::default().retry(&waiting, async || settings.cursor_secret().await).await;
             waiting.cancel();

@@ -67,8 +67,7 @@ impl KafkaRunner {
             let blocked = [KAFKA, DATABASE].into_iter().try_for_each(|dependency| stats.check_not_blocked(dependency));
             health.check().and(blocked)
         };
-        let tracked =
-            TrackedConsumer { service: service.to_owned(), group: group.to_owned(), topic: self.topic.clone() };
+        let tracked = TrackedConsumer::new(service, group, &self.topic);
         let tracker = CompletenessTracker::new(self.topics.clone(), self.completeness.clone(), tracked);
         let beside = async {
             tokio::join!(

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors;
-use netagg::ops::{self, OpsConfig};
-use netagg::process::descriptors::{OWN, set_aside};
+use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
 use netagg::traces::OtelPropagator;
@@ -49,9 +48,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let postgres = descriptors::postgres(config.postgres.max_connections);
-    let redis = descriptors::redis(config.redis.connections);
-    set_aside(&[OWN, ops::DESCRIPTORS, postgres, redis, descriptors::KAFKA], 0)?;
+    descriptors::set_aside_for_consumer(&config.postgres, Some(&config.redis))?;
     // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
@@ -72,11 +69,7 @@ async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failu
     };
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     runtime.watch_kafka(source.health(), stats.clone());
-    let consumer = TrackedConsumer {
-        service: PgAggregateStore::SERVICE.to_owned(),
-        group: config.group,
-        topic: config.kafka.topic,
-    };
+    let consumer = TrackedConsumer::new(PgAggregateStore::SERVICE, &config.group, &config.kafka.topic);
     runtime.track_completeness(&postgres, topics, consumer);
     aggregator.with_limits(limits).run(&mut source, runtime.stop_token()).await?;
     runtime::log_stopped(&stats);

@@ -3,17 +3,15 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use axum::Router;
 use netagg::config::{self, Answers, ApiAddresses};
 use netagg::descriptors;
-use netagg::ops::{self, OpsConfig};
-use netagg::process::descriptors::OWN;
+use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::protection::ProtectionConfig;
 use netagg::runtime::Runtime;
 use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
-use netagg_api::{ApiLimits, Server, overview_page};
+use netagg_api::Server;
 use netagg_core::usage::UsageService;
 use netagg_pg::{PgAggregateStore, PgConfig, PgEventStore, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -55,16 +53,8 @@ fn configure(variables: &mut Variables) -> Config {
     }
 }
 
-/// The limits of both servers. The servers share the descriptors that the other parts of the API do not need.
-fn limits(config: &Config) -> Result<ApiLimits, Failure> {
-    // The API keys and the cursor secret each have a pool.
-    let postgres = descriptors::postgres(config.read_postgres.max_connections + 2 * config.postgres.max_connections);
-    let redis = descriptors::redis(config.redis.connections);
-    descriptors::api_limits(&[OWN, ops::DESCRIPTORS, postgres, redis])
-}
-
 async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let limits = limits(&config)?;
+    let limits = descriptors::api_limits(&config.read_postgres, &config.postgres, &config.redis)?;
     let (http, grpc) = config.addresses.listen().await?;
     let runtime = Runtime::start(config.ops, shutdown).await?;
     netagg_api::register_metrics();
@@ -74,9 +64,8 @@ async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     runtime.watch_redis(&cache).await;
     let protection = config.protection.protection(config.postgres.clone());
     runtime.watch_protection(&protection);
-    let pages = if config.has_page { overview_page("") } else { Router::new() };
     let configured = config.answers.cursor_secret.clone();
-    let secret = runtime.cursor_secret(configured, config.postgres, &http, &protection, pages).await?;
+    let secret = runtime.cursor_secret(configured, config.postgres, &http, &protection, config.has_page).await?;
     let Some(cursor_secret) = secret else {
         return Ok(ExitCode::SUCCESS);
     };

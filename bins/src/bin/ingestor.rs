@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
 use netagg::descriptors;
-use netagg::ops::{self, OpsConfig};
-use netagg::process::descriptors::{OWN, set_aside};
+use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
 use netagg::traces::OtelPropagator;
@@ -58,10 +57,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let postgres = descriptors::postgres(config.postgres.max_connections);
-    let redis = config.redis.as_ref().map(|redis| descriptors::redis(redis.connections));
-    let needs = [OWN, ops::DESCRIPTORS, postgres, descriptors::KAFKA].into_iter().chain(redis);
-    set_aside(&needs.collect::<Vec<_>>(), 0)?;
+    descriptors::set_aside_for_consumer(&config.postgres, config.redis.as_ref())?;
     // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;
@@ -89,8 +85,7 @@ async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure>
     runtime.keep_partitions(&postgres, config.partitions, limits);
     let mut source = KafkaSource::new(&config.kafka.client, &config.group, &config.kafka.topic)?;
     runtime.watch_kafka(source.health(), stats.clone());
-    let consumer =
-        TrackedConsumer { service: PgEventStore::SERVICE.to_owned(), group: config.group, topic: config.kafka.topic };
+    let consumer = TrackedConsumer::new(PgEventStore::SERVICE, &config.group, &config.kafka.topic);
     runtime.track_completeness(&postgres, topics, consumer);
     ingestor.with_limits(limits).run(&mut source, runtime.stop_token()).await?;
     runtime::log_stopped(&stats);

@@ -22,7 +22,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{ApiAddresses, has_page};
 use crate::input::Input;
-use crate::process::descriptors::OWN;
 use crate::process::{Shutdown, Variables, output};
 use crate::program::run_command;
 use crate::progress::progress_bar;
@@ -84,7 +83,7 @@ impl Demo {
                 .with_cache(pipeline.cache.clone()),
         );
         let api = match api {
-            Some(config) => Some(Api::bind(config, descriptors::api_limits(&[OWN])?).await?),
+            Some(config) => Some(Api::bind(config, descriptors::demo_limits()?).await?),
             None => None,
         };
 

@@ -31,6 +31,13 @@ pub struct TrackedConsumer {
     pub topic: String,
 }
 
+impl TrackedConsumer {
+    /// The consumer of `topic` in `group`, which is `service` in the stores.
+    pub fn new(service: &str, group: &str, topic: &str) -> Self {
+        Self { service: service.to_owned(), group: group.to_owned(), topic: topic.to_owned() }
+    }
+}
+
 /// Records up to which instant a service has processed its topic, for the `complete_through` of totals.
 ///
 /// Run one tracker beside each ingestor and each aggregator. Trackers of several members of one group do not disturb each
@@ -167,11 +174,7 @@ mod tests {
     async fn it_records_the_instant_of_the_look_that_the_group_has_reached() {
         let (broker, store, shutdown) =
             (Arc::new(Broker::default()), Arc::new(Store::default()), CancellationToken::new());
-        let consumer = TrackedConsumer {
-            service: "aggregator".to_owned(),
-            group: "aggregator-group".to_owned(),
-            topic: "events.telecom".to_owned(),
-        };
+        let consumer = TrackedConsumer::new("aggregator", "aggregator-group", "events.telecom");
         let begun = SystemClock.now();
         let tracker = tokio::spawn(CompletenessTracker::new(broker, store.clone(), consumer).run(shutdown.clone()));
         tokio::time::sleep(4 * INTERVAL + INTERVAL / 2).await;

@@ -98,8 +98,7 @@ impl MemoryPipeline {
         let dead_letters = Arc::new(MemoryDeadLetters::new());
         let cache = Arc::new(MemoryCache::default());
         let tracker = |store: Arc<dyn CompletenessStore>, service: &str, group: &str| {
-            let (service, group, topic) = (service.to_owned(), group.to_owned(), TOPIC.to_owned());
-            CompletenessTracker::new(Arc::new(log.clone()), store, TrackedConsumer { service, group, topic })
+            CompletenessTracker::new(Arc::new(log.clone()), store, TrackedConsumer::new(service, group, TOPIC))
         };
         let (ingestor, aggregator, trackers) = match mode {
             ProcessingMode::Separate => (

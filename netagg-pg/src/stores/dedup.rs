@@ -2,15 +2,15 @@
 //!
 //! For a large batch of new items, the fastest way is a `COPY` of its keys, in their order, into the ledger. If the ledger
 //! already has one of the keys, its primary key makes the `COPY` fail. Then this batch inserts its keys with
-//! `ON CONFLICT DO NOTHING` instead. The next batches first look their keys up and copy only the unknown keys, until a
-//! batch has no duplicates. The keys of a [small batch](crate::PgConfig::max_insert_rows) are always inserted.
+//! `ON CONFLICT DO NOTHING` instead. The next batches first look up keys, and copy only the unknown keys. If the duplicates are
+//! copies of [recent events](super::recent_keys), a batch looks up only its recent keys. The keys of a
+//! [small batch](crate::PgConfig::max_insert_rows) are always inserted.
 //!
 //! A lookup does not find a key of a transaction that is not committed. So a batch leaves out the keys that this process is
 //! writing in [another batch](super::in_flight), and looks them up last, when the other batch has ended. So each
 //! transaction locks keys only in their order, and writers never deadlock in PostgreSQL.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use netagg_core::crash::{self, CrashPoint};
 use netagg_core::{Batch, BatchOutcome, Conflict, EventKey, Identified, Identity, ProcessingMode};
@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::dirty_days;
 use super::in_flight::{InFlight, InFlightBatch};
+use super::recent_keys::RecentKeys;
 use crate::client::Traced;
 use crate::client::copy_format::copy_in;
 use crate::client::error::{PgError, UNIQUE_VIOLATION};
@@ -40,8 +41,7 @@ pub(crate) struct Dedup {
     max_insert_rows: usize,
     /// Whether events of dropped months are entered, too.
     ignores_month_fence: bool,
-    /// Whether the last batch had a known key. Then the next batch probably has some, too.
-    expects_duplicates: AtomicBool,
+    recent: RecentKeys,
     in_flight: InFlight,
 }
 
@@ -69,7 +69,7 @@ impl Dedup {
             mode,
             max_insert_rows,
             ignores_month_fence: false,
-            expects_duplicates: AtomicBool::new(false),
+            recent: RecentKeys::default(),
             in_flight: InFlight::default(),
         }
     }
@@ -88,7 +88,7 @@ impl Dedup {
             mode: ProcessingMode::Separate,
             max_insert_rows,
             ignores_month_fence: false,
-            expects_duplicates: AtomicBool::new(false),
+            recent: RecentKeys::default(),
             in_flight: InFlight::default(),
         }
     }
@@ -121,6 +121,7 @@ impl Dedup {
                 Err(error) if error.is(UNIQUE_VIOLATION) => {
                     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
                     crash::pass(CrashPoint::LedgerRefused);
+                    self.recent.missed();
                     self.begin(connection, items).await?;
                     pending.clear();
                     self.insert(connection, items.iter().collect()).await?
@@ -128,7 +129,6 @@ impl Dedup {
                 result => result?,
             }
         };
-        self.expects_duplicates.store(!known.is_empty(), Ordering::Relaxed);
         crash::pass(CrashPoint::LedgerEntered);
         Ok(Entry { dedup: self, batch, known, new, pending, in_flight })
     }
@@ -138,18 +138,15 @@ impl Dedup {
         write_transaction::begin(connection, Some(self.mode), days).await
     }
 
-    /// Copies the new items into the ledger. If the last batch had duplicates, looks all keys up first. Otherwise a known
-    /// key makes the `COPY` fail.
+    /// Copies the new items into the ledger, after it has looked up the keys that may be known. A known key that it has not looked
+    /// up makes the `COPY` fail.
     async fn copy<'a, T: Identified + Sync>(
         &self,
         connection: &mut PgConnection,
         items: Vec<&'a T>,
     ) -> Result<(Known, Vec<&'a T>), PgError> {
-        let known = if self.expects_duplicates.load(Ordering::Relaxed) {
-            self.find(connection, items.iter().map(|item| item.identity().key)).await?
-        } else {
-            Known::new()
-        };
+        let candidates = self.recent.candidates(items.iter().map(|item| item.identity().key));
+        let known = self.find(connection, candidates.keys.iter().copied()).await?;
         let new = unknown(items, &known);
         if !new.is_empty() {
             copy_in(connection, self.copy_keys, 3, new.iter().copied(), |row, item| {
@@ -161,6 +158,7 @@ impl Dedup {
             .traced(self.summaries.copy)
             .await?;
         }
+        self.recent.copied(&candidates, known.keys().copied());
         Ok((known, new))
     }
 

@@ -11,6 +11,7 @@ mod event_store;
 mod hook;
 mod in_flight;
 pub(crate) mod progress;
+mod recent_keys;
 mod set_aside;
 #[cfg(feature = "load")]
 mod stored_copies;

@@ -33,12 +33,37 @@ const MAX_INSERT_ROWS: [usize; 3] = [usize::MAX, 8, 0];
 
 #[test]
 fn any_mix_of_copies_gives_the_result_of_the_model() {
-    run(48, 8, |services, pool, case| Box::pin(write_in_turn(services, pool, case)));
+    run(48, 20, |services, pool, case| Box::pin(write_in_turn(services, pool, case)));
 }
 
 #[test]
 fn concurrent_batches_give_the_result_of_some_order() {
     run(24, 4 * WRITERS, |services, pool, case| Box::pin(write_at_once(services, pool, case)));
+}
+
+/// A store that has found only duplicates of recent events looks up only recent keys.
+#[tokio::test]
+async fn a_duplicate_is_found_whether_its_original_is_recent_or_old() {
+    let fresh = Fresh::migrated().await;
+    let postgres = connect_with(fresh.database.url(), |config| config.max_insert_rows = 0);
+    let stores = Service::both(&postgres);
+    for store in &stores {
+        let write = async |ids: Range<u128>, more: Range<u128>| {
+            let events = ids.chain(more).map(|id| event(EventTemplate { id, ..EventTemplate::default() }));
+            let outcome = store.write_events(events.collect()).await;
+            assert_eq!(outcome.conflicts, []);
+            (outcome.new, outcome.duplicates)
+        };
+        assert_eq!(write(0..10, 0..0).await, (10, 0));
+        for first in 1..20 {
+            // The first five events of each batch are copies of the last five events of the batch before it.
+            assert_eq!(write(first * 10 - 5..first * 10 + 10, 0..0).await, (10, 5), "{first}");
+        }
+        assert_eq!(write(0..3, 198..203).await, (3, 5), "old and recent originals");
+        assert_eq!(write(0..3, 199..204).await, (1, 7), "the same events again");
+        assert_eq!(write(0..204, 204..205).await, (1, 204), "all events");
+    }
+    futures::join!(postgres.close(), fresh.postgres.close());
 }
 
 /// A log, and the batches that each service reads from it.
@@ -227,6 +252,14 @@ enum Service {
 impl Service {
     fn both(postgres: &Postgres) -> [Self; 2] {
         [Self::Ingestor(PgEventStore::new(postgres.clone())), Self::Aggregator(PgAggregateStore::new(postgres.clone()))]
+    }
+
+    async fn write_events(&self, events: Vec<Event>) -> BatchOutcome {
+        match self {
+            Self::Ingestor(store) => store.store(&Batch::new(events.into_iter().map(Into::into).collect())).await,
+            Self::Aggregator(store) => store.add(&Batch::new(events.iter().map(Contribution::of).collect())).await,
+        }
+        .unwrap()
     }
 
     async fn write(&self, case: &Case, delivery: &Delivery) -> BatchOutcome {

@@ -240,7 +240,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     // At a low rate, the broker would send each event in its own response, and each response costs a transaction. So the broker
-    // waits for more events, at most 200 ms. At 5,000 events a second, a response is full after 30 ms.
+    // waits for more events, at most 200 ms. At 5,000 events a second from one broker, a response is full
+    // after 30 ms.
     ("fetch.min.bytes", "16384"),
     ("fetch.wait.max.ms", "200"),
     // These limits apply to compressed data: events grow tenfold when decompressed. A larger message is still delivered.

@@ -139,8 +139,7 @@ fn change<T>(path: &Path, change: impl FnOnce(&mut Vec<ApiKey>) -> Result<T, Fil
         name.push(suffix);
         PathBuf::from(name)
     };
-    // The lock is a separate file. A writer that waits for the key file itself would then hold the lock of the replaced file.
-    let lock = private().create(true).write(true).truncate(false).open(beside(".lock"))?;
+    let lock = lock_file(&beside(".lock"), path)?;
     lock.lock()?;
     let mut keys = match fs::read_to_string(path) {
         Ok(text) => parse(&text)?,
@@ -149,11 +148,39 @@ fn change<T>(path: &Path, change: impl FnOnce(&mut Vec<ApiKey>) -> Result<T, Fil
     };
     let changed = change(&mut keys)?;
     let fresh = beside(".new");
-    let file = private().create(true).write(true).truncate(true).open(&fresh)?;
+    let replaced = replace(path, &fresh, keys);
+    if replaced.is_err() {
+        // The next change removes the file if this fails.
+        let _ = fs::remove_file(&fresh);
+    }
+    replaced.map(|()| changed)
+}
+
+/// The file that writers lock. It is a separate file: a writer that waits for the key file itself would then hold the lock of the
+/// replaced file.
+fn lock_file(lock: &Path, path: &Path) -> Result<File, FileError> {
+    match private().create_new(true).write(true).open(lock) {
+        Ok(file) => {
+            keep_access(&file, path)?;
+            Ok(file)
+        }
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(File::options().write(true).open(lock)?),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Writes `keys` to the file `fresh`, and puts it in the place of the file at `path`.
+fn replace(path: &Path, fresh: &Path, keys: Vec<ApiKey>) -> Result<(), FileError> {
+    // An interrupted change may have left a file with another mode, and another user may have put a link there. A new file is
+    // never a link.
+    match fs::remove_file(fresh) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
+    let file = private().create_new(true).write(true).open(fresh)?;
     keep_access(&file, path)?;
     write(&file, keys)?;
-    fs::rename(&fresh, path)?;
-    Ok(changed)
+    Ok(fs::rename(fresh, path)?)
 }
 
 /// Gives `file` the owner, the group and the mode of the file at `path`, if that file exists. Otherwise a change by an
@@ -170,8 +197,8 @@ fn keep_access(file: &File, path: &Path) -> Result<(), FileError> {
     if (new.uid(), new.gid()) != (old.uid(), old.gid()) {
         fchown(file, Some(old.uid()), Some(old.gid())).map_err(|error| {
             FileError::Refused(format!(
-                "the new file cannot get the owner {} and the group {} of {}: {error}; change the file as its owner or as \
-                 root",
+                "the new file cannot get the owner {} and the group {} of {}: {error}; change the file as root, or as \
+                 its owner if the owner is in this group",
                 old.uid(),
                 old.gid(),
                 path.display()
@@ -223,11 +250,29 @@ mod tests {
         let _ = chown(&path, None, Some(1));
         let access = || fs::metadata(&path).map(|file| (file.uid(), file.gid(), file.mode())).expect("metadata");
         let before = access();
+        // An interrupted change has left a file that everybody can read, and the lock is a file of an earlier change.
+        fs::write(folder.path().join("keys.new"), "left").expect("written");
+        fs::write(folder.path().join("keys.lock"), "").expect("written");
         let token = super::super::api_key::ApiKeyToken::generate().expect("random numbers");
         let file = ApiKeyFile::new(&path);
         file.create(&ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None)).await.expect("created");
         file.revoke(token.id(), Timestamp::MIN).await.expect("revoked");
         assert_eq!(access(), before);
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_change_does_not_follow_a_link_in_the_place_of_the_new_file() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (path, other) = (folder.path().join("keys"), folder.path().join("other"));
+        fs::write(&path, "").expect("written");
+        fs::write(&other, "other").expect("written");
+        std::os::unix::fs::symlink(&other, folder.path().join("keys.new")).expect("a link");
+        let token = super::super::api_key::ApiKeyToken::generate().expect("random numbers");
+        let file = ApiKeyFile::new(&path);
+        file.create(&ApiKey::new(&token, Principal::anybody(), Timestamp::MIN, None)).await.expect("created");
+        assert_eq!(fs::read_to_string(&other).expect("read"), "other");
+        assert!(fs::symlink_metadata(&path).expect("metadata").is_file());
     }
 
     #[tokio::test]

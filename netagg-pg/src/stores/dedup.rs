@@ -115,6 +115,7 @@ impl Dedup {
         let (mut pending, candidates): (Vec<_>, Vec<_>) =
             items.iter().partition(|item| in_flight.shares(&item.identity().key));
         let (known, new) = if candidates.len() <= self.max_insert_rows {
+            self.recent.remember(candidates.iter().map(|item| item.identity().key));
             self.insert(connection, candidates).await?
         } else {
             match self.copy(connection, candidates).await {

@@ -4,6 +4,7 @@
 //! duplicates need not look up all its keys in the ledger: the recent keys are enough. The hint saves time and decides nothing. A
 //! duplicate of an older event makes the `COPY` of the keys fail, and then the next batches look up all their keys again.
 
+use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use fastbloom::BloomFilter;
@@ -11,19 +12,27 @@ use netagg_core::EventKey;
 
 /// The number of keys after which the older half of the recent keys is forgotten.
 const KEYS_PER_HALF: usize = 5_000_000;
-/// The share of unknown keys that are looked up, too, because a Bloom filter takes them for recent keys. With this share, each half
-/// needs 6 MB.
+/// The share of unknown keys that the Bloom filter of a half takes for recent keys. They are looked up, too. With this share, each
+/// half needs 6 MB.
 const FALSE_POSITIVES: f64 = 0.01;
-/// How many batches in a row must have only recent duplicates before batches look up only recent keys.
+/// How many batches in a row must have only recent duplicates before batches look up only recent keys. Each duplicate that these
+/// batches miss doubles the number.
 const COVERED_BATCHES: u32 = 4;
+const MAX_COVERED_BATCHES: u32 = 1_024;
 /// After how many batches without a duplicate no keys are looked up.
 const QUIET_BATCHES: u32 = 100;
 
 /// Decides which keys of a batch are looked up before the other keys are copied into the ledger.
-#[derive(Debug)]
 pub(super) struct RecentKeys {
     keys_per_half: usize,
     state: Mutex<State>,
+}
+
+impl fmt::Debug for RecentKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The filters have millions of bits.
+        f.debug_struct("RecentKeys").field("keys_per_half", &self.keys_per_half).finish_non_exhaustive()
+    }
 }
 
 impl Default for RecentKeys {
@@ -32,7 +41,7 @@ impl Default for RecentKeys {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     lookups: Lookups,
     newer: Option<BloomFilter>,
@@ -41,6 +50,8 @@ struct State {
     keys_of_newer: usize,
     /// How many batches in a row had only duplicates of recent keys.
     covered: u32,
+    /// How often batches that looked up only recent keys have missed a duplicate.
+    missed: u32,
     /// How many batches in a row had no duplicate.
     quiet: u32,
 }
@@ -72,8 +83,8 @@ impl RecentKeys {
 
     /// The keys that a batch with `keys` looks up. From now on, `keys` are recent. The keys must be in their order.
     pub(super) fn candidates(&self, keys: impl Iterator<Item = EventKey>) -> Candidates {
-        let mut state = self.state();
         let keys: Vec<_> = keys.collect();
+        let mut state = self.state();
         let recent: Vec<_> = match state.lookups {
             Lookups::None => Vec::new(),
             _ => keys.iter().copied().filter(|key| state.has(key)).collect(),
@@ -83,6 +94,12 @@ impl RecentKeys {
             Lookups::All => Candidates { keys, recent },
             _ => Candidates { keys: recent.clone(), recent },
         }
+    }
+
+    /// From now on, `keys` are recent.
+    pub(super) fn remember(&self, keys: impl Iterator<Item = EventKey>) {
+        let keys: Vec<_> = keys.collect();
+        self.state().add(&keys, self.keys_per_half);
     }
 
     /// Notes that a batch has copied its other keys, and that the ledger had the keys `known` already.
@@ -99,8 +116,8 @@ impl RecentKeys {
         state.quiet = if is_quiet { state.quiet + 1 } else { 0 };
         state.covered = if is_covered { state.covered + 1 } else { 0 };
         if state.quiet >= QUIET_BATCHES {
-            state.lookups = Lookups::None;
-        } else if state.covered >= COVERED_BATCHES {
+            (state.lookups, state.missed) = (Lookups::None, 0);
+        } else if state.covered >= state.needed() {
             state.lookups = Lookups::Recent;
         }
     }
@@ -108,6 +125,10 @@ impl RecentKeys {
     /// Notes a duplicate that no lookup has found.
     pub(super) fn missed(&self) {
         let mut state = self.state();
+        // Several batches in flight may miss duplicates at the same time.
+        if state.lookups == Lookups::Recent {
+            state.missed += 1;
+        }
         (state.lookups, state.covered, state.quiet) = (Lookups::All, 0, 0);
     }
 
@@ -117,6 +138,11 @@ impl RecentKeys {
 }
 
 impl State {
+    /// How many batches in a row must have only recent duplicates before batches look up only recent keys.
+    fn needed(&self) -> u32 {
+        COVERED_BATCHES.saturating_mul(2_u32.saturating_pow(self.missed)).min(MAX_COVERED_BATCHES)
+    }
+
     fn has(&self, key: &EventKey) -> bool {
         [&self.newer, &self.older].into_iter().flatten().any(|half| half.contains(key))
     }
@@ -174,12 +200,21 @@ mod tests {
         }
         assert_eq!(batch(&recent, first..first + 10, first..first + 5), keys(first..first + 5));
         recent.missed();
+        for _ in 0..2 * COVERED_BATCHES {
+            first += 5;
+            assert_eq!(batch(&recent, first..first + 10, first..first + 5), keys(first..first + 10), "after a miss");
+        }
         first += 5;
-        assert_eq!(
-            batch(&recent, first..first + 10, first..first + 5),
-            keys(first..first + 10),
-            "after an old duplicate"
-        );
+        assert_eq!(batch(&recent, first..first + 10, first..first + 5), keys(first..first + 5));
+    }
+
+    #[test]
+    fn keys_of_small_batches_are_recent() {
+        let recent = recent_keys();
+        recent.remember(keys(0..5).into_iter());
+        recent.missed();
+        let candidates = recent.candidates(keys(3..10).into_iter());
+        assert_eq!(candidates.recent, keys(3..5));
     }
 
     #[test]

@@ -46,22 +46,24 @@ fn concurrent_batches_give_the_result_of_some_order() {
 async fn a_duplicate_is_found_whether_its_original_is_recent_or_old() {
     let fresh = Fresh::migrated().await;
     let postgres = connect_with(fresh.database.url(), |config| config.max_insert_rows = 0);
-    let stores = Service::both(&postgres);
-    for store in &stores {
-        let write = async |ids: Range<u128>, more: Range<u128>| {
+    // Other processes have stores of their own, which do not know each other's recent keys.
+    for (store, other) in Service::both(&postgres).iter().zip(&Service::both(&postgres)) {
+        let write_to = async |store: &Service, ids: Range<u128>, more: Range<u128>| {
             let events = ids.chain(more).map(|id| event(EventTemplate { id, ..EventTemplate::default() }));
             let outcome = store.write_events(events.collect()).await;
             assert_eq!(outcome.conflicts, []);
             (outcome.new, outcome.duplicates)
         };
+        let write = async |ids, more| write_to(store, ids, more).await;
+        assert_eq!(write_to(other, 1_000..1_010, 0..0).await, (10, 0));
         assert_eq!(write(0..10, 0..0).await, (10, 0));
         for first in 1..20 {
             // The first five events of each batch are copies of the last five events of the batch before it.
             assert_eq!(write(first * 10 - 5..first * 10 + 10, 0..0).await, (10, 5), "{first}");
         }
-        assert_eq!(write(0..3, 198..203).await, (3, 5), "old and recent originals");
-        assert_eq!(write(0..3, 199..204).await, (1, 7), "the same events again");
-        assert_eq!(write(0..204, 204..205).await, (1, 204), "all events");
+        assert_eq!(write(198..203, 1_000..1_003).await, (3, 5), "recent originals, and originals of another process");
+        assert_eq!(write(199..204, 1_000..1_003).await, (1, 7), "the same events again");
+        assert_eq!(write(0..205, 1_000..1_010).await, (1, 214), "all events");
     }
     futures::join!(postgres.close(), fresh.postgres.close());
 }

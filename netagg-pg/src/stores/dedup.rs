@@ -112,20 +112,21 @@ impl Dedup {
         self.begin(connection, items).await?;
         // Only now: other batches may wait for this batch from here on, so it must not wait for the lock of all writers.
         let in_flight = self.in_flight.add(items);
-        let (mut pending, candidates): (Vec<_>, Vec<_>) =
+        let (pending, candidates): (Vec<_>, Vec<_>) =
             items.iter().partition(|item| in_flight.shares(&item.identity().key));
         let (known, new) = if candidates.len() <= self.max_insert_rows {
             self.recent.remember(candidates.iter().map(|item| item.identity().key));
             self.insert(connection, candidates).await?
         } else {
-            match self.copy(connection, candidates).await {
+            match self.copy(connection, candidates.clone()).await {
                 Err(error) if error.is(UNIQUE_VIOLATION) => {
                     sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await?;
                     crash::pass(CrashPoint::LedgerRefused);
                     self.recent.missed();
                     self.begin(connection, items).await?;
-                    pending.clear();
-                    self.insert(connection, items.iter().collect()).await?
+                    // Not the pending items: an earlier batch may not have entered them yet. It would then wait in PostgreSQL for
+                    // this batch, and this batch may wait for a batch that waits in the process for the earlier batch.
+                    self.insert(connection, candidates).await?
                 }
                 result => result?,
             }

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::NaiveDate;
 use futures::future::join_all;
@@ -17,9 +18,10 @@ use netagg_core::{
     Totals, UserId, sum_by_day,
 };
 use netagg_pg::{PgAggregateStore, PgEventStore, Postgres};
+use netagg_testkit::eventually;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
-use sqlx::PgPool;
+use sqlx::{AssertSqlSafe, PgPool};
 use tokio::runtime::Runtime;
 use uuid::Uuid;
 
@@ -66,6 +68,52 @@ async fn a_duplicate_is_found_whether_its_original_is_recent_or_old() {
         assert_eq!(write(0..205, 1_000..1_010).await, (1, 214), "all events");
     }
     futures::join!(postgres.close(), fresh.postgres.close());
+}
+
+/// The batches of one process never wait for each other in a circle of which PostgreSQL sees only a part.
+#[tokio::test]
+async fn a_batch_whose_copy_was_refused_waits_for_earlier_batches_with_its_keys() {
+    let fresh = Fresh::migrated().await;
+    let pool = PgPool::connect(fresh.database.url()).await.unwrap();
+    let postgres = connect_with(fresh.database.url(), |config| config.max_insert_rows = 0);
+    let store = Arc::new(PgAggregateStore::new(postgres.clone()));
+    let mut events: Vec<_> = (0..5).map(|id| event(EventTemplate { id, ..EventTemplate::default() })).collect();
+    events.sort_by_key(Event::key);
+    let [held, of_first, of_second, of_both, known] = [0, 1, 2, 3, 4].map(|at: usize| Contribution::of(&events[at]));
+    let write = |items: &[Contribution]| {
+        let (store, batch) = (store.clone(), Batch::new(items.to_vec()));
+        tokio::spawn(async move { store.add(&batch).await })
+    };
+    write(&[known]).await.unwrap().unwrap();
+
+    // Another process holds a key of the first batch, so the `COPY` of this batch waits before its other keys.
+    let mut other = pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO agg_identity (key, content, day) VALUES ($1, 0, '2025-10-20')")
+        .bind(Uuid::from_bytes(held.identity.key.to_bytes()))
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    let sessions = async |condition: &str, expected: i64| {
+        let count = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}");
+        eventually(Duration::from_secs(60), condition, async || {
+            let found: i64 = sqlx::query_scalar(AssertSqlSafe(count.as_str())).fetch_one(&pool).await.unwrap();
+            if found == expected { Ok(()) } else { Err(format!("{found} sessions, not {expected}")) }
+        })
+        .await;
+    };
+    let first = write(&[held, of_first, of_both]);
+    sessions("wait_event_type = 'Lock'", 1).await;
+    let second = write(&[of_second, of_both]);
+    sessions("state = 'idle in transaction'", 2).await;
+    let third = write(&[of_first, of_second, known]);
+    sessions("state = 'idle in transaction'", 3).await;
+    other.rollback().await.unwrap();
+
+    for (batch, expected) in [(first, (3, 0)), (second, (1, 1)), (third, (0, 3))] {
+        let outcome = batch.await.unwrap().unwrap();
+        assert_eq!((outcome.new, outcome.duplicates), expected);
+    }
+    futures::join!(pool.close(), postgres.close(), fresh.postgres.close());
 }
 
 /// A log, and the batches that each service reads from it.

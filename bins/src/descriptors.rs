@@ -1,4 +1,4 @@
-//! The file descriptors that each part of a service needs. They are set aside before anything is opened.
+//! The file descriptors that each part of a service needs. They are reserved before anything is opened.
 
 use netagg_api::ApiLimits;
 #[cfg(feature = "services")]
@@ -9,7 +9,7 @@ use netagg_redis::RedisConfig;
 use crate::Failure;
 #[cfg(feature = "services")]
 use crate::ops;
-use crate::process::descriptors::{Need, OWN, set_aside};
+use crate::process::descriptors::{Need, OWN, reserve};
 
 /// A client keeps a connection and a pipe for each broker that it needs.
 #[cfg(feature = "services")]
@@ -27,18 +27,18 @@ fn redis(cache: &RedisConfig) -> Need {
     Need { of: "Redis", descriptors: NODES * cache.connections }
 }
 
-/// Sets aside the descriptors of a service that consumes a topic. The service may have no cache.
+/// Reserves the descriptors of a service that consumes a topic. The service may have no cache.
 ///
 /// # Errors
 /// [`Failure::Usage`] if the process may open too few files.
 #[cfg(feature = "services")]
-pub fn set_aside_for_consumer(database: &PgConfig, cache: Option<&RedisConfig>) -> Result<(), Failure> {
+pub fn reserve_for_consumer(database: &PgConfig, cache: Option<&RedisConfig>) -> Result<(), Failure> {
     let needs = [OWN, ops::DESCRIPTORS, postgres(database.max_connections), KAFKA];
     let needs: Vec<_> = needs.into_iter().chain(cache.map(redis)).collect();
-    set_aside(&needs, 0).map(drop)
+    reserve(&needs, 0).map(drop)
 }
 
-/// Sets aside the descriptors of the API, which reads events and totals from `reads`, and keys and secrets from `writes`. Returns
+/// Reserves the descriptors of the API, which reads events and totals from `reads`, and keys and secrets from `writes`. Returns
 /// the limits of the two ports, which share the remaining descriptors.
 ///
 /// # Errors
@@ -62,7 +62,7 @@ pub fn demo_limits() -> Result<ApiLimits, Failure> {
 fn limits_of_ports(needs: &[Need]) -> Result<ApiLimits, Failure> {
     /// The smallest useful number of connections of a port.
     const FEWEST: usize = 16;
-    let left = set_aside(needs, 2 * FEWEST + ApiLimits::HEALTH_CONNECTIONS)?;
+    let left = reserve(needs, 2 * FEWEST + ApiLimits::HEALTH_CONNECTIONS)?;
     let mut limits = ApiLimits::default();
     limits.max_connections = limits.max_connections.min((left - ApiLimits::HEALTH_CONNECTIONS) / 2);
     Ok(limits)

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use indicatif::ProgressBar;
 use netagg_core::ports::EventPublisher;
-use netagg_core::{Error, EventLimits, TracedPublisher};
+use netagg_core::{Error, EventLimits, OtelPropagator, TracedPublisher};
 use netagg_kafka::KafkaPublisher;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -20,7 +20,6 @@ use crate::process::{noteln, outln};
 use crate::program::run_command;
 use crate::progress;
 use crate::rejected::RejectedLines;
-use crate::traces::OtelPropagator;
 
 /// How long the events in flight may take after a stop signal.
 const GRACE: Duration = Duration::from_secs(5);

@@ -19,7 +19,7 @@ use crate::traces;
 /// The largest number of connections at a time.
 const MAX_CONNECTIONS: usize = 32;
 
-/// The descriptors of the ops port. They are set aside, so the port responds however many clients the service has.
+/// The descriptors of the ops port. They are reserved, so the port responds however many clients the service has.
 pub const DESCRIPTORS: Need = Need { of: "the ops port", descriptors: MAX_CONNECTIONS };
 
 /// Limits for a few scrapers and a person.

@@ -21,6 +21,8 @@ pub mod memory;
 mod metrics;
 #[cfg(feature = "ndjson")]
 pub mod ndjson;
+#[cfg(feature = "opentelemetry")]
+mod otel_propagator;
 pub mod ports;
 mod processing_mode;
 mod readiness;
@@ -40,6 +42,9 @@ mod zone;
 // The crates whose types are in this crate's public interface.
 #[doc(no_inline)]
 pub use {async_trait, bytes, chrono, tokio_util, uuid};
+#[cfg(feature = "opentelemetry")]
+#[doc(no_inline)]
+pub use {opentelemetry, tracing_opentelemetry};
 
 pub use aggregate::{AggregateRow, Contribution, Totals, sum_by_day};
 pub use aggregator::Aggregator;
@@ -59,6 +64,8 @@ pub use granularity::{Granularity, UnknownGranularity};
 pub use ingestor::Ingestor;
 pub use json_decoder::JsonDecoder;
 pub use metrics::{BATCH_RECORDS_BUCKETS, BATCH_SECONDS_BUCKETS, describe_metrics};
+#[cfg(feature = "opentelemetry")]
+pub use otel_propagator::OtelPropagator;
 pub use processing_mode::{ProcessingMode, UnknownMode};
 pub use readiness::{Criticality, Readiness, ReadinessReport};
 pub use record::{Header, OutgoingRecord, PartitionId, Position, Record, RecordPosition, RecordTimestamp, Span};

@@ -8,9 +8,8 @@ use netagg::descriptors;
 use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
-use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
-use netagg_core::{Aggregator, ConsumerConfig, EventLimits, ProcessingMode, TrackedConsumer};
+use netagg_core::{Aggregator, ConsumerConfig, EventLimits, OtelPropagator, ProcessingMode, TrackedConsumer};
 use netagg_kafka::{KafkaSource, KafkaTopics};
 use netagg_pg::{PgAggregateStore, PgConfig, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -48,7 +47,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    descriptors::set_aside_for_consumer(&config.postgres, Some(&config.redis))?;
+    descriptors::reserve_for_consumer(&config.postgres, Some(&config.redis))?;
     // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;

@@ -6,9 +6,8 @@ use std::sync::Arc;
 use netagg::config::{self, Kafka};
 use netagg::generator::{self, GeneratorConfig};
 use netagg::process::{LogDefaults, Shutdown, Variables};
-use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
-use netagg_core::TracedPublisher;
+use netagg_core::{OtelPropagator, TracedPublisher};
 use netagg_kafka::KafkaPublisher;
 use netagg_pg::{PgConfig, PgEventStore, Postgres};
 

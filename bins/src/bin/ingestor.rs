@@ -9,9 +9,8 @@ use netagg::descriptors;
 use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::runtime::{self, Runtime};
-use netagg::traces::OtelPropagator;
 use netagg::{Failure, program};
-use netagg_core::{ConsumerConfig, EventLimits, Ingestor, ProcessingMode, TrackedConsumer};
+use netagg_core::{ConsumerConfig, EventLimits, Ingestor, OtelPropagator, ProcessingMode, TrackedConsumer};
 use netagg_kafka::{KafkaDeadLetters, KafkaSource, KafkaTopics};
 use netagg_pg::{PartitionPlan, PgCombinedStore, PgConfig, PgEventStore, PgTotalsRepair, Postgres};
 use netagg_redis::{RedisCache, RedisConfig};
@@ -57,7 +56,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    descriptors::set_aside_for_consumer(&config.postgres, config.redis.as_ref())?;
+    descriptors::reserve_for_consumer(&config.postgres, config.redis.as_ref())?;
     // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;

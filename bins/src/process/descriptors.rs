@@ -1,4 +1,4 @@
-//! File descriptors: the program raises their limit as far as the system allows, and sets descriptors aside for each part
+//! File descriptors: the program raises their limit as far as the system allows, and reserves descriptors for each part
 //! before anything is opened.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -32,14 +32,14 @@ pub(crate) fn raise() -> Result<(), Failure> {
     left_of(limit(), &[OWN], 0).map(drop)
 }
 
-/// Sets aside the descriptors that a program needs, and returns how many are left for clients. Logs these numbers.
+/// Reserves the descriptors that a program needs, and returns how many are left for clients. Logs these numbers.
 ///
 /// # Errors
 /// [`Failure::Usage`] if fewer than `clients` would be left.
-pub fn set_aside(needs: &[Need], clients: usize) -> Result<usize, Failure> {
+pub fn reserve(needs: &[Need], clients: usize) -> Result<usize, Failure> {
     let limit = limit();
     let left = left_of(limit, needs, clients)?;
-    tracing::info!(limit, set_aside = limit - left, left, "file descriptors");
+    tracing::info!(limit, reserved = limit - left, left, "file descriptors");
     Ok(left)
 }
 

@@ -100,7 +100,7 @@ impl TracesConfig {
             resource: pairs(
                 variables,
                 "OTEL_RESOURCE_ATTRIBUTES",
-                "attributes of each span, as name=value,name=value; for example deployment.environment.name=test",
+                "attributes of the program in traces, as name=value,name=value; for example deployment.environment.name=test",
             ),
             sampler: sampler(variables),
             max_queue_size,

@@ -7,7 +7,6 @@ mod bounded_processor;
 mod config;
 mod exporter;
 mod metrics;
-mod propagator;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -28,7 +27,6 @@ use self::bounded_processor::BoundedProcessor;
 pub use self::config::TracesConfig;
 use self::exporter::CountingExporter;
 pub(crate) use self::metrics::{describe_metrics, register_metrics};
-pub use self::propagator::OtelPropagator;
 use crate::Failure;
 use crate::process::TraceLayer;
 

@@ -7,8 +7,8 @@ use crate::TraceContext;
 /// Connects the spans of this process with the spans of other processes.
 ///
 /// The crates of netagg make spans with `tracing`, and they depend on no tracing system. An application that sends its spans
-/// to a tracing system implements this port, so that traces continue over requests and records. The programs do it with
-/// OpenTelemetry, and `examples/tracing.rs` shows it.
+/// to a tracing system implements this port, so that traces continue over requests and records. `OtelPropagator` (feature
+/// `opentelemetry`) implements it for OpenTelemetry, and `examples/tracing.rs` shows it.
 ///
 /// Calls must be cheap and must not block: they run for each request and each batch.
 pub trait TracePropagator: Debug + Send + Sync {

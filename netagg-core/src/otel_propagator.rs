@@ -1,14 +1,31 @@
 //! Connects the spans of `tracing` with OpenTelemetry's trace contexts.
 
-use netagg_core::TraceContext;
-use netagg_core::ports::TracePropagator;
 use opentelemetry::Context;
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState};
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-/// The propagator of all programs. It has no effect while tracing is off.
-#[derive(Clone, Copy, Debug)]
+use crate::TraceContext;
+use crate::ports::TracePropagator;
+
+/// Connects spans over OpenTelemetry. The application installs the layer of `tracing-opentelemetry`, with its own tracer and
+/// exporter. Without this layer, the propagator has no effect.
+///
+/// The layer must be of the same version of `tracing-opentelemetry`. The modules [`tracing_opentelemetry`](crate::tracing_opentelemetry)
+/// and [`opentelemetry`](crate::opentelemetry) of this crate are this version.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use netagg_core::memory::{MemoryDeadLetters, MemoryEventStore};
+/// use netagg_core::{Ingestor, OtelPropagator};
+///
+/// let ingestor = Ingestor::new(Arc::new(MemoryEventStore::new()), Arc::new(MemoryDeadLetters::new()))
+///     .with_trace_propagator(Arc::new(OtelPropagator));
+/// # drop(ingestor);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+#[allow(clippy::exhaustive_structs)]
 pub struct OtelPropagator;
 
 impl TracePropagator for OtelPropagator {

@@ -19,7 +19,8 @@ pub fn describe_metrics() {
     describe_counter!(
         "netagg_consumers_replaced_total",
         Unit::Count,
-        "Kafka consumers that received nothing although the broker had records for them, and were replaced."
+        "Kafka consumers that were replaced, because they received nothing although the broker had records for them, or did \
+         not finish a rebalance."
     );
     describe_gauge!(
         "netagg_consumer_lag_records",

@@ -225,7 +225,8 @@ impl ClientContext for Context {
             format!("no coordinator of the group answers (state {}, brokers {})", group.state, self.brokers)
         }));
         self.health.update(&statistics, &self.positions.all());
-        let partitions = statistics.topics.remove(&*self.topic).map(|topic| topic.partitions);
+        // The statistics of a member that never had a partition do not contain the topic.
+        let partitions = statistics.topics.remove(&*self.topic).map(|topic| topic.partitions).unwrap_or_default();
         let settled = statistics.cgrp.as_ref().filter(|group| group.join_state == "steady");
         let membership = Membership {
             is_member: answers && group.is_none(),
@@ -236,6 +237,6 @@ impl ClientContext for Context {
             let (seconds, size) = (group.stateage / 1_000, group.assignment_size);
             format!("{}, {}, {} s, {size} partitions", group.state, group.join_state, seconds)
         });
-        *self.known() = Known { partitions, membership, state };
+        *self.known() = Known { partitions: Some(partitions), membership, state };
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 use super::chunker::{Chunker, Delivery};
 use super::context::{Context, commit, list};
-use super::stall::StallDetector;
+use super::stall::{Stall, StallDetector};
 use super::subscription::Subscription;
 use super::tails::{Tails, Vacant};
 use crate::error::{self, KAFKA};
@@ -235,17 +235,22 @@ impl Poller {
         if membership.has_nothing_to_read {
             self.has_recovered();
         }
-        if let Some(reason) = self.stall.check(&self.tails, membership) {
-            self.replace_consumer(reason);
+        if let Some(stall) = self.stall.check(&self.tails, membership) {
+            self.replace_consumer(stall);
         }
     }
 
     /// Replaces the consumer by another consumer, which joins the group.
-    fn replace_consumer(&mut self, reason: String) {
+    fn replace_consumer(&mut self, Stall { reason, needs_rebalance }: Stall) {
         let context = self.consumer.context();
         let health = context.health.clone();
         let successor = Context::new(&context.brokers, &context.topic, Arc::clone(&context.positions), health.clone());
-        match self.subscription.join(successor) {
+        let joined = if needs_rebalance {
+            self.subscription.join_as_new_member(successor)
+        } else {
+            self.subscription.join(successor)
+        };
+        match joined {
             Ok(consumer) => {
                 let state = context.state();
                 context.replace(&self.consumer);

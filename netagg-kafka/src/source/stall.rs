@@ -30,6 +30,15 @@ const REQUEST: Duration = Duration::from_secs(5);
 /// The longest wait before a consumer is replaced again. The wait doubles with each replacement that brings no record.
 const MAX_QUIET: Duration = Duration::from_secs(320);
 
+/// Why a consumer must be replaced.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Stall {
+    pub(super) reason: String,
+    /// Whether only a rebalance of the group helps. A successor with the `group.instance.id` of the stalled consumer gets the
+    /// same partitions without a rebalance.
+    pub(super) needs_rebalance: bool,
+}
+
 /// Decides when a consumer must be replaced.
 #[derive(Debug)]
 pub(super) struct StallDetector {
@@ -129,8 +138,8 @@ impl StallDetector {
         self.quiet = QUIET;
     }
 
-    /// The reason if the consumer must be replaced.
-    pub(super) fn check(&mut self, tails: &Tails, membership: Membership) -> Option<String> {
+    /// Returns why the consumer must be replaced, if it must.
+    pub(super) fn check(&mut self, tails: &Tails, membership: Membership) -> Option<Stall> {
         let quiet = tails.quiet_since(self.watching_since);
         if let Some(answer) = self.take_answer() {
             let evidence = answer.map(|answer| answer.evidence(&quiet, membership)).unwrap_or_default();
@@ -142,14 +151,14 @@ impl StallDetector {
             self.suspicion = reason.is_some().then_some((evidence.clone(), times));
             // For partitions without a member, members without partitions are replaced first. Otherwise all members would
             // leave for the same reason.
-            let is_shared = !evidence.is_absent && !evidence.is_left_behind && evidence.unread.is_empty();
-            let needed = if is_shared && !membership.has_nothing_to_read { 4 } else { 2 };
+            let needs_rebalance = !evidence.is_absent && !evidence.is_left_behind && evidence.unread.is_empty();
+            let needed = if needs_rebalance && !membership.has_nothing_to_read { 4 } else { 2 };
             if let Some(reason) = reason
                 && times >= needed
             {
                 self.begin_again();
                 self.quiet = (self.quiet * 2).min(MAX_QUIET);
-                return Some(reason);
+                return Some(Stall { reason, needs_rebalance });
             }
             self.asked = Instant::now();
         }

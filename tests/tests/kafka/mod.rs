@@ -72,17 +72,21 @@ struct Received {
 }
 
 impl Received {
+    fn take(&mut self, event: SourceEvent) {
+        match event {
+            SourceEvent::Assigned(partitions) => self.assigned.extend(partitions),
+            SourceEvent::Records(records) => self.records.extend(records),
+            SourceEvent::Vacant(spans) => self.vacant.extend(spans),
+            SourceEvent::Revoked(partitions) => self.revoked.extend(partitions),
+            SourceEvent::End => panic!("the source ended"),
+        }
+    }
+
     /// Reads from `source` until `enough` returns true.
     async fn until(&mut self, source: &mut KafkaSource, enough: impl Fn(&Self) -> bool) {
         let reading = async {
             while !enough(self) {
-                match source.next().await.unwrap() {
-                    SourceEvent::Assigned(partitions) => self.assigned.extend(partitions),
-                    SourceEvent::Records(records) => self.records.extend(records),
-                    SourceEvent::Vacant(spans) => self.vacant.extend(spans),
-                    SourceEvent::Revoked(partitions) => self.revoked.extend(partitions),
-                    SourceEvent::End => panic!("the source ended"),
-                }
+                self.take(source.next().await.unwrap());
             }
         };
         let in_time = tokio::time::timeout(DEADLINE, reading).await.is_ok();

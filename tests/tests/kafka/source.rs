@@ -8,6 +8,9 @@ use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource, KafkaTopics, TopicS
 use netagg_testkit::kafka;
 use netagg_testkit::{eventually, unique};
 
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+
 use super::{DEADLINE, Received, config, create, numbers, positions, read, record, topic, with};
 use crate::support::kafka::{Transactions, delete_before};
 use crate::support::proxy::Proxy;
@@ -285,6 +288,64 @@ async fn a_consumer_that_hangs_is_replaced() {
         assert_eq!(lag.lag, 0, "{lag:?}");
     }
     drop(broker);
+}
+
+#[tokio::test]
+async fn partitions_that_a_rebalance_has_left_without_a_member_are_read_after_a_while() {
+    let config = KafkaConfig::new(kafka::brokers().await);
+    let (topic, group) = (topic(&config, 8).await, unique("group"));
+    let fixed = with(config.clone(), &[("group.instance.id", "fixed")]);
+    let mut newcomer = leave_partitions_without_a_member(&config, &fixed, &group, &topic).await;
+    // The coordinator gives the successor of the dead member the old half of the partitions, without a rebalance.
+    let mut successor = KafkaSource::new(&fixed, &group, &topic).unwrap();
+    KafkaPublisher::new(&config, &topic).unwrap().publish((0..800).map(|n| record(n, 0)).collect()).await.unwrap();
+
+    let (mut one, mut other) = (Received::default(), Received::default());
+    let read = async {
+        while numbers(&one.records).union(&numbers(&other.records)).count() < 800 {
+            tokio::select! {
+                event = newcomer.next() => one.take(event.unwrap()),
+                event = successor.next() => other.take(event.unwrap()),
+            }
+        }
+    };
+    let in_time = tokio::time::timeout(DEADLINE, read).await.is_ok();
+    assert!(in_time, "not in time: {:?}, {:?}", newcomer.health(), successor.health());
+    newcomer.close().await.unwrap();
+    successor.close().await.unwrap();
+}
+
+/// Makes a group in which four of eight partitions have no member. This is the state after a static member has died in the middle
+/// of a cooperative rebalance: it has not yet given up the partitions that a new member will get. Returns the new member.
+async fn leave_partitions_without_a_member(
+    config: &KafkaConfig,
+    fixed: &KafkaConfig,
+    group: &str,
+    topic: &str,
+) -> KafkaSource {
+    let mut member = ClientConfig::new();
+    member.set("bootstrap.servers", fixed.brokers()).set("group.id", group).set("group.instance.id", "fixed");
+    member.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "45000");
+    let member: BaseConsumer = member.create().unwrap();
+    member.subscribe(&[topic]).unwrap();
+    eventually(DEADLINE, "the first member has all partitions", async || {
+        member.poll(Duration::from_millis(10));
+        let count = member.assignment().unwrap().count();
+        if count == 8 { Ok(()) } else { Err(count.to_string()) }
+    })
+    .await;
+    let newcomer = KafkaSource::new(config, group, topic).unwrap();
+    // The first member takes part in the rebalance. It gives up no partition, because the test polls it no more.
+    eventually(DEADLINE, "the rebalance has ended", async || {
+        let groups = member.fetch_group_list(Some(group), Duration::from_secs(5)).map_err(|error| error.to_string())?;
+        let [found] = groups.groups() else { return Err(format!("{} groups", groups.groups().len())) };
+        let is_over = found.state() == "Stable" && found.members().len() == 2;
+        if is_over { Ok(()) } else { Err(found.state().to_owned()) }
+    })
+    .await;
+    // A static member does not leave its group when it ends.
+    drop(member);
+    newcomer
 }
 
 #[tokio::test]

@@ -270,10 +270,21 @@ impl KafkaTopics {
     /// # Errors
     /// If the group has members. Retryable while the broker is unavailable or refuses access.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
-        let deleted = self.admin.delete_groups(&[group], &options()).await.map_err(|error| self.explain(error, ""))?;
-        match deleted.into_iter().next() {
-            None | Some(Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound))) => Ok(()),
-            Some(Err((_, code))) => Err(self.explain(KafkaError::AdminOp(code), "")),
+        let begun = Instant::now();
+        loop {
+            let deleted = self.admin.delete_groups(&[group], &options()).await;
+            let deleted = deleted.map_err(|error| self.explain(error, ""))?;
+            match deleted.into_iter().next() {
+                None | Some(Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound))) => return Ok(()),
+                // The brokers are electing the coordinator, such as after a start.
+                Some(Err((
+                    _,
+                    RDKafkaErrorCode::NotCoordinator
+                    | RDKafkaErrorCode::CoordinatorNotAvailable
+                    | RDKafkaErrorCode::CoordinatorLoadInProgress,
+                ))) if begun.elapsed() < REQUEST => tokio::time::sleep(ELECTION_PAUSE).await,
+                Some(Err((_, code))) => return Err(self.explain(KafkaError::AdminOp(code), "")),
+            }
         }
     }
 

@@ -95,8 +95,8 @@ impl KafkaHealth {
         self.problem().map_or(Ok(()), |problem| Err(problem.reason))
     }
 
-    /// How many times the consumer was replaced, because it received nothing although the broker had records for it, or because
-    /// it did not finish a rebalance.
+    /// How many times the consumer was replaced, because it received nothing although the broker had records for it, because it
+    /// did not finish a rebalance, or to begin a rebalance for partitions without a member.
     pub fn replaced(&self) -> u64 {
         self.state().replaced
     }

@@ -19,8 +19,8 @@ pub fn describe_metrics() {
     describe_counter!(
         "netagg_consumers_replaced_total",
         Unit::Count,
-        "Kafka consumers that were replaced, because they received nothing although the broker had records for them, or did \
-         not finish a rebalance."
+        "Kafka consumers that were replaced, because they received nothing although the broker had records for them, did not \
+         finish a rebalance, or had to begin one for partitions without a member."
     );
     describe_gauge!(
         "netagg_consumer_lag_records",

@@ -38,6 +38,8 @@ const PAUSE_AFTER: Duration = Duration::from_secs(2);
 const TOPIC_CHECK: Duration = Duration::from_secs(2);
 /// The minimum time between two warnings about errors that need no reaction.
 const WARN: Duration = Duration::from_secs(30);
+/// How long a consumer that leaves its group may take to give up its partitions.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long the last commit is tried. This is longer than a rebalance takes, because the coordinator does not answer before
 /// the rebalance ends.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
@@ -103,7 +105,7 @@ impl Poller {
                 self.waiting_since = None;
                 self.resume_when_drained();
             } else if !self.paused {
-                self.stall.begin_again();
+                self.stall.was_not_polled();
                 if self.waiting_since.get_or_insert_with(Instant::now).elapsed() < PAUSE_AFTER {
                     thread::park_timeout(POLL);
                     continue;
@@ -111,7 +113,7 @@ impl Poller {
                 self.pause();
             }
             if self.paused {
-                self.stall.begin_again();
+                self.stall.was_not_polled();
                 // The reader can wake a parked thread. It cannot end a poll.
                 thread::park_timeout(POLL);
             }
@@ -235,7 +237,10 @@ impl Poller {
         if membership.has_nothing_to_read {
             self.has_recovered();
         }
-        if let Some(stall) = self.stall.check(&self.tails, membership) {
+        // Without the topic, no consumer can join, and another consumer would not help.
+        if !self.consumer.context().health.topic_is_a_problem()
+            && let Some(stall) = self.stall.check(&self.tails, membership)
+        {
             self.replace_consumer(stall);
         }
     }
@@ -259,7 +264,12 @@ impl Poller {
                 health.replace(reason, &state);
                 self.is_recovering = true;
                 // A consumer that has lost its brokers may take for ever to end.
-                if let Err(error) = thread::Builder::new().name("kafka stalled".to_owned()).spawn(|| drop(stalled)) {
+                let end = move || {
+                    if needs_rebalance {
+                        leave(&stalled);
+                    }
+                };
+                if let Err(error) = thread::Builder::new().name("kafka stalled".to_owned()).spawn(end) {
                     tracing::warn!(%error, "no thread for the end of the stalled consumer");
                 }
             }
@@ -412,6 +422,18 @@ impl Poller {
             found.is_some_and(|found| found.offset() == Offset::Offset(*next_offset))
         }))
     }
+}
+
+/// Leaves the group at once. A consumer with a `group.instance.id` would otherwise stay a member until its session has ended, and
+/// no other member would get its partitions.
+fn leave(consumer: &BaseConsumer<Context>) {
+    consumer.unsubscribe();
+    let begun = Instant::now();
+    // librdkafka tells the coordinator when the consumer has given up its partitions, which happens in a poll.
+    while begun.elapsed() < LEAVE && consumer.assignment().is_ok_and(|assignment| assignment.count() > 0) {
+        drop(consumer.poll(LEAVE / 20));
+    }
+    drop(consumer.poll(LEAVE / 4));
 }
 
 /// Reports a panic of the thread to the health. Otherwise the health would keep its last state.

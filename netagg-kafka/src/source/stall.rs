@@ -29,6 +29,9 @@ const GRACE: Duration = Duration::from_secs(10);
 const REQUEST: Duration = Duration::from_secs(5);
 /// The longest wait before a consumer is replaced again. The wait doubles with each replacement that brings no record.
 const MAX_QUIET: Duration = Duration::from_secs(320);
+/// How often the number of answers doubles that a member needs before it begins a rebalance again. It doubles with each rebalance
+/// that leaves partitions without a member.
+const MAX_DOUBLINGS: u32 = 4;
 
 /// Why a consumer must be replaced.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,6 +48,8 @@ pub(super) struct StallDetector {
     subscription: Arc<Subscription>,
     /// How long after one answer the broker is asked again.
     quiet: Duration,
+    /// How many rebalances of this member have left partitions without a member.
+    rebalances_in_vain: u32,
     /// Since when the consumer could have received something, because it was polled all the time.
     watching_since: Instant,
     /// When the broker was last asked, or has last answered.
@@ -66,8 +71,9 @@ struct Answer {
 /// The state of the group, as the coordinator reports it.
 #[derive(Debug, PartialEq, Eq)]
 enum Group {
-    /// Each member has its partitions. The partitions `unassigned` of the topic belong to no member.
-    Stable { unassigned: BTreeSet<i32> },
+    /// Each member has its partitions. `lowest` is the lowest partition of the topic that a member has. The partitions
+    /// `unassigned` belong to no member.
+    Stable { lowest: Option<i32>, unassigned: BTreeSet<i32> },
     /// The group is in a rebalance.
     Rebalancing,
     /// The group is of another kind, or has no member.
@@ -119,6 +125,7 @@ impl StallDetector {
         Self {
             subscription,
             quiet: QUIET,
+            rebalances_in_vain: 0,
             watching_since: Instant::now(),
             asked: Instant::now(),
             asking: None,
@@ -126,11 +133,18 @@ impl StallDetector {
         }
     }
 
-    /// Starts the detection again, because the consumer was not polled for some time and could not receive anything.
+    /// Starts the detection again, because the partitions or the consumer have changed.
     pub(super) fn begin_again(&mut self) {
         self.watching_since = Instant::now();
+        self.asked = self.watching_since;
         self.asking = None;
         self.suspicion = None;
+    }
+
+    /// Notes that the consumer was not polled for a moment, so its partitions could not give anything. The group is still watched:
+    /// a reader may be slow for hours.
+    pub(super) fn was_not_polled(&mut self) {
+        self.watching_since = Instant::now();
     }
 
     /// Notes that the consumer has received something. So the next stall is noticed as soon as the first.
@@ -140,8 +154,13 @@ impl StallDetector {
 
     /// Returns why the consumer must be replaced, if it must.
     pub(super) fn check(&mut self, tails: &Tails, membership: Membership) -> Option<Stall> {
-        let quiet = tails.quiet_since(self.watching_since);
+        let is_watched = self.watching_since.elapsed() >= self.quiet;
+        let quiet = if is_watched { tails.quiet_since(self.watching_since) } else { BTreeMap::new() };
         if let Some(answer) = self.take_answer() {
+            let lowest = answer.as_ref().ok().and_then(Answer::lowest);
+            if answer.as_ref().is_ok_and(Answer::has_a_member_for_each_partition) {
+                self.rebalances_in_vain = 0;
+            }
             let evidence = answer.map(|answer| answer.evidence(&quiet, membership)).unwrap_or_default();
             let (evidence, times) = match &self.suspicion {
                 Some((before, times)) => (evidence.and(before), times + 1),
@@ -149,24 +168,42 @@ impl StallDetector {
             };
             let reason = evidence.reason();
             self.suspicion = reason.is_some().then_some((evidence.clone(), times));
-            // For partitions without a member, members without partitions are replaced first. Otherwise all members would
-            // leave for the same reason.
             let needs_rebalance = !evidence.is_absent && !evidence.is_left_behind && evidence.unread.is_empty();
-            let needed = if needs_rebalance && !membership.has_nothing_to_read { 4 } else { 2 };
+            let needed = if needs_rebalance {
+                self.answers_before_a_rebalance(membership, lowest.is_some_and(|lowest| tails.has(lowest)))
+            } else {
+                2
+            };
             if let Some(reason) = reason
                 && times >= needed
             {
                 self.begin_again();
-                self.quiet = (self.quiet * 2).min(MAX_QUIET);
+                if needs_rebalance {
+                    self.rebalances_in_vain += 1;
+                } else {
+                    self.quiet = (self.quiet * 2).min(MAX_QUIET);
+                }
                 return Some(Stall { reason, needs_rebalance });
             }
             self.asked = Instant::now();
         }
         let pause = if self.suspicion.is_some() { GRACE } else { self.quiet };
-        if self.asking.is_none() && self.watching_since.elapsed() >= self.quiet && self.asked.elapsed() >= pause {
+        if self.asking.is_none() && self.asked.elapsed() >= pause {
             self.ask(quiet.into_keys().collect());
         }
         None
+    }
+
+    /// How many answers in a row must show partitions without a member before this member begins a rebalance. All members see these
+    /// partitions at the same time, so the numbers differ: a member without partitions is first, because it loses nothing. Then
+    /// follows the member with the lowest partition, then all others.
+    fn answers_before_a_rebalance(&self, membership: Membership, has_lowest: bool) -> u32 {
+        let answers = match (membership.has_nothing_to_read, has_lowest) {
+            (true, _) => 2,
+            (false, true) => 4,
+            (false, false) => 8,
+        };
+        answers << self.rebalances_in_vain.min(MAX_DOUBLINGS)
     }
 
     /// Asks the broker on a separate thread, because an answer may take long.
@@ -198,6 +235,14 @@ impl StallDetector {
 }
 
 impl Answer {
+    fn lowest(&self) -> Option<i32> {
+        if let Group::Stable { lowest, .. } = self.group { lowest } else { None }
+    }
+
+    fn has_a_member_for_each_partition(&self) -> bool {
+        matches!(&self.group, Group::Stable { unassigned, .. } if unassigned.is_empty())
+    }
+
     /// The evidence of this answer against a consumer that has read the `quiet` partitions up to these offsets.
     fn evidence(&self, quiet: &BTreeMap<i32, Option<i64>>, membership: Membership) -> Evidence {
         let has_more = |(partition, offsets): (&i32, &Range<i64>)| {
@@ -205,7 +250,7 @@ impl Answer {
             (next.unwrap_or(offsets.start) < offsets.end).then_some(*partition)
         };
         let unassigned = match &self.group {
-            Group::Stable { unassigned } if membership.is_settled => unassigned.clone(),
+            Group::Stable { unassigned, .. } if membership.is_settled => unassigned.clone(),
             _ => BTreeSet::new(),
         };
         let is_left_behind = match self.group {
@@ -259,7 +304,7 @@ fn describe(consumer: &BaseConsumer, group: &str, topic: &str) -> KafkaResult<Gr
     let mut unassigned: BTreeSet<i32> =
         metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|partition| partition.id()).collect();
     unassigned.retain(|partition| !assigned.iter().flatten().any(|assigned| assigned == partition));
-    Ok(Group::Stable { unassigned })
+    Ok(Group::Stable { lowest: assigned.into_iter().flatten().min(), unassigned })
 }
 
 fn assigned(member: &GroupMemberInfo, topic: &str) -> Option<Vec<i32>> {
@@ -293,12 +338,15 @@ fn partitions_of(assignment: &[u8], topic: &str) -> Option<Vec<i32>> {
 
 #[cfg(test)]
 mod tests {
+    use netagg_core::PartitionId;
+
     use super::*;
+    use crate::KafkaConfig;
 
     const SETTLED: Membership = Membership { is_member: true, is_settled: true, has_nothing_to_read: false };
 
     fn stable(unassigned: &[i32]) -> Group {
-        Group::Stable { unassigned: unassigned.iter().copied().collect() }
+        Group::Stable { lowest: None, unassigned: unassigned.iter().copied().collect() }
     }
 
     fn reason(answer: &Answer, quiet: &[(i32, Option<i64>)], membership: Membership) -> Option<String> {
@@ -334,6 +382,45 @@ mod tests {
         let one = Evidence { is_absent: true, unassigned: BTreeSet::from([1, 2]), ..Evidence::default() };
         let other = Evidence { is_left_behind: true, unassigned: BTreeSet::from([2, 3]), ..Evidence::default() };
         assert_eq!(one.and(&other), Evidence { unassigned: BTreeSet::from([2]), ..Evidence::default() });
+    }
+
+    fn detector() -> StallDetector {
+        StallDetector::new(Arc::new(Subscription {
+            config: KafkaConfig::new("localhost:9092"),
+            group: "group".to_owned(),
+            topic: "events".to_owned(),
+        }))
+    }
+
+    #[test]
+    fn while_the_reader_is_slow_only_the_group_is_watched() {
+        let mut tails = Tails::default();
+        tails.assign(&[PartitionId::new("events", 0)], &BTreeMap::from([(0, 5)]));
+        for (unassigned, is_suspect) in [(&[][..], false), (&[3], true)] {
+            let mut detector = detector();
+            detector.was_not_polled();
+            let (sender, receiver) = mpsc::channel();
+            detector.asking = Some(receiver);
+            let answer = Answer { offsets: BTreeMap::from([(0, 5..9)]), group: stable(unassigned) };
+            sender.send(Ok(answer)).expect("a receiver");
+            assert_eq!(detector.check(&tails, SETTLED), None);
+            assert_eq!(detector.suspicion.is_some(), is_suspect);
+        }
+    }
+
+    #[test]
+    fn members_with_partitions_wait_longer_for_a_rebalance_and_rebalances_in_vain_double_the_wait() {
+        let mut detector = detector();
+        let idle = Membership { has_nothing_to_read: true, ..SETTLED };
+        let answers = |detector: &StallDetector| {
+            [(idle, false), (SETTLED, true), (SETTLED, false)]
+                .map(|(membership, has_lowest)| detector.answers_before_a_rebalance(membership, has_lowest))
+        };
+        assert_eq!(answers(&detector), [2, 4, 8]);
+        detector.rebalances_in_vain = 1;
+        assert_eq!(answers(&detector), [4, 8, 16]);
+        detector.rebalances_in_vain = 1_000;
+        assert_eq!(answers(&detector), [32, 64, 128]);
     }
 
     #[test]

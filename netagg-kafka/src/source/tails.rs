@@ -64,6 +64,11 @@ impl Tails {
         tail.committed.filter(|committed| *committed < offset)
     }
 
+    /// Whether `partition` is assigned.
+    pub(super) fn has(&self, partition: i32) -> bool {
+        self.partitions.contains_key(&partition)
+    }
+
     pub(super) fn revoke(&mut self, partitions: &[PartitionId]) {
         self.partitions.retain(|number, _| !partitions.iter().any(|revoked| revoked.number == *number));
     }

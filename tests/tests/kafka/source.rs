@@ -292,12 +292,18 @@ async fn a_consumer_that_hangs_is_replaced() {
 
 #[tokio::test]
 async fn partitions_that_a_rebalance_has_left_without_a_member_are_read_after_a_while() {
-    let config = KafkaConfig::new(kafka::brokers().await);
+    // The session is longer than the test: a member that only stops would keep its partitions.
+    let config = with(KafkaConfig::new(kafka::brokers().await), &[("session.timeout.ms", SESSION)]);
     let (topic, group) = (topic(&config, 8).await, unique("group"));
-    let fixed = with(config.clone(), &[("group.instance.id", "fixed")]);
-    let mut newcomer = leave_partitions_without_a_member(&config, &fixed, &group, &topic).await;
+    let [dead, new] = ["dead", "new"].map(|id| with(config.clone(), &[("group.instance.id", id)]));
+    let mut newcomer = leave_partitions_without_a_member(&new, &group, &topic).await;
     // The coordinator gives the successor of the dead member the old half of the partitions, without a rebalance.
-    let mut successor = KafkaSource::new(&fixed, &group, &topic).unwrap();
+    let mut successor = KafkaSource::new(&dead, &group, &topic).unwrap();
+    eventually(DEADLINE, "half of the partitions have no member", async || {
+        let counts = [&successor, &newcomer].map(|source| source.health().assigned().len());
+        if counts == [4, 0] { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
     KafkaPublisher::new(&config, &topic).unwrap().publish((0..800).map(|n| record(n, 0)).collect()).await.unwrap();
 
     let (mut one, mut other) = (Received::default(), Received::default());
@@ -311,21 +317,22 @@ async fn partitions_that_a_rebalance_has_left_without_a_member_are_read_after_a_
     };
     let in_time = tokio::time::timeout(DEADLINE, read).await.is_ok();
     assert!(in_time, "not in time: {:?}, {:?}", newcomer.health(), successor.health());
+    let replaced = [&successor, &newcomer].map(|source| source.health().replaced());
+    assert_eq!(replaced, [0, 1], "only the member without partitions begins a rebalance");
     newcomer.close().await.unwrap();
     successor.close().await.unwrap();
 }
 
+/// Longer than [`DEADLINE`], in milliseconds.
+const SESSION: &str = "600000";
+
 /// Makes a group in which four of eight partitions have no member. This is the state after a static member has died in the middle
 /// of a cooperative rebalance: it has not yet given up the partitions that a new member will get. Returns the new member.
-async fn leave_partitions_without_a_member(
-    config: &KafkaConfig,
-    fixed: &KafkaConfig,
-    group: &str,
-    topic: &str,
-) -> KafkaSource {
+async fn leave_partitions_without_a_member(new: &KafkaConfig, group: &str, topic: &str) -> KafkaSource {
     let mut member = ClientConfig::new();
-    member.set("bootstrap.servers", fixed.brokers()).set("group.id", group).set("group.instance.id", "fixed");
-    member.set("partition.assignment.strategy", "cooperative-sticky").set("session.timeout.ms", "45000");
+    member.set("bootstrap.servers", new.brokers()).set("group.id", group).set("group.instance.id", "dead");
+    member.set("partition.assignment.strategy", "cooperative-sticky");
+    member.set("session.timeout.ms", SESSION).set("max.poll.interval.ms", SESSION);
     let member: BaseConsumer = member.create().unwrap();
     member.subscribe(&[topic]).unwrap();
     eventually(DEADLINE, "the first member has all partitions", async || {
@@ -334,7 +341,7 @@ async fn leave_partitions_without_a_member(
         if count == 8 { Ok(()) } else { Err(count.to_string()) }
     })
     .await;
-    let newcomer = KafkaSource::new(config, group, topic).unwrap();
+    let newcomer = KafkaSource::new(new, group, topic).unwrap();
     // The first member takes part in the rebalance. It gives up no partition, because the test polls it no more.
     eventually(DEADLINE, "the rebalance has ended", async || {
         let groups = member.fetch_group_list(Some(group), Duration::from_secs(5)).map_err(|error| error.to_string())?;

@@ -3,7 +3,10 @@
 //! Most duplicates come soon after their original, from a producer that sends again or from a redelivery. So a batch with
 //! duplicates need not look up all its keys in the ledger: the recent keys are enough. The hint saves time and decides nothing. A
 //! duplicate of an older event makes the `COPY` of the keys fail, and then the next batches look up all their keys again.
+//!
+//! While there are no duplicates, the keys of the last batches only wait, because a filter costs much more than a list.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -15,6 +18,8 @@ const KEYS_PER_HALF: usize = 5_000_000;
 /// The share of unknown keys that the Bloom filter of a half takes for recent keys. They are looked up, too. With this share, each
 /// half needs 6 MB.
 const FALSE_POSITIVES: f64 = 0.01;
+/// How many of the last keys wait while there are no duplicates. They become recent with the first duplicate.
+const WAITING_KEYS: usize = 100_000;
 /// How many batches in a row must have only recent duplicates before batches look up only recent keys. Each duplicate that these
 /// batches miss doubles the number.
 const COVERED_BATCHES: u32 = 4;
@@ -44,6 +49,8 @@ impl Default for RecentKeys {
 #[derive(Default)]
 struct State {
     lookups: Lookups,
+    /// The last keys, while there are no duplicates.
+    waiting: VecDeque<EventKey>,
     newer: Option<BloomFilter>,
     older: Option<BloomFilter>,
     /// The number of keys in the newer half.
@@ -69,7 +76,7 @@ enum Lookups {
 }
 
 /// The keys that a batch looks up.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Candidates {
     pub(super) keys: Vec<EventKey>,
     /// The recent keys of the batch, in their order.
@@ -85,10 +92,11 @@ impl RecentKeys {
     pub(super) fn candidates(&self, keys: impl Iterator<Item = EventKey>) -> Candidates {
         let keys: Vec<_> = keys.collect();
         let mut state = self.state();
-        let recent: Vec<_> = match state.lookups {
-            Lookups::None => Vec::new(),
-            _ => keys.iter().copied().filter(|key| state.has(key)).collect(),
-        };
+        if state.lookups == Lookups::None {
+            state.wait(&keys);
+            return Candidates::default();
+        }
+        let recent: Vec<_> = keys.iter().copied().filter(|key| state.has(key)).collect();
         state.add(&keys, self.keys_per_half);
         match state.lookups {
             Lookups::All => Candidates { keys, recent },
@@ -99,7 +107,11 @@ impl RecentKeys {
     /// From now on, `keys` are recent.
     pub(super) fn remember(&self, keys: impl Iterator<Item = EventKey>) {
         let keys: Vec<_> = keys.collect();
-        self.state().add(&keys, self.keys_per_half);
+        let mut state = self.state();
+        match state.lookups {
+            Lookups::None => state.wait(&keys),
+            _ => state.add(&keys, self.keys_per_half),
+        }
     }
 
     /// Notes that a batch has copied its other keys, and that the ledger had the keys `known` already.
@@ -116,7 +128,7 @@ impl RecentKeys {
         state.quiet = if is_quiet { state.quiet + 1 } else { 0 };
         state.covered = if is_covered { state.covered + 1 } else { 0 };
         if state.quiet >= QUIET_BATCHES {
-            (state.lookups, state.missed) = (Lookups::None, 0);
+            *state = State::default();
         } else if state.covered >= state.needed() {
             state.lookups = Lookups::Recent;
         }
@@ -125,6 +137,10 @@ impl RecentKeys {
     /// Notes a duplicate that no lookup has found.
     pub(super) fn missed(&self) {
         let mut state = self.state();
+        let waiting = std::mem::take(&mut state.waiting);
+        if !waiting.is_empty() {
+            state.add(&Vec::from(waiting), self.keys_per_half);
+        }
         // Several batches in flight may miss duplicates at the same time.
         if state.lookups == Lookups::Recent {
             state.missed += 1;
@@ -145,6 +161,13 @@ impl State {
 
     fn has(&self, key: &EventKey) -> bool {
         [&self.newer, &self.older].into_iter().flatten().any(|half| half.contains(key))
+    }
+
+    /// Keeps `keys` until the first duplicate, or until many later keys have come.
+    fn wait(&mut self, keys: &[EventKey]) {
+        self.waiting.extend(keys);
+        let surplus = self.waiting.len().saturating_sub(WAITING_KEYS);
+        self.waiting.drain(..surplus);
     }
 
     fn add(&mut self, keys: &[EventKey], keys_per_half: usize) {
@@ -240,8 +263,23 @@ mod tests {
     }
 
     #[test]
+    fn the_last_keys_before_the_first_duplicate_are_recent() {
+        let recent = RecentKeys::default();
+        let half = WAITING_KEYS as u32 / 2;
+        for first in [0, half, 2 * half] {
+            assert_eq!(batch(&recent, first..first + half, 0..0), []);
+        }
+        recent.missed();
+        let state = recent.state();
+        assert!(state.waiting.is_empty());
+        assert!(keys(half..3 * half).iter().all(|key| state.has(key)));
+        assert!(keys(0..half).iter().any(|key| !state.has(key)), "the oldest keys are forgotten");
+    }
+
+    #[test]
     fn the_oldest_keys_are_forgotten() {
         let recent = RecentKeys::with_keys_per_half(1_000);
+        recent.missed();
         for first in (0..).step_by(500).take(5) {
             recent.candidates(keys(first..first + 500).into_iter());
         }

@@ -134,6 +134,11 @@ async fn services_whose_limits_differ_from_the_recorded_limits_do_not_start() {
         assert!(ended.stderr.contains(shown), "{}", ended.stderr);
     }
     let topic = installation.variable("KAFKA_TOPIC").to_owned();
+    // A service is ready before it is a member of its group. A new broker needs some seconds to elect the coordinator.
+    eventually(PATIENCE, "the ingestor is a member of its group", async || {
+        if first.stderr().contains("kafka partitions assigned") { Ok(()) } else { Err("no partitions".to_owned()) }
+    })
+    .await;
     // The limits cannot be changed while a member runs with the old limits, also if it has no messages.
     eventually(PATIENCE, "the change is rejected because of a member", async || {
         let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;

@@ -372,6 +372,12 @@ async fn the_page_shows_an_outage_of_the_database_also_at_the_start_and_can_be_s
     installation.set("API_PAGE", "false");
     let _api = installation.start("api");
     installation.readiness("api", 200).await;
+    // During a slow start, the port of the API reports for a moment longer that the API is not ready.
+    eventually(PATIENCE, "the API responds on its own port", async || {
+        let response = reqwest::get(format!("{url}readyz")).await.map_err(|error| error.to_string())?;
+        if response.status() == 200 { Ok(()) } else { Err(response.status().to_string()) }
+    })
+    .await;
     for path in ["", "overview/style.css", "overview/script.js", "overview/totals?granularity=DAY"] {
         let response = reqwest::get(format!("{url}{path}")).await.expect("a response");
         assert_eq!(response.status(), 404, "{path}");

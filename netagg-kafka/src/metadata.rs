@@ -14,6 +14,13 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(10);
 /// The pause before the next request while a partition has no leader or a group has no coordinator.
 pub(crate) const ELECTION_PAUSE: Duration = Duration::from_millis(100);
 
+/// The errors of a group that has no coordinator yet.
+pub(crate) const NO_COORDINATOR: [RDKafkaErrorCode; 3] = [
+    RDKafkaErrorCode::NotCoordinator,
+    RDKafkaErrorCode::CoordinatorNotAvailable,
+    RDKafkaErrorCode::CoordinatorLoadInProgress,
+];
+
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(clippy::exhaustive_structs)]
@@ -35,11 +42,6 @@ pub struct PartitionDescription {
 /// The offsets that the consumer's group has committed. On a new broker, the first request creates the broker's topic of
 /// offsets. Until this topic has its leaders, there is no coordinator.
 pub(crate) fn committed(consumer: &BaseConsumer, list: &TopicPartitionList) -> KafkaResult<TopicPartitionList> {
-    const NO_COORDINATOR: [RDKafkaErrorCode; 3] = [
-        RDKafkaErrorCode::NotCoordinator,
-        RDKafkaErrorCode::CoordinatorNotAvailable,
-        RDKafkaErrorCode::CoordinatorLoadInProgress,
-    ];
     after_election(&NO_COORDINATOR, || consumer.committed_offsets(list.clone(), REQUEST))
 }
 
@@ -51,12 +53,14 @@ fn watermarks<C: ClientContext>(client: &Client<C>, topic: &str, number: i32) ->
     after_election(&NO_LEADER, || client.fetch_watermarks(topic, number, REQUEST))
 }
 
-/// Calls `ask` again while its error is one of `not_yet`, for at most the time limit of one request.
-fn after_election<T>(not_yet: &[RDKafkaErrorCode], ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
+/// Calls `ask` again while its error is one of `not_yet`, for at most the time limit of one request. Blocks the thread.
+pub(crate) fn after_election<T>(not_yet: &[RDKafkaErrorCode], ask: impl Fn() -> KafkaResult<T>) -> KafkaResult<T> {
     let begun = Instant::now();
     loop {
         match ask() {
-            Err(KafkaError::MetadataFetch(code)) if not_yet.contains(&code) && begun.elapsed() < REQUEST => {
+            Err(KafkaError::MetadataFetch(code) | KafkaError::AdminOp(code))
+                if not_yet.contains(&code) && begun.elapsed() < REQUEST =>
+            {
                 std::thread::sleep(ELECTION_PAUSE);
             }
             result => return result,

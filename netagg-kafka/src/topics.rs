@@ -14,10 +14,13 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::runtime::Handle;
 
 use crate::bounded_reader::BoundedReader;
 use crate::error::{self, KAFKA};
-use crate::metadata::{ELECTION_PAUSE, PartitionDescription, REQUEST, committed, partitions};
+use crate::metadata::{
+    ELECTION_PAUSE, NO_COORDINATOR, PartitionDescription, REQUEST, after_election, committed, partitions,
+};
 use crate::{ConfigError, KafkaConfig, log};
 
 /// The maximum size of an event's value.
@@ -270,22 +273,15 @@ impl KafkaTopics {
     /// # Errors
     /// If the group has members. Retryable while the broker is unavailable or refuses access.
     pub async fn delete_group(&self, group: &str) -> Result<(), Error> {
-        let begun = Instant::now();
-        loop {
-            let deleted = self.admin.delete_groups(&[group], &options()).await;
-            let deleted = deleted.map_err(|error| self.explain(error, ""))?;
+        let (admin, runtime, group) = (Arc::clone(&self.admin), Handle::current(), group.to_owned());
+        let delete = move || {
+            let deleted = runtime.block_on(admin.delete_groups(&[group.as_str()], &options()))?;
             match deleted.into_iter().next() {
-                None | Some(Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound))) => return Ok(()),
-                // The brokers are electing the coordinator, such as after a start.
-                Some(Err((
-                    _,
-                    RDKafkaErrorCode::NotCoordinator
-                    | RDKafkaErrorCode::CoordinatorNotAvailable
-                    | RDKafkaErrorCode::CoordinatorLoadInProgress,
-                ))) if begun.elapsed() < REQUEST => tokio::time::sleep(ELECTION_PAUSE).await,
-                Some(Err((_, code))) => return Err(self.explain(KafkaError::AdminOp(code), "")),
+                None | Some(Ok(_) | Err((_, RDKafkaErrorCode::GroupIdNotFound))) => Ok(()),
+                Some(Err((_, code))) => Err(KafkaError::AdminOp(code)),
             }
-        }
+        };
+        self.blocking("", move |_| after_election(&NO_COORDINATOR, delete)).await
     }
 
     /// Sets the lag of a partition to 0 if none of its remaining offsets holds a record. A transaction ends with a marker.

@@ -76,7 +76,7 @@ enum Lookups {
 }
 
 /// The keys that a batch looks up.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct Candidates {
     pub(super) keys: Vec<EventKey>,
     /// The recent keys of the batch, in their order.
@@ -92,12 +92,8 @@ impl RecentKeys {
     pub(super) fn candidates(&self, keys: impl Iterator<Item = EventKey>) -> Candidates {
         let keys: Vec<_> = keys.collect();
         let mut state = self.state();
-        if state.lookups == Lookups::None {
-            state.wait(&keys);
-            return Candidates::default();
-        }
         let recent: Vec<_> = keys.iter().copied().filter(|key| state.has(key)).collect();
-        state.add(&keys, self.keys_per_half);
+        state.remember(&keys, self.keys_per_half);
         match state.lookups {
             Lookups::All => Candidates { keys, recent },
             _ => Candidates { keys: recent.clone(), recent },
@@ -107,11 +103,7 @@ impl RecentKeys {
     /// From now on, `keys` are recent.
     pub(super) fn remember(&self, keys: impl Iterator<Item = EventKey>) {
         let keys: Vec<_> = keys.collect();
-        let mut state = self.state();
-        match state.lookups {
-            Lookups::None => state.wait(&keys),
-            _ => state.add(&keys, self.keys_per_half),
-        }
+        self.state().remember(&keys, self.keys_per_half);
     }
 
     /// Notes that a batch has copied its other keys, and that the ledger had the keys `known` already.
@@ -163,11 +155,15 @@ impl State {
         [&self.newer, &self.older].into_iter().flatten().any(|half| half.contains(key))
     }
 
-    /// Keeps `keys` until the first duplicate, or until many later keys have come.
-    fn wait(&mut self, keys: &[EventKey]) {
-        self.waiting.extend(keys);
-        let surplus = self.waiting.len().saturating_sub(WAITING_KEYS);
-        self.waiting.drain(..surplus);
+    /// Makes `keys` recent. Without duplicates, they only wait for the first duplicate, or until many later keys have come.
+    fn remember(&mut self, keys: &[EventKey], keys_per_half: usize) {
+        if self.lookups == Lookups::None {
+            self.waiting.extend(keys);
+            let surplus = self.waiting.len().saturating_sub(WAITING_KEYS);
+            self.waiting.drain(..surplus);
+        } else {
+            self.add(keys, keys_per_half);
+        }
     }
 
     fn add(&mut self, keys: &[EventKey], keys_per_half: usize) {

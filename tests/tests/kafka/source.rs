@@ -7,7 +7,6 @@ use netagg_core::ports::{EventPublisher, EventSource, SourceEvent};
 use netagg_kafka::{KafkaConfig, KafkaPublisher, KafkaSource, KafkaTopics, TopicSpec};
 use netagg_testkit::kafka;
 use netagg_testkit::{eventually, unique};
-
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 

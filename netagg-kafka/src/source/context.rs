@@ -33,7 +33,7 @@ pub(super) struct Context {
     pub(super) last_error: Mutex<String>,
     /// The state of the consumer in the last statistics.
     pub(super) known: Mutex<Known>,
-    /// Whether another consumer has replaced this consumer. Then its callbacks do nothing.
+    /// Whether another consumer replaces this consumer. Then its callbacks only notice that it has left its group.
     pub(super) is_replaced: AtomicBool,
 }
 
@@ -45,6 +45,8 @@ pub(super) struct Known {
     membership: Membership,
     /// The state of the consumer in its group, in librdkafka's words.
     state: String,
+    /// Whether a replaced consumer is no longer in its group.
+    has_left: bool,
 }
 
 /// The membership of a consumer in its group, as of the last statistics.
@@ -72,7 +74,7 @@ impl Context {
         }
     }
 
-    /// Gives up all partitions. From then on, the callbacks do nothing.
+    /// Gives up all partitions. From then on, the callbacks only notice that the consumer has left its group.
     pub(super) fn replace(&self, consumer: &BaseConsumer<Self>) {
         self.revoke(consumer, self.positions.assigned());
         self.is_replaced.store(true, Ordering::Release);
@@ -100,6 +102,11 @@ impl Context {
     /// The state of the consumer in its group, in librdkafka's words, for logs.
     pub(super) fn state(&self) -> String {
         self.known().state.clone()
+    }
+
+    /// Whether the statistics after [`replace`](Self::replace) show that the consumer is not in its group.
+    pub(super) fn has_left(&self) -> bool {
+        self.known().has_left
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -208,6 +215,7 @@ impl ClientContext for Context {
 
     fn stats(&self, mut statistics: Statistics) {
         if self.is_replaced() {
+            self.known().has_left = statistics.cgrp.is_some_and(|group| group.join_state == "init");
             return;
         }
         let mut connected = statistics.brokers.values().filter(|broker| broker.state == "UP").peekable();
@@ -237,6 +245,6 @@ impl ClientContext for Context {
             let (seconds, size) = (group.stateage / 1_000, group.assignment_size);
             format!("{}, {}, {} s, {size} partitions", group.state, group.join_state, seconds)
         });
-        *self.known() = Known { partitions: Some(partitions), membership, state };
+        *self.known() = Known { partitions: Some(partitions), membership, state, has_left: false };
     }
 }

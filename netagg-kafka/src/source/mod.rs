@@ -73,8 +73,9 @@ impl KafkaSource {
         let positions = Arc::new(Positions::default());
         let health = KafkaHealth::new(config.brokers());
         let subscription = Subscription { config: config.clone(), group: group.to_owned(), topic: topic.to_owned() };
-        let consumer =
-            subscription.join(Context::new(config.brokers(), topic, Arc::clone(&positions), health.clone()))?;
+        let context = Context::new(config.brokers(), topic, Arc::clone(&positions), health.clone());
+        let consumer = subscription.member(context)?;
+        subscription.join(&consumer)?;
         tracing::info!(brokers = config.brokers(), group, topic, "kafka consumer");
 
         let (sender, deliveries) = mpsc::channel(DELIVERIES);

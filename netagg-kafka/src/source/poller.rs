@@ -38,11 +38,14 @@ const PAUSE_AFTER: Duration = Duration::from_secs(2);
 const TOPIC_CHECK: Duration = Duration::from_secs(2);
 /// The minimum time between two warnings about errors that need no reaction.
 const WARN: Duration = Duration::from_secs(30);
-/// How long a consumer that leaves its group may take to give up its partitions.
-const LEAVE: Duration = Duration::from_secs(2);
+/// How long a consumer may take to leave its group before its successor joins.
+const LEAVE: Duration = Duration::from_secs(10);
 /// How long the last commit is tried. This is longer than a rebalance takes, because the coordinator does not answer before
 /// the rebalance ends.
 const LAST_COMMIT: Duration = Duration::from_secs(3);
+/// How long the last commit and the end of the consumer may take together, before the result of the commit is sent. This is
+/// shorter than [`KafkaSource::CLOSE_TIMEOUT`](crate::KafkaSource::CLOSE_TIMEOUT).
+const CLOSE: Duration = Duration::from_millis(4_500);
 
 /// Owns the consumer. It polls often enough to stay a member of the group, whatever the reader does.
 pub(super) struct Poller {
@@ -123,18 +126,16 @@ impl Poller {
             }
         }
         self.consumer.context().health.closed();
+        let begun = Instant::now();
         let committed = self.last_commit();
         // Dropping the consumer gives up the partitions and leaves the group. Do not unsubscribe before: then the consumer
         // would not leave the group explicitly, and the group would wait for the session timeout. If no broker answers,
-        // dropping takes long and cannot leave the group. So the error of a failed commit is sent before the drop. In both
-        // cases, the receiver of the result may already be gone.
-        if committed.is_err() {
-            let _ = closed.send(committed);
-            drop(self);
-        } else {
-            drop(self);
-            let _ = closed.send(committed);
-        }
+        // dropping takes long and cannot leave the group. If a rebalance has just begun, dropping may never end
+        // (https://github.com/confluentinc/librdkafka/issues/4884). So the wait for the drop is bounded.
+        let wait = if committed.is_ok() { CLOSE.saturating_sub(begun.elapsed()) } else { Duration::ZERO };
+        drop_within(wait, self);
+        // The receiver of the result may already be gone.
+        let _ = closed.send(committed);
     }
 
     /// Hands over the deliveries that are ready. Returns `false` if the reader must first take a delivery.
@@ -246,34 +247,51 @@ impl Poller {
     }
 
     /// Replaces the consumer by another consumer, which joins the group.
+    ///
+    /// If a rebalance is necessary, the consumer first leaves the group. If its successor joined earlier, a rebalance would begin
+    /// while the consumer is still a member, and librdkafka would not leave the group before this rebalance ends. A consumer with
+    /// a `group.instance.id` that is dropped earlier stays a member until its session ends, and keeps its partitions.
     fn replace_consumer(&mut self, Stall { reason, needs_rebalance }: Stall) {
         let context = self.consumer.context();
         let health = context.health.clone();
         let successor = Context::new(&context.brokers, &context.topic, Arc::clone(&context.positions), health.clone());
-        let joined = if needs_rebalance {
-            self.subscription.join_as_new_member(successor)
-        } else {
-            self.subscription.join(successor)
-        };
-        match joined {
-            Ok(consumer) => {
-                let state = context.state();
-                context.replace(&self.consumer);
-                self.take_changes();
-                let stalled = std::mem::replace(&mut self.consumer, consumer);
-                health.replace(reason, &state);
-                self.is_recovering = true;
-                // A consumer that has lost its brokers may take for ever to end.
-                let end = move || {
-                    if needs_rebalance {
-                        leave(&stalled);
-                    }
-                };
-                if let Err(error) = thread::Builder::new().name("kafka stalled".to_owned()).spawn(end) {
-                    tracing::warn!(%error, "no thread for the end of the stalled consumer");
-                }
+        let successor =
+            if needs_rebalance { self.subscription.new_member(successor) } else { self.subscription.member(successor) };
+        let successor = match successor {
+            Ok(successor) => successor,
+            Err(error) => {
+                tracing::error!(%error, reason, "the kafka consumer is stalled and cannot be replaced");
+                return;
             }
-            Err(error) => tracing::error!(%error, reason, "the kafka consumer is stalled and cannot be replaced"),
+        };
+        let state = context.state();
+        context.replace(&self.consumer);
+        health.replace(reason, &state);
+        self.is_recovering = true;
+        self.take_changes();
+        self.deliver();
+        if needs_rebalance {
+            self.leave();
+        }
+        if let Err(error) = self.subscription.join(&successor) {
+            // The detector finds that the successor is not in the group, and replaces it.
+            tracing::error!(%error, "the new kafka consumer cannot join the group");
+        }
+        let stalled = std::mem::replace(&mut self.consumer, successor);
+        // A consumer that has lost its brokers may take for ever to end.
+        drop_within(Duration::ZERO, stalled);
+    }
+
+    /// Leaves the group. librdkafka tells the coordinator when the consumer has given up its partitions, which happens in a poll.
+    fn leave(&self) {
+        self.consumer.unsubscribe();
+        let begun = Instant::now();
+        while !self.consumer.context().has_left() && !self.closing.load(Ordering::Acquire) {
+            if begun.elapsed() > LEAVE {
+                tracing::warn!("the kafka consumer has not left its group in time");
+                return;
+            }
+            drop(self.consumer.poll(POLL));
         }
     }
 
@@ -424,16 +442,19 @@ impl Poller {
     }
 }
 
-/// Leaves the group at once. A consumer with a `group.instance.id` would otherwise stay a member until its session has ended, and
-/// no other member would get its partitions.
-fn leave(consumer: &BaseConsumer<Context>) {
-    consumer.unsubscribe();
-    let begun = Instant::now();
-    // librdkafka tells the coordinator when the consumer has given up its partitions, which happens in a poll.
-    while begun.elapsed() < LEAVE && consumer.assignment().is_ok_and(|assignment| assignment.count() > 0) {
-        drop(consumer.poll(LEAVE / 20));
+/// Drops `owner`, which owns a consumer, on another thread, and waits at most `wait` for the end of the drop.
+fn drop_within<T: Send + 'static>(wait: Duration, owner: T) {
+    let (sender, dropped) = std::sync::mpsc::channel::<()>();
+    let end = move || {
+        // The channel is closed after the drop.
+        let _sender = sender;
+        drop(owner);
+    };
+    match thread::Builder::new().name("kafka end".to_owned()).spawn(end) {
+        Ok(_) => drop(dropped.recv_timeout(wait)),
+        // The consumer has been dropped on this thread.
+        Err(error) => tracing::warn!(%error, "no thread for the end of a kafka consumer"),
     }
-    drop(consumer.poll(LEAVE / 4));
 }
 
 /// Reports a panic of the thread to the health. Otherwise the health would keep its last state.

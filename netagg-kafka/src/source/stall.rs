@@ -27,6 +27,8 @@ const QUIET: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(10);
 /// How long one request to the broker may take.
 const REQUEST: Duration = Duration::from_secs(5);
+/// When a question without an answer is given up. librdkafka may never end the client that asked.
+const NO_ANSWER: Duration = Duration::from_secs(60);
 /// The longest wait before a consumer is replaced again. The wait doubles with each replacement that brings no record.
 const MAX_QUIET: Duration = Duration::from_secs(320);
 /// How often the number of answers doubles that a member needs before it begins a rebalance again. It doubles with each rebalance
@@ -54,6 +56,7 @@ pub(super) struct StallDetector {
     watching_since: Instant,
     /// When the broker was last asked, or has last answered.
     asked: Instant,
+    /// The question that has no answer yet.
     asking: Option<Receiver<KafkaResult<Answer>>>,
     /// The evidence in the last answers, and how many answers in a row have shown it.
     suspicion: Option<(Evidence, u32)>,
@@ -216,16 +219,14 @@ impl StallDetector {
         });
         match asking {
             Ok(_) => self.asking = Some(receiver),
-            Err(error) => {
-                tracing::warn!(%error, "no thread to ask the broker");
-                self.asked = Instant::now();
-            }
+            Err(error) => tracing::warn!(%error, "no thread to ask the broker"),
         }
+        self.asked = Instant::now();
     }
 
     fn take_answer(&mut self) -> Option<KafkaResult<Answer>> {
         let answer = match self.asking.as_ref()?.try_recv() {
-            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Empty) if self.asked.elapsed() < NO_ANSWER => return None,
             answer => answer.ok(),
         };
         self.asking = None;

@@ -1,6 +1,5 @@
 //! The topic that a consumer reads as a member of a group.
 
-use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::KafkaResult;
 
@@ -16,20 +15,19 @@ pub(super) struct Subscription {
 }
 
 impl Subscription {
-    /// A consumer that joins the group.
-    pub(super) fn join(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
-        self.join_with(&self.config.consumer(&self.group), context)
+    /// A consumer that can join the group.
+    pub(super) fn member(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
+        self.config.consumer(&self.group).create_with_context(context)
     }
 
-    /// A consumer that joins the group without the configured `group.instance.id`. So the coordinator begins a rebalance.
-    pub(super) fn join_as_new_member(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
-        self.join_with(self.config.consumer(&self.group).remove("group.instance.id"), context)
+    /// A consumer without the configured `group.instance.id`. If it joins the group, the coordinator begins a rebalance.
+    pub(super) fn new_member(&self, context: Context) -> KafkaResult<BaseConsumer<Context>> {
+        self.config.consumer(&self.group).remove("group.instance.id").create_with_context(context)
     }
 
-    fn join_with(&self, config: &ClientConfig, context: Context) -> KafkaResult<BaseConsumer<Context>> {
-        let consumer: BaseConsumer<Context> = config.create_with_context(context)?;
-        consumer.subscribe(&[&self.topic])?;
-        Ok(consumer)
+    /// Makes `consumer` join the group.
+    pub(super) fn join(&self, consumer: &BaseConsumer<Context>) -> KafkaResult<()> {
+        consumer.subscribe(&[&self.topic])
     }
 
     /// A client that asks about the group without being a member.

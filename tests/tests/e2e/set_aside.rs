@@ -64,6 +64,7 @@ async fn a_month_without_a_partition_delays_only_its_own_events() {
     assert!(listed.stdout.contains(&format!("set aside: 1 events of {detached}")), "{}", listed.stdout);
     let audit = installation.run("netagg", &["audit"]).await;
     assert!(audit.stdout.contains(&format!("1 events of {detached} are set aside")), "{}", audit.stdout);
+    assert_eq!(audit.code, 1, "the totals count events that events_raw lacks: {}", audit.stdout);
     // A rebuild uses only events_raw, which does not contain the events that are set aside.
     let (from, to) = (format!("{detached}-15"), format!("{overlapped}-01"));
     let rebuilt = installation.run("netagg", &["rebuild", "--from", &from, "--to", &to]).await;

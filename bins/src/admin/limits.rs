@@ -82,8 +82,8 @@ async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups
     outln!("Start the services with these limits.");
     if force {
         outln!(
-            "Topic and services were not checked: for the same messages, one service may have used the old limits and the \
-             other service the new limits. Run `netagg audit` when both services have processed the topic."
+            "Topic and services were not checked. Running services stop at their next batch (exit code 2). For the same \
+             messages, one service may have used the old limits and the other service the new limits. Run `netagg audit` when both services have processed the topic."
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -104,8 +104,8 @@ async fn check_drained(groups: &ConsumerGroups) -> Result<(), Failure> {
              let both services process the topic, then stop them. Or use --force and run `netagg audit` afterwards"
         ),
         Err(error) => format!(
-            "{error}. A running service keeps the limits of its start. Stop the services first (a killed member counts \
-             until its session ends), or use --force and run `netagg audit` afterwards"
+            "{error}. A running service has the limits of its start, and stops at its next batch after a change. Stop the \
+             services first (a killed member counts until its session ends), or use --force and run `netagg audit` afterwards"
         ),
     };
     Err(Failure::Failed(reason.into()))

@@ -48,9 +48,9 @@ pub(crate) enum PgError {
     /// Tables are distributed over several servers.
     #[error("the tables {tables} are distributed over several servers")]
     Distributed { tables: String },
-    /// The database has another mode than the service.
+    /// The database has another mode or other event limits than the service.
     #[error("{0}")]
-    WrongMode(String),
+    OtherSettings(String),
     /// Events of the call are in dropped months.
     #[error("the months up to {through} are dropped")]
     MonthsDropped { through: Month },
@@ -139,7 +139,7 @@ pub(crate) fn to_core(error: PgError) -> Error {
         PgError::NotConnected { address, source } => (Some(address), source),
         PgError::NotSetUp(reason) => return Error::NotSetUp { dependency: POSTGRES, reason, source: None },
         PgError::MonthsDropped { through } => return Error::MonthsDropped { through },
-        PgError::WrongMode(reason) => return Error::Unsupported { dependency: POSTGRES, reason },
+        PgError::OtherSettings(reason) => return Error::Unsupported { dependency: POSTGRES, reason },
         PgError::Distributed { .. } => {
             let reason = format!(
                 "{error} (see pg_dist_partition), so writes, audits and repairs would not be exact; \

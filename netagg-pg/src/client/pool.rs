@@ -1,9 +1,10 @@
 //! The handle of a database: a bounded pool of connections.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
+use netagg_core::EventLimits;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{ConnectOptions, Connection, PgConnection, PgPool};
 use tokio::sync::Mutex;
@@ -35,6 +36,7 @@ pub struct Postgres {
     sessions: Arc<AtomicU32>,
     last_attempt: Arc<Mutex<Option<Attempt>>>,
     distribution_check: Arc<PassedCheck>,
+    agreed_limits: Arc<RwLock<Option<EventLimits>>>,
 }
 
 impl Postgres {
@@ -97,6 +99,7 @@ impl Postgres {
             sessions: Arc::default(),
             last_attempt: Arc::default(),
             distribution_check: Arc::default(),
+            agreed_limits: Arc::default(),
         }
     }
 
@@ -125,6 +128,15 @@ impl Postgres {
     /// How many rows a batch writes with `INSERT`: see [`PgConfig::max_insert_rows`].
     pub(crate) fn max_insert_rows(&self) -> usize {
         self.max_insert_rows
+    }
+
+    /// The event limits on which the services of this handle have agreed with the database.
+    pub(crate) fn agreed_limits(&self) -> Option<EventLimits> {
+        *self.agreed_limits.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_agreed_limits(&self, limits: EventLimits) {
+        *self.agreed_limits.write().unwrap_or_else(PoisonError::into_inner) = Some(limits);
     }
 
     pub(super) fn call_timeout(&self) -> Duration {

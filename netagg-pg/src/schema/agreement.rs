@@ -9,7 +9,8 @@ use crate::client::Postgres;
 impl Postgres {
     /// Waits until the server answers and has its schema, and fails if tables are distributed. Then records `limits` if the
     /// database has none, or checks that they are equal to the recorded limits. Ingestors and aggregators on one database
-    /// must use the same limits. Otherwise events and totals differ.
+    /// must use the same limits. Otherwise events and totals differ. So from then on, the stores of this handle check the limits in
+    /// each transaction ([`Settings::event_limits`](crate::Settings::event_limits)).
     ///
     /// Returns `None` if `shutdown` comes first. While it waits, it logs one line.
     ///

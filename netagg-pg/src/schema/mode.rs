@@ -50,7 +50,7 @@ impl RecordedMode {
         if self.allows(mode) {
             Ok(())
         } else {
-            Err(PgError::WrongMode(format!("{self}, and this service works in the {mode} mode")))
+            Err(PgError::OtherSettings(format!("{self}, and this service works in the {mode} mode")))
         }
     }
 

@@ -7,11 +7,14 @@ use netagg_core::{Error, EventLimits, HumanDuration, Month};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::mode;
 use crate::client::{PgError, Postgres, error};
 
 const CURSOR_SECRET: &str = "cursor_secret";
-const MAX_AGE: &str = "event_max_age_us";
-const MAX_FUTURE: &str = "event_max_future_us";
+/// The setting with the maximum age of an event, in microseconds.
+pub(super) const MAX_AGE: &str = "event_max_age_us";
+/// The setting with the maximum time by which an event may be in the future, in microseconds.
+pub(super) const MAX_FUTURE: &str = "event_max_future_us";
 
 /// The settings of a database. The first program that needs a value records it, and all other programs use it.
 #[derive(Clone, Debug)]
@@ -61,6 +64,9 @@ impl Settings {
 
     /// Records the `configured` limits if none are recorded yet. Otherwise checks that the recorded limits are the same.
     ///
+    /// From then on, the stores of the same [`Postgres`] check in each transaction that the database still has these limits. If it
+    /// has other limits, a batch fails with [`Error::Unsupported`]: its events were validated by the old limits.
+    ///
     /// # Errors
     /// [`EventLimitsError::Differ`] if the recorded limits differ.
     pub async fn event_limits(&self, configured: EventLimits) -> Result<EventLimits, EventLimitsError> {
@@ -69,7 +75,11 @@ impl Settings {
             self.agree([(MAX_AGE, micros(configured.max_age)), (MAX_FUTURE, micros(configured.max_future))]).await?;
         let parse = |micros: &str| duration_from_micros(micros).map_err(error::to_core);
         let recorded = EventLimits { max_age: parse(&max_age)?, max_future: parse(&max_future)? };
-        if recorded == configured { Ok(recorded) } else { Err(EventLimitsError::Differ { recorded, configured }) }
+        if recorded != configured {
+            return Err(EventLimitsError::Differ { recorded, configured });
+        }
+        self.postgres.set_agreed_limits(recorded);
+        Ok(recorded)
     }
 
     /// The recorded limits, if a program has recorded limits.
@@ -99,7 +109,8 @@ impl Settings {
 
     /// Replaces the recorded limits by `limits`. Before the call, the caller lets both services process the whole topic,
     /// stops them, and calls [`ConsumerGroups::check_drained`](netagg_core::ConsumerGroups::check_drained). Otherwise the
-    /// two services could validate a record by different limits.
+    /// two services could validate a record by different limits. The call waits until batches in flight are written. Later batches
+    /// of services with the old limits fail.
     ///
     /// # Errors
     /// Retryable while the database cannot be reached.
@@ -108,6 +119,7 @@ impl Settings {
         self.postgres
             .call(async {
                 let mut session = self.postgres.writing_session().await?;
+                mode::begin_alone(&mut session).await?;
                 sqlx::query(
                     "INSERT INTO settings (name, value) SELECT * FROM unnest($1::text[], $2::text[]) \
                      ON CONFLICT (name) DO UPDATE SET value = excluded.value",
@@ -116,6 +128,7 @@ impl Settings {
                 .bind(&values[..])
                 .execute(&mut *session)
                 .await?;
+                sqlx::raw_sql("COMMIT").execute(&mut *session).await?;
                 session.release();
                 Ok(())
             })
@@ -180,6 +193,6 @@ pub(crate) fn parse_month(month: &str) -> Result<Month, PgError> {
     month.parse().map_err(|error: netagg_core::ParseTimeError| PgError::unreadable("a dropped month", error))
 }
 
-fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
+pub(super) fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
     micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
 }

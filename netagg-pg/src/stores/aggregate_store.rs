@@ -23,14 +23,14 @@ impl PgAggregateStore {
 
     /// A store of totals in `postgres`, in the separate mode.
     pub fn new(postgres: Postgres) -> Self {
-        Self { dedup: Dedup::of_aggregates(postgres.max_insert_rows()), postgres }
+        Self { dedup: Dedup::of_aggregates(postgres.clone()), postgres }
     }
 
     /// A store for a repair, which enters stored events that the totals lack into the ledger of `mode`.
     pub(crate) fn of_repair(postgres: Postgres, mode: ProcessingMode) -> Self {
         let dedup = match mode {
-            ProcessingMode::Separate => Dedup::of_aggregates(postgres.max_insert_rows()),
-            ProcessingMode::Combined => Dedup::of_events(mode, postgres.max_insert_rows()),
+            ProcessingMode::Separate => Dedup::of_aggregates(postgres.clone()),
+            ProcessingMode::Combined => Dedup::of_events(postgres.clone(), mode),
         };
         Self { postgres, dedup }
     }

@@ -20,11 +20,11 @@ use uuid::Uuid;
 use super::dirty_days;
 use super::in_flight::{InFlight, InFlightBatch};
 use super::recent_keys::RecentKeys;
-use crate::client::Traced;
 use crate::client::copy_format::copy_in;
 use crate::client::error::{PgError, UNIQUE_VIOLATION};
 use crate::client::rows::IdentityRow;
-use crate::schema::write_transaction;
+use crate::client::{Postgres, Traced};
+use crate::schema::write_transaction::{self, Writer};
 
 /// The identities in the ledger for keys of a batch.
 type Known = HashMap<EventKey, Identity>;
@@ -38,7 +38,7 @@ pub(crate) struct Dedup {
     summaries: Summaries,
     /// The mode of the services that write the ledger.
     mode: ProcessingMode,
-    max_insert_rows: usize,
+    postgres: Postgres,
     /// Whether events of dropped months are entered, too.
     ignores_month_fence: bool,
     recent: RecentKeys,
@@ -56,7 +56,7 @@ struct Summaries {
 impl Dedup {
     /// Deduplicates by `event_identity`, the ledger of `events_raw`. In the combined `mode`, it is also the ledger of
     /// `agg_day`.
-    pub(crate) fn of_events(mode: ProcessingMode, max_insert_rows: usize) -> Self {
+    pub(crate) fn of_events(postgres: Postgres, mode: ProcessingMode) -> Self {
         Self {
             copy_keys: "COPY event_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/event_identity_insert_missing.sql"),
@@ -67,7 +67,7 @@ impl Dedup {
                 find: "SELECT event_identity",
             },
             mode,
-            max_insert_rows,
+            postgres,
             ignores_month_fence: false,
             recent: RecentKeys::default(),
             in_flight: InFlight::default(),
@@ -75,7 +75,7 @@ impl Dedup {
     }
 
     /// Deduplicates by `agg_identity`, the ledger of `agg_day`.
-    pub(crate) fn of_aggregates(max_insert_rows: usize) -> Self {
+    pub(crate) fn of_aggregates(postgres: Postgres) -> Self {
         Self {
             copy_keys: "COPY agg_identity (key, content, day) FROM STDIN (FORMAT binary)",
             insert_missing: include_str!("../../queries/dedup/agg_identity_insert_missing.sql"),
@@ -86,7 +86,7 @@ impl Dedup {
                 find: "SELECT agg_identity",
             },
             mode: ProcessingMode::Separate,
-            max_insert_rows,
+            postgres,
             ignores_month_fence: false,
             recent: RecentKeys::default(),
             in_flight: InFlight::default(),
@@ -114,7 +114,7 @@ impl Dedup {
         let in_flight = self.in_flight.add(items);
         let (pending, candidates): (Vec<_>, Vec<_>) =
             items.iter().partition(|item| in_flight.shares(&item.identity().key));
-        let (known, new) = if candidates.len() <= self.max_insert_rows {
+        let (known, new) = if candidates.len() <= self.postgres.max_insert_rows() {
             self.recent.remember(candidates.iter().map(|item| item.identity().key));
             self.insert(connection, candidates).await?
         } else {
@@ -137,7 +137,8 @@ impl Dedup {
 
     async fn begin<T: Identified>(&self, connection: &mut PgConnection, items: &[T]) -> Result<(), PgError> {
         let days = items.iter().map(|item| item.identity().day).filter(|_| !self.ignores_month_fence);
-        write_transaction::begin(connection, Some(self.mode), days).await
+        let writer = Writer { mode: Some(self.mode), limits: self.postgres.agreed_limits() };
+        write_transaction::begin(connection, writer, days).await
     }
 
     /// Copies the new items into the ledger, after it has looked up the keys that may be known. A known key that it has not looked

@@ -52,7 +52,7 @@ impl PgEventStore {
     }
 
     pub(super) fn in_mode(postgres: Postgres, mode: ProcessingMode) -> Self {
-        let dedup = Dedup::of_events(mode, postgres.max_insert_rows());
+        let dedup = Dedup::of_events(postgres.clone(), mode);
         Self { partitions: postgres.partitions(), postgres, mode, dedup, hook: None }
     }
 

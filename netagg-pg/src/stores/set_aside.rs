@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use super::dirty_days;
 use crate::client::PgError;
 use crate::schema::partitions::{Partitions, bounds_of};
-use crate::schema::write_transaction;
+use crate::schema::write_transaction::{self, Writer};
 
 /// How many events move in one transaction.
 const CHUNK: i64 = 5_000;
@@ -114,7 +114,7 @@ async fn store(
     let mut stored = 0;
     loop {
         // Retention drops the events of a dropped month.
-        match write_transaction::begin(connection, None, std::iter::once(month.first_day())).await {
+        match write_transaction::begin(connection, Writer::default(), std::iter::once(month.first_day())).await {
             Err(PgError::MonthsDropped { .. }) => return Ok(stored),
             begun => begun?,
         }

@@ -157,8 +157,20 @@ async fn services_whose_limits_differ_from_the_recorded_limits_do_not_start() {
     assert_eq!(installation.run("netagg", &["limits", "set", "--max-age", "ten"]).await.code, 2);
     let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
     assert_eq!(ended.code, 0, "{}", ended.stderr);
-    let _second = installation.start("aggregator");
+    let mut second = installation.start("aggregator");
     installation.readiness("aggregator", 200).await;
+    // With --force, the limits are changed while a service runs. Then the service stops before it counts by the old limits.
+    let ended = installation.run("netagg", &["limits", "set", "--max-age", "20d", "--force"]).await;
+    assert_eq!(ended.code, 0, "{}", ended.stderr);
+    let _generator = installation.generator(&[("GENERATOR_DURATION", "1s")]);
+    assert_eq!(second.code(PATIENCE).await, 2, "{}", second.stderr());
+    for shown in ["max_age 20d", "10d"] {
+        assert!(second.stderr().contains(shown), "{}", second.stderr());
+    }
+    let pool = installation.pool().await;
+    let counted: i64 = sqlx::query_scalar("SELECT count(*) FROM agg_day").fetch_one(&pool).await.expect("a count");
+    pool.close().await;
+    assert_eq!(counted, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use netagg_core::EventLimits;
-use netagg_pg::EventLimitsError;
+use netagg_core::ports::{AggregateStore, EventStore};
+use netagg_core::{Error, EventLimits, ProcessingMode};
+use netagg_pg::{EventLimitsError, PgAggregateStore, PgCombinedStore, PgEventStore, Postgres};
+use tokio_util::sync::CancellationToken;
 
-use super::Fresh;
+use super::{Fresh, at, contributions, events};
 
 #[tokio::test]
 async fn the_first_program_records_the_event_limits_and_other_programs_must_have_the_same_limits() {
@@ -45,4 +47,46 @@ async fn if_programs_start_together_one_program_records_its_limits() {
         64,
         "32 bytes in hexadecimal"
     );
+}
+
+#[tokio::test]
+async fn services_with_old_limits_store_and_count_nothing_after_a_change() {
+    let (before, after) =
+        (EventLimits::default(), EventLimits { max_age: Duration::from_secs(86_400), ..EventLimits::default() });
+    let batch = || [at(1, "2025-10-20T12:00:00Z"), at(2, "2025-10-20T13:00:00Z")];
+    for mode in ProcessingMode::ALL {
+        let fresh = Fresh::migrated().await;
+        // Two processes: one process agrees on the limits before the change, and the other process after the change.
+        let [old, new] = [(); 2].map(|()| Postgres::from_pool(fresh.postgres.pool().clone()));
+        old.agree_on_mode(mode, &CancellationToken::new()).await.unwrap();
+        old.settings().event_limits(before).await.unwrap();
+        assert_eq!(write(&old, mode, [at(0, "2025-10-20T11:00:00Z")]).await.map_err(|error| error.to_string()), Ok(1));
+        fresh.postgres.settings().set_event_limits(after).await.unwrap();
+
+        let error = write(&old, mode, batch()).await.unwrap_err();
+        assert!(matches!(error, Error::Unsupported { .. }) && !error.is_retryable(), "{error:?}");
+        for part in ["max_age 1d", "1825d"] {
+            assert!(error.to_string().contains(part), "{error}");
+        }
+        assert_eq!(fresh.value::<i64>("SELECT count(*) FROM events_raw").await, 1);
+        assert_eq!(fresh.value::<i64>("SELECT count(*) FROM agg_identity").await, 1);
+
+        new.settings().event_limits(after).await.unwrap();
+        assert_eq!(write(&new, mode, batch()).await.map_err(|error| error.to_string()), Ok(2));
+    }
+}
+
+/// Stores and counts events as the services of `mode` do. Each service must write, or each must fail with the same error.
+async fn write<const N: usize>(
+    postgres: &Postgres,
+    mode: ProcessingMode,
+    batch: [netagg_core::Event; N],
+) -> Result<u64, Error> {
+    if mode == ProcessingMode::Combined {
+        return Ok(PgCombinedStore::new(postgres.clone()).store(&events(batch)).await?.new);
+    }
+    let counted = PgAggregateStore::new(postgres.clone()).add(&contributions(batch.clone())).await;
+    let stored = PgEventStore::new(postgres.clone()).store(&events(batch)).await;
+    assert_eq!(counted.as_ref().map_err(ToString::to_string), stored.as_ref().map_err(ToString::to_string));
+    Ok(stored?.new)
 }

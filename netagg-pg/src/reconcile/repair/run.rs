@@ -20,7 +20,8 @@ use crate::reconcile::lookup::{Ledger, look_up, sums_of};
 use crate::reconcile::offsets::{self, OffsetReport, has_passed};
 use crate::reconcile::snapshot::{Lists, ReconciliationSnapshot};
 use crate::reconcile::sums::{self, Column, Sums, SumsByType};
-use crate::schema::{mode, write_transaction};
+use crate::schema::mode;
+use crate::schema::write_transaction::{self, Writer};
 use crate::stores::PgAggregateStore;
 use crate::stores::progress::{AGGREGATOR, INGESTOR};
 
@@ -288,7 +289,12 @@ impl Repair {
         crash::pass(CrashPoint::RepairComputed);
         // The same order in which the services lock rows: ledger, marks, totals.
         let connection = &mut self.connection;
-        write_transaction::begin(connection, None, days.iter().copied().filter(|_| !self.ignores_month_fence)).await?;
+        write_transaction::begin(
+            connection,
+            Writer::default(),
+            days.iter().copied().filter(|_| !self.ignores_month_fence),
+        )
+        .await?;
         write::follow_events(connection, &conflicts, &days).await?;
         write::forget(connection, forgotten).await?;
         write::unmark(connection, &marks).await?;

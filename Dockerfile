@@ -1,4 +1,4 @@
-# All five programs in one small image; the command chooses: docker run IMAGE ingestor
+# One small image with all five programs. The command selects the program: docker run IMAGE ingestor
 
 FROM rust:1.95-slim-bookworm AS build
 # librdkafka is built from its sources, against the system's OpenSSL
@@ -7,8 +7,9 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
-# Registry and target folder stay with the builder: a change of our code does not compile the dependencies again. Ours is
-# touched, as cargo goes by the files' times: an older file of another checkout would pass for the one built last.
+# The builder keeps the registry and the target folder, so a change of our code does not compile the dependencies again.
+# `touch` is needed because cargo compares the times of files. Without it, cargo would not compile a changed file of another
+# checkout that is older than the last build.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     find . -path ./target -prune -o -type f -exec touch {} + \
@@ -23,6 +24,6 @@ RUN apt-get update \
 COPY --from=build /programs/ /usr/local/bin/
 COPY deploy/docker/ready /usr/local/bin/
 USER netagg
-# for every thread of a service its own heap of glibc would cost more memory than it saves time
+# A heap of glibc for each thread would cost more memory than it saves time.
 ENV MALLOC_ARENA_MAX=2
 CMD ["netagg", "--help"]

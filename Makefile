@@ -1,5 +1,5 @@
-# Every task of this project by name; `make help` lists them.
-# Settings come from the environment or from .env, as for the programs themselves (.env.example names them all).
+# The tasks of this project. `make help` lists them.
+# Like the programs, the tasks read settings from the environment or from .env. .env.example has all settings.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -13,21 +13,21 @@ PROGRAM = cargo run --quiet --release --locked -p netagg --bin
 NETAGG = $(PROGRAM) netagg --
 DOCKER_ANSWERS = docker info >/dev/null 2>&1
 COMPOSE = docker compose
-# a value as the programs would see it: environment, then .env, then the default
+# The value of a setting as the programs read it: from the environment, else from .env, else the default.
 SETTING = . deploy/native/common.sh; setting
 
-help: ## This list
+help: ## List the tasks
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##### Start and stop
 
-init: .env ## Prepare everything: .env, broker, database and cache started, topics and tables made
+init: .env ## Create .env, start the broker, the database and the cache, and create topics and tables
 	@if $(DOCKER_ANSWERS); then \
 		$(COMPOSE) up --detach --wait redpanda postgres redis && $(COMPOSE) run --rm --build setup && \
 		echo "Ready. Next: make up"; \
 	else \
 		$(MAKE) --no-print-directory native-up migrate-up kafka-create-topic && \
-		echo "Ready, without Docker. Next, each in a terminal of its own:" && \
+		echo "Ready, without Docker. Next, run each command in its own terminal:" && \
 		for program in ingestor aggregator api; do echo "  cargo run --release -p netagg --bin $$program"; done && \
 		echo "  make run-generator"; \
 	fi
@@ -51,10 +51,10 @@ native-up: ## Start PostgreSQL, Redis and Kafka without Docker, on the default p
 	@deploy/native/install
 	@deploy/native/up
 
-native-down: ## Stop what native-up started; its data stays (deploy/native/down --purge removes it)
+native-down: ## Stop the servers that native-up started; their data stays (deploy/native/down --purge removes it)
 	@deploy/native/down
 
-native-status: ## Say what native-up started and whether it answers
+native-status: ## Show which servers respond, and which of them native-up started
 	@deploy/native/status
 
 ##### Kafka, PostgreSQL, Redis
@@ -71,7 +71,7 @@ kafka-describe-topic: ## Show the partitions and settings of our topics
 migrate-up: ## Bring the database's schema up to date
 	$(NETAGG) migrate up
 
-migrate-down: ## Take the last migration back
+migrate-down: ## Undo the last migration
 	$(NETAGG) migrate down
 
 migrate-status: ## Show which migrations are applied
@@ -108,15 +108,15 @@ build-aggregator: ## Build the aggregator (release)
 build-api: ## Build the API (release)
 	cargo build --release --locked -p netagg --bin api
 
-run-generator: ## Send load and verify it in the database (GENERATOR_* sets how much)
+run-generator: ## Send events and verify them in the database (GENERATOR_* sets their number and kind)
 	$(PROGRAM) generator
 
 ##### Develop
 
-# One build serves programs, examples and tests, as the tests start programs and examples. Tests wait more than they work, so
-# two of them share a processor. tests/README.md tells how tests find their services; these are installed only where neither
-# addresses nor Docker give them.
-test: ## Run every test, installing what it needs if this is Debian and you are root
+# The tests start programs and examples, so one build makes programs, examples and tests. Tests wait most of the time, so two
+# tests share a processor. The services are installed only if neither addresses in the environment nor Docker provide them.
+# tests/README.md explains how tests find their services.
+test: ## Run every test; on Debian as root, install the missing services and tools first
 	@if [ -n "$${NETAGG_TEST_POSTGRES_URL-}" ] && [ -n "$${NETAGG_TEST_REDIS_URL-}" ] && \
 		[ -n "$${NETAGG_TEST_KAFKA_BROKERS-}" ]; then echo "services: from the environment"; \
 	elif $(DOCKER_ANSWERS); then echo "services: Docker"; \
@@ -133,13 +133,13 @@ test-coverage: ## Run every test and report line coverage (needs install-tools)
 	cargo test --locked --workspace --all-features --lib --bins --tests; \
 	cargo llvm-cov report
 
-# Two ingestors and two aggregators at work all the time, one of them killed every other moment.
-soak: ## Kill 1,000 services at random and check that nothing is lost or doubled (KILLS and SEED change it)
+# One test for each mode: two ingestors and two aggregators, or two combined ingestors. The test kills and stops them at random.
+soak: ## Kill services at random, 1,000 times in each mode, and check that no event is lost or doubled (KILLS, SEED)
 	cargo build --locked --workspace --all-features --bins --tests
 	NETAGG_KILLS=$${KILLS:-1000} NETAGG_KILLS_SEED=$${SEED:-$$(date +%s)} \
 		cargo test --locked --workspace --all-features -p netagg-testkit --test main -- --nocapture random_kills
 
-# The versions of dependencies are those of the workspace.
+# The fuzz targets use the same versions of dependencies as the workspace.
 fuzz: ## Fuzz the event decoder and the cursor, FUZZ_SECONDS (600) each (needs nightly Rust and cargo-fuzz)
 	cp Cargo.lock fuzz/Cargo.lock
 	for target in event_decode cursor; do \
@@ -183,7 +183,7 @@ workflows-check: ## Check the workflows of CI and releases without a forge (buil
 	deploy/docs/build
 
 proto-gen: ## Build netagg-api, which generates the gRPC code
-	@echo "The code is generated at build time from netagg-api/proto; nothing is checked in, no protoc is needed."
+	@echo "The build generates the code from netagg-api/proto. The code is not checked in, and protoc is not needed."
 	cargo build --locked -p netagg-api
 
 publish: ## Publish every crate to REGISTRY of your cargo configuration; a dry run without DRY_RUN=no (docs/publishing.md)
@@ -199,5 +199,5 @@ install-tools: ## Install cargo-deny and cargo-llvm-cov
 	cargo install --locked cargo-deny cargo-llvm-cov
 	@if command -v rustup >/dev/null; then rustup component add clippy llvm-tools rustfmt; fi
 
-clean: ## Remove what was built; data stays
+clean: ## Remove all build output; data stays
 	cargo clean

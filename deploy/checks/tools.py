@@ -1,4 +1,4 @@
-"""The programs and packages that the checks need, and how a machine gets them. They go into ${XDG_CACHE_HOME:-~/.cache}/netagg/tools."""
+"""Installs the programs and packages that the checks need, in ${XDG_CACHE_HOME:-~/.cache}/netagg/tools or as Debian packages."""
 
 import os
 import shutil
@@ -19,10 +19,10 @@ def die(message):
 
 
 def build_with_go(module, remedy):
-    """Builds a program, and returns its path. `remedy` says how a person gets it."""
+    """Builds a program, and returns its path. `remedy` tells the user how to install it."""
     name = module.split("@")[0].rsplit("/", 1)[1]
     if not shutil.which("go"):
-        die(f"{name} is missing, and so is Go to build it. {remedy}")
+        die(f"{name} is missing, and Go, which would build it, is missing too. {remedy}")
     print(f"building {module} in {TOOLS}, which may take some minutes", flush=True)
     built = run("nice", "go", "install", module, env={**os.environ, "GOBIN": str(TOOLS / "bin")}, cwd=Path.home())
     if built.returncode:
@@ -43,7 +43,7 @@ def install_with_pip(wanted, folder):
 
 
 def need_of_debian(program, service, package):
-    """Ends the check if `program` is missing. On Debian, root gets it installed: deploy/native/install knows it as `service`."""
+    """Ends the check if `program` is missing. On Debian as root, `deploy/native/install SERVICE` first installs it."""
     if not shutil.which(program) and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run([ROOT / "deploy/native/install", service], check=True)
     if not shutil.which(program):

@@ -1,4 +1,4 @@
-//! The pages name the metrics, commands, error kinds, headers and ports that the programs have.
+//! The pages name the metrics, commands, error kinds, headers and ports that the programs have, and files and tests that exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -211,4 +211,89 @@ async fn both_readmes_name_the_ports_of_the_programs() {
             assert!(text.contains(port.as_str()), "{page} lacks the port {port}");
         }
     }
+}
+
+/// The words in the code of the sentences of `page`.
+fn inline_words(page: &str) -> impl Iterator<Item = &str> {
+    let mut in_block = false;
+    let outside = move |line: &&str| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_block ^= is_fence;
+        !is_fence && !in_block
+    };
+    page.lines().filter(outside).flat_map(|line| line.split('`').skip(1).step_by(2)).flat_map(str::split_whitespace)
+}
+
+/// `{a,b}.rs` stands for `a.rs` and `b.rs`.
+fn alternatives(word: &str) -> Vec<String> {
+    let Some((before, (inside, after))) =
+        word.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
+    else {
+        return vec![word.to_owned()];
+    };
+    inside.split(',').flat_map(|part| alternatives(&format!("{before}{part}{after}"))).collect()
+}
+
+/// The names of all functions in the source code, and the paths of all files.
+fn sources() -> (BTreeSet<String>, Vec<String>) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let (mut functions, mut files, mut folders) = (BTreeSet::new(), Vec::new(), vec![root.clone()]);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).expect("a folder") {
+            let path = entry.expect("an entry").path();
+            let name = path.strip_prefix(&root).expect("a path in the repository").display().to_string();
+            if path.is_dir() {
+                // Build output, and data of servers.
+                let is_source = !["target", ".git", ".netagg"].contains(&name.as_str());
+                folders.extend(is_source.then_some(path));
+                files.extend(is_source.then(|| name + "/"));
+                continue;
+            }
+            if name.ends_with(".rs") {
+                let text = std::fs::read_to_string(&path).expect("source code");
+                let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
+                let names = text.split("fn ").skip(1).filter_map(|rest| rest.split(|c| !is_part(c)).next());
+                functions.extend(names.map(str::to_owned));
+            }
+            files.push(name);
+        }
+    }
+    (functions, files)
+}
+
+#[test]
+fn each_file_and_each_test_that_a_page_names_exists() {
+    let (functions, files) = sources();
+    let roots: BTreeSet<&str> = files.iter().filter_map(|file| file.split_once('/')).map(|(root, _)| root).collect();
+    let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let (mut checked_files, mut checked_tests) = (0, 0);
+    for (page, text) in pages() {
+        let all = text.split(|c: char| c.is_whitespace() || c == '`');
+        let names: BTreeSet<&str> = inline_words(&text).chain(all.filter(|word| word.contains('/'))).collect();
+        for word in names {
+            let word = word.trim_matches([':', ',', ';', '(', ')', '"', '\'', '.', '|']);
+            let (file, function) = word.split_once("::").unwrap_or((word, word));
+            let is_file = file.split_once('/').is_some_and(|(root, _)| roots.contains(root));
+            for file in alternatives(file).iter().filter(|file| is_file && !file.contains('…')) {
+                let file = file.split('#').next().unwrap_or_default();
+                let exists = match file.split_once('*') {
+                    Some((start, end)) => files.iter().any(|name| name.starts_with(start) && name.ends_with(end)),
+                    None => files.iter().any(|name| {
+                        let name = name.trim_end_matches('/');
+                        name == file.trim_end_matches('/') || name.strip_suffix(".rs") == Some(file)
+                    }),
+                };
+                assert!(exists, "{page} names {file}, which does not exist");
+                checked_files += 1;
+            }
+            // A word with four underscores is too long for a column or a setting. Other paths with `::` are names of Rust.
+            let is_long = function.matches('_').count() >= 4 && !function.starts_with("netagg_");
+            let is_test = if function == word { is_long } else { is_file || file == "…" };
+            if is_test && function.chars().all(is_part) {
+                assert!(functions.contains(function), "{page} names {word}, which does not exist");
+                checked_tests += 1;
+            }
+        }
+    }
+    assert!(checked_files > 50 && checked_tests > 50, "{checked_files} files, {checked_tests} tests");
 }

@@ -47,6 +47,8 @@ struct State {
     /// When the last statistics came, which librdkafka delivers while the thread polls. `None` before the first statistics
     /// and after the end.
     polled: Option<(Instant, SystemTime)>,
+    /// Whether the source is closed. Statistics may still come until the consumer has ended.
+    is_closed: bool,
     broker: Option<KafkaProblem>,
     topic: Option<KafkaProblem>,
     group: Option<KafkaProblem>,
@@ -66,6 +68,7 @@ impl KafkaHealth {
         Self(Arc::new(Mutex::new(State {
             ended: None,
             polled: None,
+            is_closed: false,
             broker,
             topic: None,
             group: None,
@@ -139,7 +142,9 @@ impl KafkaHealth {
     pub(crate) fn update(&self, statistics: &Statistics, done: &[Position]) {
         let now = SystemClock.now();
         let mut state = self.state();
-        state.polled = Some((Instant::now(), SystemTime::now()));
+        if !state.is_closed {
+            state.polled = Some((Instant::now(), SystemTime::now()));
+        }
         for (partition, backlog) in &mut state.assigned {
             let topic = statistics.topics.get(&*partition.topic);
             let Some(known) = topic.and_then(|topic| topic.partitions.get(&partition.number)) else { continue };
@@ -148,9 +153,11 @@ impl KafkaHealth {
         }
     }
 
-    /// Notes that the source is closed: nothing is polled any more.
+    /// Notes that the source is being closed: later statistics do not count as polls.
     pub(crate) fn closed(&self) {
-        self.state().polled = None;
+        let mut state = self.state();
+        state.is_closed = true;
+        state.polled = None;
     }
 
     /// Notes that the source never reads again.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -45,7 +46,7 @@ const LEAVE: Duration = Duration::from_secs(10);
 const LAST_COMMIT: Duration = Duration::from_secs(3);
 /// How long the last commit and the end of the consumer may take together, before the result of the commit is sent. This is
 /// shorter than [`KafkaSource::CLOSE_TIMEOUT`](crate::KafkaSource::CLOSE_TIMEOUT).
-const CLOSE: Duration = Duration::from_millis(4_500);
+const CLOSE: Duration = Duration::from_millis(4_000);
 
 /// Owns the consumer. It polls often enough to stay a member of the group, whatever the reader does.
 pub(super) struct Poller {
@@ -273,8 +274,12 @@ impl Poller {
         if needs_rebalance {
             self.leave();
         }
+        if self.closing.load(Ordering::Acquire) {
+            // The source is being closed, so no consumer joins any more.
+            drop_within(Duration::ZERO, successor);
+            return;
+        }
         if let Err(error) = self.subscription.join(&successor) {
-            // The detector finds that the successor is not in the group, and replaces it.
             tracing::error!(%error, "the new kafka consumer cannot join the group");
         }
         let stalled = std::mem::replace(&mut self.consumer, successor);
@@ -444,14 +449,19 @@ impl Poller {
 
 /// Drops `owner`, which owns a consumer, on another thread, and waits at most `wait` for the end of the drop.
 fn drop_within<T: Send + 'static>(wait: Duration, owner: T) {
-    let (sender, dropped) = std::sync::mpsc::channel::<()>();
+    let (sender, dropped) = channel::<()>();
     let end = move || {
         // The channel is closed after the drop.
         let _sender = sender;
         drop(owner);
     };
     match thread::Builder::new().name("kafka end".to_owned()).spawn(end) {
-        Ok(_) => drop(dropped.recv_timeout(wait)),
+        Ok(_) if wait.is_zero() => {}
+        Ok(_) => {
+            if let Err(RecvTimeoutError::Timeout) = dropped.recv_timeout(wait) {
+                tracing::warn!("the kafka consumer has not ended in time: it may stay a member until its session ends");
+            }
+        }
         // The consumer has been dropped on this thread.
         Err(error) => tracing::warn!(%error, "no thread for the end of a kafka consumer"),
     }

@@ -27,7 +27,7 @@ const QUIET: Duration = Duration::from_secs(20);
 const GRACE: Duration = Duration::from_secs(10);
 /// How long one request to the broker may take.
 const REQUEST: Duration = Duration::from_secs(5);
-/// When a question without an answer is given up. librdkafka may never end the client that asked.
+/// When a question without an answer is given up. Each of its requests has a time limit, but there may be many.
 const NO_ANSWER: Duration = Duration::from_secs(60);
 /// The longest wait before a consumer is replaced again. The wait doubles with each replacement that brings no record.
 const MAX_QUIET: Duration = Duration::from_secs(320);
@@ -214,8 +214,12 @@ impl StallDetector {
         let (sender, receiver) = mpsc::channel();
         let subscription = Arc::clone(&self.subscription);
         let asking = thread::Builder::new().name("kafka probe".to_owned()).spawn(move || {
-            // The consumer may have been replaced meanwhile.
-            let _ = sender.send(ask(&subscription, &partitions));
+            let observer = subscription.observe();
+            let answer =
+                observer.as_ref().map_err(Clone::clone).and_then(|observer| ask(observer, &subscription, &partitions));
+            // The consumer may have been replaced meanwhile. The answer is sent before the observer is dropped, because the drop may
+            // never end.
+            let _ = sender.send(answer);
         });
         match asking {
             Ok(_) => self.asking = Some(receiver),
@@ -269,8 +273,7 @@ impl Answer {
 }
 
 /// Requests the offsets of `partitions` and the state of the group. Fails if the broker or the coordinator does not answer.
-fn ask(subscription: &Subscription, partitions: &[i32]) -> KafkaResult<Answer> {
-    let consumer = subscription.observe()?;
+fn ask(consumer: &BaseConsumer, subscription: &Subscription, partitions: &[i32]) -> KafkaResult<Answer> {
     let topic = subscription.topic.as_str();
     let mut list = TopicPartitionList::with_capacity(partitions.len().max(1));
     // The coordinator is asked in any case.
@@ -287,7 +290,7 @@ fn ask(subscription: &Subscription, partitions: &[i32]) -> KafkaResult<Answer> {
         Ok((*partition, committed.max(first)..end))
     };
     let offsets = partitions.iter().map(offsets).collect::<KafkaResult<_>>()?;
-    Ok(Answer { offsets, group: describe(&consumer, &subscription.group, topic)? })
+    Ok(Answer { offsets, group: describe(consumer, &subscription.group, topic)? })
 }
 
 /// The state of `group`, whose members read `topic`, as the coordinator reports it.

@@ -17,9 +17,9 @@ use crate::config::{self, Kafka};
 use crate::input::Input;
 use crate::process::{Shutdown, Variables};
 use crate::process::{noteln, outln};
-use crate::program::run_command;
 use crate::progress;
-use crate::rejected::RejectedLines;
+use crate::rejected_lines::RejectedLines;
+use crate::run_program::run_command;
 
 /// How long the events in flight may take after a stop signal.
 const GRACE: Duration = Duration::from_secs(5);

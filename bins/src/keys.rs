@@ -18,8 +18,8 @@ use crate::config;
 use crate::process::terminal_escape::{json_line, printable};
 use crate::process::{Variables, output};
 use crate::process::{noteln, outln};
-use crate::program::run_command;
 use crate::protection::{api_keys, keys_file};
+use crate::run_program::run_command;
 use crate::tables::table;
 
 /// The commands for API keys.

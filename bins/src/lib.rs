@@ -17,7 +17,6 @@ pub mod config;
 #[cfg(feature = "services")]
 mod dead_letters;
 mod demo;
-pub mod descriptors;
 #[cfg(feature = "services")]
 pub mod generator;
 #[cfg(feature = "services")]
@@ -28,12 +27,13 @@ mod keys;
 #[cfg(feature = "services")]
 pub mod ops;
 pub mod process;
-mod program;
 mod progress;
 pub mod protection;
 #[cfg(feature = "services")]
 mod rebuild;
-mod rejected;
+mod rejected_lines;
+pub mod reserved_descriptors;
+mod run_program;
 #[cfg(feature = "services")]
 pub mod runtime;
 mod tables;
@@ -41,4 +41,4 @@ mod tables;
 pub mod traces;
 
 pub use process::Failure;
-pub use program::program;
+pub use run_program::program;

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::Failure;
 use crate::process::Shutdown;
-use crate::process::descriptors::Need;
+use crate::process::file_descriptors::Need;
 use crate::process::lost_lines;
 use crate::traces;
 

@@ -17,8 +17,8 @@ use crate::audit::check_range;
 use crate::config::{self, Groups, Kafka, consumer_groups};
 use crate::process::outln;
 use crate::process::{Shutdown, Variables};
-use crate::program::run_command;
 use crate::progress::progress_bar;
+use crate::run_program::run_command;
 use crate::tables::{right_align, table};
 
 /// The arguments of a rebuild.

@@ -11,7 +11,11 @@ use crate::Failure;
 use crate::arguments::duration;
 use crate::config::{self, Groups, Kafka};
 use crate::process::{Variables, outln};
-use crate::program::run_command;
+use crate::run_program::run_command;
+
+/// The consequence of a change while services work.
+const MIXED_LIMITS: &str = "For the same messages, one service may have used the old limits and another service the new limits. \
+                            Run `netagg audit` when the services have processed the topic.";
 
 /// The commands for the limits for the age of events.
 #[derive(Debug, Subcommand)]
@@ -70,20 +74,40 @@ async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups
         }
         return Ok(ExitCode::SUCCESS);
     };
-    if !force {
+    let groups = if force {
+        None
+    } else {
         let mode = postgres.recorded_mode().await?.tables();
-        check_drained(&config::consumer_groups(&kafka, groups)?.in_mode(mode)).await?;
-    }
+        let groups = config::consumer_groups(&kafka, groups)?.in_mode(mode);
+        check_drained(&groups).await?;
+        Some(groups)
+    };
     let before = recorded.unwrap_or_default();
     let limits =
         EventLimits { max_age: max_age.unwrap_or(before.max_age), max_future: max_future.unwrap_or(before.max_future) };
     settings.set_event_limits(limits).await?;
     print_limits(limits);
+    if let Some(groups) = &groups {
+        // A service may have started between the check and the change.
+        match groups.check_drained().await {
+            // Messages that have arrived meanwhile are processed by the new limits.
+            Ok(()) | Err(NotDrained::Behind { .. }) => {}
+            Err(error @ NotDrained::Running { .. }) => {
+                let reason =
+                    format!("the limits are set, but a service has started meanwhile: {error}. {MIXED_LIMITS}");
+                return Err(Failure::Failed(reason.into()));
+            }
+            Err(error) => {
+                let reason =
+                    format!("the limits are set, but the groups could not be checked again: {error}. {MIXED_LIMITS}");
+                return Err(Failure::Failed(reason.into()));
+            }
+        }
+    }
     outln!("Start the services with these limits.");
     if force {
         outln!(
-            "Topic and services were not checked. Running services stop at their next batch (exit code 2). For the same \
-             messages, one service may have used the old limits and the other service the new limits. Run `netagg audit` when both services have processed the topic."
+            "Topic and services were not checked. Running services stop at their next batch (exit code 2). {MIXED_LIMITS}"
         );
     }
     Ok(ExitCode::SUCCESS)
@@ -94,14 +118,14 @@ fn print_limits(limits: EventLimits) {
     outln!("EVENT_MAX_FUTURE={}", HumanDuration(limits.max_future));
 }
 
-/// Fails unless both groups have no members and have committed all offsets of the topic.
+/// Fails unless the groups have no members and have committed all offsets of the topic.
 async fn check_drained(groups: &ConsumerGroups) -> Result<(), Failure> {
     let reason = match groups.check_drained().await {
         Ok(()) => return Ok(()),
         Err(NotDrained::Broker(error)) => return Err(error.into()),
         Err(error @ NotDrained::Behind { .. }) => format!(
             "{error}. One service might use the old limits for these messages, and the other service the new limits. First \
-             let both services process the topic, then stop them. Or use --force and run `netagg audit` afterwards"
+             let the services process the topic, then stop them. Or use --force and run `netagg audit` afterwards"
         ),
         Err(error) => format!(
             "{error}. A running service has the limits of its start, and stops at its next batch after a change. Stop the \

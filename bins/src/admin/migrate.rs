@@ -6,7 +6,7 @@ use clap::Subcommand;
 use netagg_pg::{PgConfig, Postgres};
 
 use crate::process::{Variables, outln};
-use crate::program::run_command;
+use crate::run_program::run_command;
 use crate::tables::table;
 use crate::{Failure, config};
 

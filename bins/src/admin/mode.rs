@@ -13,7 +13,7 @@ use crate::Failure;
 use crate::audit::Audit;
 use crate::config::{self, Groups, Kafka};
 use crate::process::{Shutdown, Variables, outln};
-use crate::program::run_command;
+use crate::run_program::run_command;
 
 /// How long the audit after a switch waits for repairs.
 const AUDIT_PATIENCE: Duration = Duration::from_secs(60);

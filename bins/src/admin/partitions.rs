@@ -8,7 +8,7 @@ use netagg_core::ports::{Clock, SystemClock};
 use netagg_pg::{DropError, PgConfig, Postgres, WaitingMonth};
 
 use crate::process::{Variables, outln};
-use crate::program::run_command;
+use crate::run_program::run_command;
 use crate::tables::{right_align, table};
 use crate::{Failure, config};
 

@@ -9,7 +9,7 @@ use netagg_kafka::{Creation, KafkaTopics, TopicSpec};
 use crate::Failure;
 use crate::config::{self, Groups, Kafka};
 use crate::process::{Variables, outln};
-use crate::program::run_command;
+use crate::run_program::run_command;
 use crate::tables::table;
 
 /// The commands for topics.

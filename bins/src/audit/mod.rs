@@ -16,8 +16,8 @@ use crate::arguments::duration;
 use crate::config::{self, Groups, Kafka, consumer_groups};
 use crate::process::outln;
 use crate::process::{Shutdown, Variables};
-use crate::program::run_command;
 use crate::progress::progress_bar;
+use crate::run_program::run_command;
 
 /// The arguments of an audit.
 #[derive(Clone, Debug, Args)]

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
-use netagg::descriptors;
 use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
+use netagg::reserved_descriptors;
 use netagg::runtime::{self, Runtime};
 use netagg::{Failure, program};
 use netagg_core::{Aggregator, ConsumerConfig, EventLimits, OtelPropagator, ProcessingMode, TrackedConsumer};
@@ -47,7 +47,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn aggregate(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    descriptors::reserve_for_consumer(&config.postgres, Some(&config.redis))?;
+    reserved_descriptors::reserve_for_consumer(&config.postgres, Some(&config.redis))?;
     // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Answers, ApiAddresses};
-use netagg::descriptors;
 use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
 use netagg::protection::ProtectionConfig;
+use netagg::reserved_descriptors;
 use netagg::runtime::Runtime;
 use netagg::{Failure, program};
 use netagg_api::Server;
@@ -54,7 +54,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn answer(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    let limits = descriptors::api_limits(&config.read_postgres, &config.postgres, &config.redis)?;
+    let limits = reserved_descriptors::api_limits(&config.read_postgres, &config.postgres, &config.redis)?;
     let (http, grpc) = config.addresses.listen().await?;
     let runtime = Runtime::start(config.ops, shutdown).await?;
     netagg_api::register_metrics();

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use netagg::config::{self, Groups, Kafka};
-use netagg::descriptors;
 use netagg::ops::OpsConfig;
 use netagg::process::{LogDefaults, Shutdown, Variables};
+use netagg::reserved_descriptors;
 use netagg::runtime::{self, Runtime};
 use netagg::{Failure, program};
 use netagg_core::{ConsumerConfig, EventLimits, Ingestor, OtelPropagator, ProcessingMode, TrackedConsumer};
@@ -56,7 +56,7 @@ fn configure(variables: &mut Variables) -> Config {
 }
 
 async fn ingest(config: Config, shutdown: Shutdown) -> Result<ExitCode, Failure> {
-    descriptors::reserve_for_consumer(&config.postgres, config.redis.as_ref())?;
+    reserved_descriptors::reserve_for_consumer(&config.postgres, config.redis.as_ref())?;
     // This finds a wrong configuration before the program waits for any server.
     config.kafka.client.check_consumer(&config.group)?;
     let topics = KafkaTopics::new(&config.kafka.client)?;

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Failure;
 use crate::config::Kafka;
 use crate::process::Shutdown;
-use crate::program::run_command;
+use crate::run_program::run_command;
 use filter::FilterArguments;
 use show::PositionArgument;
 

@@ -10,7 +10,7 @@ use netagg_core::ports::EventPublisher;
 
 use crate::Failure;
 use crate::input::Input;
-use crate::rejected::RejectedLines;
+use crate::rejected_lines::RejectedLines;
 
 /// Publishes each valid line of `input` unchanged. Prints the other lines to stderr, and returns their number.
 pub(super) async fn publish(input: &Input, log: &MemoryLog) -> Result<(Published, u64), Failure> {

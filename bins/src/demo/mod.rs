@@ -23,9 +23,9 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{ApiAddresses, has_page};
 use crate::input::Input;
 use crate::process::{Shutdown, Variables, output};
-use crate::program::run_command;
 use crate::progress::progress_bar;
-use crate::{Failure, descriptors, protection};
+use crate::run_program::run_command;
+use crate::{Failure, protection, reserved_descriptors};
 
 /// The number of users of the generated events.
 const USERS: u64 = 1_000;
@@ -83,7 +83,7 @@ impl Demo {
                 .with_cache(pipeline.cache.clone()),
         );
         let api = match api {
-            Some(config) => Some(Api::bind(config, descriptors::demo_limits()?).await?),
+            Some(config) => Some(Api::bind(config, reserved_descriptors::demo_limits()?).await?),
             None => None,
         };
 

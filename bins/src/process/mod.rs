@@ -1,9 +1,9 @@
 //! The parts that every program has around its job: environment variables, logs, output, stop and exit code.
 
-pub mod descriptors;
 mod env;
 mod env_file;
 mod failure;
+pub mod file_descriptors;
 mod logging;
 mod misspelled;
 pub mod output;

@@ -10,7 +10,7 @@ use super::env::{VariableNames, Variables};
 use super::failure::{Failure, WRONG_USAGE};
 use super::logging::{LogConfig, LogDefaults};
 use super::shutdown::Shutdown;
-use super::{descriptors, output};
+use super::{file_descriptors, output};
 #[cfg(feature = "services")]
 use crate::traces::{Traces, TracesConfig};
 
@@ -113,7 +113,7 @@ fn try_run<C, F: Future<Output = Result<ExitCode, Failure>>>(
     variables
         .check()
         .map_err(|problems| Failure::Usage(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")))?;
-    descriptors::raise()?;
+    file_descriptors::raise()?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     #[cfg(not(feature = "services"))]
     log.start(None);

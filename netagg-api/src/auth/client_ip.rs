@@ -1,6 +1,6 @@
 //! The client address of a request.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use axum::extract::ConnectInfo;
 use axum::http::{Extensions, HeaderMap};
@@ -22,8 +22,7 @@ pub(super) fn peer(extensions: &Extensions) -> Option<IpAddr> {
     ours().or_else(axums).or_else(tonics).map(|address| address.ip())
 }
 
-/// The address under which a request is counted: the client address that trusted proxies report, otherwise the peer address
-/// of the connection. Of an IPv6 address only the /64 network counts, because one customer gets a whole /64.
+/// The client address that trusted proxies report, otherwise the peer address of the connection.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: IpAddr| trusted.iter().any(|network| network.contains(&address));
     let mut client = peer.to_canonical();
@@ -35,7 +34,7 @@ pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet
         let Some(address) = reported.next().and_then(|text| parse(text.trim())) else { break };
         client = address.to_canonical();
     }
-    network_of(client)
+    client
 }
 
 /// Parses an address with or without a port.
@@ -45,18 +44,12 @@ fn parse(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(in_brackets).or_else(with_port)
 }
 
-fn network_of(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(_) => address,
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderValue;
 
     use super::*;
+    use crate::auth::rate_limiter::network_of;
 
     #[test]
     fn only_trusted_proxies_are_believed() {
@@ -67,7 +60,8 @@ mod tests {
             for line in lines {
                 headers.append(FORWARDED_FOR, HeaderValue::from_static(line));
             }
-            client_address(peer.parse().expect("an address"), &headers, &trusted).to_string()
+            let address = client_address(peer.parse().expect("an address"), &headers, &trusted);
+            network_of(address).to_string()
         };
         // Any client may send the header.
         assert_eq!(client("192.0.2.1", &["198.51.100.7"]), "192.0.2.1");

@@ -67,7 +67,7 @@ mod tests {
     use async_trait::async_trait;
     use netagg_core::{Error, Timestamp};
 
-    use super::super::memory::MemoryApiKeys;
+    use super::super::memory_api_keys::MemoryApiKeys;
     use super::super::refreshing::READ_TIMEOUT;
     use super::*;
 

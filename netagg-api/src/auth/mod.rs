@@ -11,11 +11,12 @@ mod jwks;
 #[cfg(feature = "jwt")]
 mod jwt;
 mod known_keys;
-mod memory;
+mod memory_api_keys;
 mod principal;
 mod protection;
-mod quota;
+
 mod rate_limit;
+mod rate_limiter;
 mod refreshing;
 mod rejection;
 
@@ -27,7 +28,7 @@ pub(crate) use guard::GuardLayer;
 pub use jwks::{InvalidKeySetUrl, KeySet, KeySetFile, KeySetUrl};
 #[cfg(feature = "jwt")]
 pub use jwt::TokenIssuer;
-pub use memory::MemoryApiKeys;
+pub use memory_api_keys::MemoryApiKeys;
 pub use principal::{Forbidden, Principal, Scope, UnknownScope};
 pub use protection::Protection;
 pub use rate_limit::{InvalidRateLimit, RateLimit};

@@ -14,8 +14,8 @@ use super::credentials::Credentials;
 use super::jwt::{TokenIssuer, Tokens};
 use super::known_keys::{self, KnownKeys};
 use super::principal::Principal;
-use super::quota::{CallerId, Quota, Rates};
 use super::rate_limit::RateLimit;
+use super::rate_limiter::{CallerId, CallerRateLimiter, Quota};
 use super::rejection::Rejection;
 #[cfg(feature = "tls")]
 use crate::tls::Tls;
@@ -27,7 +27,7 @@ pub struct Protection {
     #[cfg(feature = "jwt")]
     tokens: Option<Arc<Tokens>>,
     rate_limit: Option<RateLimit>,
-    rates: Arc<Rates>,
+    rate_limiter: Arc<CallerRateLimiter>,
     /// Set once the log has the error that addresses are not known.
     unknown_peer: Arc<OnceLock<()>>,
     trusted_proxies: Arc<[IpNet]>,
@@ -165,7 +165,7 @@ impl Protection {
 
     fn decide(&self, headers: &HeaderMap, extensions: &Extensions) -> Result<Caller, Rejection> {
         let count = |caller: Option<CallerId>, limit: Option<RateLimit>| match (caller, limit) {
-            (Some(caller), Some(limit)) => match self.rates.count(caller, limit) {
+            (Some(caller), Some(limit)) => match self.rate_limiter.count(caller, limit) {
                 Ok(quota) => Ok(Some(quota)),
                 Err((quota, wait)) => Err(Rejection::TooMany(quota, wait)),
             },
@@ -181,7 +181,7 @@ impl Protection {
             });
             return Err(Rejection::UnknownPeer);
         }
-        let address = || Some(CallerId::At(client_ip::client_address(peer?, headers, &self.trusted_proxies)));
+        let address = || Some(CallerId::at(client_ip::client_address(peer?, headers, &self.trusted_proxies)));
         match self.authenticate(headers) {
             Ok((principal, caller)) => {
                 let limit = principal.rate_limit.or(self.rate_limit);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use axum::http::header::RETRY_AFTER;
 
-use super::quota::{self, Quota};
+use super::rate_limiter::{Quota, seconds};
 
 /// Why a request is rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,7 +64,7 @@ impl Rejection {
     pub(super) fn write_headers(&self, headers: &mut HeaderMap) {
         if let Self::TooMany(quota, wait) = self {
             quota.write_headers(headers);
-            headers.insert(RETRY_AFTER, quota::seconds(*wait));
+            headers.insert(RETRY_AFTER, seconds(*wait));
         }
     }
 }

@@ -2,14 +2,15 @@
 //! batches at a time. It commits only offsets that are durably processed.
 
 mod batch_span;
+mod config;
+mod event_consumer;
+mod pending_batch;
 mod retrier;
-mod service;
 mod stats;
 mod tracker;
 
 use std::fmt::Debug;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::task::JoinSet;
@@ -18,8 +19,11 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use batch_span::batch_span;
+use config::ABANDON_GRACE;
+pub use config::ConsumerConfig;
+pub use event_consumer::EventConsumer;
+use pending_batch::PendingBatch;
 pub(crate) use retrier::{Aborted, Retrier};
-pub use service::EventConsumer;
 pub use stats::{ConsumerStats, StatsSnapshot};
 use tracker::{OffsetTracker, Ticket};
 
@@ -27,67 +31,6 @@ use crate::Error;
 use crate::crash::{self, CrashPoint};
 use crate::ports::{EventSource, SourceEvent, TracePropagator};
 use crate::record::{PartitionId, Record, Span};
-use crate::retry_policy::RetryPolicy;
-
-/// How long batches may take to give up their retries after the drain timeout.
-const ABANDON_GRACE: Duration = Duration::from_secs(2);
-
-/// The batch settings and timeouts of a consumer. A zero counts as the smallest value that works.
-///
-/// The memory is bounded: at most `batches_in_flight + 1` times `batch_bytes`, decoded and encoded, and the records that the
-/// source fetches ahead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConsumerConfig {
-    /// The largest number of records in a batch. Default: 5,000.
-    pub batch_size: usize,
-    /// The size of records in bytes from which a batch is full. One record may be larger. Default: 4 MiB.
-    pub batch_bytes: usize,
-    /// The longest time that a record waits until its batch is full. Default: 50 ms.
-    pub batch_timeout: Duration,
-    /// The largest number of batches that are processed at a time. Default: 4.
-    pub batches_in_flight: usize,
-    /// How often the consumer passes positions to the source for a commit. Default: 1 s.
-    pub commit_interval: Duration,
-    /// How failed attempts are retried.
-    pub retry: RetryPolicy,
-    /// How long a stop waits for batches in flight before it abandons them. Abandoned batches are delivered again. Default: 15 s.
-    pub drain_timeout: Duration,
-}
-
-impl Default for ConsumerConfig {
-    fn default() -> Self {
-        Self {
-            batch_size: 5_000,
-            batch_bytes: 4 << 20,
-            batch_timeout: Duration::from_millis(50),
-            batches_in_flight: 4,
-            commit_interval: Duration::from_secs(1),
-            retry: RetryPolicy::default(),
-            drain_timeout: Duration::from_secs(15),
-        }
-    }
-}
-
-impl ConsumerConfig {
-    /// The longest time from a stop to the end of the last batch. Closing the source comes after it.
-    ///
-    /// Give the process at least this time before it is killed: see
-    /// [`terminationGracePeriodSeconds`](https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination).
-    pub fn stop_timeout(&self) -> Duration {
-        self.drain_timeout + ABANDON_GRACE
-    }
-
-    fn without_zeros(self) -> Self {
-        Self {
-            batch_size: self.batch_size.max(1),
-            batch_bytes: self.batch_bytes.max(1),
-            batches_in_flight: self.batches_in_flight.max(1),
-            commit_interval: self.commit_interval.max(Duration::from_millis(1)),
-            ..self
-        }
-    }
-}
 
 /// Processes the records of a consumer.
 #[async_trait]
@@ -301,47 +244,6 @@ impl Consumer {
         // A write to the store must not be dropped halfway. A batch that still hangs ends by itself.
         self.in_flight.detach_all();
         outcome
-    }
-}
-
-/// The records of the next batch.
-#[derive(Default)]
-struct PendingBatch {
-    records: Vec<Record>,
-    bytes: usize,
-    /// When the first record or vacant offset has waited for `batch_timeout`. `None` if the batch has neither records nor vacant
-    /// offsets.
-    due: Option<Instant>,
-}
-
-impl PendingBatch {
-    fn push(&mut self, record: Record, wait: Duration) {
-        self.wait_at_most(wait);
-        self.bytes += record.size();
-        self.records.push(record);
-    }
-
-    fn wait_at_most(&mut self, wait: Duration) {
-        self.due.get_or_insert_with(|| Instant::now() + wait);
-    }
-
-    fn is_full(&self, config: &ConsumerConfig) -> bool {
-        self.records.len() >= config.batch_size || self.bytes >= config.batch_bytes
-    }
-
-    fn take(&mut self) -> Vec<Record> {
-        // The next batch probably has the same size.
-        let next = Self { records: Vec::with_capacity(self.records.len()), ..Self::default() };
-        std::mem::replace(self, next).records
-    }
-
-    /// Removes the records of `partitions`, which `tracker` has already removed.
-    fn forget(&mut self, partitions: &[PartitionId], tracker: &OffsetTracker) {
-        self.records.retain(|record| !partitions.contains(&record.partition));
-        self.bytes = self.records.iter().map(Record::size).sum();
-        if !tracker.has_pending() {
-            self.due = None;
-        }
     }
 }
 

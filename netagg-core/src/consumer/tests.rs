@@ -4,6 +4,7 @@ mod schedules;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -11,6 +12,7 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::record::Position;
+use crate::retry_policy::RetryPolicy;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const NONE: [i64; 0] = [];

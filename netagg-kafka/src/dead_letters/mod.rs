@@ -6,8 +6,8 @@ mod filter;
 mod json;
 mod newest;
 mod reader;
-mod replay;
 mod replay_markers;
+mod replay_plan;
 mod replay_producer;
 mod writer;
 
@@ -16,7 +16,7 @@ pub use dlq_record::{DlqKind, DlqOrigin, DlqRecord, Replayable, Unreplayable};
 pub use filter::DlqFilter;
 pub use newest::DlqSummary;
 pub use reader::{DlqReader, DlqRecords};
-pub use replay::{ReplayCount, ReplayError, ReplayPlan, ReplayReport};
 pub use replay_markers::{Replayed, topic as replay_markers_topic};
+pub use replay_plan::{ReplayCount, ReplayError, ReplayPlan, ReplayReport};
 pub use replay_producer::KafkaReplay;
 pub use writer::KafkaDeadLetters;

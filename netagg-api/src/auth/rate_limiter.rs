@@ -1,6 +1,7 @@
-//! The quota of each caller: the part of its rate limit that remains.
+//! The rate limiter. It counts the requests of each caller, and knows the quota of each caller: the part of its rate limit that
+//! remains.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,8 +31,24 @@ const RESET: HeaderName = HeaderName::from_static("ratelimit-reset");
 pub(super) enum CallerId {
     /// An authenticated caller, at any address.
     Known(Arc<str>),
-    /// All callers at one address.
+    /// All callers in the network of one address.
     At(IpAddr),
+}
+
+impl CallerId {
+    /// The id of callers without an account, at the client address `address`.
+    pub(super) fn at(address: IpAddr) -> Self {
+        Self::At(network_of(address))
+    }
+}
+
+/// The part of an address under which requests are counted. Of an IPv6 address only the /64 network counts, because one customer
+/// gets a whole /64.
+pub(super) fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),
+    }
 }
 
 /// The part of its rate limit that a caller has left.
@@ -60,7 +77,7 @@ pub(super) fn seconds(time: Duration) -> HeaderValue {
 /// The quota of each caller. The quota refills one request at a time, evenly over the period. So a caller gains nothing by
 /// waiting for the start of a new period.
 #[derive(Debug)]
-pub(super) struct Rates {
+pub(super) struct CallerRateLimiter {
     callers: Cache<(CallerId, RateLimit), Arc<Limiter>>,
     clock: DefaultClock,
 }
@@ -68,7 +85,7 @@ pub(super) struct Rates {
 type Limiter =
     RateLimiter<governor::state::NotKeyed, governor::state::InMemoryState, DefaultClock, StateInformationMiddleware>;
 
-impl Default for Rates {
+impl Default for CallerRateLimiter {
     fn default() -> Self {
         let callers = Cache::builder()
             .max_capacity(MAX_CALLERS)
@@ -81,7 +98,7 @@ impl Default for Rates {
     }
 }
 
-impl Rates {
+impl CallerRateLimiter {
     /// Counts a request of `caller` and returns the remaining quota.
     ///
     /// # Errors
@@ -113,32 +130,40 @@ mod tests {
     }
 
     #[test]
+    fn all_addresses_of_an_ipv6_network_are_one_caller() {
+        let at = |address: &str| CallerId::at(address.parse().expect("an address"));
+        assert_eq!(at("2001:db8:1:2:3:4:5:6"), at("2001:db8:1:2::9"));
+        assert_ne!(at("2001:db8:1:2::9"), at("2001:db8:1:3::9"));
+        assert_ne!(at("192.0.2.1"), at("192.0.2.2"));
+    }
+
+    #[test]
     fn each_caller_has_its_own_quota() {
-        let (rates, limit) = (Rates::default(), "3/h".parse().expect("valid"));
+        let (limiter, limit) = (CallerRateLimiter::default(), "3/h".parse().expect("valid"));
         for remaining in [2, 1, 0] {
-            let quota = rates.count(at(1), limit).expect("quota remains");
+            let quota = limiter.count(at(1), limit).expect("quota remains");
             assert_eq!((quota.limit, quota.remaining), (3, remaining));
             assert_eq!(quota.reset, Duration::from_secs(1_200) * (3 - remaining));
         }
-        let (quota, wait) = rates.count(at(1), limit).expect_err("the quota is used up");
+        let (quota, wait) = limiter.count(at(1), limit).expect_err("the quota is used up");
         assert_eq!(quota.remaining, 0);
         assert!((1_100..=1_200).contains(&wait.as_secs()), "{wait:?}");
-        assert!(rates.count(at(2), limit).is_ok());
-        assert!(rates.count(CallerId::Known("1".into()), limit).is_ok());
-        assert!(rates.count(at(1), "1/h".parse().expect("valid")).is_ok(), "another limit has its own count");
+        assert!(limiter.count(at(2), limit).is_ok());
+        assert!(limiter.count(CallerId::Known("1".into()), limit).is_ok());
+        assert!(limiter.count(at(1), "1/h".parse().expect("valid")).is_ok(), "another limit has its own count");
     }
 
     #[test]
     fn a_flood_of_callers_is_bounded_in_memory_and_still_limited() {
-        let (rates, limit) = (Rates::default(), "1/h".parse().expect("valid"));
+        let (limiter, limit) = (CallerRateLimiter::default(), "1/h".parse().expect("valid"));
         for address in 0..2 * MAX_CALLERS as u32 {
-            let _ = rates.count(at(address), limit);
+            let _ = limiter.count(at(address), limit);
         }
-        rates.callers.run_pending_tasks();
-        assert!(rates.callers.entry_count() <= MAX_CALLERS, "{}", rates.callers.entry_count());
-        rates.count(CallerId::Known("newcomer".into()), limit).expect("the first request is accepted");
-        rates.callers.run_pending_tasks();
-        rates.count(CallerId::Known("newcomer".into()), limit).expect_err("the second request exceeds the limit");
+        limiter.callers.run_pending_tasks();
+        assert!(limiter.callers.entry_count() <= MAX_CALLERS, "{}", limiter.callers.entry_count());
+        limiter.count(CallerId::Known("newcomer".into()), limit).expect("the first request is accepted");
+        limiter.callers.run_pending_tasks();
+        limiter.count(CallerId::Known("newcomer".into()), limit).expect_err("the second request exceeds the limit");
     }
 
     #[test]

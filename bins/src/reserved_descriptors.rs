@@ -9,7 +9,7 @@ use netagg_redis::RedisConfig;
 use crate::Failure;
 #[cfg(feature = "services")]
 use crate::ops;
-use crate::process::descriptors::{Need, OWN, reserve};
+use crate::process::file_descriptors::{Need, OWN, reserve};
 
 /// A client keeps a connection and a pipe for each broker that it needs.
 #[cfg(feature = "services")]

@@ -48,12 +48,12 @@ pub enum Error {
         #[source]
         source: Option<BoxError>,
     },
-    /// netagg does not support the setup of a dependency. The call had no effect. A retry fails until the setup is changed.
-    #[error("the setup of {dependency} is not supported: {reason}")]
+    /// netagg cannot use a dependency as it is set up. The call had no effect. A retry fails until the setup is changed.
+    #[error("{dependency} cannot be used as it is set up: {reason}")]
     Unsupported {
         /// The name of the dependency, such as `postgres`.
         dependency: &'static str,
-        /// The unsupported setup, and the action that solves the problem.
+        /// The problem of the setup, and the action that solves it.
         reason: String,
     },
     /// A dependency refuses the data of the call. A retry with the same data fails again.

@@ -87,7 +87,9 @@ async fn keep_repairing(
             // Without the random part, members that started together would repair at the same moments.
             () = tokio::time::sleep(RetryPolicy::jittered(REPAIR_INTERVAL)) => {}
         }
-        match retrier.run(|| repair.repair()).await {
+        // A repair may take minutes. It may be dropped: the days that are left stay dirty.
+        let Some(outcome) = stop.run_until_cancelled(retrier.run(|| repair.repair())).await else { return };
+        match outcome {
             Ok(days) if days.is_empty() => {}
             Ok(days) => {
                 tracing::info!(days = days.len(), "repaired the totals of dirty days");
@@ -146,4 +148,36 @@ async fn invalidate_months(cache: &dyn Cache, all: bool, months: &BTreeSet<Month
         return Ok(());
     }
     cache.invalidate(&months.iter().copied().collect::<Vec<_>>()).await
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::time::Day;
+
+    #[derive(Debug)]
+    struct EndlessRepair;
+
+    #[async_trait]
+    impl TotalsRepair for EndlessRepair {
+        async fn repair(&self) -> Result<Vec<Day>, Error> {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_of_the_consumer_does_not_wait_for_a_repair() {
+        let maintenance = TotalsMaintenance { cache: None, repair: Some(Arc::new(EndlessRepair)) };
+        let consume = async {
+            // Meanwhile the repair has begun.
+            tokio::time::sleep(3 * REPAIR_INTERVAL).await;
+            Err(Error::internal("consumer", "it has failed"))
+        };
+        let (changes, stats) = (ChangedMonths::default(), ConsumerStats::default());
+        let outcome = maintenance.run_beside(consume, &changes, &stats);
+        let outcome = tokio::time::timeout(10 * REPAIR_INTERVAL, outcome).await.expect("an end");
+        assert!(matches!(outcome, Err(Error::Internal { .. })), "{outcome:?}");
+    }
 }

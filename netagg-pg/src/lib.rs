@@ -1,9 +1,9 @@
 #![doc = include_str!("../README.md")]
 
 mod client;
-mod maintenance;
 mod metrics;
 mod mode_switch;
+mod partition_maintenance;
 mod reconcile;
 mod retention;
 mod schema;
@@ -11,9 +11,9 @@ mod stores;
 
 pub use client::config::{InvalidAddress, PgAddress, PgConfig};
 pub use client::{PoolUse, Postgres};
-pub use maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
 pub use metrics::describe_metrics;
 pub use mode_switch::{ModeSwitch, SwitchError, SwitchReport};
+pub use partition_maintenance::{MaintenanceReport, PartitionMaintenance, PartitionPlan};
 pub use reconcile::audit::{
     Audit, AuditOptions, AuditReport, AuditVerdict, ConflictingDuplicates, DroppedCopy, LedgerDifference, LedgerFault,
     TotalsDifference, Undecided,

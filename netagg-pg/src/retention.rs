@@ -168,6 +168,11 @@ impl Retention {
     }
 }
 
+/// The first month that stays at `now`, if events are kept for `retention`. A month stays until the whole month is older.
+pub(crate) fn first_kept_month(retention: Duration, now: Timestamp) -> Month {
+    now.saturating_sub(retention).day().month()
+}
+
 /// The first month whose events can still be valid at `now`.
 fn first_accepted_month(limits: EventLimits, now: Timestamp) -> Month {
     now.saturating_sub(limits.max_age).day().month()

@@ -21,8 +21,8 @@ pub trait TotalsRepair: Debug + Send + Sync {
     /// leaves out events that are stored but not counted yet. The aggregator still adds them, and would otherwise count them
     /// twice.
     ///
-    /// Several repairs may run at the same time, also in other processes. If a repair is interrupted, the next call repairs the
-    /// remaining days.
+    /// Several repairs may run at the same time, also in other processes. The call may be dropped at any time, and the
+    /// next call repairs the remaining days.
     ///
     /// # Errors
     /// A retryable error while the stores are unavailable. Days that are already repaired stay repaired.

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
+
 use super::{EventTemplate, event};
 use crate::aggregate::Contribution;
 use crate::batch::Batch;
@@ -53,7 +55,24 @@ pub async fn totals_repair(fresh: impl AsyncFn() -> RepairedStores) {
         let reported = before == after || [one.day(), two.day()].iter().all(|day| repaired.contains(day));
         assert!(reported, "{name}: the totals of both days changed, but the repair returned only {repaired:?}");
     }
+    a_dropped_repair_is_finished_by_the_next_repair(fresh().await, &one, &two).await;
     nothing_is_repaired_without_a_conflict(fresh().await, &one).await;
+}
+
+async fn a_dropped_repair_is_finished_by_the_next_repair(stores: RepairedStores, one: &Event, two: &Event) {
+    let RepairedStores { events, totals, repair } = stores;
+    for event in [one, two] {
+        events.store(&Batch::new(vec![IdentifiedEvent::from(event.clone())])).await.expect("stored");
+    }
+    totals.add(&Batch::new(vec![Contribution::of(two)])).await.expect("added");
+    // A poll begins the repair, and usually does not end it.
+    let _ = repair.repair().now_or_never();
+    repair_all(&*repair, "a repair was dropped").await;
+    assert_eq!(
+        counted_days(&*totals).await,
+        [(one.day(), 1)],
+        "after a dropped repair, the totals differ from the events"
+    );
 }
 
 /// Calls the repair until it returns no day, and returns all days of the calls.

@@ -1,7 +1,7 @@
 //! The handle of a database: a bounded pool of connections.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use netagg_core::EventLimits;
@@ -36,7 +36,7 @@ pub struct Postgres {
     sessions: Arc<AtomicU32>,
     last_attempt: Arc<Mutex<Option<Attempt>>>,
     distribution_check: Arc<PassedCheck>,
-    agreed_limits: Arc<RwLock<Option<EventLimits>>>,
+    agreed_limits: Arc<OnceLock<EventLimits>>,
 }
 
 impl Postgres {
@@ -132,11 +132,17 @@ impl Postgres {
 
     /// The event limits on which the services of this handle have agreed with the database.
     pub(crate) fn agreed_limits(&self) -> Option<EventLimits> {
-        *self.agreed_limits.read().unwrap_or_else(PoisonError::into_inner)
+        self.agreed_limits.get().copied()
     }
 
-    pub(crate) fn set_agreed_limits(&self, limits: EventLimits) {
-        *self.agreed_limits.write().unwrap_or_else(PoisonError::into_inner) = Some(limits);
+    /// Records `limits` as agreed, and returns the limits on which this handle has agreed first.
+    pub(crate) fn agree_once(&self, limits: EventLimits) -> EventLimits {
+        *self.agreed_limits.get_or_init(|| limits)
+    }
+
+    /// The same handle, for work that validates no events. Such work does not depend on the limits.
+    pub(crate) fn without_agreed_limits(self) -> Self {
+        Self { agreed_limits: Arc::default(), ..self }
     }
 
     pub(super) fn call_timeout(&self) -> Duration {

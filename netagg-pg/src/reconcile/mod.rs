@@ -4,7 +4,7 @@ pub(crate) mod audit;
 mod connection;
 mod day_snapshot;
 mod days;
-mod lookup;
+mod identity_lookup;
 mod offsets;
 mod read_progress;
 pub(crate) mod repair;

@@ -15,7 +15,8 @@ impl Postgres {
     /// Returns `None` if `shutdown` comes first. While it waits, it logs one line.
     ///
     /// # Errors
-    /// [`EventLimitsError::Differ`] if other limits are recorded; [`EventLimitsError::Store`] with an error that a retry
+    /// [`EventLimitsError::Differ`] if other limits are recorded; [`EventLimitsError::Changed`] if this handle has agreed on other
+    /// limits before; [`EventLimitsError::Store`] with an error that a retry
     /// cannot resolve.
     pub async fn agree_on_limits(
         &self,

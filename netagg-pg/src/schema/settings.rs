@@ -38,6 +38,9 @@ pub enum EventLimitsError {
         /// The limits of this program.
         configured: EventLimits,
     },
+    /// The limits of the database have changed since another service agreed on the old limits with the same [`Postgres`].
+    #[error("the recorded limits of events have changed since this `Postgres` agreed on limits: make a new `Postgres`")]
+    Changed,
     /// The database cannot be read.
     #[error(transparent)]
     Store(#[from] Error),
@@ -68,7 +71,8 @@ impl Settings {
     /// has other limits, a batch fails with [`Error::Unsupported`]: its events were validated by the old limits.
     ///
     /// # Errors
-    /// [`EventLimitsError::Differ`] if the recorded limits differ.
+    /// [`EventLimitsError::Differ`] if the recorded limits differ; [`EventLimitsError::Changed`] if the same [`Postgres`] has agreed
+    /// on other limits before.
     pub async fn event_limits(&self, configured: EventLimits) -> Result<EventLimits, EventLimitsError> {
         let micros = |duration: Duration| duration.as_micros().to_string();
         let [max_age, max_future] =
@@ -78,8 +82,7 @@ impl Settings {
         if recorded != configured {
             return Err(EventLimitsError::Differ { recorded, configured });
         }
-        self.postgres.set_agreed_limits(recorded);
-        Ok(recorded)
+        if self.postgres.agree_once(recorded) == recorded { Ok(recorded) } else { Err(EventLimitsError::Changed) }
     }
 
     /// The recorded limits, if a program has recorded limits.
@@ -109,11 +112,12 @@ impl Settings {
 
     /// Replaces the recorded limits by `limits`. Before the call, the caller lets both services process the whole topic,
     /// stops them, and calls [`ConsumerGroups::check_drained`](netagg_core::ConsumerGroups::check_drained). Otherwise the
-    /// two services could validate a record by different limits. The call waits until batches in flight are written. Later batches
-    /// of services with the old limits fail.
+    /// two services could validate a record by different limits. The call waits until batches in flight are written.
+    /// Meanwhile new batches wait, too. Later batches of services with the old limits fail.
     ///
     /// # Errors
-    /// Retryable while the database cannot be reached.
+    /// Retryable while the database cannot be reached, or if a batch in flight takes longer than
+    /// [`PgConfig::lock_timeout`](crate::PgConfig::lock_timeout).
     pub async fn set_event_limits(&self, limits: EventLimits) -> Result<(), Error> {
         let values = [limits.max_age, limits.max_future].map(|limit| limit.as_micros().to_string());
         self.postgres

@@ -29,8 +29,8 @@ static BEGIN: LazyLock<String> = LazyLock::new(|| {
 pub(crate) struct Writer {
     /// The mode in which the service works. Without it, the transaction must be correct in both modes.
     pub(crate) mode: Option<ProcessingMode>,
-    /// The limits with which the service has validated the events. Without them, the transaction writes no new events, or the
-    /// application has not agreed on limits.
+    /// The limits with which the service has validated the events. `None` for a transaction that only moves or counts stored
+    /// events, and for an application that has not agreed on limits.
     pub(crate) limits: Option<EventLimits>,
 }
 

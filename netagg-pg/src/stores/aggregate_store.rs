@@ -28,6 +28,7 @@ impl PgAggregateStore {
 
     /// A store for a repair, which enters stored events that the totals lack into the ledger of `mode`.
     pub(crate) fn of_repair(postgres: Postgres, mode: ProcessingMode) -> Self {
+        let postgres = postgres.without_agreed_limits();
         let dedup = match mode {
             ProcessingMode::Separate => Dedup::of_aggregates(postgres.clone()),
             ProcessingMode::Combined => Dedup::of_events(postgres.clone(), mode),

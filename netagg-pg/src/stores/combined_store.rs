@@ -9,7 +9,7 @@ use netagg_core::ports::{
 use netagg_core::{AggregateRow, Batch, BatchOutcome, Error, Event, IdentifiedEvent, ProcessingMode, Timestamp};
 
 use super::event_store::PgEventStore;
-use super::hook::StoreHook;
+use super::store_hook::StoreHook;
 use super::totals;
 use crate::client::Postgres;
 

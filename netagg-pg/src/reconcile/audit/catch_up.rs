@@ -7,11 +7,11 @@ use netagg_core::Day;
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
-use super::look::Look;
+use super::audit_snapshot::AuditSnapshot;
 use super::options::AuditOptions;
 use crate::client::PgError;
 use crate::reconcile::day_snapshot::Unmatched;
-use crate::reconcile::lookup::{Ledger, look_up, sums_of};
+use crate::reconcile::identity_lookup::{Ledger, look_up, sums_of};
 use crate::reconcile::offsets::has_passed;
 use crate::reconcile::sums::{SumsByType, subtract};
 use crate::stores::progress::{AGGREGATOR, INGESTOR};
@@ -42,15 +42,15 @@ pub(super) struct CatchUp {
     pub(super) conflicting: BTreeSet<Day>,
 }
 
-/// Waits until both ledgers have the unmatched identities of `look`, until the services have processed their offsets, or until
+/// Waits until both ledgers have the unmatched identities of `audited`, until the services have processed their offsets, or until
 /// `deadline`.
 pub(super) async fn catch_up(
     connection: &mut PgConnection,
-    look: &Look,
+    audited: &AuditSnapshot,
     options: &AuditOptions,
     deadline: Instant,
 ) -> Result<CatchUp, PgError> {
-    let Look { snapshot, offsets, .. } = look;
+    let AuditSnapshot { snapshot, offsets, .. } = audited;
     let mut outcome = CatchUp::default();
     let conflicts = snapshot.conflicts.iter();
     outcome.conflicting.extend(conflicts.flat_map(|conflict| [conflict.counted_on, conflict.stored_on]));
@@ -100,7 +100,7 @@ pub(super) async fn catch_up(
         if day.counted_not_stored > 0 {
             outcome.not_yet_stored.insert(date, day.counted_not_stored);
         }
-        if look.aggregator_has_passed && !options.topic_is_recreated {
+        if audited.aggregator_has_passed && !options.topic_is_recreated {
             outcome.never_counted.insert(date, day.stored_not_counted);
             outcome.uncounted.insert(date, subtract(&day.stored, &day.counted));
         } else {

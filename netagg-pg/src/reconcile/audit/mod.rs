@@ -9,12 +9,12 @@
 //!
 //! A day that waits for its repair after a conflict is compared again until it is repaired.
 
+mod audit_snapshot;
 mod broker;
 mod catch_up;
 mod compare;
 mod conflicts;
 mod findings_json;
-mod look;
 mod options;
 mod report;
 mod run;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use netagg_core::{ConsumerGroups, Day, Error, Month, Timestamp};
 use tokio::time::Instant;
 
+use super::audit_snapshot::AuditSnapshot;
 use super::broker::GroupLags;
 use super::catch_up::{PAUSE, catch_up};
 use super::compare::{DayResult, Months, TotalsResult};
 use super::conflicts;
-use super::look::Look;
 use super::options::AuditOptions;
 use super::report::{AuditReport, TotalsDifference};
 use crate::client::{PgError, Postgres, error};
@@ -104,27 +104,27 @@ impl Audit {
             return Ok(report);
         }
         report.conflicts = conflicts::read(&mut connection, from, to).await?;
-        let mut look = Look::take(&mut connection, &DaySelection::between(from, to), on_progress).await?;
-        let months = Months::read(&mut connection, from, to, &look.snapshot).await?;
+        let mut audited = AuditSnapshot::take(&mut connection, &DaySelection::between(from, to), on_progress).await?;
+        let months = Months::read(&mut connection, from, to, &audited.snapshot).await?;
         end_snapshot(&mut connection).await?;
-        let days = &look.snapshot.days;
+        let days = &audited.snapshot.days;
         report.days = days.values().filter(|day| !day.stored.is_empty() || !day.totals.is_empty()).count() as u64;
         report.events = days.values().map(DaySnapshot::events).sum();
 
         let deadline = Instant::now() + options.patience;
-        let mut outcome = catch_up(&mut connection, &look, options, deadline).await?;
+        let mut outcome = catch_up(&mut connection, &audited, options, deadline).await?;
         report.uncounted = outcome.not_yet_counted;
         let mut results = BTreeMap::new();
         loop {
-            let days = look.snapshot.days.iter();
+            let days = audited.snapshot.days.iter();
             results.extend(days.map(|(date, day)| (*date, DayResult::of(*date, day, &outcome))));
             let again = results.values().filter(|result| result.awaits_repair()).map(|result| result.day);
             let Some(days) = DaySelection::only(again).filter(|_| Instant::now() < deadline) else { break };
             tokio::time::sleep_until(deadline.min(Instant::now() + PAUSE)).await;
             begin_snapshot(&mut connection).await?;
-            look = Look::take(&mut connection, &days, &|_| {}).await?;
+            audited = AuditSnapshot::take(&mut connection, &days, &|_| {}).await?;
             end_snapshot(&mut connection).await?;
-            outcome = catch_up(&mut connection, &look, options, deadline).await?;
+            outcome = catch_up(&mut connection, &audited, options, deadline).await?;
             results.retain(|_, result| !result.awaits_repair());
         }
         months.compare(&results, &mut report.totals);

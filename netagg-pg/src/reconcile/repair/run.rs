@@ -16,7 +16,7 @@ use crate::client::{PgError, Postgres, error};
 use crate::reconcile::connection::{begin_snapshot, connect, end_snapshot};
 use crate::reconcile::day_snapshot::{Conflicting, DaySnapshot, Unmatched};
 use crate::reconcile::days::DaySelection;
-use crate::reconcile::lookup::{Ledger, look_up, sums_of};
+use crate::reconcile::identity_lookup::{Ledger, look_up, sums_of};
 use crate::reconcile::offsets::{self, OffsetReport, has_passed};
 use crate::reconcile::snapshot::{Lists, ReconciliationSnapshot};
 use crate::reconcile::sums::{self, Column, Sums, SumsByType};

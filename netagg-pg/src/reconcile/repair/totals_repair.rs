@@ -13,7 +13,7 @@ use super::change::Skipped;
 use super::repairs::Repairs;
 use crate::client::{PgError, Postgres, error};
 use crate::reconcile::day_snapshot::Unmatched;
-use crate::reconcile::lookup::{Ledger, look_up};
+use crate::reconcile::identity_lookup::{Ledger, look_up};
 
 /// The maximum number of days that are repaired together.
 const DAYS: usize = 366;

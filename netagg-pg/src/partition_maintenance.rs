@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Postgres;
-use crate::retention::{DropError, Retention};
-use crate::schema::Partitions;
+use crate::retention::{DropError, Retention, first_kept_month};
+use crate::schema::{Partitions, Settings};
 use crate::stores::{SetAside, WaitingMonth};
 
 /// How often partitions are created ahead and old months are dropped.
@@ -49,7 +49,8 @@ impl PartitionPlan {
     }
 
     /// Returns the plan that keeps events for this time; `None` keeps all events. The retention must be at least the
-    /// [`max_age`](EventLimits::max_age) of the event limits. Otherwise no month is dropped.
+    /// [`max_age`](EventLimits::max_age) of the event limits, and of the recorded limits if these have changed. Otherwise no month
+    /// is dropped.
     #[must_use]
     pub const fn with_retention(self, retention: Option<Duration>) -> Self {
         Self { retention, ..self }
@@ -98,6 +99,7 @@ impl MaintenanceReport {
 pub struct PartitionMaintenance {
     partitions: Partitions,
     retention: Retention,
+    settings: Settings,
     plan: PartitionPlan,
     limits: EventLimits,
     not_made: Vec<(Month, String)>,
@@ -111,6 +113,7 @@ impl PartitionMaintenance {
         Self {
             partitions: postgres.partitions(),
             retention: postgres.retention(),
+            settings: postgres.settings(),
             plan,
             limits,
             not_made: Vec::new(),
@@ -171,11 +174,13 @@ impl PartitionMaintenance {
 
     async fn carry_out(&mut self) -> Result<(), DropError> {
         let now = SystemClock.now();
-        let ahead = self.partitions.ensure_ahead(now, self.plan.ahead).await?;
+        self.not_made = self.partitions.ensure_ahead(now, self.plan.ahead).await?.not_made;
         if let Some(oldest) = self.plan.retention {
-            self.retention.drop_before(now.saturating_sub(oldest).day().month(), self.limits, now).await?;
+            // If the recorded limits have changed, events may be valid by them that are too old by the limits of this service.
+            let recorded = self.settings.recorded_event_limits().await?.unwrap_or(self.limits);
+            let limits = EventLimits { max_age: recorded.max_age.max(self.limits.max_age), ..self.limits };
+            self.retention.drop_before(first_kept_month(oldest, now), limits, now).await?;
         }
-        self.not_made = ahead.not_made;
         Ok(())
     }
 }

@@ -11,7 +11,7 @@ use crate::stores::progress::{AGGREGATOR, INGESTOR};
 
 /// One snapshot.
 #[derive(Debug)]
-pub(super) struct Look {
+pub(super) struct AuditSnapshot {
     pub(super) snapshot: ReconciliationSnapshot,
     pub(super) offsets: Vec<OffsetReport>,
     /// Whether the aggregator has processed all offsets that the ingestor has processed. Then it will never count the
@@ -19,7 +19,7 @@ pub(super) struct Look {
     pub(super) aggregator_has_passed: bool,
 }
 
-impl Look {
+impl AuditSnapshot {
     /// Reads the selected days in the transaction of `connection`, which sees one state of the database.
     pub(super) async fn take(
         connection: &mut PgConnection,

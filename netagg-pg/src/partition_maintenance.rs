@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Postgres;
-use crate::retention::{DropError, Retention, first_kept_month};
-use crate::schema::{Partitions, Settings};
+use crate::retention::{DropError, Retention, first_month_within};
+use crate::schema::Partitions;
 use crate::stores::{SetAside, WaitingMonth};
 
 /// How often partitions are created ahead and old months are dropped.
@@ -99,7 +99,6 @@ impl MaintenanceReport {
 pub struct PartitionMaintenance {
     partitions: Partitions,
     retention: Retention,
-    settings: Settings,
     plan: PartitionPlan,
     limits: EventLimits,
     not_made: Vec<(Month, String)>,
@@ -113,7 +112,6 @@ impl PartitionMaintenance {
         Self {
             partitions: postgres.partitions(),
             retention: postgres.retention(),
-            settings: postgres.settings(),
             plan,
             limits,
             not_made: Vec::new(),
@@ -176,10 +174,7 @@ impl PartitionMaintenance {
         let now = SystemClock.now();
         self.not_made = self.partitions.ensure_ahead(now, self.plan.ahead).await?.not_made;
         if let Some(oldest) = self.plan.retention {
-            // If the recorded limits have changed, events may be valid by them that are too old by the limits of this service.
-            let recorded = self.settings.recorded_event_limits().await?.unwrap_or(self.limits);
-            let limits = EventLimits { max_age: recorded.max_age.max(self.limits.max_age), ..self.limits };
-            self.retention.drop_before(first_kept_month(oldest, now), limits, now).await?;
+            self.retention.drop_before(first_month_within(oldest, now), self.limits, now).await?;
         }
         Ok(())
     }

@@ -109,16 +109,18 @@ impl Retention {
     /// Drops every month before `before` for good: its events and their identities. The totals of the month stay. Before
     /// the events are dropped, the totals are made equal to them. Writers of other months continue.
     ///
-    /// A month is not dropped while its events can still be valid. `limits` and the time `now` decide which events are
-    /// valid.
+    /// A month is not dropped while its events can still be valid. `limits`, the recorded limits and the time `now` decide
+    /// which events are valid: the recorded limits may have changed since a service agreed on `limits`.
     ///
     /// # Errors
     /// [`DropError::StillTaken`] if a month cannot be dropped; then nothing has changed. After any other error the finished
     /// steps stay, and the next call continues.
     pub async fn drop_before(&self, before: Month, limits: EventLimits, now: Timestamp) -> Result<Dropped, DropError> {
-        let earliest = first_accepted_month(limits, now);
+        let recorded = self.postgres.settings().recorded_event_limits().await?.unwrap_or(limits);
+        let max_age = recorded.max_age.max(limits.max_age);
+        let earliest = first_month_within(max_age, now);
         if before > earliest {
-            return Err(DropError::StillTaken { max_age: limits.max_age, earliest });
+            return Err(DropError::StillTaken { max_age, earliest });
         }
         // The session of this connection holds the lock, and has no time limits.
         let mut connection = self.postgres.unlimited_connection().await?;
@@ -168,14 +170,9 @@ impl Retention {
     }
 }
 
-/// The first month that stays at `now`, if events are kept for `retention`. A month stays until the whole month is older.
-pub(crate) fn first_kept_month(retention: Duration, now: Timestamp) -> Month {
-    now.saturating_sub(retention).day().month()
-}
-
-/// The first month whose events can still be valid at `now`.
-fn first_accepted_month(limits: EventLimits, now: Timestamp) -> Month {
-    now.saturating_sub(limits.max_age).day().month()
+/// The first month with events that are at most `age` old at `now`. All events of earlier months are older.
+pub(crate) fn first_month_within(age: Duration, now: Timestamp) -> Month {
+    now.saturating_sub(age).day().month()
 }
 
 /// Records the months before `before` in the month fence. Returns the newest month in the fence, if any.
@@ -336,7 +333,7 @@ mod tests {
             ("2025-03-10T23:59:59Z", "2025-02"),
             ("2025-03-31T12:00:00Z", "2025-03"),
         ] {
-            assert_eq!(first_accepted_month(limits, now.parse().expect("a time")).to_string(), first, "{now}");
+            assert_eq!(first_month_within(limits.max_age, now.parse().expect("a time")).to_string(), first, "{now}");
         }
     }
 }

@@ -77,8 +77,7 @@ impl Settings {
         let micros = |duration: Duration| duration.as_micros().to_string();
         let [max_age, max_future] =
             self.agree([(MAX_AGE, micros(configured.max_age)), (MAX_FUTURE, micros(configured.max_future))]).await?;
-        let parse = |micros: &str| duration_from_micros(micros).map_err(error::to_core);
-        let recorded = EventLimits { max_age: parse(&max_age)?, max_future: parse(&max_future)? };
+        let recorded = parse_limits(&max_age, &max_future).map_err(error::to_core)?;
         if recorded != configured {
             return Err(EventLimitsError::Differ { recorded, configured });
         }
@@ -99,13 +98,8 @@ impl Settings {
                         .fetch_all(&mut *session)
                         .await?;
                 session.release();
-                match &*recorded {
-                    [max_age, max_future] => Ok(Some(EventLimits {
-                        max_age: duration_from_micros(max_age)?,
-                        max_future: duration_from_micros(max_future)?,
-                    })),
-                    _ => Ok(None),
-                }
+                let [max_age, max_future] = &*recorded else { return Ok(None) };
+                parse_limits(max_age, max_future).map(Some)
             })
             .await
     }
@@ -197,6 +191,10 @@ pub(crate) fn parse_month(month: &str) -> Result<Month, PgError> {
     month.parse().map_err(|error: netagg_core::ParseTimeError| PgError::unreadable("a dropped month", error))
 }
 
-pub(super) fn duration_from_micros(micros: &str) -> Result<Duration, PgError> {
-    micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
+/// The limits with these values of the settings [`MAX_AGE`] and [`MAX_FUTURE`].
+pub(super) fn parse_limits(max_age: &str, max_future: &str) -> Result<EventLimits, PgError> {
+    let parse = |micros: &str| {
+        micros.parse().map(Duration::from_micros).map_err(|error| PgError::unreadable("an event limit", error))
+    };
+    Ok(EventLimits { max_age: parse(max_age)?, max_future: parse(max_future)? })
 }

@@ -12,7 +12,7 @@ use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 
 use super::mode::{MODE, RecordedMode};
 use super::month_fence::DROPPED_THROUGH;
-use super::settings::{EventLimitsError, MAX_AGE, MAX_FUTURE, duration_from_micros, parse_month};
+use super::settings::{EventLimitsError, MAX_AGE, MAX_FUTURE, parse_limits, parse_month};
 use crate::client::{PgError, Traced, locks};
 
 /// Begins the transaction in one round trip. The last statement reads the settings once the transaction has the lock.
@@ -59,8 +59,8 @@ fn check_settings(rows: &[PgRow], writer: Writer, days: impl Iterator<Item = Day
         let value: &str = row.try_get(1)?;
         match row.try_get(0)? {
             MODE => recorded = Some(value),
-            MAX_AGE => max_age = Some(duration_from_micros(value)?),
-            MAX_FUTURE => max_future = Some(duration_from_micros(value)?),
+            MAX_AGE => max_age = Some(value),
+            MAX_FUTURE => max_future = Some(value),
             _ => dropped = Some(parse_month(value)?),
         }
     }
@@ -71,7 +71,7 @@ fn check_settings(rows: &[PgRow], writer: Writer, days: impl Iterator<Item = Day
         (None, _) => {}
     }
     if let (Some(configured), Some(max_age), Some(max_future)) = (writer.limits, max_age, max_future) {
-        let recorded = EventLimits { max_age, max_future };
+        let recorded = parse_limits(max_age, max_future)?;
         if recorded != configured {
             let differ = EventLimitsError::Differ { recorded, configured };
             return Err(PgError::OtherSettings(format!("{differ}; restart this service with the recorded limits")));

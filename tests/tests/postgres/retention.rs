@@ -65,6 +65,18 @@ async fn a_month_that_may_still_get_valid_events_is_not_dropped() {
     assert_eq!(fresh.value::<i64>(PARTITIONS).await, 4);
 }
 
+#[tokio::test]
+async fn a_month_that_only_the_recorded_limits_accept_is_not_dropped() {
+    let fresh = Fresh::migrated().await;
+    four_months(&fresh).await;
+    // Since a service agreed on its limits, older events have become valid.
+    let recorded = EventLimits { max_age: Duration::from_secs(120 * 86_400), ..limits() };
+    fresh.postgres.settings().set_event_limits(recorded).await.unwrap();
+    let error = fresh.postgres.retention().drop_before(month("2025-08"), limits(), now()).await.unwrap_err();
+    assert!(matches!(error, DropError::StillTaken { earliest, .. } if earliest == month("2025-06")), "{error}");
+    assert_eq!(fresh.value::<i64>(PARTITIONS).await, 4);
+}
+
 /// A listing continues with the remaining events, also if the last event of its last page was dropped.
 #[tokio::test]
 async fn a_listing_continues_while_old_months_are_dropped() {

@@ -88,21 +88,7 @@ async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups
     settings.set_event_limits(limits).await?;
     print_limits(limits);
     if let Some(groups) = &groups {
-        // A service may have started between the check and the change.
-        match groups.check_drained().await {
-            // Messages that have arrived meanwhile are processed by the new limits.
-            Ok(()) | Err(NotDrained::Behind { .. }) => {}
-            Err(error @ NotDrained::Running { .. }) => {
-                let reason =
-                    format!("the limits are set, but a service has started meanwhile: {error}. {MIXED_LIMITS}");
-                return Err(Failure::Failed(reason.into()));
-            }
-            Err(error) => {
-                let reason =
-                    format!("the limits are set, but the groups could not be checked again: {error}. {MIXED_LIMITS}");
-                return Err(Failure::Failed(reason.into()));
-            }
-        }
+        check_stopped(groups).await?;
     }
     outln!("Start the services with these limits.");
     if force {
@@ -116,6 +102,18 @@ async fn limits(command: LimitsCommand, postgres: PgConfig, kafka: Kafka, groups
 fn print_limits(limits: EventLimits) {
     outln!("EVENT_MAX_AGE={}", HumanDuration(limits.max_age));
     outln!("EVENT_MAX_FUTURE={}", HumanDuration(limits.max_future));
+}
+
+/// Checks after a change of the limits that no service has started since the check before it.
+async fn check_stopped(groups: &ConsumerGroups) -> Result<(), Failure> {
+    match groups.check_drained().await {
+        // Messages that have arrived meanwhile are processed by the new limits.
+        Ok(()) | Err(NotDrained::Behind { .. }) => Ok(()),
+        Err(error) => {
+            let reason = format!("the limits are set, but services may have worked meanwhile: {error}. {MIXED_LIMITS}");
+            Err(Failure::Failed(reason.into()))
+        }
+    }
 }
 
 /// Fails unless the groups have no members and have committed all offsets of the topic.
@@ -133,4 +131,52 @@ async fn check_drained(groups: &ConsumerGroups) -> Result<(), Failure> {
         ),
     };
     Err(Failure::Failed(reason.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use netagg_core::Error;
+    use netagg_core::async_trait::async_trait;
+    use netagg_core::ports::{GroupOffsets, PartitionLag};
+
+    use super::*;
+
+    /// A broker with this number of members in each group, and messages that no group has processed.
+    #[derive(Debug)]
+    struct Broker(Option<usize>);
+
+    #[async_trait]
+    impl GroupOffsets for Broker {
+        async fn lag(&self, _: &str, _: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+            Ok(Some(vec![PartitionLag { number: 0, committed: Some(0), high: 3, lag: 3 }]))
+        }
+
+        async fn lag_in_offsets(&self, group: &str, topic: &str) -> Result<Option<Vec<PartitionLag>>, Error> {
+            self.lag(group, topic).await
+        }
+
+        async fn members(&self, _: &str) -> Result<usize, Error> {
+            self.0.ok_or_else(|| Error::unavailable("kafka", "the broker is down"))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_service_that_has_started_during_the_change_is_reported() {
+        let check = async |members| {
+            let (topic, ingestor) = ("events".to_owned(), "i".to_owned());
+            let groups = ConsumerGroups { offsets: Arc::new(Broker(members)), topic, ingestor, aggregator: None };
+            match check_stopped(&groups).await {
+                Err(Failure::Failed(reason)) => reason.to_string(),
+                other => format!("{other:?}"),
+            }
+        };
+        assert_eq!(check(Some(0)).await, "Ok(())", "new messages are no problem");
+        for (members, reason) in [(Some(1), "i has 1 members"), (None, "the broker is down")] {
+            let text = check(members).await;
+            assert!(text.starts_with("the limits are set, but") && text.contains(reason), "{text}");
+            assert!(text.contains("netagg audit"), "{text}");
+        }
+    }
 }

@@ -38,13 +38,6 @@ async fn execute(installation: &Installation, statements: &'static str) {
     pool.close().await;
 }
 
-async fn value(installation: &Installation, query: &'static str) -> String {
-    let pool = installation.pool().await;
-    let value = sqlx::query_scalar(query).fetch_one(&pool).await.expect("a value");
-    pool.close().await;
-    value
-}
-
 fn document(ended: &Ended) -> Value {
     serde_json::from_str(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", ended.stdout, ended.stderr))
 }
@@ -75,10 +68,10 @@ async fn an_audit_finds_a_difference_and_a_rebuild_corrects_it() {
     let _api = installation.start("api");
     installation.readiness("api", 200).await;
     execute(&installation, "UPDATE agg_day SET count_events = count_events + 17 WHERE type = 'DATA' AND day = (SELECT max(day) FROM agg_day WHERE type = 'DATA')").await;
-    let day = value(&installation, "SELECT max(day)::text FROM agg_day WHERE type = 'DATA'").await;
-    let wrong =
-        value(&installation, "SELECT count_events::text FROM agg_day WHERE type = 'DATA' ORDER BY day DESC LIMIT 1")
-            .await;
+    let day = installation.value::<String>("SELECT max(day)::text FROM agg_day WHERE type = 'DATA'").await;
+    let wrong = installation
+        .value::<String>("SELECT count_events::text FROM agg_day WHERE type = 'DATA' ORDER BY day DESC LIMIT 1")
+        .await;
     let path = format!("/api/v1/aggregates?granularity=DAY&from={day}&to={day}&type=DATA");
     let answer = installation.api(&path).await.expect("a response").1;
     assert_eq!(answer["data"][0]["count_events"].to_string(), wrong, "the wrong total is cached now");

@@ -122,6 +122,15 @@ async fn wrong_usage_has_exit_code_2() {
     assert_eq!(run("ingestor", &["--no-such-option"], &[]).await.code, 2);
 }
 
+/// Waits until a service is a member of its group, and so has agreed on its limits. A service may be ready before. A new broker
+/// needs some seconds to elect the coordinator.
+async fn is_member(service: &Process) {
+    eventually(PATIENCE, "the service is a member of its group", async || {
+        if service.stderr().contains("kafka partitions assigned") { Ok(()) } else { Err(service.stderr()) }
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn services_whose_limits_differ_from_the_recorded_limits_do_not_start() {
     let mut installation = Installation::new().await;
@@ -134,11 +143,7 @@ async fn services_whose_limits_differ_from_the_recorded_limits_do_not_start() {
         assert!(ended.stderr.contains(shown), "{}", ended.stderr);
     }
     let topic = installation.variable("KAFKA_TOPIC").to_owned();
-    // A service is ready before it is a member of its group. A new broker needs some seconds to elect the coordinator.
-    eventually(PATIENCE, "the ingestor is a member of its group", async || {
-        if first.stderr().contains("kafka partitions assigned") { Ok(()) } else { Err("no partitions".to_owned()) }
-    })
-    .await;
+    is_member(&first).await;
     // The limits cannot be changed while a member runs with the old limits, also if it has no messages.
     eventually(PATIENCE, "the change is rejected because of a member", async || {
         let ended = installation.run("netagg", &["limits", "set", "--max-age", "10d"]).await;
@@ -168,8 +173,8 @@ async fn services_with_old_limits_stop_at_their_next_batch_after_a_forced_change
         installation.set("INGESTOR_MODE", mode);
         let services = if mode == "separate" { &["ingestor", "aggregator"][..] } else { &["ingestor"] };
         let mut started: Vec<_> = services.iter().map(|service| installation.start(service)).collect();
-        for service in services {
-            installation.readiness(service, 200).await;
+        for service in &started {
+            is_member(service).await;
         }
         let ended = installation.run("netagg", &["limits", "set", "--max-age", "2000d", "--force"]).await;
         assert_eq!(ended.code, 0, "{}", ended.stderr);
@@ -180,14 +185,8 @@ async fn services_with_old_limits_stop_at_their_next_batch_after_a_forced_change
                 assert!(service.stderr().contains(shown), "{}", service.stderr());
             }
         }
-        let pool = installation.pool().await;
-        let written: i64 =
-            sqlx::query_scalar("SELECT (SELECT count(*) FROM agg_day) + (SELECT count(*) FROM events_raw)")
-                .fetch_one(&pool)
-                .await
-                .expect("a count");
-        pool.close().await;
-        assert_eq!(written, 0, "the services wrote nothing by the old limits");
+        let written = "SELECT (SELECT count(*) FROM agg_day) + (SELECT count(*) FROM events_raw)";
+        assert_eq!(installation.value::<i64>(written).await, 0, "the services wrote nothing by the old limits");
 
         // No offset of an event that was not stored is committed: with the new limits, each event is stored and counted.
         installation.set("EVENT_MAX_AGE", "2000d");
@@ -206,9 +205,7 @@ async fn limits_are_not_changed_while_messages_are_unprocessed() {
     let mut ingestor = installation.start("ingestor");
     // The ingestor stores events that the aggregator has not counted.
     eventually(PATIENCE, "events are stored", async || {
-        let pool = installation.pool().await;
-        let count: i64 = sqlx::query_scalar("SELECT count(*) FROM events_raw").fetch_one(&pool).await.expect("a count");
-        pool.close().await;
+        let count: i64 = installation.value("SELECT count(*) FROM events_raw").await;
         if count > 0 { Ok(()) } else { Err("none".to_owned()) }
     })
     .await;

@@ -41,16 +41,9 @@ async fn set_position(installation: &Installation, found: impl Fn(SourceEvent) -
     source.close().await.expect("closed");
 }
 
-async fn value(installation: &Installation, query: &'static str) -> i64 {
-    let pool = installation.pool().await;
-    let value = sqlx::query_scalar(query).fetch_one(&pool).await.expect("a value");
-    pool.close().await;
-    value
-}
-
 async fn until(installation: &Installation, condition: &str, query: &'static str, expected: i64) {
     eventually(PATIENCE, condition, async || {
-        let found = value(installation, query).await;
+        let found = installation.value::<i64>(query).await;
         if found == expected { Ok(()) } else { Err(found.to_string()) }
     })
     .await;
@@ -103,9 +96,9 @@ async fn a_conflict_in_opposite_orders_ends_with_the_stored_copy() {
                 FROM consumer_progress, unnest(done) AS range WHERE service = 'aggregator'";
     until(&installation, "the aggregator has processed both copies", done, 2).await;
     until(&installation, "nothing is left to repair", "SELECT count(*) FROM agg_dirty_day", 0).await;
-    assert_eq!(value(&installation, COUNTED).await, 7);
+    assert_eq!(installation.value::<i64>(COUNTED).await, 7);
     assert_eq!(
-        value(&installation, "SELECT count(*) FROM agg_day").await,
+        installation.value::<i64>("SELECT count(*) FROM agg_day").await,
         1,
         "the totals of the other copy's day are gone"
     );

@@ -139,22 +139,27 @@ fn events_documents_each_kind_of_invalid_message_and_each_header() {
     }
 }
 
+/// The lines of `page` without the fences of code blocks, and whether each line is in a code block.
+fn lines(page: &str) -> impl Iterator<Item = (bool, &str)> {
+    let mut in_block = false;
+    page.lines().filter_map(move |line| {
+        let is_fence = line.trim_start().starts_with("```");
+        in_block ^= is_fence;
+        (!is_fence).then_some((in_block, line))
+    })
+}
+
+/// The code in backticks of the sentences of `page`.
+fn inline_code(page: &str) -> impl Iterator<Item = &str> {
+    lines(page).filter(|(in_block, _)| !in_block).flat_map(|(_, line)| line.split('`').skip(1).step_by(2))
+}
+
 /// The commands `netagg …` in the code blocks and in the code of the sentences of `page`.
-fn commands(page: &str) -> Vec<String> {
-    let (mut commands, mut in_block) = (Vec::new(), false);
-    for line in page.lines() {
-        if line.trim_start().starts_with("```") {
-            in_block = !in_block;
-        } else if in_block {
-            let command = line.trim_start().trim_start_matches("$ ").split(['#', '|', '>']).next().unwrap_or_default();
-            commands.extend(command.starts_with("netagg ").then(|| command.to_owned()));
-        } else {
-            commands.extend(
-                line.split('`').skip(1).step_by(2).filter(|code| code.starts_with("netagg ")).map(str::to_owned),
-            );
-        }
-    }
-    commands
+fn commands(page: &str) -> Vec<&str> {
+    let blocks = lines(page)
+        .filter(|(in_block, _)| *in_block)
+        .filter_map(|(_, line)| line.trim_start().trim_start_matches("$ ").split(['#', '|', '>']).next());
+    blocks.chain(inline_code(page)).filter(|command| command.starts_with("netagg ")).collect()
 }
 
 /// The names below `Commands:` of a help.
@@ -213,17 +218,6 @@ async fn both_readmes_name_the_ports_of_the_programs() {
     }
 }
 
-/// The words in the code of the sentences of `page`.
-fn inline_words(page: &str) -> impl Iterator<Item = &str> {
-    let mut in_block = false;
-    let outside = move |line: &&str| {
-        let is_fence = line.trim_start().starts_with("```");
-        in_block ^= is_fence;
-        !is_fence && !in_block
-    };
-    page.lines().filter(outside).flat_map(|line| line.split('`').skip(1).step_by(2)).flat_map(str::split_whitespace)
-}
-
 /// `{a,b}.rs` stands for `a.rs` and `b.rs`.
 fn alternatives(word: &str) -> Vec<String> {
     let Some((before, (inside, after))) =
@@ -244,7 +238,7 @@ fn sources() -> (BTreeSet<String>, Vec<String>) {
             let name = path.strip_prefix(&root).expect("a path in the repository").display().to_string();
             if path.is_dir() {
                 // Build output, and data of servers.
-                let is_source = !["target", ".git", ".netagg"].contains(&name.as_str());
+                let is_source = !["target", ".git", ".netagg"].iter().any(|output| path.ends_with(output));
                 folders.extend(is_source.then_some(path));
                 files.extend(is_source.then(|| name + "/"));
                 continue;
@@ -269,7 +263,8 @@ fn each_file_and_each_test_that_a_page_names_exists() {
     let (mut checked_files, mut checked_tests) = (0, 0);
     for (page, text) in pages() {
         let all = text.split(|c: char| c.is_whitespace() || c == '`');
-        let names: BTreeSet<&str> = inline_words(&text).chain(all.filter(|word| word.contains('/'))).collect();
+        let names: BTreeSet<&str> =
+            inline_code(&text).flat_map(str::split_whitespace).chain(all.filter(|word| word.contains('/'))).collect();
         for word in names {
             let word = word.trim_matches([':', ',', ';', '(', ')', '"', '\'', '.', '|']);
             let (file, function) = word.split_once("::").unwrap_or((word, word));

@@ -65,7 +65,7 @@ async fn one_process_does_the_work_of_three_services() {
         "# HELP netagg_events_stored_total Events newly stored",
         &format!("\nnetagg_events_stored_total {sent}\n"),
         &format!("\nnetagg_events_aggregated_total {sent}\n"),
-        // The number is not asserted: on a slow machine, a call of Redis may exceed its 100 ms, and is retried.
+        // The example of metrics shows the number 0. Here a call of Redis may exceed its 100 ms on a slow machine, and is retried.
         "\nnetagg_retries_total{service=\"aggregator\",dependency=\"redis\"} ",
         "\nnetagg_dependency_up{dependency=\"partitions\"} 1\n",
         "\nnetagg_db_pool_connections{state=\"max\"} 10\n",
@@ -75,13 +75,8 @@ async fn one_process_does_the_work_of_three_services() {
     ] {
         assert!(metrics.contains(part), "{part} in {metrics}");
     }
-    let pool = installation.pool().await;
     let partitions: i64 =
-        sqlx::query_scalar("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events_raw'::regclass")
-            .fetch_one(&pool)
-            .await
-            .expect("a count");
-    pool.close().await;
+        installation.value("SELECT count(*) FROM pg_inherits WHERE inhparent = 'events_raw'::regclass").await;
     assert!(partitions >= 4, "the partitions of this month and of three more months: {partitions}");
 
     process.terminate();

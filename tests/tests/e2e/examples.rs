@@ -50,6 +50,7 @@ async fn the_metrics_of_two_services_have_different_labels() {
         "# HELP netagg_events_stored_total Events newly stored",
         "\nnetagg_events_consumed_total{service=\"ingestor\"} 601\n",
         "\nnetagg_events_consumed_total{service=\"aggregator\"} 601\n",
+        "\nnetagg_retries_total{service=\"aggregator\",dependency=\"redis\"} 0\n",
         "netagg_batch_duration_seconds_bucket{service=\"ingestor\",le=\"0.005\"}",
         "netagg_batch_records_bucket{service=\"aggregator\",le=\"1000\"}",
     ] {

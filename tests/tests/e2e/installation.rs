@@ -266,6 +266,17 @@ impl Installation {
         PgPool::connect(&self.database).await.expect("the database answers")
     }
 
+    /// The value that `query` returns.
+    pub(super) async fn value<T>(&self, query: &'static str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let pool = self.pool().await;
+        let value = sqlx::query_scalar(query).fetch_one(&pool).await.expect("a value");
+        pool.close().await;
+        value
+    }
+
     /// The partitions and offsets of the messages that became dead letters.
     pub(super) async fn dead_letters(&self) -> BTreeSet<(i32, i64)> {
         let dead_letters = self.run("netagg", &["dlq", "list", "--json", "--limit", "1000000"]).await;

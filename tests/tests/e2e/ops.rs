@@ -146,13 +146,6 @@ async fn publish(installation: &Installation, records: Vec<OutgoingRecord>) {
     publisher.publish(records).await.expect("published");
 }
 
-async fn count(installation: &Installation, query: &'static str) -> f64 {
-    let pool = installation.pool().await;
-    let count: i64 = sqlx::query_scalar(query).fetch_one(&pool).await.expect("a count");
-    pool.close().await;
-    count as f64
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_counters_equal_the_sent_records_and_the_stored_events() {
     let mut installation = Installation::new().await;
@@ -198,8 +191,8 @@ async fn the_counters_equal_the_sent_records_and_the_stored_events() {
             ["idle", "used"].map(|state| scrape.value(&format!("netagg_db_pool_connections{{state=\"{state}\"}}")));
         assert!((1.0..=8.0).contains(&open.iter().sum()), "{open:?}");
     }
-    let stored = count(&installation, "SELECT count(*) FROM events_raw").await;
-    let counted = count(&installation, "SELECT coalesce(sum(count_events), 0)::bigint FROM agg_day").await;
+    let stored = installation.value::<i64>("SELECT count(*) FROM events_raw").await as f64;
+    let counted = installation.value::<i64>("SELECT coalesce(sum(count_events), 0)::bigint FROM agg_day").await as f64;
     assert_eq!([stored, counted], [400.0, 400.0]);
     assert_eq!(ingestor.sum("netagg_dead_letters_total"), 4.0);
     for (kind, dead_letters) in [("null_value", 1.0), ("malformed_json", 2.0), ("not_an_object", 1.0)] {

@@ -56,13 +56,6 @@ async fn set_max_age(installation: &mut Installation, max_age: &str) {
     installation.set("EVENT_MAX_AGE", max_age);
 }
 
-async fn value(installation: &Installation, query: &'static str) -> i64 {
-    let pool = installation.pool().await;
-    let value = sqlx::query_scalar(query).fetch_one(&pool).await.expect("a value");
-    pool.close().await;
-    value
-}
-
 const TRACES: &str = "SELECT (SELECT count(*) FROM events_raw WHERE started_at < '2023-01-01') \
                       + (SELECT count(*) FROM event_identity WHERE day < '2023-01-01') \
                       + (SELECT count(*) FROM agg_identity WHERE day < '2023-01-01') \
@@ -79,8 +72,12 @@ async fn a_drop_that_dies_at_any_step_is_finished_by_the_next_drop() {
         assert_eq!(died.code, 134, "the command must die at {}: {}{}", point.as_str(), died.stdout, died.stderr);
         let dropped = installation.run("netagg", &drop).await;
         assert_eq!(dropped.code, 0, "{}", dropped.stderr);
-        assert_eq!(value(&installation, TRACES).await, 0, "{}", dropped.stdout);
-        assert_eq!(value(&installation, "SELECT sum(count_events)::bigint FROM agg_month").await, 4, "totals stay");
+        assert_eq!(installation.value::<i64>(TRACES).await, 0, "{}", dropped.stdout);
+        assert_eq!(
+            installation.value::<i64>("SELECT sum(count_events)::bigint FROM agg_month").await,
+            4,
+            "totals stay"
+        );
         let audit = installation.run("netagg", &["audit"]).await;
         assert_eq!(audit.code, 0, "{}{}", audit.stdout, audit.stderr);
     }
@@ -119,11 +116,11 @@ async fn both_services_reject_events_of_dropped_months() {
     .await;
     assert!(stats.contains("2022-04-30T23:59:59Z"), "{stats}");
     eventually(PATIENCE, "only the valid event is counted", async || {
-        let counted = value(&installation, "SELECT sum(count_events)::bigint FROM agg_day").await;
+        let counted = installation.value::<i64>("SELECT sum(count_events)::bigint FROM agg_day").await;
         if counted == 5 { Ok(()) } else { Err(counted.to_string()) }
     })
     .await;
-    assert_eq!(value(&installation, "SELECT count(*) FROM events_raw").await, 3);
+    assert_eq!(installation.value::<i64>("SELECT count(*) FROM events_raw").await, 3);
     let audit = installation.run("netagg", &["audit"]).await;
     assert_eq!(audit.code, 0, "{}{}", audit.stdout, audit.stderr);
 }
@@ -143,11 +140,11 @@ async fn retention_drops_old_months_with_several_replicas() {
     installation.set("EVENT_RETENTION", "400d");
     let mut replicas = [installation.start("ingestor"), installation.another("ingestor")];
     eventually(PATIENCE, "the old months are gone", async || {
-        let traces = value(&installation, TRACES).await;
+        let traces = installation.value::<i64>(TRACES).await;
         if traces == 0 { Ok(()) } else { Err(traces.to_string()) }
     })
     .await;
-    assert_eq!(value(&installation, "SELECT count(*) FROM events_raw").await, 1);
+    assert_eq!(installation.value::<i64>("SELECT count(*) FROM events_raw").await, 1);
     for replica in &mut replicas {
         assert!(replica.is_running(), "{}", replica.stderr());
         assert!(!replica.stderr().contains("\"ERROR\""), "{}", replica.stderr());
